@@ -1,0 +1,78 @@
+"""`cppn-bt`: the command line. Sub-commands are imported only when asked for, so `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+import click
+from rich.console import Console
+
+from cppncripto_strategy import __version__
+from cppncripto_strategy.errors import CppnError
+
+# Name -> (module of the click command, one line of help shown by `cppn-bt --help`).
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": (
+        "cppncripto_strategy.commands.run",
+        "Train both networks and backtest them out of sample.",
+    ),
+    "data": (
+        "cppncripto_strategy.commands.data",
+        "Import, list, verify and mend the candle store.",
+    ),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of their own, loaded on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint} There are: {', '.join(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `cppn-bt run`: the demo on a planted market, with no network and no data.",
+)
+@click.version_option(__version__, prog_name="cppn-bt")
+def cli() -> None:
+    """Two networks on two clocks trade Binance spot candles in Backtrader.
+
+    MacroNet reads the last days once a day; MicroNet reads the last hours at every candle.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: our own errors become one red line and exit status 1."""
+    try:
+        cli.main(args=None if arguments is None else list(arguments), prog_name="cppn-bt")
+    except CppnError as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The sub-commands of cppn-bt, one file each; cli.py loads them when they are asked for."""

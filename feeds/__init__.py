@@ -1,0 +1,1 @@
+"""Candles in: the schema, the store, Binance adapters, and Backtrader feeds."""

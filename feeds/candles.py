@@ -1,0 +1,302 @@
+"""Candles: the schema, validation, and interval arithmetic.
+
+A candle is named by its open time, in UTC milliseconds as int; it closes at open time + interval.
+Nothing here knows a file format, an exchange or Backtrader.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cppncripto_strategy.errors import CandleError
+
+SECOND_MS = 1_000
+MINUTE_MS = 60_000
+HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
+WEEK_MS = 7 * DAY_MS
+# Binance weeks open on Monday; 1970-01-05 was the first one after the epoch.
+_FIRST_MONDAY_MS = 4 * DAY_MS
+_UNIT_MS = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": WEEK_MS}
+
+PRICE_COLUMNS = ("open", "high", "low", "close")
+REQUIRED_COLUMNS = ("open_time", *PRICE_COLUMNS, "volume")
+NULLABLE_COLUMNS = ("quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
+COLUMNS = (*REQUIRED_COLUMNS, *NULLABLE_COLUMNS)
+
+CANDLE_SCHEMA = pa.schema(
+    [pa.field("open_time", pa.int64(), nullable=False)]
+    + [pa.field(name, pa.float64(), nullable=False) for name in (*PRICE_COLUMNS, "volume")]
+    + [
+        pa.field("quote_volume", pa.float64()),
+        pa.field("trades", pa.int64()),
+        pa.field("taker_buy_volume", pa.float64()),
+        pa.field("taker_buy_quote_volume", pa.float64()),
+    ]
+)
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+def interval_to_ms(interval: str) -> int:
+    """Milliseconds of a Binance interval such as "5m", "1h", "1d".
+
+    Raises
+    ------
+    CandleError
+        When the text is not a whole number and one of s, m, h, d, w. (Calendar months, "1M", have
+        no fixed length and are refused.)
+    """
+    match = re.fullmatch(r"([1-9]\d*)([smhdw])", interval)
+    if match is None:
+        raise CandleError(
+            f"interval {interval!r} is not understood: expected a number and one of s, m, h, d, w,"
+            " such as '5m'"
+        )
+    return int(match[1]) * _UNIT_MS[match[2]]
+
+
+def interval_anchor_ms(interval_ms: int) -> int:
+    """Offset from the epoch on which candles of this interval open (weeks open on Monday)."""
+    return _FIRST_MONDAY_MS if interval_ms % WEEK_MS == 0 else 0
+
+
+def ms_to_utc(ms: int) -> str:
+    """Human text of a UTC time in milliseconds: '2024-05-01 00:05'."""
+    moment = datetime.fromtimestamp(ms / 1000, tz=UTC)
+    return moment.strftime("%Y-%m-%d %H:%M" if ms % MINUTE_MS == 0 else "%Y-%m-%d %H:%M:%S.%f")
+
+
+def utc_to_ms(text: str) -> int:
+    """UTC milliseconds of '20240501', '2024-05-01', or '2024-05-01 00:05' (ISO 8601, UTC).
+
+    Raises
+    ------
+    CandleError
+        When the text is none of these.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as cause:
+        raise CandleError(
+            f"time {text!r} is not understood: expected 20240501, 2024-05-01 or '2024-05-01 00:05'"
+        ) from cause
+    return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A half-open stretch of time, [start_ms, end_ms), in UTC milliseconds."""
+
+    start_ms: int
+    end_ms: int
+
+    def __post_init__(self) -> None:
+        if self.end_ms < self.start_ms:
+            raise CandleError(f"span ends before it starts: {self}")
+
+    def __str__(self) -> str:
+        return f"{ms_to_utc(self.start_ms)} to {ms_to_utc(self.end_ms)}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candles:
+    """A span of candles as columns of equal length (N,), ordered by open time.
+
+    Parameters
+    ----------
+    open_time : int64 array (N,), UTC milliseconds of the open.
+    open, high, low, close : float64 arrays (N,), quote currency per unit of base.
+    volume : float64 array (N,), base units.
+    quote_volume, trades, taker_buy_volume, taker_buy_quote_volume : float64 arrays (N,), NaN where
+        the source did not carry them.
+    """
+
+    open_time: IntArray
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    volume: FloatArray
+    quote_volume: FloatArray
+    trades: FloatArray
+    taker_buy_volume: FloatArray
+    taker_buy_quote_volume: FloatArray
+
+    @classmethod
+    def from_columns(cls, **columns: object) -> Candles:
+        """Candles from named columns; the four nullable ones may be left out (all NaN).
+
+        Raises
+        ------
+        CandleError
+            When a required column is absent or lengths differ. Values are not judged here: call
+            `validate`.
+        """
+        missing = [name for name in REQUIRED_COLUMNS if columns.get(name) is None]
+        if missing:
+            raise CandleError(f"candles lack the columns {missing}; required: {REQUIRED_COLUMNS}")
+        open_time = np.ascontiguousarray(columns["open_time"], dtype=np.int64)
+        arrays: dict[str, FloatArray] = {}
+        for name in COLUMNS[1:]:
+            given = columns.get(name)
+            values = np.full(len(open_time), np.nan) if given is None else given
+            arrays[name] = np.ascontiguousarray(values, dtype=np.float64)
+            if arrays[name].shape != open_time.shape:
+                raise CandleError(
+                    f"column {name} has shape {arrays[name].shape}, open_time {open_time.shape}"
+                )
+        return cls(open_time=open_time, **arrays)
+
+    @classmethod
+    def empty(cls) -> Candles:
+        """No candles."""
+        return cls.from_columns(**{name: np.empty(0) for name in COLUMNS})
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> Candles:
+        """Candles from an Arrow table with at least the required columns; nulls become NaN."""
+        columns: dict[str, object] = {}
+        for name in COLUMNS:
+            if name not in table.column_names:
+                continue
+            column = table[name].combine_chunks()
+            if name != "open_time":
+                column = column.cast(pa.float64())
+            columns[name] = column.to_numpy(zero_copy_only=False)
+        return cls.from_columns(**columns)
+
+    def to_arrow(self) -> pa.Table:
+        """The Arrow table in `CANDLE_SCHEMA`; NaN in the nullable columns becomes null."""
+        arrays = [pa.array(self.open_time)]
+        for name in COLUMNS[1:]:
+            values = getattr(self, name)
+            absent = np.isnan(values) if name in NULLABLE_COLUMNS else None
+            if name == "trades":
+                values = np.where(np.isnan(values), 0, values).astype(np.int64)
+            arrays.append(pa.array(values, mask=absent))
+        return pa.Table.from_arrays(arrays, schema=CANDLE_SCHEMA)
+
+    def __len__(self) -> int:
+        return len(self.open_time)
+
+    def __getitem__(self, rows: slice | IntArray | BoolArray) -> Candles:
+        return Candles(**{name: getattr(self, name)[rows] for name in COLUMNS})
+
+    def between(self, start_ms: int, end_ms: int) -> Candles:
+        """Candles with start_ms <= open_time < end_ms."""
+        first, last = np.searchsorted(self.open_time, [start_ms, end_ms])
+        return self[int(first) : int(last)]
+
+    def columns(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
+        """Each column's name and array, in schema order."""
+        for name in COLUMNS:
+            yield name, getattr(self, name)
+
+    def replace(self, **columns: object) -> Candles:
+        """A copy with some columns replaced."""
+        return dataclasses.replace(self, **columns)  # type: ignore[arg-type]
+
+    def equals(self, other: Candles) -> bool:
+        """True when every column is equal, NaN equal to NaN."""
+        return all(
+            np.array_equal(mine, getattr(other, name), equal_nan=name != "open_time")
+            for name, mine in self.columns()
+        )
+
+
+def concat(parts: list[Candles]) -> Candles:
+    """Candles one after the other, in the order given."""
+    if not parts:
+        return Candles.empty()
+    return Candles(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+    )
+
+
+def merge(base: Candles, newer: Candles) -> Candles:
+    """Union by open time, sorted; where both hold a candle, `newer` wins."""
+    kept = base[~np.isin(base.open_time, newer.open_time)]
+    both = concat([kept, newer])
+    return both[np.argsort(both.open_time, kind="stable")]
+
+
+def first_violation(candles: Candles, interval_ms: int) -> tuple[int, str] | None:
+    """The first row that breaks a rule, and the rule in words; None when all is well."""
+    c, anchor = candles, interval_anchor_ms(interval_ms)
+    step = np.diff(c.open_time, prepend=c.open_time[:1] - 1)
+    required = np.stack([c.open, c.high, c.low, c.close, c.volume])
+    low_body, high_body = np.minimum(c.open, c.close), np.maximum(c.open, c.close)
+    rules: list[tuple[BoolArray, str]] = [
+        (step == 0, "its open time repeats the row before it (duplicate)"),
+        (step < 0, "its open time is earlier than the row before it (unsorted)"),
+        (
+            (c.open_time - anchor) % interval_ms != 0,
+            f"its open time is not a multiple of the interval of {interval_ms} ms (misaligned)",
+        ),
+        (np.isnan(required).any(axis=0), "open, high, low, close or volume is NaN"),
+        (np.isinf(required).any(axis=0), "open, high, low, close or volume is infinite"),
+        ((required[:4] <= 0).any(axis=0), "a price is zero or negative"),
+        (c.high < c.low, "high is below low"),
+        (c.low > low_body, "low is above open or close"),
+        (c.high < high_body, "high is below open or close"),
+        (c.volume < 0, "volume is negative"),
+    ]
+    for name in NULLABLE_COLUMNS:
+        values = getattr(c, name)
+        rules.append((values < 0, f"{name} is negative"))
+        rules.append((np.isinf(values), f"{name} is infinite"))
+    broken = [(int(np.argmax(bad)), rule) for bad, rule in rules if bad.any()]
+    return min(broken, key=lambda found: found[0]) if broken else None
+
+
+def validate(candles: Candles, interval_ms: int, origin: str = "candles") -> None:
+    """Check every rule of the schema.
+
+    Raises
+    ------
+    CandleError
+        Naming the first offending row (0-based), its open time, its values and the rule. When the
+        smallest step between rows is a larger multiple of the interval, says that the interval is
+        probably wrong.
+    """
+    found = first_violation(candles, interval_ms)
+    if found is not None:
+        row, rule = found
+        values = ", ".join(f"{name}={getattr(candles, name)[row]:.12g}" for name in
+                           (*PRICE_COLUMNS, "volume"))
+        stamp = int(candles.open_time[row])
+        raise CandleError(
+            f"{origin}: row {row} (open_time {stamp}, {ms_to_utc(stamp)}; {values}): {rule}."
+            " Nothing was written."
+        )
+    if len(candles) > 1:
+        smallest = int(np.diff(candles.open_time).min())
+        if smallest > interval_ms:
+            row = int(np.argmin(np.diff(candles.open_time))) + 1
+            raise CandleError(
+                f"{origin}: row {row}: the smallest step between candles is {smallest} ms, the"
+                f" interval asked for is {interval_ms} ms (wrong interval). Nothing was written."
+            )
+
+
+def gaps(open_time: IntArray, interval_ms: int, span: Span | None = None) -> list[Span]:
+    """Stretches without candles inside `span` (default: first to last candle), ordered."""
+    if span is None:
+        if len(open_time) == 0:
+            return []
+        span = Span(int(open_time[0]), int(open_time[-1]) + interval_ms)
+    inside = open_time[(open_time >= span.start_ms) & (open_time < span.end_ms)]
+    starts = np.concatenate([[span.start_ms], inside + interval_ms])
+    ends = np.concatenate([inside, [span.end_ms]])
+    return [Span(int(a), int(b)) for a, b in zip(starts, ends, strict=True) if b > a]

@@ -1,0 +1,1 @@
+"""The networks and how they learn: torch and numpy, no Backtrader."""

@@ -1,0 +1,1 @@
+"""How an encoder learns without labels, one objective a file."""

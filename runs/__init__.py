@@ -1,0 +1,1 @@
+"""Recipes that ship with the package; a run leaves its results beside its recipe."""
