@@ -1,0 +1,437 @@
+"""The candle store: a folder of Parquet files, one for each symbol, interval and month.
+
+    root/symbol=BTCUSDT/interval=5m/2024-05.parquet
+
+pyarrow, DuckDB and pandas read the folder as it is (Hive partitions, zstd, page checksums). A write
+checks everything first, then writes every month to a temporary file, then renames them: an error, a
+full disk or a kill leaves each month either old or new, never half. The same candles give the same
+bytes. What the store does not do: it never fills a gap and never judges where candles came from
+(`feeds.ledger` does).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cppncripto_strategy.errors import CandleError, StoreError
+from cppncripto_strategy.feeds.candles import (
+    CANDLE_SCHEMA,
+    COLUMNS,
+    NULLABLE_COLUMNS,
+    PRICE_COLUMNS,
+    Candles,
+    IntArray,
+    Span,
+    concat,
+    first_violation,
+    gaps,
+    interval_to_ms,
+    merge,
+    ms_to_utc,
+    utc_to_ms,
+    validate,
+)
+
+logger = logging.getLogger(__name__)
+
+LOCK_TIMEOUT_S = 30.0
+# Wide enough for every exchange there was or will be, narrow enough that seconds and microseconds
+# handed over as milliseconds fall outside.
+EARLIEST_MS = utc_to_ms("2000-01-01")
+LATEST_MS = utc_to_ms("2200-01-01")
+
+_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,49}")
+_MONTH_FILE = re.compile(r"\d{4}-(0[1-9]|1[0-2])\.parquet")
+_FLOATS = (*PRICE_COLUMNS, "volume", *(name for name in NULLABLE_COLUMNS if name != "trades"))
+_ENCODINGS = {
+    **dict.fromkeys(_FLOATS, "BYTE_STREAM_SPLIT"),
+    "open_time": "DELTA_BINARY_PACKED",
+    "trades": "DELTA_BINARY_PACKED",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSeries:
+    """One symbol and interval in the store; [start_ms, end_ms) runs to the last candle's close."""
+
+    symbol: str
+    interval: str
+    start_ms: int
+    end_ms: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What a series holds between its first and last candle (or inside the span asked for)."""
+
+    symbol: str
+    interval: str
+    span: Span
+    count: int
+    gaps: tuple[Span, ...]
+
+    @property
+    def expected(self) -> int:
+        """Candles there would be without gaps."""
+        return (self.span.end_ms - self.span.start_ms) // interval_to_ms(self.interval)
+
+    @property
+    def fraction(self) -> float:
+        """Candles held over candles expected; 1.0 for an empty span."""
+        return self.count / self.expected if self.expected else 1.0
+
+
+def check_symbol(symbol: str) -> str:
+    """The symbol itself, when it can name a folder.
+
+    Raises
+    ------
+    StoreError
+        When it is not 1 to 50 of A-Z, 0-9, '.', '_' and '-', beginning with a letter or digit.
+    """
+    if _SYMBOL.fullmatch(symbol) is None:
+        upper = symbol.upper()
+        hint = f"; did you mean {upper!r}?" if _SYMBOL.fullmatch(upper) else ""
+        raise StoreError(
+            f"symbol {symbol!r} is not valid: expected letters A-Z, digits, '.', '_' or '-', such"
+            f" as 'BTCUSDT'{hint}"
+        )
+    return symbol
+
+
+def month_names(open_time: IntArray) -> list[str]:
+    """The UTC months ('2024-05') that a sorted array of open times (N,) touches, in order."""
+    if len(open_time) == 0:
+        return []
+    first, last = open_time[[0, -1]].astype("datetime64[ms]").astype("datetime64[M]")
+    return [str(month) for month in np.arange(first, last + 1)]
+
+
+def month_span(month: str) -> Span:
+    """The half-open span of a month '2024-05'."""
+    start = np.datetime64(month, "M")
+    ends = np.array([start, start + 1]).astype("datetime64[ms]").astype(np.int64)
+    return Span(int(ends[0]), int(ends[1]))
+
+
+class CandleStore:
+    """Candles on disk; any number of readers, one writer at a time per series.
+
+    Parameters
+    ----------
+    root : folder of the store; made on the first write.
+    lock_timeout_s : seconds a writer waits for another one on the same series.
+    """
+
+    def __init__(self, root: Path | str, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        self.root = Path(root)
+        self.lock_timeout_s = lock_timeout_s
+
+    def folder(self, symbol: str, interval: str) -> Path:
+        """Where a series lives, whether it exists or not."""
+        interval_to_ms(interval)
+        return self.root / f"symbol={check_symbol(symbol)}" / f"interval={interval}"
+
+    def write(
+        self, symbol: str, interval: str, candles: Candles, *, sparse: bool = False
+    ) -> tuple[str, ...]:
+        """Merge candles into the store, newer over older, and name the months that changed.
+
+        Parameters
+        ----------
+        candles : sorted, unique, aligned candles; gaps are kept as gaps.
+        sparse : True says that the candles may be few and far between (a repair, a live feed), so
+            that a step larger than the interval is no sign of a wrong interval.
+
+        Raises
+        ------
+        CandleError
+            When a candle breaks a rule (its row and the rule are named).
+        StoreError
+            When the store cannot be written, or a month already there is damaged. After either
+            error every month is as it was.
+        """
+        interval_ms = interval_to_ms(interval)
+        folder = self.folder(symbol, interval)
+        _check_candles(candles, interval_ms, f"{symbol} {interval}", sparse)
+        if len(candles) == 0:
+            return ()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._lock(folder):
+                _sweep(folder)
+                return self._write_locked(folder, candles)
+        except OSError as cause:
+            raise StoreError(
+                f"{symbol} {interval}: the store at {self.root} could not be written ({cause}); it"
+                " was left as it was. Is the disk full, or the folder read-only?"
+            ) from cause
+
+    def read(
+        self,
+        symbol: str,
+        interval: str,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+    ) -> Candles:
+        """Candles with start_ms <= open_time < end_ms (None: from the first, to the last).
+
+        Raises
+        ------
+        StoreError
+            When the series is not in the store, or a file of it is damaged or has another schema.
+        """
+        start = EARLIEST_MS if start_ms is None else start_ms
+        end = LATEST_MS if end_ms is None else end_ms
+        files = [
+            file
+            for file in self._series_files(symbol, interval)
+            if month_span(file.stem).start_ms < end and start < month_span(file.stem).end_ms
+        ]
+        return concat([read_month(file) for file in files]).between(start, end)
+
+    def months(self, symbol: str, interval: str) -> list[str]:
+        """The months of a series that have a file, in order; empty when there is no series."""
+        return [file.stem for file in month_files(self.folder(symbol, interval))]
+
+    def month_path(self, symbol: str, interval: str, month: str) -> Path:
+        """The file of one month, whether it exists or not."""
+        return self.folder(symbol, interval) / f"{month}.parquet"
+
+    def list(self) -> list[StoredSeries]:
+        """Every series in the store, by symbol and then interval length."""
+        found = [
+            self._summary(symbol, interval, files)
+            for symbol, interval, files in self._walk()
+            if files
+        ]
+        return sorted(found, key=lambda one: (one.symbol, interval_to_ms(one.interval)))
+
+    def coverage(self, symbol: str, interval: str, span: Span | None = None) -> Coverage:
+        """How complete a series is, inside `span` or from its first candle to its last.
+
+        Raises
+        ------
+        StoreError
+            When the series is not in the store, or a file of it is damaged.
+        """
+        interval_ms = interval_to_ms(interval)
+        files = self._series_files(symbol, interval)
+        open_time = np.concatenate([read_month(file, ("open_time",)).open_time for file in files])
+        whole = span or Span(int(open_time[0]), int(open_time[-1]) + interval_ms)
+        inside = (open_time >= whole.start_ms) & (open_time < whole.end_ms)
+        holes = tuple(gaps(open_time, interval_ms, whole))
+        return Coverage(symbol, interval, whole, int(inside.sum()), holes)
+
+    def _series_files(self, symbol: str, interval: str) -> list[Path]:
+        files = month_files(self.folder(symbol, interval))
+        if not files:
+            raise StoreError(self._absent(symbol, interval))
+        return files
+
+    def _absent(self, symbol: str, interval: str) -> str:
+        names = [f"{symbol} {interval}" for symbol, interval, files in self._walk() if files]
+        close = get_close_matches(f"{symbol} {interval}", names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        there = ", ".join(sorted(names)) or "nothing yet; use `cppn-bt data import` or `fetch`"
+        return f"{symbol} {interval} is not in the store at {self.root}.{hint} It holds: {there}."
+
+    def _walk(self) -> Iterator[tuple[str, str, list[Path]]]:
+        for folder in sorted(self.root.glob("symbol=*/interval=*")):
+            symbol = folder.parent.name.removeprefix("symbol=")
+            interval = folder.name.removeprefix("interval=")
+            with contextlib.suppress(CandleError):  # a stray folder is not a series
+                interval_to_ms(interval)
+                check_symbol(symbol)
+                yield symbol, interval, month_files(folder)
+
+    def _summary(self, symbol: str, interval: str, files: list[Path]) -> StoredSeries:
+        first = read_month(files[0], ("open_time",)).open_time
+        last = read_month(files[-1], ("open_time",)).open_time
+        end_ms = int(last[-1]) + interval_to_ms(interval)
+        count = sum(_row_count(file) for file in files)
+        return StoredSeries(symbol, interval, int(first[0]), end_ms, count)
+
+    def _lock(self, folder: Path) -> contextlib.AbstractContextManager[object]:
+        lock = filelock.FileLock(folder / ".lock", timeout=self.lock_timeout_s, thread_local=False)
+        try:
+            return lock.acquire()
+        except filelock.Timeout as cause:
+            raise StoreError(
+                f"{folder} has been locked by another writer for {self.lock_timeout_s:g} s; wait"
+                " for the other `cppn-bt` to finish, then try again"
+            ) from cause
+
+    def _write_locked(self, folder: Path, candles: Candles) -> tuple[str, ...]:
+        staged: dict[Path, Path] = {}
+        try:
+            for month in month_names(candles.open_time):
+                _stage(folder / f"{month}.parquet", candles, staged)
+            for target, temporary in staged.items():
+                os.replace(temporary, target)
+        except BaseException:
+            for temporary in staged.values():
+                temporary.unlink(missing_ok=True)
+            raise
+        if staged:
+            _sync_folder(folder)
+        return tuple(target.stem for target in staged)
+
+
+def month_files(folder: Path) -> list[Path]:
+    """The month files of a series folder, in time order."""
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if _MONTH_FILE.fullmatch(file.name))
+
+
+def read_month(file: Path, columns: tuple[str, ...] = COLUMNS) -> Candles:
+    """The candles of one month's file; columns not asked for come back as NaN.
+
+    Raises
+    ------
+    StoreError
+        When the file is damaged, has another schema, or holds candles of another month.
+    """
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+            _check_schema(file, parquet.schema_arrow)
+            table = parquet.read(columns=list(columns), use_threads=False)
+    except (OSError, pa.ArrowException) as cause:
+        raise StoreError(
+            f"{file} is damaged or not Parquet ({cause}); `cppn-bt data repair` fetches the month"
+            " again"
+        ) from cause
+    arrays = {name: np.full(len(table), np.nan) for name in COLUMNS if name not in columns}
+    for name in columns:
+        arrays[name] = table[name].to_numpy()
+    candles = Candles.from_columns(**arrays)
+    _check_month(file, candles)
+    return candles
+
+
+def month_bytes(candles: Candles) -> bytes:
+    """The Parquet file of one month's candles: the same candles, the same bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        candles.to_arrow(),
+        sink,
+        row_group_size=max(len(candles), 1),
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=False,
+        column_encoding=_ENCODINGS,
+        write_page_checksum=True,
+    )
+    return bytes(sink.getvalue())
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """Replace a file as a whole: temporary file beside it, fsync, rename, fsync of the folder."""
+    temporary = _write_temporary(target, data)
+    try:
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _check_candles(candles: Candles, interval_ms: int, origin: str, sparse: bool) -> None:
+    outside = (candles.open_time < EARLIEST_MS) | (candles.open_time >= LATEST_MS)
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise CandleError(
+            f"{origin}: row {row}: open_time {candles.open_time[row]} is not between 2000 and 2200"
+            " in milliseconds (wrong unit?). Nothing was written."
+        )
+    if not sparse:
+        validate(candles, interval_ms, origin)
+        return
+    found = first_violation(candles, interval_ms)
+    if found is not None:
+        # The first offending row alone decides the message, as it does for a dense series.
+        validate(candles, interval_ms, origin)
+
+
+def _stage(target: Path, candles: Candles, staged: dict[Path, Path]) -> None:
+    """Write the month's merged candles beside `target`, unless its bytes are already there."""
+    span = month_span(target.stem)
+    newer = candles.between(span.start_ms, span.end_ms)
+    if len(newer) == 0:
+        return
+    base = read_month(target) if target.exists() else Candles.empty()
+    data = month_bytes(merge(base, newer))
+    if len(base) == 0 or target.read_bytes() != data:
+        staged[target] = _write_temporary(target, data)
+
+
+def _write_temporary(target: Path, data: bytes) -> Path:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as sink:
+            sink.write(data)
+            sink.flush()
+            os.fsync(sink.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder to flush it
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed writer left behind; safe because the series lock is held."""
+    for orphan in folder.glob(".*.parquet.*.tmp"):
+        logger.warning("removing %s, left by an interrupted write", orphan)
+        orphan.unlink(missing_ok=True)
+
+
+def _row_count(file: Path) -> int:
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (OSError, pa.ArrowException) as cause:
+        raise StoreError(f"{file} is damaged or not Parquet ({cause})") from cause
+
+
+def _check_schema(file: Path, schema: pa.Schema) -> None:
+    if not schema.equals(CANDLE_SCHEMA):
+        found = ", ".join(f"{field.name}: {field.type}" for field in schema)
+        raise StoreError(
+            f"{file} is not a month of the candle store: its columns are ({found}), expected"
+            f" ({', '.join(f'{field.name}: {field.type}' for field in CANDLE_SCHEMA)}). Bring other"
+            " files in with `cppn-bt data import`."
+        )
+
+
+def _check_month(file: Path, candles: Candles) -> None:
+    if len(candles) == 0:
+        raise StoreError(f"{file} holds no candles; delete it or run `cppn-bt data repair`")
+    span, stamps = month_span(file.stem), candles.open_time
+    if stamps[0] < span.start_ms or stamps[-1] >= span.end_ms or (np.diff(stamps) <= 0).any():
+        raise StoreError(
+            f"{file} holds candles from {ms_to_utc(int(stamps[0]))} to {ms_to_utc(int(stamps[-1]))}"
+            f", expected them sorted, unique and inside {file.stem}; run `cppn-bt data repair`"
+        )
