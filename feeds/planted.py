@@ -163,7 +163,8 @@ class PlantedMarket:
 
         A setup that closes at midnight answers to the regime of the day that begins there.
         """
-        return self.direction * _regime_at_close(self.regime, len(self.candles), self.settings)
+        regime = _regime_at_close(self.regime, len(self.candles), self.settings)
+        return (self.direction * regime).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
