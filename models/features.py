@@ -104,17 +104,17 @@ def compute_features(grid: CandleGrid, taker: bool = False) -> FloatArray:
     features = np.empty((len(grid), len(columns)))  # (T, F)
     for i, column in enumerate(columns):
         features[:, i] = column
-    undefined = [i for i, name in enumerate(feature_names(taker)) if name not in PASSTHROUGH]
-    missing = ~grid.present
-    if missing.any():
-        features[np.ix_(missing, undefined)] = np.nan
+    undefined = scaled_columns(feature_names(taker))
+    missing = np.flatnonzero(~grid.present)
+    features[missing[:, None], undefined] = np.nan
     return features
 
 
 def last_row_features(grid: CandleGrid, taker: bool = False) -> FloatArray:
     """The last row of `compute_features(grid, taker)`, bit for bit, without the rows before it.
 
-    For the live path, on a ring of at least `FEATURE_MEMORY` candles.
+    For the live path, on a ring of at least `FEATURE_MEMORY` candles (a shorter one gives NaN where
+    the full history would not). At least one row.
 
     Returns
     -------
@@ -298,7 +298,7 @@ def _last_volume_z(grid: CandleGrid) -> float:
 
 
 def _last_too_few(grid: CandleGrid) -> bool:
-    known = np.count_nonzero(grid.present[-DAY_WINDOW:])
+    known = int(np.count_nonzero(grid.present[-DAY_WINDOW:]))
     return len(grid) < DAY_WINDOW or known * 2 < DAY_WINDOW
 
 
