@@ -1,0 +1,302 @@
+"""A bundle: everything that turns candles into scores, in one folder, with no pickle in it.
+
+    <bundle>/bundle.json           settings, spans, seeds, fingerprints, validation, loss curves
+    <bundle>/weights.safetensors   both networks, the embedding bank, the score quantiles
+
+`bundle.json` carries the SHA-256 of the weights; a bundle that does not match is refused. A bundle
+says until when it has seen candles (`trained_until_ms`); asking it for an earlier session is refused,
+unless in-sample scoring is asked for by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, MacroNet, build_macronet
+from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
+from cppncripto_strategy.models.sessions import SessionSettings
+
+FORMAT = 1
+INFO_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleInfo:
+    """What a bundle is, as written to bundle.json.
+
+    Parameters
+    ----------
+    session : SessionSettings, how inputs are made.
+    encoder, encoder_options, objective : MacroNet's encoder and how it was pretrained; encoder None
+        when the bundle trades without macro.
+    micro : MicroNetSettings.
+    label : the label's settings as plain values.
+    symbols : symbols it learned from.
+    trained_from_ms, trained_until_ms : span of candles seen by any part of it, UTC ms.
+    seed : int.
+    data_fingerprint : SHA-256 over the candles it learned from.
+    validation : metrics on the validation tail.
+    curves : loss curves, of MacroNet and of every MicroNet initialisation.
+    """
+
+    session: SessionSettings
+    encoder: str | None
+    encoder_options: dict[str, Any]
+    objective: str | None
+    micro: MicroNetSettings
+    label: dict[str, Any]
+    symbols: tuple[str, ...]
+    trained_from_ms: int
+    trained_until_ms: int
+    seed: int
+    data_fingerprint: str
+    validation: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"format": FORMAT, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> BundleInfo:
+        """Rebuild from plain values. Raises BundleError for another format or missing keys."""
+        values = dict(values)
+        found = values.pop("format", None)
+        if found != FORMAT:
+            raise BundleError(f"bundle format is {found!r}, this version reads {FORMAT}")
+        try:
+            values["session"] = SessionSettings(**values["session"])
+            values["micro"] = MicroNetSettings(**values["micro"])
+            values["symbols"] = tuple(values["symbols"])
+            return cls(**values)
+        except (KeyError, TypeError) as cause:
+            raise BundleError(f"bundle.json lacks or misnames a key: {cause}") from cause
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """Both networks, ready to score.
+
+    Parameters
+    ----------
+    info : BundleInfo.
+    macro : MacroNet, or None when trading without macro.
+    micro : MicroNet.
+    score_seed : float64 (Q,), quantiles of the validation scores, ascending: the threshold's start.
+    bank : float32 (D, E), embeddings of the training sessions; bank_ms : int64 (D,), their starts.
+    """
+
+    info: BundleInfo
+    macro: MacroNet | None
+    micro: MicroNet
+    score_seed: NDArray[np.float64]
+    bank: NDArray[np.float32]
+    bank_ms: NDArray[np.int64]
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {
+            "score_seed": torch.from_numpy(self.score_seed),
+            "bank": torch.from_numpy(self.bank),
+            "bank_ms": torch.from_numpy(self.bank_ms),
+        }
+        for prefix, net in (("macro", self.macro), ("micro", self.micro)):
+            if net is not None:
+                for name, value in net.state_dict().items():
+                    tensors[f"{prefix}.{name}"] = value.contiguous()
+        return tensors
+
+    def to_bytes(self) -> tuple[bytes, bytes]:
+        """bundle.json and weights.safetensors, byte for byte reproducible."""
+        weights = save_tensors(self._tensors())
+        digest = hashlib.sha256(weights).hexdigest()
+        info = {**self.info.to_json(), "weights_sha256": digest}
+        return json.dumps(info, indent=1, sort_keys=True).encode(), weights
+
+    @property
+    def model_hash(self) -> str:
+        """First 16 hex digits of the SHA-256 over both files: the bundle's name in every table."""
+        info, weights = self.to_bytes()
+        return hashlib.sha256(info + weights).hexdigest()[:16]
+
+    def save(self, folder: Path) -> Path:
+        """Write the bundle as `folder`, atomically; an existing equal one is left alone.
+
+        Raises BundleError when another bundle already stands there.
+        """
+        info, weights = self.to_bytes()
+        if folder.exists():
+            if (folder / INFO_FILE).exists() and (folder / INFO_FILE).read_bytes() == info:
+                return folder
+            raise BundleError(f"{folder} already holds another bundle: choose another folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder.parent))
+        try:
+            for name, content in ((WEIGHTS_FILE, weights), (INFO_FILE, info)):
+                with (temporary / name).open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.chmod(0o755)
+            temporary.replace(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path) -> Bundle:
+        """Read a bundle.
+
+        Raises
+        ------
+        BundleError
+            When a file is missing, damaged, or of another format.
+        """
+        try:
+            values = json.loads((folder / INFO_FILE).read_text())
+            weights = (folder / WEIGHTS_FILE).read_bytes()
+        except (OSError, ValueError) as cause:
+            raise BundleError(f"{folder} is not a readable bundle: {cause}") from cause
+        expected = values.pop("weights_sha256", None)
+        if hashlib.sha256(weights).hexdigest() != expected:
+            raise BundleError(f"{folder / WEIGHTS_FILE} is damaged: its SHA-256 is not {expected}")
+        info = BundleInfo.from_json(values)
+        try:
+            return cls._assemble(info, load_tensors(weights))
+        except (SafetensorError, KeyError, RuntimeError) as cause:
+            raise BundleError(
+                f"{folder} does not hold the networks it describes: {cause}"
+            ) from cause
+
+    @classmethod
+    def _assemble(cls, info: BundleInfo, tensors: dict[str, torch.Tensor]) -> Bundle:
+        def part(prefix: str) -> dict[str, torch.Tensor]:
+            return {
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+
+        macro = None
+        if info.encoder is not None:
+            macro = build_macronet(
+                info.encoder,
+                len(info.session.names),
+                info.session.n_statistics,
+                info.encoder_options,
+            )
+            macro.load_state_dict(part("macro."))
+            macro.eval()
+        micro = MicroNet(info.micro)
+        micro.load_state_dict(part("micro."))
+        micro.eval()
+        return cls(
+            info,
+            macro,
+            micro,
+            tensors["score_seed"].numpy(),
+            tensors["bank"].numpy(),
+            tensors["bank_ms"].numpy(),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BundleTimeline:
+    """Bundles in the order in which they come into force, each from its `trained_until_ms` on.
+
+    Parameters
+    ----------
+    bundles : ordered by trained_until_ms, strictly; all made of the same session settings.
+    in_sample : bool, score sessions the bundles were trained on, too. For looking, not for results.
+    """
+
+    bundles: tuple[Bundle, ...]
+    in_sample: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.bundles:
+            raise BundleError("a timeline needs at least one bundle")
+        until = [bundle.info.trained_until_ms for bundle in self.bundles]
+        if any(later <= earlier for earlier, later in zip(until, until[1:], strict=False)):
+            raise BundleError("bundles must be ordered by trained_until, without repeats")
+        first = self.bundles[0].info
+        for bundle in self.bundles[1:]:
+            if bundle.info.session != first.session:
+                raise BundleError(
+                    "bundles of one timeline must share interval, windows, features and scaler"
+                )
+
+    @classmethod
+    def load(cls, folder: Path, in_sample: bool = False) -> BundleTimeline:
+        """A folder of bundles, or one bundle's own folder. Raises BundleError when there is none."""
+        folder = Path(folder)
+        if (folder / INFO_FILE).exists():
+            return cls((Bundle.load(folder),), in_sample)
+        found = sorted(path.parent for path in folder.glob(f"*/{INFO_FILE}"))
+        if not found:
+            raise BundleError(f"{folder} holds no bundle (a folder with {INFO_FILE})")
+        loaded = [Bundle.load(path) for path in found if not path.name.startswith(".")]
+        return cls(tuple(sorted(loaded, key=lambda b: b.info.trained_until_ms)), in_sample)
+
+    @property
+    def session(self) -> SessionSettings:
+        """The session settings all bundles share."""
+        return self.bundles[0].info.session
+
+    @property
+    def receptive_field(self) -> int:
+        """The longest receptive field of the MicroNets."""
+        return max(bundle.micro.receptive_field for bundle in self.bundles)
+
+    @property
+    def first_session_ms(self) -> int:
+        """The first session that may be scored: every bundle's own span lies before it."""
+        return self.bundles[0].info.trained_until_ms
+
+    def in_force(self, session_ms: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of the bundle in force in each session, -1 where none may score it, int64 (D,)."""
+        until = np.array([bundle.info.trained_until_ms for bundle in self.bundles])
+        chosen = np.searchsorted(until, np.asarray(session_ms), side="right") - 1
+        return np.maximum(chosen, 0) if self.in_sample else chosen.astype(np.int64)
+
+    def require_out_of_sample(self, start_ms: int) -> None:
+        """Refuse to trade candles that a bundle was trained on.
+
+        Raises
+        ------
+        BundleError
+            When scoring would start before the first bundle's trained_until.
+        """
+        if not self.in_sample and start_ms < self.first_session_ms:
+            found, allowed = (
+                datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="minutes")
+                for ms in (start_ms, self.first_session_ms)
+            )
+            raise BundleError(
+                f"scoring from {found} was asked for, but the first bundle was trained until"
+                f" {allowed}: that would be in-sample. Start later, or ask for it with"
+                " in_sample=True"
+            )
+
+
+def zero_context(count: int) -> torch.Tensor:
+    """The embedding of a network without macro, (count, EMBEDDING_SIZE)."""
+    return torch.zeros(count, EMBEDDING_SIZE)

@@ -1,0 +1,68 @@
+"""MacroNet: an encoder over the last days, and the embedding it leaves.
+
+embedding = standardise([encoder(scaled window), scaler centres, log scaler widths]): the scaler takes
+the level of volatility and volume out of the window, so its own statistics are appended, else that
+level would be lost. Standardisation uses the training days alone and is part of the weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cppncripto_strategy.models.encoders import Encoder, build_encoder
+
+EMBEDDING_SIZE = 128
+# Standardised coordinates beyond this many standard deviations are clipped: a day unlike every
+# training day should look extreme, not multiply a FiLM layer by a hundred.
+CLIP = 5.0
+
+
+class MacroNet(nn.Module):
+    """Encoder plus standardiser.
+
+    Parameters
+    ----------
+    encoder : an Encoder whose width is EMBEDDING_SIZE - n_statistics.
+    n_statistics : int, numbers the session scaler appends (two a scaled feature).
+    """
+
+    center: Tensor
+    spread: Tensor
+
+    def __init__(self, encoder: Encoder, n_statistics: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.size = encoder.width + n_statistics
+        self.register_buffer("center", torch.zeros(self.size))
+        self.register_buffer("spread", torch.ones(self.size))
+
+    def raw(self, windows: Tensor, statistics: Tensor) -> Tensor:
+        """Windows (B, T_long, F) and statistics (B, n_statistics) -> (B, size), not standardised."""
+        return torch.cat([self.encoder(windows), statistics], dim=1)
+
+    def forward(self, windows: Tensor, statistics: Tensor) -> Tensor:
+        """Windows (B, T_long, F) and statistics (B, n_statistics) -> embedding (B, size)."""
+        z = (self.raw(windows, statistics) - self.center) / self.spread
+        return z.clamp(-CLIP, CLIP)
+
+    def calibrate(self, raw: Tensor) -> None:
+        """Set the standardiser from the training days' raw embeddings (D, size)."""
+        self.center.copy_(raw.mean(dim=0))
+        self.spread.copy_(raw.std(dim=0).clamp(min=1e-6))
+
+
+def build_macronet(
+    encoder: str, n_features: int, n_statistics: int, options: dict[str, Any] | None = None
+) -> MacroNet:
+    """A MacroNet with a freshly initialised encoder, embedding size EMBEDDING_SIZE.
+
+    Options may name any argument of the encoder but `width`, which follows from the embedding size
+    (a bundle stores it with the others, so it is accepted when it agrees).
+    """
+    width = EMBEDDING_SIZE - n_statistics
+    return MacroNet(
+        build_encoder(encoder, n_features, {**(options or {}), "width": width}), n_statistics
+    )

@@ -1,0 +1,147 @@
+"""MicroNet: a causal, unpadded TCN over the last hours, conditioned on MacroNet's embedding.
+
+The body is a stack of dilated convolutions without padding, so an input of T candles gives
+T - receptive_field + 1 outputs, each seeing exactly its own last `receptive_field` candles: a whole
+day is scored in one pass, and that equals scoring each window by itself. The embedding then scales
+and shifts the body's channels (FiLM; Perez et al. 2018, eq. 1, with gamma written as 1 + gamma), and
+an MLP head gives either three classes (sell, nothing, buy) or one bounded score.
+
+Deviations from the FiLM paper: the embedding passes a narrow bottleneck first, because a label that
+is mostly noise cannot fit 128 inputs per channel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cppncripto_strategy.errors import RecipeError
+
+N_CLASSES = 3
+SELL, HOLD, BUY = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class MicroNetSettings:
+    """Shape of a MicroNet.
+
+    Parameters
+    ----------
+    n_features : int, columns of the scaled feature array.
+    n_context : int, length of the embedding.
+    short_window : int, candles of the short window; the receptive field is at most this.
+    channels : int, channels of the body.
+    kernel : int, taps of each convolution.
+    hidden : int, width of the head.
+    bottleneck : int, numbers the embedding is squeezed into before FiLM.
+    context_dropout : float in [0, 1), share of the embedding dropped while training.
+    head : "classes" (score = p_buy - p_sell) or "regression" (score = tanh output).
+    """
+
+    n_features: int
+    n_context: int = 128
+    short_window: int = 60
+    channels: int = 24
+    kernel: int = 3
+    hidden: int = 32
+    bottleneck: int = 8
+    context_dropout: float = 0.2
+    head: Literal["classes", "regression"] = "classes"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the bundle."""
+        return dataclasses.asdict(self)
+
+
+def choose_dilations(short_window: int, kernel: int) -> list[int]:
+    """Doubling dilations whose receptive field fills the short window as far as it can.
+
+    The receptive field is 1 + (kernel - 1) * sum(dilations). Raises RecipeError when not even one
+    convolution fits.
+    """
+    budget = (short_window - 1) // (kernel - 1)
+    if budget < 1:
+        raise RecipeError(
+            f"a short window of {short_window} candles is too short for a kernel of {kernel}"
+        )
+    dilations: list[int] = []
+    while sum(dilations) + 2 ** len(dilations) <= budget:
+        dilations.append(2 ** len(dilations))
+    rest = budget - sum(dilations)
+    if rest > dilations[-1] // 2:
+        dilations.append(rest)
+    else:
+        dilations[-1] += rest
+    return dilations
+
+
+class MicroNet(nn.Module):
+    """The network of one MicroNet; see the module's docstring.
+
+    Attributes
+    ----------
+    dilations : dilation of each convolution.
+    receptive_field : candles one score depends on, at most `settings.short_window`.
+    """
+
+    def __init__(self, settings: MicroNetSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.dilations = choose_dilations(settings.short_window, settings.kernel)
+        self.receptive_field = 1 + (settings.kernel - 1) * sum(self.dilations)
+        assert self.receptive_field <= settings.short_window
+        channels = settings.channels
+        outputs = N_CLASSES if settings.head == "classes" else 1
+        self.embed = nn.Linear(settings.n_features, channels)
+        # A dilated convolution written as one matrix product over its taps: on a CPU with few
+        # channels this is quicker than conv1d, and the streaming path multiplies the same matrix.
+        self.taps = nn.ModuleList(
+            nn.Linear(settings.kernel * channels, channels) for _ in self.dilations
+        )
+        self.context = nn.Linear(settings.n_context, settings.bottleneck)
+        self.film = nn.Linear(settings.bottleneck, 2 * channels)
+        self.hidden = nn.Linear(channels, settings.hidden)
+        self.output = nn.Linear(settings.hidden, outputs)
+
+    def body(self, x: Tensor) -> Tensor:
+        """Scaled features (B, T, F) -> (B, T - receptive_field + 1, channels)."""
+        kernel = self.settings.kernel
+        z = self.embed(x)  # (B, T, C)
+        for dilation, taps in zip(self.dilations, self.taps, strict=True):
+            length = z.shape[1] - (kernel - 1) * dilation
+            shifted = [z[:, k * dilation : k * dilation + length] for k in range(kernel)]
+            z = shifted[-1] + functional.relu(taps(torch.cat(shifted, dim=-1)))  # (B, T', C)
+        return z
+
+    def condition(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedding (B, n_context) -> FiLM gamma and beta, each (B, channels)."""
+        dropped = functional.dropout(context, self.settings.context_dropout, self.training)
+        gamma, beta = self.film(torch.tanh(self.context(dropped))).chunk(2, dim=-1)  # 2 x (B, C)
+        return gamma, beta
+
+    def head(self, z: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        """Body output (B, T', C) under FiLM -> logits (B, T', 3), or (B, T', 1) for regression."""
+        z = (1 + gamma[:, None]) * z + beta[:, None]  # (B, T', C)
+        logits: Tensor = self.output(functional.relu(self.hidden(z)))
+        return logits
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Features (B, T, F) and embedding (B, n_context) -> logits (B, T - RF + 1, outputs)."""
+        return self.head(self.body(x), *self.condition(context))
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits (..., outputs) -> (score, p_buy, p_sell) in the last axis.
+
+        Classes: score = p_buy - p_sell. Regression: score = tanh(output), and p_buy, p_sell are its
+        positive and negative parts (not probabilities, but on the same scale).
+        """
+        if self.settings.head == "classes":
+            p = torch.softmax(logits, dim=-1)
+            return torch.stack([p[..., BUY] - p[..., SELL], p[..., BUY], p[..., SELL]], dim=-1)
+        score = torch.tanh(logits[..., 0])
+        return torch.stack([score, score.clamp(min=0), (-score).clamp(min=0)], dim=-1)

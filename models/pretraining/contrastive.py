@@ -1,0 +1,85 @@
+"""Same-day contrast: two segments of one day should embed alike, segments of other days apart.
+
+From each macro window one day is drawn, from that day two segments of different place and length,
+and the batch is scored with InfoNCE (van den Oord et al. 2018, eq. 4; symmetric, as in SimCLR, Chen
+et al. 2020). What two segments of one day share and two days do not is the day's regime: that is
+what the embedding learns to hold. Segments keep their time-of-day columns; without a clock the
+phase of a daily pattern could not be told.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cppncripto_strategy.models.encoders import Encoder
+from cppncripto_strategy.models.pretraining._base import Objective
+
+
+class SameDayContrast(Objective):
+    """InfoNCE between segments of the same day.
+
+    Parameters
+    ----------
+    encoder : the encoder to be trained (its width and stride are read).
+    n_features : unused; every objective takes it.
+    day_candles : int, candles a day at this interval.
+    min_share : float in (0, 1], shortest segment as a share of the day.
+    temperature : float, of the cosine similarities.
+    projection : int, width of the projection head, which is dropped afterwards.
+    """
+
+    name: ClassVar[str] = "contrastive"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        n_features: int,
+        day_candles: int = 288,
+        min_share: float = 0.33,
+        temperature: float = 0.2,
+        projection: int = 32,
+    ) -> None:
+        super().__init__()
+        self.day_candles, self.min_share = day_candles, min_share
+        self.temperature = temperature
+        self.project = nn.Sequential(
+            nn.Linear(encoder.width, encoder.width),
+            nn.ReLU(),
+            nn.Linear(encoder.width, projection),
+        )
+
+    def loss(self, encoder: Encoder, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Symmetric InfoNCE of a batch x (B, T_long, F); B >= 2."""
+        day = self._one_day_each(x, generator)  # (B, day, F)
+        first = self._embed_segment(encoder, day, generator)  # (B, P)
+        second = self._embed_segment(encoder, day, generator)  # (B, P)
+        similarity = first @ second.T / self.temperature  # (B, B)
+        own = torch.arange(len(x))
+        return (
+            functional.cross_entropy(similarity, own) + functional.cross_entropy(similarity.T, own)
+        ) / 2
+
+    def _one_day_each(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """One whole day out of each macro window, (B, day, F)."""
+        days = max(x.shape[1] // self.day_candles, 1)
+        length = min(self.day_candles, x.shape[1])
+        offset = x.shape[1] - days * length
+        chosen = torch.randint(days, (len(x),), generator=generator)  # (B,)
+        rows = offset + chosen[:, None] * length + torch.arange(length)  # (B, day)
+        return x[torch.arange(len(x))[:, None], rows]
+
+    def _embed_segment(self, encoder: Encoder, day: Tensor, generator: torch.Generator) -> Tensor:
+        """Projected, unit-length embedding of one random segment of each day, (B, P)."""
+        stride, patches = encoder.stride, day.shape[1] // encoder.stride
+        shortest = max(int(self.min_share * patches), 1)
+        length = int(
+            torch.randint(shortest, max(patches * 2 // 3, shortest) + 1, (1,), generator=generator)
+        )
+        starts = torch.randint(patches - length + 1, (len(day),), generator=generator) * stride
+        rows = starts[:, None] + torch.arange(length * stride)  # (B, segment)
+        segment = day[torch.arange(len(day))[:, None], rows]  # (B, segment, F)
+        return functional.normalize(self.project(encoder(segment)), dim=-1)

@@ -1,0 +1,479 @@
+"""Walk-forward: on an absolute calendar, learn from the past, then score what follows.
+
+    |<----- train ----->| purge |<- embargo ->| validate |  R  | score until the next R
+                                                          trained_until
+
+Retraining stamps are multiples of the period since Monday 1970-01-05 00:00 UTC, so that another time
+range retrains on the same days. Nothing a bundle learned from closes after its `trained_until`:
+labels that reach past a boundary are purged on the left of it, and candles whose features reach back
+across it are embargoed on the right.
+
+Finished bundles are kept in a cache folder under a key over settings, seed, code, candles and the
+bundle before; a run that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cppncripto_strategy.errors import BundleError, TrainingError
+from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline, zero_context
+from cppncripto_strategy.models.features import FEATURE_MEMORY
+from cppncripto_strategy.models.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.labels import (
+    DEFAULT_THRESHOLD_BPS,
+    Labels,
+    fixed_horizon,
+    net_trade,
+    triple_barrier,
+)
+from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, MacroNet, build_macronet
+from cppncripto_strategy.models.micronet import (
+    BUY,
+    HOLD,
+    SELL,
+    MicroNet,
+    MicroNetSettings,
+    choose_dilations,
+)
+from cppncripto_strategy.models.pretraining import PretrainSettings, build_objective, pretrain
+from cppncripto_strategy.models.sessions import SessionSet, SessionSettings, SessionTable
+from cppncripto_strategy.models.training import (
+    IGNORED,
+    MicroData,
+    TrainedMicro,
+    TrainSettings,
+    train_micronet,
+)
+
+log = logging.getLogger(__name__)
+
+MONDAY_MS = 4 * DAY_MS
+SEED_QUANTILES = 201
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSettings:
+    """What MicroNet is asked to foretell.
+
+    Parameters
+    ----------
+    kind : "fixed" (return over the horizon), "barrier" (triple barrier) or "trade" (net result).
+    horizon : int, candles; also the length of the purge.
+    threshold_bps : float, for "fixed": a smaller move is "nothing".
+    barrier_bps : float, for "barrier" and "trade": distance of both barriers; 0 for none ("trade").
+    fee_bps, slippage_bps : float, a side, for "trade".
+    """
+
+    kind: Literal["fixed", "barrier", "trade"] = "fixed"
+    horizon: int = 6
+    threshold_bps: float = DEFAULT_THRESHOLD_BPS
+    barrier_bps: float = 100.0
+    fee_bps: float = 10.0
+    slippage_bps: float = 1.0
+
+    def compute(self, grid: CandleGrid) -> Labels:
+        """Labels of every row of a grid."""
+        if self.kind == "fixed":
+            return fixed_horizon(grid, self.horizon, self.threshold_bps)
+        if self.kind == "barrier":
+            return triple_barrier(grid, self.horizon, self.barrier_bps, self.barrier_bps)
+        return net_trade(grid, self.horizon, self.fee_bps, self.slippage_bps)
+
+
+@dataclass(frozen=True, slots=True)
+class LearnSettings:
+    """Everything that decides what a bundle becomes, but candles and seed.
+
+    Parameters
+    ----------
+    session : how inputs are made.
+    use_macro : bool, False trains MicroNet under a zero embedding (the comparison "without macro").
+    encoder, encoder_options, objective, objective_options : MacroNet.
+    pretrain, train, label : settings of their parts.
+    micro : MicroNet's shape; n_features and n_context are set from the rest.
+    train_days, validate_days : lengths of the two parts, days before the retraining stamp.
+    retrain_days : period of MicroNet's calendar.
+    macro_retrain_days : period of MacroNet's; between, MicroNet starts from its last weights.
+    warm_epochs : int, at most this many epochs for a warm start.
+    """
+
+    session: SessionSettings = field(default_factory=SessionSettings)
+    use_macro: bool = True
+    encoder: str = "tcn"
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    objective: str = "contrastive"
+    objective_options: dict[str, Any] = field(default_factory=dict)
+    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    label: LabelSettings = field(default_factory=LabelSettings)
+    short_window: int = 60
+    micro_options: dict[str, Any] = field(default_factory=dict)
+    train_days: int = 180
+    validate_days: int = 30
+    retrain_days: int = 7
+    macro_retrain_days: int = 28
+    warm_epochs: int = 8
+
+    def micro_settings(self) -> MicroNetSettings:
+        """MicroNet's shape."""
+        return MicroNetSettings(
+            n_features=len(self.session.names),
+            n_context=EMBEDDING_SIZE,
+            short_window=self.short_window,
+            **self.micro_options,
+        )
+
+    def receptive_field(self) -> int:
+        """Candles one score depends on."""
+        shape = self.micro_settings()
+        return 1 + (shape.kernel - 1) * sum(choose_dilations(shape.short_window, shape.kernel))
+
+
+def calendar(start_ms: int, end_ms: int, every_days: int) -> list[int]:
+    """Retraining stamps for scoring [start_ms, end_ms): the last one at or before the start, then on.
+
+    Stamps are multiples of the period since a Monday, whatever the range asked for.
+    """
+    period = every_days * DAY_MS
+    first = (start_ms - MONDAY_MS) // period * period + MONDAY_MS
+    return list(range(first, max(end_ms, first + 1), period))
+
+
+def walk_forward(
+    tables: Sequence[SessionTable],
+    start_ms: int,
+    end_ms: int,
+    settings: LearnSettings,
+    seed: int,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> BundleTimeline:
+    """Train a bundle at every retraining stamp that scoring [start_ms, end_ms) needs.
+
+    Parameters
+    ----------
+    tables : session tables of the symbols to learn from, reaching at least to the last stamp.
+    cache : folder of finished bundles; None trains afresh and keeps nothing.
+    progress : called with (done, total, text), over all stamps.
+
+    Raises
+    ------
+    TrainingError
+        When the candles do not reach back far enough before the first stamp.
+    """
+    stamps = calendar(start_ms, end_ms, settings.retrain_days)
+    macro_stamps = set(calendar(start_ms, end_ms, settings.macro_retrain_days))
+    bundles: list[Bundle] = []
+    for number, stamp in enumerate(stamps):
+        previous = bundles[-1] if bundles else None
+        fresh = previous is None or any(
+            previous.info.trained_until_ms < macro <= stamp for macro in macro_stamps
+        )
+
+        def report(done: int, total: int, text: str, number: int = number) -> None:
+            if progress is not None:
+                share = round(1000 * (number + done / max(total, 1)))
+                progress(share, 1000 * len(stamps), f"bundle {number + 1}/{len(stamps)} {text}")
+
+        bundles.append(
+            _cached(tables, stamp, settings, seed, None if fresh else previous, cache, report)
+        )
+    return BundleTimeline(tuple(bundles))
+
+
+def learn_bundle(
+    tables: Sequence[SessionTable],
+    until_ms: int,
+    settings: LearnSettings,
+    seed: int,
+    previous: Bundle | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Train one bundle on candles that closed by `until_ms`.
+
+    With `previous`, its MacroNet is kept and MicroNet starts from its weights; without, both are
+    trained afresh.
+
+    Raises
+    ------
+    TrainingError
+        When there are too few sessions to train or to validate on.
+    """
+    split = until_ms - settings.validate_days * DAY_MS
+    start = split - settings.train_days * DAY_MS
+    train = SessionSet.between(tables, start, split)
+    validation = SessionSet.between(tables, split, until_ms)
+    _require(train, validation, start, split, until_ms)
+    macro, curves, options = _macronet(train, validation, settings, seed, previous, progress)
+    labels = [settings.label.compute(table.grid) for table in tables]
+    trained = _micronet(
+        train, validation, labels, macro, split, until_ms, settings, seed, previous, progress
+    )
+    bank = embed_set(macro, train), embed_set(macro, validation)
+    info = BundleInfo(
+        session=settings.session,
+        encoder=settings.encoder if macro is not None else None,
+        encoder_options=options,
+        objective=settings.objective if macro is not None else None,
+        micro=settings.micro_settings(),
+        label=dataclasses.asdict(settings.label),
+        symbols=tuple(table.symbol for table in tables),
+        trained_from_ms=int(train.start_ms().min())
+        - settings.session.warmup * settings.session.interval_ms,
+        trained_until_ms=until_ms,
+        seed=seed,
+        data_fingerprint=fingerprint(tables, until_ms),
+        validation={
+            "loss": trained.validation_loss,
+            "labelled_candles": len(trained.validation_scores),
+            "sessions": len(validation),
+        },
+        curves={"macro": curves, "micro": trained.curves},
+    )
+    return Bundle(
+        info=info,
+        macro=macro,
+        micro=trained.net,
+        score_seed=np.quantile(
+            trained.validation_scores.astype(np.float64), np.linspace(0, 1, SEED_QUANTILES)
+        ),
+        bank=np.concatenate([part.numpy() for part in bank]),
+        bank_ms=np.concatenate([train.start_ms(), validation.start_ms()]),
+    )
+
+
+def fingerprint(tables: Sequence[SessionTable], until_ms: int) -> str:
+    """SHA-256 over the candles of every symbol that closed by `until_ms`."""
+    digest = hashlib.sha256()
+    for table in tables:
+        grid = table.grid
+        rows = grid.rows(0, int(np.clip(grid.row_of(until_ms), 0, len(grid))))
+        digest.update(f"{table.symbol} {grid.start_ms} {grid.interval_ms}".encode())
+        for column in (rows.open, rows.high, rows.low, rows.close, rows.volume):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        if table.settings.taker:
+            digest.update(np.ascontiguousarray(rows.taker_buy_volume).tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def embed_set(macro: MacroNet | None, sessions: SessionSet, raw: bool = False) -> torch.Tensor:
+    """Embeddings of a set of sessions, (N, E); zeros without macro."""
+    if macro is None:
+        return zero_context(len(sessions))
+    statistics = sessions.statistics()
+    call = macro.raw if raw else macro
+    parts = [
+        call(sessions.gather(rows.numpy()), statistics[rows])
+        for rows in torch.arange(len(sessions)).split(64)
+    ]
+    return torch.cat(parts)
+
+
+def micro_data(
+    sessions: SessionSet,
+    labels: Sequence[Labels],
+    context: torch.Tensor,
+    receptive_field: int,
+    return_scale: float,
+    from_ms: int,
+    until_ms: int,
+) -> MicroData:
+    """Inputs, embeddings and targets of a set of sessions.
+
+    A candle carries a target when it closes at or after `from_ms`, its label is known by
+    `until_ms`, and it exists. `return_scale` divides the return before tanh (regression).
+    """
+    day = sessions.tables[0].settings.day_candles
+    target = np.full((len(sessions), day), IGNORED, dtype=np.int64)
+    value = np.full((len(sessions), day), np.nan, dtype=np.float32)
+    forward = np.full((len(sessions), day), np.nan, dtype=np.float32)
+    for place, (number, session) in enumerate(sessions.members):
+        table, label = sessions.tables[number], labels[number]
+        at = table.session_rows(int(session))
+        rows = np.arange(at.start, min(at.stop, len(table.grid)))
+        close = table.grid.start_ms + (rows + 1) * table.grid.interval_ms
+        known_by = close + label.horizon * table.grid.interval_ms
+        usable = label.valid[rows] & (close >= from_ms) & (known_by <= until_ms)
+        usable &= table.grid.present[rows]
+        columns, rows = np.flatnonzero(usable), rows[usable]
+        target[place, columns] = np.where(
+            label.target[rows] > 0, BUY, np.where(label.target[rows] < 0, SELL, HOLD)
+        )
+        forward[place, columns] = label.forward_return[rows]
+        value[place, columns] = np.tanh(label.forward_return[rows] / return_scale)
+    return MicroData(
+        inputs=sessions.micro_inputs(np.arange(len(sessions)), receptive_field),
+        context=context,
+        target=torch.from_numpy(target),
+        value=torch.from_numpy(value),
+        forward_return=torch.from_numpy(forward),
+    )
+
+
+def _require(
+    train: SessionSet, validation: SessionSet, start: int, split: int, until: int
+) -> None:
+    """Refuse to learn from next to nothing. Raises TrainingError."""
+    if len(train) < 10 or len(validation) < 3:
+        days = [str(np.datetime64(ms, "ms"))[:10] for ms in (start, split, until)]
+        raise TrainingError(
+            f"too few days to learn from: {len(train)} usable sessions in {days[0]} to {days[1]}"
+            f" (needs 10) and {len(validation)} for validation until {days[2]} (needs 3). Start the"
+            " trading range later, import earlier candles, or lower train_days and validate_days"
+        )
+
+
+def _macronet(
+    train: SessionSet,
+    validation: SessionSet,
+    settings: LearnSettings,
+    seed: int,
+    previous: Bundle | None,
+    progress: Progress | None,
+) -> tuple[MacroNet | None, dict[str, Any], dict[str, Any]]:
+    """MacroNet (kept, fresh or none), its loss curves and its encoder's options."""
+    if not settings.use_macro:
+        return None, {}, {}
+    if previous is not None:
+        return previous.macro, previous.info.curves["macro"], previous.info.encoder_options
+    torch.manual_seed(seed)
+    names = settings.session.names
+    macro = build_macronet(
+        settings.encoder, len(names), settings.session.n_statistics, settings.encoder_options
+    )
+    objective = build_objective(
+        settings.objective,
+        macro.encoder,
+        len(names),
+        {"day_candles": settings.session.day_candles, **settings.objective_options},
+    )
+
+    def report(done: int, total: int, text: str) -> None:
+        if progress is not None:
+            progress(done, 2 * total, f"MacroNet {text}")
+
+    curve = pretrain(
+        macro.encoder, objective, train, validation, settings.pretrain, seed, report
+    )
+    macro.calibrate(embed_set(macro, train, raw=True))
+    macro.eval()
+    return macro, curve.to_json(), macro.encoder.options
+
+
+def _micronet(
+    train: SessionSet,
+    validation: SessionSet,
+    labels: Sequence[Labels],
+    macro: MacroNet | None,
+    split_ms: int,
+    until_ms: int,
+    settings: LearnSettings,
+    seed: int,
+    previous: Bundle | None,
+    progress: Progress | None,
+) -> TrainedMicro:
+    """Train MicroNet under a MacroNet, purged and embargoed at the split."""
+    field_rows = settings.receptive_field()
+    embargo_ms = (FEATURE_MEMORY + field_rows) * settings.session.interval_ms
+    scale = _return_scale(labels, train, split_ms)
+    make = functools.partial(
+        micro_data, labels=labels, receptive_field=field_rows, return_scale=scale
+    )
+    train_data = make(train, context=embed_set(macro, train), from_ms=0, until_ms=split_ms)
+    validation_data = make(
+        validation,
+        context=embed_set(macro, validation),
+        from_ms=split_ms + embargo_ms,
+        until_ms=until_ms,
+    )
+    how, warm = settings.train, None
+    if previous is not None:
+        how = dataclasses.replace(how, epochs=settings.warm_epochs, initialisations=1)
+        warm = previous.micro
+
+    def report(done: int, total: int, text: str) -> None:
+        if progress is not None:
+            half = 0 if previous is not None else total
+            progress(half + done, half + total, f"MicroNet {text}")
+
+    return train_micronet(
+        train_data, validation_data, settings.micro_settings(), how, seed, warm, report
+    )
+
+
+def _return_scale(labels: Sequence[Labels], train: SessionSet, split_ms: int) -> float:
+    """Root mean square of the forward returns known by the split: the unit of the regression."""
+    squares: list[NDArray[np.float64]] = []
+    for table, label in zip(train.tables, labels, strict=True):
+        known = (table.grid.close_time + label.horizon * table.grid.interval_ms) <= split_ms
+        squares.append(label.forward_return[known & label.valid] ** 2)
+    every = np.concatenate(squares)
+    return float(np.sqrt(every.mean())) if len(every) and every.any() else 1.0
+
+
+@functools.cache
+def _code_digest() -> str:
+    """SHA-256 over the sources of this sub-package: other code, other cache keys."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def cache_key(
+    tables: Sequence[SessionTable],
+    until_ms: int,
+    settings: LearnSettings,
+    seed: int,
+    previous: Bundle | None,
+) -> str:
+    """Name of a bundle in the cache: its stamp, and a hash over everything it follows from."""
+    parts = {
+        "settings": dataclasses.asdict(settings),
+        "seed": seed,
+        "until": until_ms,
+        "candles": fingerprint(tables, until_ms),
+        "previous": previous.model_hash if previous is not None else None,
+        "code": _code_digest(),
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{str(np.datetime64(until_ms, 'ms'))[:10]}-{digest[:16]}"
+
+
+def _cached(
+    tables: Sequence[SessionTable],
+    until_ms: int,
+    settings: LearnSettings,
+    seed: int,
+    previous: Bundle | None,
+    cache: Path | None,
+    progress: Progress,
+) -> Bundle:
+    """The bundle from the cache, or trained and put there."""
+    if cache is None:
+        return learn_bundle(tables, until_ms, settings, seed, previous, progress)
+    folder = cache / cache_key(tables, until_ms, settings, seed, previous)
+    if folder.exists():
+        try:
+            return Bundle.load(folder)
+        except BundleError as error:
+            log.warning("cached bundle is set aside and trained again: %s", error)
+            folder.rename(folder.with_name(f".damaged-{folder.name}"))
+    bundle = learn_bundle(tables, until_ms, settings, seed, previous, progress)
+    bundle.save(folder)
+    return bundle
