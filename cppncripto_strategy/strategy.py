@@ -1,0 +1,399 @@
+"""MacroMicroStrategy: scores in, spot orders out, with everything it decided on record.
+
+At every closed candle of a symbol it compares the symbol's score with its thresholds: at or above
+`upper` it buys, at or below `lower` it sells (out of the position; short only where the account
+allows it). Holding limits, a cooldown, a stop and a maximum daily loss are optional. One account
+trades several symbols, each with its own networks. The same code runs in a backtest and live.
+
+What it assumes: decisions are made on a closed candle and orders fill at the next open; the stop is
+a market order sent after a close beyond the stop price, so it fills at the open after that, maybe
+far beyond the stop. Left out: pyramiding, limit orders, rebalancing of an open position.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cppncripto_strategy import tables
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.feeds.candles import DAY_MS
+from cppncripto_strategy.feeds.replay import bar_interval_ms, num_to_ms, nums_to_ms
+from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
+from cppncripto_strategy.models.quantiles import signal_of
+
+log = logging.getLogger(__name__)
+
+_UNBOUNDED = 0  # LineBuffer.mode of a line that keeps its whole past
+Reader = Callable[[int], float]
+
+
+def _nan_reader(_bar: int) -> float:
+    return math.nan
+
+
+def line_reader(line: Any) -> Reader:
+    """Function from a bar number (0-based, the present one) to the line's value at it.
+
+    A line that keeps its past is read by position: under runonce Backtrader does not move the
+    index of nested indicators, so `line[0]` would be a value from the end of the run.
+    """
+    if line is None:
+        return _nan_reader
+    if line.mode == _UNBOUNDED:
+        values = line.array
+        return values.__getitem__  # type: ignore[no-any-return]
+    return lambda _bar: float(line[0])
+
+
+class SymbolBook:
+    """What the strategy knows about one symbol; lives as long as the strategy."""
+
+    def __init__(self, data: Any, score: Any, threshold: Any, traded_line: str) -> None:
+        self.data = data
+        self.score = score
+        self.threshold = threshold
+        self.interval_ms = bar_interval_ms(data)
+        self.lines = self._find_lines(traded_line)
+        self.readers: dict[str, Reader] = {}
+        self.rows: list[tuple[float, ...]] = []  # only where a line forgets its past
+        self.keeps_past = False
+        self.bars = 0  # bars already decided on
+        self.order: Any = None
+        self.entry_price = math.nan
+        self.entry_open_ms = 0
+        self.exit_reason = ""  # why an exit was sent, until the position is flat
+        self.no_entry_before_ms = 0
+
+    def _find_lines(self, traded_line: str) -> dict[str, Any]:
+        macro = getattr(self.score, "macro", None)
+        lines = {
+            "stamp": self.data.lines.datetime,
+            "close": self.data.lines.close,
+            "score": score_line(self.score),
+            "p_buy": _line(self.score, "p_buy"),
+            "p_sell": _line(self.score, "p_sell"),
+            "score_zero": _line(self.score, "score_zero"),
+            "upper": self.threshold.lines.upper,
+            "lower": self.threshold.lines.lower,
+            "drift": _line(macro, "drift"),
+            "age": _line(macro, "age"),
+        }
+        lines["traded"] = lines["score"] if traded_line == "score" else lines.get(traded_line)
+        return lines
+
+    def open_readers(self) -> None:
+        """Choose how lines are read; only possible once Cerebro has fixed their buffers."""
+        self.readers = {name: line_reader(line) for name, line in self.lines.items()}
+        present = [line for line in self.lines.values() if line is not None]
+        self.keeps_past = all(line.mode == _UNBOUNDED for line in present)
+
+    def remember(self, bar: int) -> None:
+        """Copy a bar whose lines will be forgotten."""
+        self.rows.append(tuple(read(bar) for read in self.readers.values()))
+
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """Every line over the bars decided on, (bars,) each; absent lines are NaN."""
+        if not self.keeps_past:
+            table = np.array(self.rows, dtype=np.float64).reshape(len(self.rows), len(self.lines))
+            return {name: table[:, i] for i, name in enumerate(self.lines)}
+        return {name: _past(line, self.bars) for name, line in self.lines.items()}
+
+
+def score_line(score: Any) -> Any:
+    """The line called score of an indicator, else its first line; a bare line is itself."""
+    named = _line(score, "score")
+    return score.lines[0] if named is None else named
+
+
+def _line(owner: Any, name: str) -> Any:
+    # No truth test on lines: while a strategy is built their operators make new lines.
+    aliases = getattr(getattr(owner, "lines", None), "getlinealiases", tuple)
+    return getattr(owner.lines, name) if name in aliases() else None
+
+
+def _past(line: Any, bars: int) -> NDArray[np.float64]:
+    if line is None:
+        return np.full(bars, math.nan)
+    # Sliced before numpy sees it: a live view would stop the buffer from growing.
+    return np.array(line.array[:bars], dtype=np.float64)
+
+
+class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
+    """Trade scores against their thresholds, one account over all of Cerebro's feeds.
+
+    Params
+    ------
+    bundles : path or timeline handed to `indicators.micro.MicroScore` when no score_factory.
+    score_factory : callable(data) -> indicator whose lines include score (else its first line is
+        taken), and optionally p_buy, p_sell, score_zero, and an attribute `macro` (an indicator
+        with lines drift and age, ms).
+    traded_line : "score", or "score_zero" to trade the score under a zero embedding.
+    fraction : share of equity per symbol, in (0, 1]; None divides equally among the feeds.
+    hold_candles : candles after which a position is closed; 0 is no limit.
+    renew_hold : a fresh signal in the position's direction restarts hold_candles.
+    min_hold : candles before an opposite signal may close a position (stops always may).
+    cooldown_candles : candles after an exit without a new entry.
+    stop_pct : percent from the entry price at which a close triggers a protective exit; 0 is none.
+    max_daily_loss_pct : percent of the session's starting equity; once lost, no entries until the
+        next UTC day. 0 is none.
+    allow_short : sell short on a sell signal while flat; the broker must allow it too.
+    window, quantile, threshold_mode, band, min_scores, seeds : see `AdaptiveThreshold`; seeds is a
+        list for all symbols or {symbol: list}; None asks the score indicator's `bundle_seeds`.
+    threshold_factory : callable(score_line, data) -> indicator with lines upper and lower, instead.
+
+    Attributes (after the run, or at any time after `refresh_tables()`)
+    ----------
+    signals, fills, trades, equity : pandas DataFrames; see `tables`.
+
+    Raises
+    ------
+    RecipeError
+        When a param is out of range, or neither bundles nor score_factory is given.
+    """
+
+    params = (
+        ("bundles", None),
+        ("score_factory", None),
+        ("traded_line", "score"),
+        ("fraction", None),
+        ("hold_candles", 0),
+        ("renew_hold", False),
+        ("min_hold", 0),
+        ("cooldown_candles", 0),
+        ("stop_pct", 0.0),
+        ("max_daily_loss_pct", 0.0),
+        ("allow_short", False),
+        ("window", 2016),
+        ("quantile", 0.15),
+        ("threshold_mode", "adaptive"),
+        ("band", None),
+        ("min_scores", None),
+        ("seeds", None),
+        ("threshold_factory", None),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._check_params()
+        make_score = self.p.score_factory or self._default_score
+        make_threshold = self.p.threshold_factory or self._default_threshold
+        self.books: list[SymbolBook] = []
+        for data in self.datas:
+            score = make_score(data)
+            by_score = self.p.traded_line == "score"
+            traded = score_line(score) if by_score else _line(score, self.p.traded_line)
+            if traded is None:
+                raise RecipeError(
+                    f"traded_line={self.p.traded_line!r} is not a line of"
+                    f" {type(score).__name__}: expected score or score_zero"
+                )
+            threshold = make_threshold(traded, data, score)
+            self.books.append(SymbolBook(data, score, threshold, self.p.traded_line))
+        self._book_of = {id(book.data): book for book in self.books}
+        self._fraction = self.p.fraction or 1.0 / len(self.books)
+        self._session_ms = -1
+        self._session_equity = math.nan
+        self._entries_blocked = False
+        self._opened = False
+        self._marks: list[tuple[int, float, float]] = []  # for brokers without a ledger
+        self.signals = self.fills = self.trades = self.equity = pd.DataFrame()
+
+    def _check_params(self) -> None:
+        p = self.p
+        if p.score_factory is None and p.bundles is None:
+            raise RecipeError(
+                "MacroMicroStrategy needs bundles=... (trained networks) or score_factory=..."
+            )
+        if p.fraction is not None and not 0 < p.fraction <= 1:
+            raise RecipeError(f"fraction must lie in (0, 1], got {p.fraction}")
+        for name in ("hold_candles", "min_hold", "cooldown_candles"):
+            if not (isinstance(getattr(p, name), int) and getattr(p, name) >= 0):
+                raise RecipeError(f"{name} must be a whole number >= 0, got {getattr(p, name)!r}")
+        for name in ("stop_pct", "max_daily_loss_pct"):
+            if not 0 <= getattr(p, name) < 100:
+                raise RecipeError(f"{name} must lie in [0, 100), got {getattr(p, name)!r}")
+        if p.hold_candles and p.min_hold > p.hold_candles:
+            raise RecipeError(f"min_hold {p.min_hold} exceeds hold_candles {p.hold_candles}")
+
+    def _default_score(self, data: Any) -> Any:
+        from cppncripto_strategy.indicators.micro import MicroScore
+
+        return MicroScore(data, bundles=self.p.bundles)
+
+    def _default_threshold(self, traded: Any, data: Any, score: Any) -> Any:
+        seeds = self.p.seeds
+        if seeds is None:
+            seeds = getattr(score, "bundle_seeds", ())
+        if isinstance(seeds, dict):
+            seeds = seeds.get(data._name, ())
+        return AdaptiveThreshold(
+            traded,
+            window=self.p.window,
+            quantile=self.p.quantile,
+            mode=self.p.threshold_mode,
+            band=self.p.band,
+            min_scores=self.p.min_scores,
+            seeds=tuple(seeds),
+        )
+
+    # Hooks --------------------------------------------------------------------------------------
+
+    def rollover(self, session_start_ms: int) -> None:
+        """Called once per UTC day, before the day's first decision; override at will.
+
+        Parameters
+        ----------
+        session_start_ms : UTC ms of the day's 00:00, also when the 00:00 candle is missing.
+        """
+
+    # The candle ---------------------------------------------------------------------------------
+
+    def prenext(self) -> None:
+        """Trade the symbols that have bars while a late one has none yet."""
+        self.next()
+
+    def next(self) -> None:
+        """Decide on every symbol whose bar is new."""
+        if not self._opened:
+            self._open_books()
+        for book in self.books:
+            bars = len(book.data)
+            if bars > book.bars:
+                book.bars = bars
+                self._on_candle(book, bars - 1)
+        if not self._has_ledger:
+            self._marks.append(self._mark())
+
+    def _open_books(self) -> None:
+        self._opened = True
+        self._has_ledger = hasattr(self.broker, "ledger")
+        for book in self.books:
+            book.open_readers()
+
+    def _on_candle(self, book: SymbolBook, bar: int) -> None:
+        readers = book.readers
+        if not book.keeps_past:
+            book.remember(bar)
+        stamp_ms = num_to_ms(readers["stamp"](bar))
+        if stamp_ms // DAY_MS * DAY_MS != self._session_ms:
+            self._begin_session(stamp_ms)
+        signal = signal_of(readers["traded"](bar), readers["upper"](bar), readers["lower"](bar))
+        if book.order is not None and book.order.alive():
+            return
+        size = self.broker.getposition(book.data).size
+        if size and not self._is_dust(book):
+            self._manage(book, bar, stamp_ms, size, signal)
+        elif signal and not self._entries_stopped(book, stamp_ms):
+            self._enter(book, bar, signal)
+
+    def _begin_session(self, stamp_ms: int) -> None:
+        session_ms = stamp_ms // DAY_MS * DAY_MS
+        if session_ms < self._session_ms:
+            return  # a symbol that lags behind the others does not reopen yesterday
+        self._session_ms = session_ms
+        self._session_equity = self.broker.getvalue()
+        self._entries_blocked = False
+        self.rollover(session_ms)
+
+    def _entries_stopped(self, book: SymbolBook, stamp_ms: int) -> bool:
+        if stamp_ms < book.no_entry_before_ms:
+            return True
+        if self.p.max_daily_loss_pct and not self._entries_blocked:
+            floor = self._session_equity * (1.0 - self.p.max_daily_loss_pct / 100.0)
+            self._entries_blocked = self.broker.getvalue() <= floor
+        return self._entries_blocked
+
+    def _enter(self, book: SymbolBook, bar: int, signal: int) -> None:
+        if signal < 0 and not self.p.allow_short:
+            return
+        quantity = self._quantity(book, self._fraction * self.broker.getvalue())
+        if quantity <= 0:
+            return
+        send = self.buy if signal > 0 else self.sell
+        book.order = send(data=book.data, size=quantity, purpose="signal")
+
+    def _manage(self, book: SymbolBook, bar: int, stamp_ms: int, size: float, signal: int) -> None:
+        """Leave a position when a rule says so; an exit that did not fill is sent again."""
+        direction = 1 if size > 0 else -1
+        held = (stamp_ms - book.entry_open_ms) // book.interval_ms
+        if signal == direction and self.p.renew_hold:
+            book.entry_open_ms, held = stamp_ms, 0
+        reason = book.exit_reason or self._exit_reason(book, bar, direction, held, signal)
+        if reason:
+            book.exit_reason = reason
+            send = self.sell if direction > 0 else self.buy
+            book.order = send(data=book.data, size=abs(size), purpose=reason)
+
+    def _exit_reason(
+        self, book: SymbolBook, bar: int, direction: int, held: int, signal: int
+    ) -> str:
+        if self.p.stop_pct:
+            # Judged on the close: the exit fills at the next open, never at the stop price.
+            moved = direction * (book.readers["close"](bar) / book.entry_price - 1.0)
+            if moved <= -self.p.stop_pct / 100.0:
+                return "stop"
+        if self.p.hold_candles and held >= self.p.hold_candles:
+            return "hold_limit"
+        return "signal" if signal == -direction and held >= self.p.min_hold else ""
+
+    def _quantity(self, book: SymbolBook, notional: float) -> float:
+        ask = getattr(self.broker, "entry_quantity", None)
+        if ask is not None:
+            return float(ask(book.data, notional))
+        # Other brokers: leave 50 bps of cash for the fee and the move to the next open.
+        return float(min(notional, self.broker.getcash() / 1.005) / book.data.close[0])
+
+    def _is_dust(self, book: SymbolBook) -> bool:
+        ask = getattr(self.broker, "is_dust", None)
+        return bool(ask(book.data)) if ask is not None else False
+
+    def notify_order(self, order: Any) -> None:
+        """Follow an order to its end: entry price and time, cooldown, exits to send again."""
+        book = self._book_of.get(id(order.data))
+        if book is None or order.status != order.Completed:
+            return
+        opened_ms = num_to_ms(order.executed.dt) - book.interval_ms
+        if self.broker.getposition(order.data).size:
+            if not book.exit_reason:
+                book.entry_price, book.entry_open_ms = order.executed.price, opened_ms
+            return
+        book.exit_reason = ""
+        book.no_entry_before_ms = opened_ms + self.p.cooldown_candles * book.interval_ms
+
+    # Tables -------------------------------------------------------------------------------------
+
+    def _mark(self) -> tuple[int, float, float]:
+        stamp_ms = num_to_ms(self.lines.datetime[0])
+        return stamp_ms, float(self.broker.getvalue()), float(self.broker.getcash())
+
+    def stop(self) -> None:
+        """Close the book of orders and build the tables."""
+        cancel_pending = getattr(self.broker, "cancel_pending", None)
+        if cancel_pending is not None:
+            cancel_pending("end", "the run ended before the next bar")
+        self.refresh_tables()
+
+    def refresh_tables(self) -> None:
+        """Build signals, fills, trades and equity as they stand now."""
+        columns = {book.data._name: book.columns() for book in self.books}
+        intervals = {book.data._name: book.interval_ms for book in self.books}
+        self.signals = tables.signals_table(columns)
+        self.fills = tables.fills_table(getattr(self.broker, "fills", []))
+        self.trades = tables.trades_table(self.fills, self.signals, intervals)
+        closes = {
+            name: (nums_to_ms(lines["stamp"]), lines["close"]) for name, lines in columns.items()
+        }
+        if getattr(self, "_has_ledger", False):
+            self.equity = tables.equity_table(
+                closes, self.broker.ledger, float(self.broker.startingcash)
+            )
+        else:
+            self.equity = tables.equity_from_marks(self._marks)

@@ -1,0 +1,205 @@
+"""The tables a run leaves behind, built at once from recorded arrays, never bar by bar.
+
+All times are int64 UTC milliseconds. Column orders are those of `results`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cppncripto_strategy.feeds.replay import nums_to_ms
+from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS, TRADE_COLUMNS
+
+if TYPE_CHECKING:
+    from cppncripto_strategy.broker import Fill, LedgerEntry
+
+_TEXT = {"symbol", "side", "reason", "status", "detail", "exit_reason"}
+_WHOLE = {"created_ms", "executed_ms", "entry_ms", "exit_ms", "candles_held"}
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def _typed(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table with the same column types whether or not it has rows."""
+    kinds = {
+        name: "str" if name in _TEXT else "int64" if name in _WHOLE else "float64"
+        for name in columns
+    }
+    return pd.DataFrame(list(rows), columns=list(columns)).astype(kinds)
+
+
+def signals_table(lines: Mapping[str, Mapping[str, FloatArray]]) -> pd.DataFrame:
+    """One row per symbol and bar.
+
+    Parameters
+    ----------
+    lines : per symbol, arrays (bars,) named stamp (Backtrader day number), close, score, p_buy,
+        p_sell, score_zero, upper, lower, drift, age and traded (the line compared with thresholds).
+
+    Returns
+    -------
+    Columns as in the module; signal is +1, -1 or 0; NaN where a line is absent or undefined.
+    """
+    parts = [_signals_of(symbol, columns) for symbol, columns in lines.items()]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SIGNAL_COLUMNS)
+    return table[list(SIGNAL_COLUMNS)]
+
+
+def _signals_of(symbol: str, lines: Mapping[str, FloatArray]) -> pd.DataFrame:
+    traded, upper, lower = lines["traded"], lines["upper"], lines["lower"]
+    split = upper > lower  # False for NaN: the rule of models.quantiles.signal_of
+    buy, sell = split & (traded >= upper), split & (traded <= lower)
+    plain = ("close", "score", "p_buy", "p_sell", "score_zero", "upper", "lower", "drift")
+    columns: dict[str, Any] = {name: lines[name] for name in plain}
+    columns["close_time_ms"] = nums_to_ms(lines["stamp"])
+    columns["signal"] = np.where(buy, 1, np.where(sell, -1, 0)).astype(np.int64)
+    columns["age_ms"] = lines["age"]
+    columns["symbol"] = pd.Series([symbol] * len(traded), dtype="str")
+    return pd.DataFrame(columns)
+
+
+def fills_table(fills: Sequence[Fill]) -> pd.DataFrame:
+    """One row per fill, refusal or cancellation, in the order in which they happened."""
+    rows = [{name: getattr(fill, name) for name in FILL_COLUMNS} for fill in fills]
+    return _typed(rows, FILL_COLUMNS)
+
+
+def trades_table(
+    fills: pd.DataFrame, signals: pd.DataFrame, interval_ms: Mapping[str, int]
+) -> pd.DataFrame:
+    """Round trips, from flat to flat, in order of exit; positions still open are left out.
+
+    Prices are averages weighted by quantity; entry_ms and exit_ms are the closes of the bars whose
+    opens filled; pnl is after fees; return is pnl over the entry notional; candles_held is the time
+    between entry and exit in candles; entry_score is the score that decided the entry.
+    """
+    filled = fills[fills["status"] == "filled"]
+    scores = _score_lookup(filled, signals)
+    rows: list[dict[str, Any]] = []
+    for symbol, group in filled.groupby("symbol", sort=False):
+        records = group.to_dict("records")
+        step_ms = interval_ms[str(symbol)]
+        rows.extend(_round_trip(trip, step_ms, scores) for trip in _round_trips(records))
+    rows.sort(key=lambda row: row["exit_ms"])
+    return _typed(rows, TRADE_COLUMNS)
+
+
+def _round_trips(records: list[dict[Any, Any]]) -> list[list[dict[Any, Any]]]:
+    trips: list[list[dict[Any, Any]]] = []
+    open_trip: list[dict[Any, Any]] = []
+    position = 0.0
+    for fill in records:
+        open_trip.append(fill)
+        position += fill["quantity"] if fill["side"] == "buy" else -fill["quantity"]
+        if abs(position) < 1e-9 * max(1.0, fill["quantity"]):  # float noise, below any lot step
+            trips.append(open_trip)
+            open_trip, position = [], 0.0
+    return trips
+
+
+def _round_trip(
+    trip: list[dict[Any, Any]],
+    interval_ms: int,
+    scores: Mapping[tuple[str, int], tuple[float, ...]],
+) -> dict[str, Any]:
+    first, last = trip[0], trip[-1]
+    entries = [fill for fill in trip if fill["side"] == first["side"]]
+    exits = [fill for fill in trip if fill["side"] != first["side"]]
+    spent, got = (sum(fill["notional"] for fill in part) for part in (entries, exits))
+    quantity = sum(fill["quantity"] for fill in entries)
+    fees = sum(fill["fee"] for fill in trip)
+    pnl = (got - spent if first["side"] == "buy" else spent - got) - fees
+    nothing = (math.nan, math.nan)
+    entry_score, entry_score_zero = scores.get((first["symbol"], first["created_ms"]), nothing)
+    return {
+        "symbol": first["symbol"],
+        "entry_ms": first["executed_ms"],
+        "exit_ms": last["executed_ms"],
+        "entry_price": spent / quantity,
+        "exit_price": got / sum(fill["quantity"] for fill in exits),
+        "quantity": quantity,
+        "fees": fees,
+        "pnl": pnl,
+        "return": pnl / spent,
+        "candles_held": (last["executed_ms"] - first["executed_ms"]) // interval_ms,
+        "entry_score": entry_score,
+        "entry_score_zero": entry_score_zero,
+        "exit_reason": last["reason"],
+    }
+
+
+def _score_lookup(
+    filled: pd.DataFrame, signals: pd.DataFrame
+) -> dict[tuple[str, int], tuple[float, ...]]:
+    """(score, score under a zero embedding) at each bar on which an order was decided."""
+    decided = filled[["symbol", "created_ms"]].drop_duplicates()
+    found = decided.merge(
+        signals[["symbol", "close_time_ms", "score", "score_zero"]],
+        left_on=["symbol", "created_ms"],
+        right_on=["symbol", "close_time_ms"],
+    )
+    return {
+        (str(symbol), int(at_ms)): (float(score), float(zero))
+        for symbol, at_ms, score, zero in zip(
+            found["symbol"], found["created_ms"], found["score"], found["score_zero"], strict=True
+        )
+    }
+
+
+def equity_table(
+    closes: Mapping[str, tuple[IntArray, FloatArray]],
+    ledger: Sequence[LedgerEntry],
+    starting_cash: float,
+) -> pd.DataFrame:
+    """Equity at every distinct bar stamp: cash and positions after fills, marked at last closes.
+
+    Parameters
+    ----------
+    closes : per symbol, bar stamps (UTC ms, ascending) and closes (quote units).
+    ledger : the broker's entries, in order of time.
+    starting_cash : quote units before the first fill.
+
+    Returns
+    -------
+    One row per stamp; exposure is market value over equity. A symbol whose bar is missing is
+    marked at its last close.
+    """
+    stamps = np.unique(np.concatenate([at_ms for at_ms, _ in closes.values()] or [np.empty(0)]))
+    stamps = stamps.astype(np.int64)
+    cash = _steps(stamps, [(e.executed_ms, e.cash) for e in ledger], starting_cash)
+    held = np.zeros(len(stamps))
+    for symbol, (at_ms, close) in closes.items():
+        entries = [(e.executed_ms, e.position) for e in ledger if e.symbol == symbol]
+        if entries:
+            held += _steps(stamps, entries, 0.0) * _last_known(stamps, at_ms, close)
+    equity = cash + held
+    columns = {"close_time_ms": stamps, "equity": equity, "cash": cash, "exposure": held / equity}
+    return pd.DataFrame(columns)
+
+
+def _steps(stamps: IntArray, changes: Sequence[tuple[int, float]], before: float) -> FloatArray:
+    """A step function at each stamp: the value of the last change at or before it."""
+    at_ms = np.array([at for at, _ in changes], dtype=np.int64)
+    values = np.array([before, *(value for _, value in changes)])
+    return values[np.searchsorted(at_ms, stamps, side="right")]
+
+
+def _last_known(stamps: IntArray, at_ms: IntArray, values: FloatArray) -> FloatArray:
+    """Value of the latest bar at or before each stamp; 0 before the first (nothing is held)."""
+    return np.concatenate([[0.0], values])[np.searchsorted(at_ms, stamps, side="right")]
+
+
+def equity_from_marks(marks: Sequence[tuple[int, float, float]]) -> pd.DataFrame:
+    """Equity from (stamp ms, value, cash) taken bar by bar; of equal stamps the last one counts."""
+    table = pd.DataFrame(list(marks), columns=["close_time_ms", "equity", "cash"])
+    table = table.astype({"close_time_ms": "int64", "equity": "float64", "cash": "float64"})
+    table = table.drop_duplicates("close_time_ms", keep="last", ignore_index=True)
+    table["exposure"] = (table["equity"] - table["cash"]) / table["equity"]
+    return table

@@ -1,0 +1,252 @@
+"""Replay feed: stored candles as a Backtrader data feed.
+
+A bar is stamped with its close boundary (open + interval), so that everything a strategy reads at
+a stamp was known at that stamp. Preloading fills the line buffers in bulk instead of bar by bar.
+Several replay feeds with different gaps stay in step in every mode of Cerebro, `exactbars=1`
+included, where the engine itself loses bars of a feed that is ahead of the others.
+
+Left out: volume filters, sessions and time zones of the input (candles are UTC); with Backtrader
+filters or `tzinput` the feed loads bar by bar, as any other feed does.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+from numpy.typing import NDArray
+
+from cppncripto_strategy.errors import CandleError
+from cppncripto_strategy.feeds.candles import DAY_MS, MINUTE_MS, SECOND_MS, Candles
+
+# Backtrader counts days from 0001-01-01 (matplotlib's old epoch); 1970-01-01 is day 719163.
+EPOCH_DAYS = 719163.0
+_MS_PER_DAY = float(DAY_MS)
+_UNITS = (
+    (DAY_MS, bt.TimeFrame.Days),
+    (MINUTE_MS, bt.TimeFrame.Minutes),
+    (SECOND_MS, bt.TimeFrame.Seconds),
+    (1, bt.TimeFrame.MicroSeconds),
+)
+
+
+def ms_to_num(ms: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Backtrader's day numbers of UTC milliseconds, bit for bit what `bt.date2num` gives."""
+    return ms / _MS_PER_DAY + EPOCH_DAYS
+
+
+def num_to_ms(num: float) -> int:
+    """UTC milliseconds of a Backtrader day number; rounds away its 10 us of float error."""
+    return round((num - EPOCH_DAYS) * _MS_PER_DAY)
+
+
+def nums_to_ms(num: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Array form of `num_to_ms`."""
+    return np.rint((num - EPOCH_DAYS) * _MS_PER_DAY).astype(np.int64)
+
+
+def bar_close_ms(data: Any, ago: int = 0) -> int:
+    """Close boundary of a bar of any Backtrader feed, UTC milliseconds.
+
+    Parameters
+    ----------
+    data : a Backtrader data feed stamped with close boundaries.
+    ago : bars back, as in Backtrader: 0 is the present bar, -1 the one before.
+    """
+    return num_to_ms(data.lines.datetime[ago])
+
+
+def bar_interval_ms(data: Any) -> int:
+    """Length of a feed's bars in milliseconds: its `interval_ms`, else its timeframe.
+
+    Raises
+    ------
+    CandleError
+        When the timeframe has no fixed length (months, years, ticks).
+    """
+    params = getattr(data, "p", None)
+    given = getattr(params, "interval_ms", None)
+    if given:
+        return int(given)
+    # Timeframe.MicroSeconds counts microseconds; such feeds must say interval_ms themselves.
+    lengths = {frame: unit for unit, frame in _UNITS if unit > 1}
+    lengths[bt.TimeFrame.Weeks] = 7 * DAY_MS
+    unit = lengths.get(data._timeframe)
+    if unit is None:
+        name = bt.TimeFrame.getname(data._timeframe)
+        raise CandleError(
+            f"feed {data._name!r} has timeframe {name}, which has no fixed length in milliseconds:"
+            " give the feed timeframe=bt.TimeFrame.Minutes and compression=..., or use ReplayFeed"
+        )
+    return int(unit * data._compression)
+
+
+class ReplayFeed(bt.feed.DataBase):  # type: ignore[misc]
+    """Candles of one symbol as Backtrader bars.
+
+    Lines: open, high, low, close (quote per base), volume (base), openinterest (always 0) and
+    taker_buy_volume (base, NaN where the source did not carry it).
+
+    Params
+    ------
+    candles : Candles, ordered by open time. Required.
+    interval_ms : bar length in milliseconds; the timeframe and compression follow from it.
+    name : the symbol. Filters, fills and tables are keyed by it.
+    fromdate, todate : as in Backtrader, compared with bar stamps (close boundaries), UTC.
+
+    Raises
+    ------
+    CandleError
+        When candles are missing, not ordered by open time, or the interval is not positive.
+    """
+
+    lines = ("taker_buy_volume",)
+    params = (("candles", None), ("interval_ms", 5 * MINUTE_MS))
+
+    # With these at None the engine's own broker reads the bar itself; see `_tick_fill`.
+    tick_open = tick_high = tick_low = tick_close = tick_volume = tick_openinterest = None
+    tick_taker_buy_volume = tick_last = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._check_params()
+        unit, frame = next(pair for pair in _UNITS if self.p.interval_ms % pair[0] == 0)
+        self.p.timeframe = frame
+        self.p.compression = self.p.interval_ms * 1000 if unit == 1 else self.p.interval_ms // unit
+        self._reset_cursor()
+
+    def _check_params(self) -> None:
+        if not isinstance(self.p.candles, Candles):
+            raise CandleError(
+                f"ReplayFeed needs candles=Candles(...), got {type(self.p.candles).__name__}:"
+                " read them from a CandleStore or build them with Candles.from_columns"
+            )
+        if not isinstance(self.p.interval_ms, int) or self.p.interval_ms <= 0:
+            raise CandleError(f"interval_ms must be a positive int, got {self.p.interval_ms!r}")
+        steps = np.diff(self.p.candles.open_time)
+        if (steps <= 0).any():
+            row = int(np.argmax(steps <= 0)) + 1
+            raise CandleError(
+                f"candles of {self.p.name!r} are not ordered by open time at row {row}:"
+                " sort them and drop duplicates (see feeds.candles.validate)"
+            )
+
+    def _reset_cursor(self) -> None:
+        self._cursor = 0  # the next candle to deliver bar by bar
+        self._rounds = 0  # rounds of Cerebro's loop in which this feed was asked first
+        self._delivered = False  # whether it gave a bar in its last round
+        self._peers: list[ReplayFeed] | None = None
+
+    def start(self) -> None:
+        """Forget how far an earlier run came and prepare the columns in line order."""
+        super().start()
+        self._reset_cursor()
+        candles: Candles = self.p.candles
+        self._columns = {
+            "datetime": ms_to_num(candles.open_time + self.p.interval_ms),
+            "openinterest": np.zeros(len(candles)),
+        }
+        for name in ("open", "high", "low", "close", "volume", "taker_buy_volume"):
+            self._columns[name] = getattr(candles, name)
+        self._stamps = self._columns["datetime"]
+        self._by_line = [self._columns[name] for name in self.getlinealiases()]
+
+    # Bulk loading -------------------------------------------------------------------------------
+
+    def preload(self) -> None:
+        """Fill every line buffer at once; bar by bar when a filter must see each bar."""
+        if self._filters or self._tzinput:
+            super().preload()
+            return
+        first, last = np.searchsorted(
+            self._stamps, [self.fromdate, np.nextafter(self.todate, np.inf)]
+        )
+        count = int(last - first)
+        for line, column in zip(self.lines, self._by_line, strict=True):
+            values = array("d")
+            values.frombytes(np.ascontiguousarray(column[first:last]).tobytes())
+            values.extend([math.nan] * line.extension)  # room asked for by Cerebro's lookahead
+            line.array = values
+            line.idx, line.lencount = count - 1, count
+        self._cursor = len(self._stamps)  # else `_load` would replay every bar after the buffer
+        self._last()
+        self.home()
+
+    # Bar by bar ---------------------------------------------------------------------------------
+
+    def _load(self) -> bool:
+        cursor = self._cursor
+        if cursor >= len(self._stamps):
+            return False
+        for line, column in zip(self.lines, self._by_line, strict=True):
+            line[0] = column[cursor]
+        self._cursor = cursor + 1
+        return True
+
+    def next(self, datamaster: Any = None, ticks: bool = True) -> bool | None:
+        """Deliver a bar, or None while another replay feed still holds an earlier one.
+
+        Cerebro asks each feed for a bar and takes back those that came too early. Under
+        `exactbars=1` a bar taken back is lost and the newer one stays visible, a look into the
+        future; so a feed that would be early does not load at all.
+        """
+        if datamaster is None:
+            self._rounds += 1
+            self._delivered = False
+        if self._cursor < len(self._stamps) and not self._filters:
+            coming = self._stamps[self._cursor]
+            if datamaster is None and self._earliest_peer() < coming:
+                return None
+            if datamaster is not None and coming > datamaster.lines.datetime[0]:
+                return False
+        delivered: bool | None = super().next(datamaster=datamaster, ticks=ticks)
+        self._delivered = bool(delivered)
+        return delivered
+
+    def _earliest_peer(self) -> float:
+        """The earliest stamp that another replay feed gives, or has given, in this round."""
+        if self._peers is None:
+            datas = self._env.datas
+            self._peers = [d for d in datas if isinstance(d, ReplayFeed) and d is not self]
+        return min((peer._stamp_in_round(self._rounds) for peer in self._peers), default=math.inf)
+
+    def _stamp_in_round(self, round_number: int) -> float:
+        if self._rounds == round_number and self._delivered:
+            return float(self.lines.datetime[0])
+        if self._cursor < len(self._stamps):
+            return float(self._stamps[self._cursor])
+        return math.inf
+
+    # Shorter bookkeeping ------------------------------------------------------------------------
+
+    def advance(self, size: int = 1, datamaster: Any = None, ticks: bool = True) -> None:
+        """Move to the next preloaded bar."""
+        if datamaster is not None:
+            super().advance(size, datamaster, ticks)
+            return
+        if ticks and self._filters:
+            self._tick_nullify()
+        for line in self.lines.lines:
+            line.idx += size
+            line.lencount += size
+        if ticks and self._filters and len(self) <= self.buflen():
+            self._tick_fill()
+
+    def advance_peek(self) -> float:
+        """Stamp of the next preloaded bar, infinity after the last."""
+        stamps = self.lines.datetime
+        if stamps.lencount < len(stamps.array) - stamps.extension:
+            return stamps.array[stamps._idx + 1]  # type: ignore[no-any-return]
+        return math.inf
+
+    def _tick_nullify(self) -> None:
+        if self._filters:
+            super()._tick_nullify()
+
+    def _tick_fill(self, force: bool = False) -> None:
+        # A bar that never changes needs no ticks: the broker reads open, high, low and close.
+        if self._filters:
+            super()._tick_fill(force)

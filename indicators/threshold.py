@@ -1,0 +1,112 @@
+"""AdaptiveThreshold: trailing score quantiles as a Backtrader indicator.
+
+One state class (`models.quantiles.ScoreThreshold`) serves `once` and `next`, so that a backtest
+and a live session agree to the last bit.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.quantiles import ScoreThreshold, ThresholdSettings
+
+_EPOCH_DAYS = 719163.0  # 1970-01-01 in Backtrader's day numbers
+_MS_PER_DAY = 86_400_000.0
+
+
+class AdaptiveThreshold(bt.Indicator):  # type: ignore[misc]
+    """Thresholds of a score line, made of the symbol's own scores strictly before each bar.
+
+    Use as `AdaptiveThreshold(score_line)` or `AdaptiveThreshold(score_indicator)` (its first line).
+
+    Lines: upper, lower. NaN where the score is NaN or too few scores have been seen.
+
+    Params
+    ------
+    window, quantile, mode, band, min_scores, lookback_sessions, step, quantile_range : see
+        `models.quantiles.ThresholdSettings`. min_scores=None means a seventh of the window.
+    seeds : list of (valid_from_close_ms, scores), ascending: at the first bar whose close time is
+        at or after valid_from_close_ms the history is replaced by these scores (a new bundle's
+        validation scores).
+    """
+
+    lines = ("upper", "lower")
+    params = (
+        ("window", 2016),
+        ("quantile", 0.15),
+        ("mode", "adaptive"),
+        ("band", None),
+        ("min_scores", None),
+        ("lookback_sessions", 5),
+        ("step", 1.15),
+        ("quantile_range", (0.01, 0.4)),
+        ("seeds", ()),
+    )
+    plotinfo = {"plot": True, "subplot": True}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._state = ScoreThreshold(self._settings())
+        self._seeds = [(int(start), np.asarray(scores, float)) for start, scores in self.p.seeds]
+        starts = [start for start, _ in self._seeds]
+        if starts != sorted(starts):
+            raise RecipeError(f"threshold seeds must be ordered by their start, got {starts}")
+        self._next_seed = 0
+        self._done = 0  # bars already judged: `next` runs again when another symbol ticks
+        self._stamps = _datetime_line(self.data)
+
+    def _settings(self) -> ThresholdSettings:
+        p = self.p
+        return ThresholdSettings(
+            window=p.window,
+            quantile=p.quantile,
+            mode=p.mode,
+            band=None if p.band is None else (float(p.band[0]), float(p.band[1])),
+            min_scores=max(2, p.window // 7) if p.min_scores is None else p.min_scores,
+            lookback_sessions=p.lookback_sessions,
+            step=p.step,
+            quantile_range=tuple(p.quantile_range),
+        )
+
+    def _judge(self, score: float, stamp: float) -> tuple[float, float]:
+        close_time_ms = round((stamp - _EPOCH_DAYS) * _MS_PER_DAY)
+        while self._next_seed < len(self._seeds) and (
+            close_time_ms >= self._seeds[self._next_seed][0]
+        ):
+            self._state.seed(self._seeds[self._next_seed][1])
+            self._next_seed += 1
+        return self._state.update(score, close_time_ms)
+
+    def next(self) -> None:
+        """Judge the present bar, once."""
+        if len(self) == self._done:
+            return
+        self._done = len(self)
+        upper, lower = self._judge(self.data.lines[0][0], self._stamps[0])
+        self.lines.upper[0], self.lines.lower[0] = upper, lower
+
+    def once(self, start: int, end: int) -> None:
+        """Judge bars [start, end) in one loop over the same state as `next`."""
+        scores = self.data.lines[0].array[start:end]
+        stamps = self._stamps.array[start:end]
+        pairs = [self._judge(score, stamp) for score, stamp in zip(scores, stamps, strict=True)]
+        self.lines.upper.array[start:end] = array("d", [pair[0] for pair in pairs])
+        self.lines.lower.array[start:end] = array("d", [pair[1] for pair in pairs])
+        self._done = end
+
+
+def _datetime_line(source: Any) -> Any:
+    """The datetime line of the feed that clocks a line or an indicator."""
+    seen: set[int] = set()
+    while source is not None and id(source) not in seen:
+        seen.add(id(source))
+        if "datetime" in source.lines.getlinealiases() and hasattr(source, "_timeframe"):
+            return source.lines.datetime
+        owner = getattr(source, "_clock", None)
+        source = owner if owner is not None else getattr(source, "_owner", None)
+    raise RecipeError("AdaptiveThreshold: the score line hangs on no data feed with stamps")

@@ -1,0 +1,197 @@
+"""Streaming score thresholds: trailing quantiles of a symbol's own past scores.
+
+The threshold at a candle is made of scores strictly before it. A controller widens or narrows the
+quantile, once per session, while the number of signals stays outside its band. The quantiles are
+those of `numpy.quantile` (linear interpolation), kept up to date in a sorted list.
+
+Left out: a threshold shared by several symbols; decay of old scores inside the window.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from cppncripto_strategy.errors import RecipeError
+
+_DAY_MS = 86_400_000
+NAN_PAIR = (math.nan, math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdSettings:
+    """How scores become signals.
+
+    Parameters
+    ----------
+    window : trailing scores kept, count, at least 2 (2016 is a week of 5-minute candles).
+    quantile : share of scores on each side that count as signals, in (0, 0.5).
+    mode : "adaptive" (trailing quantiles) or "static" (the quantiles of the last seed, fixed).
+    band : least and most signals per session (buy and sell together), or None for no controller.
+    min_scores : scores needed before there is a threshold at all, from 2 to window.
+    lookback_sessions : completed sessions over which signals are averaged, at least 1.
+    step : factor by which the controller moves the quantile once per session, above 1.
+    quantile_range : bounds that the controller never leaves, inside (0, 0.5).
+
+    Raises
+    ------
+    RecipeError
+        When a value lies outside its range.
+    """
+
+    window: int = 2016
+    quantile: float = 0.15
+    mode: Literal["adaptive", "static"] = "adaptive"
+    band: tuple[float, float] | None = None
+    min_scores: int = 288
+    lookback_sessions: int = 5
+    step: float = 1.15
+    quantile_range: tuple[float, float] = (0.01, 0.4)
+
+    def __post_init__(self) -> None:
+        low, high = self.quantile_range
+        rules = [
+            (self.window >= 2, f"window must be at least 2, got {self.window}"),
+            (0 < self.quantile < 0.5, f"quantile must lie in (0, 0.5), got {self.quantile}"),
+            (
+                self.mode in ("adaptive", "static"),
+                f"mode must be 'adaptive' or 'static', got {self.mode!r}",
+            ),
+            (
+                2 <= self.min_scores <= self.window,
+                f"min_scores must lie from 2 to window={self.window}, got {self.min_scores}",
+            ),
+            (
+                self.lookback_sessions >= 1,
+                f"lookback_sessions must be at least 1, got {self.lookback_sessions}",
+            ),
+            (self.step > 1, f"step must be above 1, got {self.step}"),
+            (
+                0 < low <= high < 0.5,
+                f"quantile_range must be ordered and inside (0, 0.5), got {self.quantile_range}",
+            ),
+            (
+                self.band is None or 0 <= self.band[0] <= self.band[1],
+                f"band must be (least, most) signals per session, got {self.band}",
+            ),
+        ]
+        for holds, message in rules:
+            if not holds:
+                raise RecipeError(f"threshold: {message}")
+
+
+def signal_of(score: float, upper: float, lower: float) -> int:
+    """+1 (buy) at or above upper, -1 (sell) at or below lower, else 0.
+
+    NaN anywhere gives 0, and so do thresholds that leave no middle (upper <= lower): scores that
+    do not vary carry no decision.
+    """
+    if not upper > lower:
+        return 0
+    if score >= upper:
+        return 1
+    return -1 if score <= lower else 0
+
+
+def sorted_quantile(ordered: list[float], quantile: float) -> float:
+    """Quantile of an ascending, non-empty list; equal to `numpy.quantile(..., method="linear")`."""
+    position = (len(ordered) - 1) * quantile
+    below = math.floor(position)
+    low = ordered[below]
+    high = ordered[min(below + 1, len(ordered) - 1)]
+    share, width = position - below, high - low
+    # Both ends of the interpolation are anchored, as numpy does, so that bits agree.
+    return high - width * (1.0 - share) if share >= 0.5 else low + width * share
+
+
+class ScoreThreshold:
+    """The threshold state of one symbol; lives as long as the symbol's run or live session.
+
+    `update` must be called once per candle, in order of time.
+    """
+
+    def __init__(self, settings: ThresholdSettings | None = None) -> None:
+        self.settings = settings or ThresholdSettings()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all scores, signals and movements of the quantile."""
+        self.quantile = self.settings.quantile
+        self._recent: deque[float] = deque()
+        self._ordered: list[float] = []
+        self._fixed = NAN_PAIR
+        self._session: int | None = None
+        self._signals = 0
+        self._counts: deque[int] = deque(maxlen=self.settings.lookback_sessions)
+
+    def seed(self, scores: Iterable[float]) -> None:
+        """Replace the history by these scores (a bundle's validation scores), oldest first.
+
+        NaN is dropped; of more than `window` scores the last are kept. The controller's quantile
+        and counts stay: they describe the market, not the bundle.
+        """
+        kept = [float(s) for s in scores if not math.isnan(s)][-self.settings.window :]
+        self._recent = deque(kept)
+        self._ordered = sorted(kept)
+        self._fixed = self._thresholds() if len(kept) >= 2 else NAN_PAIR
+
+    def update(self, score: float, close_time_ms: int) -> tuple[float, float]:
+        """Thresholds (upper, lower) for this candle; then the score joins the history.
+
+        Parameters
+        ----------
+        score : the candle's score. NaN gives NaN thresholds and never joins the history.
+        close_time_ms : UTC milliseconds of the candle's close; its day is the session.
+        """
+        session = close_time_ms // _DAY_MS
+        if session != self._session:
+            self._begin_session(session)
+        if score != score:
+            return NAN_PAIR
+        static = self.settings.mode == "static"
+        pair = self._fixed if static else self._thresholds()
+        if score >= pair[0] or score <= pair[1]:
+            self._signals += pair[0] > pair[1]
+        if not static:
+            self._insert(score)
+        return pair
+
+    def _thresholds(self) -> tuple[float, float]:
+        ordered = self._ordered
+        if len(ordered) < self.settings.min_scores and self.settings.mode == "adaptive":
+            return NAN_PAIR
+        quantile = self.quantile
+        return sorted_quantile(ordered, 1.0 - quantile), sorted_quantile(ordered, quantile)
+
+    def _insert(self, score: float) -> None:
+        recent, ordered = self._recent, self._ordered
+        if len(recent) >= self.settings.window:
+            del ordered[bisect_left(ordered, recent.popleft())]
+        recent.append(score)
+        insort(ordered, score)
+
+    def _begin_session(self, session: int) -> None:
+        """Count the session that ended and move the quantile if signals left their band.
+
+        The first session is not counted: it usually began in the middle of a day.
+        """
+        if self._session is not None and self._counts_sessions:
+            self._counts.append(self._signals)
+        self._counts_sessions = self._session is not None
+        self._session, self._signals = session, 0
+        band = self.settings.band
+        if band is None or len(self._counts) < self.settings.lookback_sessions:
+            return
+        rate = sum(self._counts) / len(self._counts)
+        if rate > band[1]:
+            self._move(self.quantile / self.settings.step)
+        elif rate < band[0]:
+            self._move(self.quantile * self.settings.step)
+
+    def _move(self, quantile: float) -> None:
+        low, high = self.settings.quantile_range
+        self.quantile = min(max(quantile, low), high)
