@@ -23,6 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "cppncripto_strategy.commands.data",
         "Import, list, verify and mend the candle store.",
     ),
+    "exchange": (
+        "cppncripto_strategy.commands.exchange",
+        "Serve a loopback Binance on this machine, at any speed.",
+    ),
 }
 
 

@@ -1,0 +1,149 @@
+"""`cppn-bt exchange`: a loopback Binance on 127.0.0.1, over planted or stored candles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from cppncripto_strategy.feeds.candles import Candles
+    from cppncripto_strategy.feeds.exchange import LoopbackExchange
+
+DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+
+
+@click.command()
+@click.option("--planted", is_flag=True, help="Serve a planted market (the default).")
+@click.option(
+    "--candles",
+    "store",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Serve the candles of this store.",
+)
+@click.option("--symbol", "symbols", multiple=True, help="Symbol to serve; repeat for more.")
+@click.option("--interval", default="5m", show_default=True, help="Candle interval.")
+@click.option("--port", default=8765, show_default=True, help="Port on 127.0.0.1; 0: any free.")
+@click.option(
+    "--speed", default=1.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
+    help="Market seconds per wall second; 300 shows a 5-minute candle a second.",
+)  # fmt: skip
+@click.option("--days", default=60, show_default=True, help="Days of planted market.")
+@click.option("--seed", default=7, show_default=True, help="Seed of the planted market.")
+@click.option(
+    "--history-days", default=40.0, show_default=True,
+    help="Days already past when the clock starts.",
+)  # fmt: skip
+@click.option("--for", "for_s", type=float, help="Stop after so many wall seconds.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document with the addresses.")
+def command(
+    planted: bool,
+    store: Path | None,
+    symbols: tuple[str, ...],
+    interval: str,
+    port: int,
+    speed: float,
+    days: int,
+    seed: int,
+    history_days: float,
+    for_s: float | None,
+    as_json: bool,
+) -> None:
+    """Serve a loopback Binance: REST, archives and streams, on 127.0.0.1.
+
+    The market's clock starts --history-days after the first candle and runs --speed times as fast
+    as the wall's. Stop it with Ctrl-C.
+    """
+    if planted and store is not None:
+        raise click.UsageError("--planted and --candles exclude each other")
+    if store is not None:
+        candles = _stored(store, symbols, interval)
+    else:
+        candles = planted_candles(symbols or DEFAULT_SYMBOLS, days, interval, seed)
+    exchange = _exchange(candles, interval, port, speed, history_days)
+    _serve(exchange, for_s, as_json)
+
+
+def planted_candles(
+    symbols: tuple[str, ...], days: int, interval: str, seed: int
+) -> dict[str, Candles]:
+    """A planted market per symbol, each with a seed of its own."""
+    from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+
+    return {
+        symbol: generate(PlantedSettings(days=days, interval=interval, seed=seed + place)).candles
+        for place, symbol in enumerate(symbols)
+    }
+
+
+def _stored(root: Path, symbols: tuple[str, ...], interval: str) -> dict[str, Candles]:
+    from cppncripto_strategy.feeds.store import CandleStore
+
+    store = CandleStore(root)
+    held = [series.symbol for series in store.list() if series.interval == interval]
+    return {symbol: store.read(symbol, interval) for symbol in symbols or tuple(held)}
+
+
+def _exchange(
+    candles: dict[str, Candles], interval: str, port: int, speed: float, history_days: float
+) -> LoopbackExchange:
+    from cppncripto_strategy.errors import SourceError
+    from cppncripto_strategy.feeds.candles import DAY_MS
+    from cppncripto_strategy.feeds.exchange import ExchangeSettings, LoopbackExchange, SpeedClock
+
+    first = [int(held.open_time[0]) for held in candles.values() if len(held)]
+    if not first:
+        raise SourceError(f"no {interval} candles to serve: check --candles, --symbol, --interval")
+    start_ms = min(first) + int(history_days * DAY_MS)
+    settings = ExchangeSettings(
+        interval=interval, port=port, updates_per_candle=_updates(interval, speed)
+    )
+    return LoopbackExchange(candles, clock=SpeedClock(start_ms, speed), settings=settings)
+
+
+def _updates(interval: str, speed: float) -> int:
+    """A frame every two market seconds, as the exchange sends, but not above 20 a wall second."""
+    from cppncripto_strategy.feeds.candles import interval_to_ms
+
+    interval_s = interval_to_ms(interval) / 1000
+    most = min(interval_s / 2, 20 * interval_s / speed)
+    return max(1, int(most) - 1)
+
+
+def _serve(exchange: LoopbackExchange, for_s: float | None, as_json: bool) -> None:
+    import asyncio
+    from contextlib import suppress
+
+    async def serve() -> None:
+        async with exchange:
+            _announce(exchange, as_json)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(exchange.finished.wait(), for_s)
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(serve())
+
+
+def _announce(exchange: LoopbackExchange, as_json: bool) -> None:
+    from cppncripto_strategy.feeds.candles import ms_to_utc
+
+    facts = {
+        "rest_url": exchange.rest_url,
+        "stream_url": exchange.stream_url,
+        "archive_url": exchange.archive_url,
+        "symbols": list(exchange.candles),
+        "interval": exchange.settings.interval,
+        "market_time": ms_to_utc(exchange.now_ms()),
+    }
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Loopback exchange (Ctrl-C stops it)", show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, ", ".join(value) if isinstance(value, list) else str(value))
+    Console().print(table)

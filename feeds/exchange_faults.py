@@ -1,0 +1,259 @@
+"""Faults of the loopback exchange: the fault matrix of the real one, scripted or random.
+
+A scripted fault strikes where a test says; a random one is drawn from a seed and the thing it
+strikes (a request's text and attempt, a symbol and its candle), never from the order in which
+tasks happen to run, so one seed is one schedule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+REST_FAULTS = (
+    "429",  # too much weight, with Retry-After
+    "418",  # banned, with Retry-After
+    "403",  # the firewall
+    "500",
+    "503",
+    "502_html",
+    "200_html",
+    "empty",  # 200 without a body
+    "bad_json",  # 200 with broken JSON
+    "truncated",  # the connection ends before Content-Length is reached
+    "hang",  # nothing comes, the connection stays
+    "reset",  # TCP reset
+)
+ARCHIVE_FAULTS = (
+    "bad_checksum",  # the .CHECKSUM belongs to other bytes
+    "truncated_zip",  # half of the zip, as if it were whole
+    "corrupt_zip",  # a byte of the zip turned
+    "missing",  # 404
+    "503",
+    "truncated",
+    "hang",
+    "reset",
+)
+# Strike a connection once.
+CONNECTION_FAULTS = ("close_1000", "close_1001", "shutdown", "abort", "half_open")
+# Strike one frame once.
+FRAME_FAULTS = ("malformed", "odd", "duplicate", "stale", "misaligned", "broken_candle")
+# Last from at_ms to until_ms.
+LASTING_FAULTS = ("outage", "blackout", "missed_close", "late", "silence")
+STREAM_FAULTS = (*CONNECTION_FAULTS, *FRAME_FAULTS, *LASTING_FAULTS)
+ODD_FRAMES = ("5", '{"result":null,"id":1}', "null", "[]", '"kline"', "{}", '{"e":"kline","k":7}')
+
+
+@dataclass(frozen=True, slots=True)
+class RestFault:
+    """A fault of the next matching REST or archive requests.
+
+    Parameters
+    ----------
+    kind : one of REST_FAULTS or ARCHIVE_FAULTS.
+    path : the request's path must contain this text.
+    symbol : only requests for this symbol; None strikes all.
+    times : how many requests it strikes; None strikes for ever.
+    retry_after_s : the Retry-After of 429 and 418, seconds.
+    """
+
+    kind: str
+    path: str = "/klines"
+    symbol: str | None = None
+    times: int | None = 1
+    retry_after_s: int = 1
+
+    def __post_init__(self) -> None:
+        _known(self.kind, REST_FAULTS + ARCHIVE_FAULTS)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFault:
+    """A fault of the stream, by market time.
+
+    Parameters
+    ----------
+    kind : one of STREAM_FAULTS. `outage` aborts every connection and answers 503 to upgrades;
+        `blackout` does so and answers 503 to REST as well; `missed_close` never sends x=true;
+        `late` holds a symbol's frames and REST candles back by `delay_ms`; `silence` sends
+        nothing at all.
+    at_ms : market time from which it strikes (UTC milliseconds).
+    until_ms : end of a lasting fault, exclusive; candles that close in [at_ms, until_ms) are
+        struck.
+    symbol : only this symbol; None strikes all.
+    delay_ms : of `late`, market milliseconds.
+    """
+
+    kind: str
+    at_ms: int
+    until_ms: int | None = None
+    symbol: str | None = None
+    delay_ms: int = 0
+
+    def __post_init__(self) -> None:
+        _known(self.kind, STREAM_FAULTS)
+        if self.kind in LASTING_FAULTS and self.until_ms is None:
+            raise ValueError(f"stream fault {self.kind!r} lasts: give until_ms")
+
+    def holds(self, now_ms: int, symbol: str | None = None) -> bool:
+        """True while a lasting fault strikes (this symbol)."""
+        mine = self.symbol is None or symbol is None or self.symbol == symbol
+        return mine and self.until_ms is not None and self.at_ms <= now_ms < self.until_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Market maintenance: candles opening in [start_ms, end_ms) never exist.
+
+    Parameters
+    ----------
+    start_ms, end_ms : UTC milliseconds.
+    symbol : None halts all.
+    status : exchangeInfo's status meanwhile: HALT, BREAK, END_OF_DAY or CANCEL_ONLY.
+    """
+
+    start_ms: int
+    end_ms: int
+    symbol: str | None = None
+    status: str = "HALT"
+
+    def holds(self, now_ms: int, symbol: str) -> bool:
+        """True while this symbol is halted."""
+        return self.symbol in (None, symbol) and self.start_ms <= now_ms < self.end_ms
+
+
+@dataclass(frozen=True, slots=True)
+class RandomFaults:
+    """Faults drawn from a seed.
+
+    Parameters
+    ----------
+    seed : one seed is one schedule.
+    rest, archive : probability of each kind, per request.
+    stream : probability of each kind; connection faults per closing time, frame faults and
+        `missed_close` per symbol and candle.
+    most_per_request : after so many faults the same request is answered, so that every schedule
+        ends.
+    retry_after_s : the Retry-After of 429 and 418, seconds.
+    """
+
+    seed: int
+    rest: Mapping[str, float] = field(default_factory=dict)
+    archive: Mapping[str, float] = field(default_factory=dict)
+    stream: Mapping[str, float] = field(default_factory=dict)
+    most_per_request: int = 2
+    retry_after_s: int = 1
+
+    def __post_init__(self) -> None:
+        for kind in self.rest:
+            _known(kind, REST_FAULTS)
+        for kind in self.archive:
+            _known(kind, ARCHIVE_FAULTS)
+        for kind in self.stream:
+            _known(kind, (*CONNECTION_FAULTS, *FRAME_FAULTS, "missed_close"))
+
+
+class FaultBook:
+    """What strikes next. Lives as long as its exchange; `struck` counts by kind."""
+
+    def __init__(self, random: RandomFaults | None = None) -> None:
+        self.random = random or RandomFaults(seed=0)
+        self.struck: Counter[str] = Counter()
+        self._rest: list[tuple[RestFault, int | None]] = []
+        self._stream: list[StreamFault] = []
+        self._attempts: Counter[str] = Counter()
+
+    def script(self, *faults: RestFault | StreamFault) -> None:
+        """Add scripted faults."""
+        for fault in faults:
+            if isinstance(fault, RestFault):
+                self._rest.append((fault, fault.times))
+            else:
+                self._stream.append(fault)
+
+    def clear(self) -> None:
+        """Forget every scripted and random fault from now on."""
+        self._rest.clear()
+        self._stream.clear()
+        self.random = RandomFaults(seed=self.random.seed)
+
+    def for_request(
+        self, path: str, symbol: str | None, text: str, allowed: tuple[str, ...]
+    ) -> RestFault | None:
+        """The fault of this request among the `allowed` kinds, if any; using it up."""
+        fault = self._scripted_rest(path, symbol, allowed) or self._random_rest(text, allowed)
+        if fault is not None:
+            self.struck[f"rest:{fault.kind}"] += 1
+        return fault
+
+    def _scripted_rest(
+        self, path: str, symbol: str | None, allowed: tuple[str, ...]
+    ) -> RestFault | None:
+        for place, (fault, left) in enumerate(self._rest):
+            mine = fault.path in path and fault.symbol in (None, symbol)
+            if mine and fault.kind in allowed:
+                if left is not None and left <= 1:
+                    del self._rest[place]
+                else:
+                    self._rest[place] = (fault, None if left is None else left - 1)
+                return fault
+        return None
+
+    def _random_rest(self, text: str, allowed: tuple[str, ...]) -> RestFault | None:
+        source = self.random.archive if text.startswith("/data/") else self.random.rest
+        rates = {kind: rate for kind, rate in source.items() if kind in allowed}
+        if not rates:
+            return None
+        self._attempts[text] += 1
+        attempt = self._attempts[text]
+        if attempt > self.random.most_per_request:
+            self._attempts[text] = 0
+            return None
+        kind = self._draw(rates, f"{text}#{attempt}")
+        return RestFault(kind, retry_after_s=self.random.retry_after_s) if kind else None
+
+    def take_connections(self, now_ms: int) -> list[StreamFault]:
+        """Scripted connection faults that are due, used up."""
+        return self._take(CONNECTION_FAULTS, now_ms, None)
+
+    def take_frames(self, symbol: str, now_ms: int) -> list[StreamFault]:
+        """Scripted frame faults that are due for this symbol, used up."""
+        return self._take(FRAME_FAULTS, now_ms, symbol)
+
+    def _take(self, kinds: tuple[str, ...], now_ms: int, symbol: str | None) -> list[StreamFault]:
+        due = [
+            fault
+            for fault in self._stream
+            if fault.kind in kinds and fault.at_ms <= now_ms and fault.symbol in (None, symbol)
+        ]
+        self._stream = [fault for fault in self._stream if fault not in due]
+        return due
+
+    def lasting(self, kind: str, now_ms: int, symbol: str | None = None) -> StreamFault | None:
+        """The lasting fault of this kind that strikes now, if any."""
+        for fault in self._stream:
+            if fault.kind == kind and fault.holds(now_ms, symbol):
+                return fault
+        return None
+
+    def random_stream(self, kinds: tuple[str, ...], key: str) -> str | None:
+        """The random stream fault among `kinds` drawn for `key`, if any."""
+        rates = {kind: self.random.stream[kind] for kind in kinds if kind in self.random.stream}
+        return self._draw(rates, key) if rates else None
+
+    def _draw(self, rates: Mapping[str, float], key: str) -> str | None:
+        """One kind, each with its probability, or None; a function of seed and key alone."""
+        digest = hashlib.blake2b(f"{self.random.seed}/{key}".encode(), digest_size=8).digest()
+        left = int.from_bytes(digest, "big") / 2**64
+        for kind, rate in rates.items():
+            if left < rate:
+                return kind
+            left -= rate
+        return None
+
+
+def _known(kind: str, kinds: tuple[str, ...]) -> None:
+    if kind not in kinds:
+        raise ValueError(f"unknown fault {kind!r}: expected one of {', '.join(kinds)}")
