@@ -110,6 +110,7 @@ class SignalQuality:
     """Signals judged by the return over the next `horizon` candles, from close to close."""
 
     horizon: int
+    interval_ms: int
     label_threshold_bps: float
     round_trip_cost_bps: float
     candles: int
@@ -223,7 +224,7 @@ def account_metrics(
     values = equity["equity"].to_numpy(np.float64)
     span_ms = int(stamps[-1] - stamps[0]) if len(stamps) else 0
     returns = daily_returns(equity)
-    daily = returns.to_numpy(np.float64)
+    daily: FloatArray = returns.to_numpy(np.float64)
     growth, fall = total_return(values), max_drawdown(equity)
     cagr = annual_growth(growth, span_ms)
     return AccountMetrics(
@@ -375,6 +376,7 @@ def signal_quality(
     ]
     return SignalQuality(
         horizon=horizon,
+        interval_ms=interval_ms,
         label_threshold_bps=threshold,
         round_trip_cost_bps=round_trip_cost_bps,
         candles=len(signals),
@@ -583,7 +585,7 @@ def _percent(value: float | None) -> str:
     return "an unknown share" if value is None else f"{100 * value:.1f} %"
 
 
-def _mean(values: FloatArray) -> float | None:
+def _mean(values: NDArray[np.floating[Any]]) -> float | None:
     return _number(values.mean()) if len(values) else None
 
 

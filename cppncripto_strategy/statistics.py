@@ -204,7 +204,8 @@ def _sharpe_of_sums(count: float, total: float, squares: float) -> float:
 
 
 def _safe_divide(top: FloatArray, bottom: FloatArray) -> FloatArray:
-    return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom != 0)
+    out: FloatArray = np.full(np.shape(top), np.nan)
+    return np.divide(top, bottom, out=out, where=bottom != 0)
 
 
 def _interval(

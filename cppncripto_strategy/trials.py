@@ -1,0 +1,150 @@
+"""The trial ledger: every configuration that was ever judged, so that luck can be discounted.
+
+One JSON line a trial in `trials.jsonl` beside a recipe's results, appended under a lock and synced;
+a line torn by a crash is skipped when reading. The deflated Sharpe ratio takes its number of
+trials, and the spread of their Sharpe ratios, from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cppncripto_strategy.results import to_plain
+from cppncripto_strategy.statistics import deflated_sharpe, probabilistic_sharpe
+
+logger = logging.getLogger(__name__)
+
+LEDGER_FILE = "trials.jsonl"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One judged configuration.
+
+    Parameters
+    ----------
+    fingerprint : hash of settings, seed and data; the same trial run again is not a new one.
+    kind : "run", or the experiment that tried it ("e1" ...).
+    name : recipe, or cell of the experiment.
+    seed : the run's seed.
+    daily_sharpe : mean over deviation of daily returns, not annualised; None where undefined.
+    days : days judged.
+    folder : where the results lie, relative to the ledger where possible.
+    recorded : UTC time of the entry, ISO 8601.
+    """
+
+    fingerprint: str
+    kind: str
+    name: str
+    seed: int
+    daily_sharpe: float | None
+    days: int
+    folder: str = ""
+    recorded: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def fingerprint(settings: Mapping[str, Any], seed: int, data_hash: str) -> str:
+    """Hash of what makes two trials the same: settings, seed and data."""
+    content = json.dumps([to_plain(settings), seed, data_hash], sort_keys=True)
+    return hashlib.sha256(content.encode("utf-8")).hexdigest()[:32]
+
+
+def daily_sharpe(daily_returns: ArrayLike) -> float | None:
+    """Mean over population deviation of daily returns: the ratio the deflation works with."""
+    returns = np.asarray(daily_returns, dtype=np.float64)
+    if len(returns) < 2 or not np.isfinite(returns).all() or returns.std() < 1e-12:
+        return None
+    return float(returns.mean() / returns.std())
+
+
+class TrialLedger:
+    """The append-only file of trials at `path`; safe with several processes writing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path / LEDGER_FILE if path.suffix != ".jsonl" else path
+
+    def append(self, trial: Trial) -> None:
+        """Add one line and sync it; a half-written last line is closed off first."""
+        line = json.dumps(to_plain(asdict(trial)), allow_nan=False) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a+b") as stream, _locked(stream.fileno()):
+            if stream.seek(0, os.SEEK_END):
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else "\n" + line
+            stream.write(line.encode("utf-8"))
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def read(self) -> list[Trial]:
+        """Every readable trial, in order; [] where there is no ledger yet."""
+        if not self.path.is_file():
+            return []
+        lines = self.path.read_text("utf-8", errors="replace").splitlines()
+        return [trial for line in lines if (trial := self._parse(line)) is not None]
+
+    def distinct(self) -> list[Trial]:
+        """The last entry of each fingerprint: what counts as a trial."""
+        return list({trial.fingerprint: trial for trial in self.read()}.values())
+
+    def _parse(self, line: str) -> Trial | None:
+        if not line.strip():
+            return None
+        try:
+            entry = json.loads(line)
+            return Trial(**{key: entry[key] for key in _FIELDS})
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s has an unreadable line, skipped: %.60r", self.path, line)
+            return None
+
+
+_FIELDS = tuple(item.name for item in fields(Trial))
+
+
+@contextmanager
+def _locked(handle: int) -> Iterator[None]:
+    """An exclusive lock on an open file, where the system has them; freed even by kill -9."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: one write of one short line is what is left to rely on
+        yield
+        return
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def discounted_sharpe(daily_returns: ArrayLike, ledger: TrialLedger) -> dict[str, Any]:
+    """How sure the Sharpe ratio is, before and after counting every trial in the ledger.
+
+    Append the run itself first. With one trial the deflated value equals the plain one.
+
+    Returns
+    -------
+    Mapping with trials, probabilistic_sharpe, deflated_sharpe; None where undefined.
+    """
+    trials = ledger.distinct()
+    sharpes = [t.daily_sharpe for t in trials if t.daily_sharpe is not None]
+    variance = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
+    count = max(len(trials), 1)
+    return {
+        "trials": count,
+        "probabilistic_sharpe": probabilistic_sharpe(daily_returns),
+        "deflated_sharpe": deflated_sharpe(daily_returns, count, variance)
+        if math.isfinite(variance)
+        else None,
+    }
