@@ -1,0 +1,61 @@
+"""MacroNet encoder: a stacked GRU over patches of candles, pooled by attention.
+
+Candles are gathered into gated patches of `stride` (an hour of 5-minute candles by default), so
+that 30 days are 720 steps of the recurrence, and a stack of gated recurrent units (Cho et al. 2014)
+reads them forwards only: a row knows nothing of later ones. A window becomes one vector by additive
+attention over its rows (Bahdanau et al. 2015, with one learned query), so that the days that tell
+most weigh most. Left out: bidirectional reading, which would see the future, and dropout.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cppncripto_strategy.models.encoders._base import Encoder
+
+
+class GRUEncoder(Encoder):
+    """Stacked GRU over patches, with attention pooling.
+
+    Parameters
+    ----------
+    n_features : int, columns of the scaled feature array.
+    width : int, length of the pooled vector.
+    channels : int, width of the patches and of the recurrent state.
+    stride : int, candles a patch.
+    layers : int, recurrent layers.
+    """
+
+    name: ClassVar[str] = "gru"
+
+    def __init__(
+        self,
+        n_features: int,
+        width: int = 116,
+        channels: int = 64,
+        stride: int = 12,
+        layers: int = 2,
+    ) -> None:
+        super().__init__()
+        self.stride, self.width = stride, width
+        self.options = {"width": width, "channels": channels, "stride": stride, "layers": layers}
+        self.patch = nn.Conv1d(n_features, 2 * channels, stride, stride=stride)
+        self.recurrence = nn.GRU(channels, channels, num_layers=layers, batch_first=True)
+        self.output = nn.Linear(channels, width)
+        self.weigh = nn.Sequential(nn.Linear(width, channels), nn.Tanh(), nn.Linear(channels, 1))
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """Scaled features (B, T, F) -> causal feature map (B, T // stride, width)."""
+        content, gate = self.patch(x.transpose(1, 2)).chunk(2, dim=1)  # 2 x (B, C, T')
+        z = (torch.tanh(content) * torch.sigmoid(gate)).transpose(1, 2)  # (B, T', C)
+        states, _ = self.recurrence(z)  # (B, T', C)
+        result: Tensor = self.output(states)  # (B, T', width)
+        return result
+
+    def pool(self, z: Tensor) -> Tensor:
+        """Feature map (B, T // stride, width) -> its attention-weighted mean (B, width)."""
+        weight = torch.softmax(self.weigh(z), dim=1)  # (B, T', 1)
+        return (weight * z).sum(dim=1)  # (B, C)

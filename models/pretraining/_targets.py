@@ -1,0 +1,67 @@
+"""What the reconstructing objectives aim at: block means of the scaled features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.features import feature_names, scaled_columns
+
+
+@dataclass(frozen=True, slots=True)
+class InputColumns:
+    """Which column of a scaled window is what, by position."""
+
+    scaled: tuple[int, ...]
+    clock: tuple[int, ...]
+    present: int
+
+    @classmethod
+    def of(cls, n_features: int) -> InputColumns:
+        """The columns of a feature array of this many columns, with or without the taker feature.
+
+        Raises
+        ------
+        RecipeError
+            When no feature set has this many columns.
+        """
+        for taker in (False, True):
+            names = feature_names(taker)
+            if len(names) == n_features:
+                scaled = tuple(int(i) for i in scaled_columns(names))
+                clock = (names.index("sin_day"), names.index("cos_day"))
+                return cls(scaled, clock, names.index("present"))
+        raise RecipeError(
+            f"a feature array of {n_features} columns is unknown; there are"
+            f" {len(feature_names(False))} features, and one more with the taker imbalance"
+        )
+
+
+def block_means(x: Tensor, size: int, columns: InputColumns) -> tuple[Tensor, Tensor]:
+    """Means of the scaled features over blocks of `size` candles, counted from the window's end.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, T, F), scaled; a missing candle has present = 0.
+
+    Returns
+    -------
+    means (B, N, S), over the candles that exist, 0 in a block without any; known : bool (B, N), the
+    block has at least one candle. N = T // size; candles before the first whole block are left out.
+    """
+    blocks = x.shape[1] // size
+    whole = x[:, x.shape[1] - blocks * size :].unflatten(1, (blocks, size))  # (B, N, size, F)
+    present = whole[..., columns.present : columns.present + 1]  # (B, N, size, 1)
+    count = present.sum(dim=2)  # (B, N, 1)
+    total = (whole[..., list(columns.scaled)] * present).sum(dim=2)  # (B, N, S)
+    return total / count.clamp(min=1), count[..., 0] > 0
+
+
+def masked_mse(decoded: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    """Mean squared error over the blocks where `counted` (B, N) is true; 0 where none is."""
+    error = ((decoded - target) ** 2).mean(dim=-1)  # (B, N)
+    weight = counted.to(error.dtype)
+    return (error * weight).sum() / torch.clamp(weight.sum(), min=1)

@@ -1,0 +1,86 @@
+"""Masked patches: 40 % of the patches are hidden, and what was in them must be told.
+
+A hidden patch looks to the encoder like an outage: its scaled features are 0 and its candles
+absent; the clock still runs. Each hidden patch's mean features are decoded from three things: the
+pooled embedding of the whole window, the feature map's row at the patch (which knows what came
+before it), and the patch's time of day. The pooled embedding is what is kept afterwards, so it has
+to take part.
+
+Source: PatchTST's self-supervised setting (Nie et al. 2023, section 4.2: 40 % of the patches, mean
+squared error on the hidden ones). Deviations: the encoder is causal, so a row sees no later patch;
+patch means are the target, not candles; the pooled vector joins the decoding.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.encoders import Encoder
+from cppncripto_strategy.models.pretraining._base import Objective
+from cppncripto_strategy.models.pretraining._targets import InputColumns, block_means, masked_mse
+
+
+class MaskedPatches(Objective):
+    """Mean squared error of hidden patches' mean features.
+
+    Parameters
+    ----------
+    encoder : the encoder to be trained (its width and stride are read).
+    n_features : int, columns of the scaled feature array.
+    share : float in (0, 1), patches hidden.
+    hidden : int, width of the decoder, which is dropped afterwards.
+
+    Raises
+    ------
+    RecipeError
+        When `share` is not in (0, 1).
+    """
+
+    name: ClassVar[str] = "masked"
+
+    def __init__(
+        self, encoder: Encoder, n_features: int, share: float = 0.4, hidden: int = 128
+    ) -> None:
+        super().__init__()
+        if not 0 < share < 1:
+            raise RecipeError(f"masked patches: share={share} must lie between 0 and 1")
+        self.share, self.stride = share, encoder.stride
+        self.columns = InputColumns.of(n_features)
+        self.from_row = nn.Linear(encoder.width, hidden)
+        self.from_embedding = nn.Linear(encoder.width, hidden)
+        self.from_clock = nn.Linear(len(self.columns.clock), 2 * hidden)
+        self.decode = nn.Sequential(
+            nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, len(self.columns.scaled))
+        )
+
+    def loss(self, encoder: Encoder, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared error over the hidden patches that have candles, of windows (B, T, F)."""
+        target, known = block_means(x, self.stride, self.columns)  # (B, T', S), (B, T')
+        hidden = self.draw(known.shape, generator).to(x.device)  # (B, T')
+        z = encoder.feature_map(self.hide(x, hidden))  # (B, T', C)
+        return masked_mse(self._decode(encoder.pool(z), z, x), target, known & hidden)
+
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Which patches are hidden, bool (B, T'): the same number in each window, at least one."""
+        count = max(round(self.share * shape[1]), 1)
+        order = torch.rand(shape, generator=generator).argsort(dim=1)  # (B, T')
+        return torch.zeros(shape, dtype=torch.bool).scatter_(1, order[:, :count], True)
+
+    def hide(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """The windows with the hidden patches' candles absent, (B, T, F)."""
+        candles = hidden.repeat_interleave(self.stride, dim=1)[..., None]  # (B, T, 1)
+        gone = torch.zeros(x.shape[2], dtype=torch.bool, device=x.device)
+        gone[[*self.columns.scaled, self.columns.present]] = True
+        return x.masked_fill(candles & gone, 0.0)
+
+    def _decode(self, embedding: Tensor, z: Tensor, x: Tensor) -> Tensor:
+        """Patch means (B, T', S) from the embedding (B, C), the rows (B, T', C) and the clock."""
+        clock = x[:, self.stride - 1 :: self.stride][..., list(self.columns.clock)]  # (B, T', 2)
+        scale, shift = self.from_clock(clock).chunk(2, dim=-1)  # 2 x (B, T', D)
+        content = self.from_row(z) + self.from_embedding(embedding)[:, None]  # (B, T', D)
+        decoded: Tensor = self.decode(nn.functional.gelu(content * (1 + scale) + shift))
+        return decoded

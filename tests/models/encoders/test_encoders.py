@@ -1,0 +1,187 @@
+"""The contract every gradient-trained encoder keeps: causal, seeded, rebuilt from its options."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.encoders import Encoder, build_encoder
+from cppncripto_strategy.models.encoders.gru import GRUEncoder
+from cppncripto_strategy.models.encoders.transformer import LocalAttention, TransformerEncoder
+
+NAMES = ("tcn", "transformer", "gru")
+FEATURES = 9
+DAYS_5 = 1_440
+# Two training steps on 30 days of 5-minute candles, batch 32; prints the peak memory in bytes.
+TRAINING_STEP = """
+import resource, sys, torch
+torch.set_num_threads(1)
+from cppncripto_strategy.models.encoders import build_encoder
+from cppncripto_strategy.models.pretraining import build_objective
+torch.manual_seed(0)
+encoder = build_encoder(sys.argv[1], 9)
+objective = build_objective(sys.argv[2], encoder, 9)
+x = torch.randn(32, 8640, 9)
+x[..., 8] = 1.0
+optimiser = torch.optim.AdamW([*encoder.parameters(), *objective.parameters()])
+for _ in range(2):
+    optimiser.zero_grad()
+    objective.loss(encoder, x, torch.Generator().manual_seed(0)).backward()
+    optimiser.step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def _seeded(name: str, seed: int = 0, **options: object) -> Encoder:
+    torch.manual_seed(seed)
+    return build_encoder(name, FEATURES, options).eval()
+
+
+def _windows(batch: int, length: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(batch, length, FEATURES, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("cut", [7, 600, 605, 1_439])
+def test_a_changed_future_changes_no_earlier_row(name: str, cut: int) -> None:
+    """Kills padding on the right, attention to later patches and backward recurrence."""
+    encoder, x = _seeded(name), _windows(2, DAYS_5)
+    changed = x.clone()
+    changed[:, cut:] += 3.0
+    before, after = encoder.feature_map(x), encoder.feature_map(changed)
+    whole = cut // encoder.stride  # rows whose last candle lies before the cut
+    assert torch.equal(before[:, :whole], after[:, :whole])
+    assert not torch.equal(before[:, whole], after[:, whole])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_window_cut_short_has_the_same_rows(name: str) -> None:
+    """Kills a map that depends on how much future the array holds, as norms over time do."""
+    encoder, x = _seeded(name), _windows(2, DAYS_5)
+    whole = encoder.feature_map(x)
+    for rows in (1, 25, 60, 119):
+        part = encoder.feature_map(x[:, : rows * encoder.stride])
+        torch.testing.assert_close(part, whole[:, :rows], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_embeds_as_one_window_at_a_time_does(name: str) -> None:
+    """The rollover embeds one window, the backtest thirty-two: they must agree."""
+    encoder, x = _seeded(name), _windows(32, DAYS_5)
+    alone = torch.cat([encoder(window[None]) for window in x])
+    torch.testing.assert_close(encoder(x), alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoder_is_rebuilt_from_its_options(name: str) -> None:
+    """A bundle keeps name and options alone; the weights must fit what they rebuild."""
+    smaller = {"transformer": {"layers": 1, "window": 6, "heads": 2}, "gru": {"layers": 1}}
+    encoder = _seeded(name, stride=6, channels=16, **smaller.get(name, {}))
+    again = build_encoder(name, FEATURES, encoder.options).eval()
+    again.load_state_dict(encoder.state_dict())
+    x = _windows(2, 600)
+    assert torch.equal(encoder(x), again(x))
+    assert encoder(x).shape == (2, encoder.width)
+    assert encoder.feature_map(x).shape == (2, 600 // 6, encoder.width)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_weights(name: str) -> None:
+    """Kills an initialisation that draws from anywhere but torch's seeded state."""
+    first, second, other = _seeded(name), _seeded(name), _seeded(name, seed=1)
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_learns(name: str) -> None:
+    """Kills a layer that was built and never wired in."""
+    encoder = _seeded(name)
+    encoder(_windows(4, DAYS_5)).square().sum().backward()
+    idle = [
+        key
+        for key, weight in encoder.named_parameters()
+        if weight.grad is None or not weight.grad.abs().sum() > 0
+    ]
+    # A bias before a softmax over time shifts every weight alike: it has no gradient by nature.
+    assert set(idle) <= {"weigh.2.bias"}
+
+
+@pytest.mark.parametrize("length", [5, 8, 24])
+def test_local_attention_is_dense_attention_with_a_band_mask(length: int) -> None:
+    """Kills block arithmetic that drops, doubles or misplaces a token at a block's edge."""
+    torch.manual_seed(3)
+    channels, heads, window = 12, 3, 8
+    attention = LocalAttention(channels, heads, window)
+    torch.nn.init.normal_(attention.bias)
+    z = torch.randn(2, length, channels)
+    query, key, value = attention.to_qkv(z).chunk(3, dim=-1)
+    expected = torch.zeros(2, length, channels)
+    size = channels // heads
+    for head in range(heads):
+        own = slice(head * size, (head + 1) * size)
+        for now in range(length):
+            seen = range(max(0, now - window + 1), now + 1)
+            score = torch.stack(
+                [
+                    (query[:, now, own] * key[:, past, own]).sum(-1) / math.sqrt(size)
+                    + attention.bias[head, now - past]
+                    for past in seen
+                ],
+                dim=-1,
+            )  # (B, seen)
+            weight = torch.softmax(score, dim=-1)
+            for place, past in enumerate(seen):
+                expected[:, now, own] += weight[:, place : place + 1] * value[:, past, own]
+    torch.testing.assert_close(attention(z), attention.mix(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_the_transformer_is_stationary_in_time() -> None:
+    """Kills absolute positions: a row far from the start depends only on what its layers reach."""
+    encoder = _seeded("transformer", layers=2, window=4)
+    x = _windows(1, 50 * 12)
+    reach = 2 * (4 - 1)
+    whole, later = encoder.feature_map(x), encoder.feature_map(x[:, 20 * 12 :])
+    torch.testing.assert_close(whole[:, 20 + reach :], later[:, reach:], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(whole[:, 20], later[:, 0], atol=1e-4)
+
+
+def test_attention_pooling_weighs_rows() -> None:
+    """Kills a pooling whose weights do not sum to one, or do not depend on the rows."""
+    encoder = _seeded("gru")
+    assert isinstance(encoder, GRUEncoder)
+    row = torch.randn(1, 1, encoder.width)
+    torch.testing.assert_close(encoder.pool(row.expand(-1, 7, -1)), row[:, 0])
+    z = torch.randn(3, 9, encoder.width)
+    assert not torch.allclose(encoder.pool(z), z.mean(dim=1), atol=1e-3)
+    turned = z.flip(1)
+    torch.testing.assert_close(encoder.pool(turned), encoder.pool(z), rtol=1e-5, atol=1e-5)
+
+
+def test_impossible_heads_are_refused() -> None:
+    """A reshape error deep in attention would not say which recipe key to change."""
+    with pytest.raises(RecipeError, match="multiple of heads"):
+        TransformerEncoder(FEATURES, channels=10, heads=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [("tcn", "contrastive"), ("transformer", "masked"), ("gru", "autoencoder")],
+)
+def test_thirty_days_train_within_four_gigabytes(name: str, objective: str) -> None:
+    """Kills attention over all pairs of patches, or anything else whose memory grows with T^2."""
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINING_STEP, name, objective],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert int(done.stdout) < 4 * 2**30

@@ -1,0 +1,215 @@
+"""The two reconstructing objectives: what they aim at, what they may see, and that they learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.encoders import Encoder, build_encoder
+from cppncripto_strategy.models.features import feature_names
+from cppncripto_strategy.models.pretraining import (
+    Objective,
+    PretrainSettings,
+    build_objective,
+    pretrain,
+)
+from cppncripto_strategy.models.pretraining._targets import InputColumns, block_means, masked_mse
+from cppncripto_strategy.models.pretraining.autoencoder import HourlyAutoencoder
+from cppncripto_strategy.models.pretraining.masked import MaskedPatches
+
+NAMES = feature_names()
+FEATURES = len(NAMES)
+VOLUME, PRESENT = NAMES.index("volume_z"), NAMES.index("present")
+DAY = 288
+OBJECTIVES = ("autoencoder", "masked")
+ENCODERS = ("tcn", "transformer", "gru")
+QUICK = PretrainSettings(epochs=2, batch_size=4)
+
+
+class Windows:
+    """Two-day windows whose volume follows the clock, or runs against it: a hidden sign each."""
+
+    def __init__(self, count: int, seed: int, features: int = FEATURES) -> None:
+        rng = np.random.default_rng(seed)
+        angle = 2 * np.pi * np.arange(2 * DAY) / DAY
+        x = rng.normal(0, 0.3, (count, 2 * DAY, features))
+        self.sign = rng.choice([-1.0, 1.0], count)
+        x[..., VOLUME] += self.sign[:, None] * np.sin(angle)
+        x[..., NAMES.index("sin_day")] = np.sin(angle)
+        x[..., NAMES.index("cos_day")] = np.cos(angle)
+        x[..., PRESENT] = 1.0
+        self.x = torch.from_numpy(x.astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def gather(self, index: NDArray[np.int64]) -> Tensor:
+        return self.x[torch.from_numpy(index)]
+
+
+def _pair(encoder: str, objective: str, seed: int = 0) -> tuple[Encoder, Objective]:
+    torch.manual_seed(seed)
+    net = build_encoder(encoder, FEATURES, {"channels": 16})
+    return net, build_objective(objective, net, FEATURES)
+
+
+def _draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_block_means_leave_absent_candles_out() -> None:
+    """Kills a mean that counts an outage's zeros as quiet trading."""
+    columns = InputColumns.of(FEATURES)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 31, FEATURES))
+    x[..., PRESENT] = rng.random((2, 31)) < 0.5
+    x[0, 7:13, PRESENT] = 0.0  # a block with no candle at all
+    means, known = block_means(torch.from_numpy(x), 6, columns)
+    assert means.shape == (2, 5, len(columns.scaled))
+    for window in range(2):
+        for block in range(5):
+            rows = [r for r in range(1 + block * 6, 7 + block * 6) if x[window, r, PRESENT] == 1]
+            assert bool(known[window, block]) == bool(rows)
+            seen = [x[window, r][list(columns.scaled)] for r in rows]
+            expected = np.mean(seen, axis=0) if rows else 0.0
+            np.testing.assert_allclose(means[window, block].numpy(), expected, atol=1e-12)
+
+
+def test_only_counted_blocks_enter_the_error() -> None:
+    """Kills a loss diluted by blocks that should not count."""
+    decoded, target = torch.zeros(2, 3, 4), torch.full((2, 3, 4), 2.0)
+    target[0, 0] = 100.0
+    counted = torch.ones(2, 3, dtype=torch.bool)
+    counted[0, 0] = False
+    assert masked_mse(decoded, target, counted).item() == 4.0
+    assert masked_mse(decoded, target, torch.zeros(2, 3, dtype=torch.bool)).item() == 0.0
+
+
+def test_columns_are_found_with_and_without_taker() -> None:
+    """Kills positions pinned to one feature set: the clock must never become a target."""
+    plain, taker = InputColumns.of(FEATURES), InputColumns.of(FEATURES + 1)
+    assert [NAMES[i] for i in plain.clock] == ["sin_day", "cos_day"]
+    assert len(taker.scaled) == len(plain.scaled) + 1
+    assert not set(taker.scaled) & {*taker.clock, taker.present}
+    with pytest.raises(RecipeError, match="columns is unknown"):
+        InputColumns.of(4)
+
+
+def test_the_autoencoder_sees_the_window_only_through_the_embedding() -> None:
+    """Kills a decoder that reads the answers off its input."""
+    encoder, objective = _pair("tcn", "autoencoder")
+    assert isinstance(objective, HourlyAutoencoder)
+    x, embedding = Windows(3, 1).x, torch.randn(3, encoder.width)
+    scrambled = x.clone()
+    scrambled[..., list(objective.columns.scaled)] = 7.0
+    told = objective.reconstruct(embedding, x)
+    assert torch.equal(told, objective.reconstruct(embedding, scrambled))
+    assert not torch.allclose(told, objective.reconstruct(embedding + 1, x), atol=1e-3)
+    assert told.shape == (3, 2 * DAY // 12, len(objective.columns.scaled))
+
+
+def test_hours_of_the_same_clock_are_told_apart_by_age() -> None:
+    """Kills a query that asks for 'some 14:00' instead of yesterday's."""
+    encoder, objective = _pair("tcn", "autoencoder")
+    assert isinstance(objective, HourlyAutoencoder)
+    told = objective.reconstruct(torch.randn(1, encoder.width), Windows(1, 1).x)
+    assert not torch.allclose(told[:, 0], told[:, 24], atol=1e-4)
+
+
+def test_forty_percent_of_the_patches_are_hidden_in_every_window() -> None:
+    """Kills a share that varies by window, and masks that repeat from step to step."""
+    _, objective = _pair("tcn", "masked")
+    assert isinstance(objective, MaskedPatches)
+    generator = _draws()
+    first, second = (objective.draw(torch.Size((16, 120)), generator) for _ in range(2))
+    assert (first.sum(dim=1) == round(0.4 * 120)).all()
+    assert not torch.equal(first, second)
+    assert not torch.equal(first[0], first[1])
+    with pytest.raises(RecipeError, match="between 0 and 1"):
+        MaskedPatches(build_encoder("tcn", FEATURES), FEATURES, share=1.0)
+
+
+def test_nothing_of_a_hidden_patch_reaches_the_encoder() -> None:
+    """Kills a mask that hides one column and leaves its neighbours to give the answer."""
+    encoder, objective = _pair("tcn", "masked")
+    assert isinstance(objective, MaskedPatches)
+    x = Windows(4, 2).x
+    hidden = objective.draw(torch.Size((4, 48)), _draws())
+    changed = x.clone()
+    rows = hidden.repeat_interleave(encoder.stride, dim=1)
+    keep = torch.zeros(FEATURES, dtype=torch.bool)
+    keep[list(objective.columns.clock)] = True
+    changed[rows[..., None] & ~keep] = 9.0
+    assert torch.equal(objective.hide(x, hidden), objective.hide(changed, hidden))
+    assert torch.equal(objective.hide(x, hidden)[~rows], x[~rows])
+    assert torch.equal(objective.hide(x, hidden)[..., keep], x[..., keep])
+
+
+def test_only_hidden_patches_are_judged() -> None:
+    """Kills a loss over visible patches, which a network satisfies by copying."""
+    encoder, objective = _pair("tcn", "masked")
+    assert isinstance(objective, MaskedPatches)
+    x = Windows(4, 2).x
+    hidden = objective.draw(torch.Size((4, 48)), _draws(5))
+    rows = hidden.repeat_interleave(encoder.stride, dim=1)
+    louder = x.clone()
+    louder[..., VOLUME][rows] += 5.0  # only targets of hidden patches move
+    quiet, loud = (objective.loss(encoder, w, _draws(5)).item() for w in (x, louder))
+    assert loud > quiet + 1.0
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_same_seed_gives_the_same_bytes(encoder: str, objective: str) -> None:
+    """Kills draws from torch's global state, which other code moves."""
+    train, validation = Windows(8, 1), Windows(4, 2)
+    weights = []
+    for noise in range(2):
+        net, task = _pair(encoder, objective)
+        torch.manual_seed(noise)  # must not matter from here on
+        curve = pretrain(net, task, train, validation, QUICK, seed=3)
+        assert len(curve.train) == len(curve.validation) == QUICK.epochs
+        weights.append(b"".join(p.detach().numpy().tobytes() for p in net.parameters()))
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_pretraining_finds_the_hidden_sign(objective: str) -> None:
+    """Kills an objective whose gradient never reaches what is kept: the pooled embedding."""
+    train, validation = Windows(48, 1), Windows(24, 2)
+    net, task = _pair("tcn", objective)
+    settings = PretrainSettings(epochs=15, batch_size=16)
+    curve = pretrain(net, task, train, validation, settings, seed=0)
+    assert min(curve.validation) == curve.validation[curve.best_epoch]
+    assert min(curve.validation) < 0.6 * curve.validation[0]
+    with torch.no_grad():
+        known, new = net(train.x).numpy(), net(validation.x).numpy()
+    direction = known[train.sign > 0].mean(axis=0) - known[train.sign < 0].mean(axis=0)
+    middle = known.mean(axis=0)
+    assert np.mean(np.sign((new - middle) @ direction) == validation.sign) > 0.95
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_window_without_candles_costs_nothing(objective: str) -> None:
+    """Kills a division by zero present candles, which would poison the weights with NaN."""
+    net, task = _pair("transformer", objective)
+    x = Windows(4, 3).x
+    x[..., list(InputColumns.of(FEATURES).scaled)] = 0.0
+    x[..., PRESENT] = 0.0
+    loss = task.loss(net, x, _draws())
+    assert loss.item() == 0.0
+    loss.backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_taker_windows_are_reconstructed_too(objective: str) -> None:
+    """Kills heads sized for nine columns when a recipe turns the taker imbalance on."""
+    torch.manual_seed(0)
+    net = build_encoder("gru", FEATURES + 1, {"channels": 16})
+    task = build_objective(objective, net, FEATURES + 1)
+    assert torch.isfinite(task.loss(net, Windows(4, 3, FEATURES + 1).x, _draws()))
