@@ -285,9 +285,12 @@ class SpotBroker(bt.brokers.BackBroker):  # type: ignore[misc]
 
     def is_dust(self, data: Any) -> bool:
         """True when the position is too small for the exchange to accept its sale."""
-        size, filters = abs(self.positions[data].size), self.filters_of(data)
+        size, filters, close = abs(self.positions[data].size), self.filters_of(data), data.close[0]
+        # Far above both limits, as nearly always, no exact arithmetic is needed.
+        if size > 2.0 * float(filters.min_qty) and size * close > 2.0 * float(filters.min_notional):
+            return False
         quantity = filters.floor_quantity(size)
-        return quantity == 0.0 or not filters.notional_is_enough(quantity, data.close[0])
+        return quantity == 0.0 or not filters.notional_is_enough(quantity, close)
 
     # Orders in ----------------------------------------------------------------------------------
 

@@ -58,6 +58,7 @@ class SymbolBook:
 
     def __init__(self, data: Any, score: Any, threshold: Any, traded_line: str) -> None:
         self.data = data
+        self.clock = data.lines.datetime
         self.score = score
         self.threshold = threshold
         self.interval_ms = bar_interval_ms(data)
@@ -265,7 +266,7 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
         if not self._opened:
             self._open_books()
         for book in self.books:
-            bars = len(book.data)
+            bars = book.clock.lencount
             if bars > book.bars:
                 book.bars = bars
                 self._on_candle(book, bars - 1)
@@ -291,8 +292,10 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
         size = self.broker.getposition(book.data).size
         if size and not self._is_dust(book):
             self._manage(book, bar, stamp_ms, size, signal)
-        elif signal and not self._entries_stopped(book, stamp_ms):
-            self._enter(book, bar, signal)
+        elif not (signal > 0 or (signal and self.p.allow_short)):
+            return
+        elif not self._entries_stopped(book, stamp_ms):
+            self._enter(book, signal)
 
     def _begin_session(self, stamp_ms: int) -> None:
         session_ms = stamp_ms // DAY_MS * DAY_MS
@@ -311,9 +314,7 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
             self._entries_blocked = self.broker.getvalue() <= floor
         return self._entries_blocked
 
-    def _enter(self, book: SymbolBook, bar: int, signal: int) -> None:
-        if signal < 0 and not self.p.allow_short:
-            return
+    def _enter(self, book: SymbolBook, signal: int) -> None:
         quantity = self._quantity(book, self._fraction * self.broker.getvalue())
         if quantity <= 0:
             return
@@ -367,6 +368,38 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
             return
         book.exit_reason = ""
         book.no_entry_before_ms = opened_ms + self.p.cooldown_candles * book.interval_ms
+
+    # Shorter bookkeeping ------------------------------------------------------------------------
+
+    def _oncepost(self, dt: float) -> None:
+        """Backtrader's step after a bar under runonce, less what nobody listens to."""
+        if not self._opened:
+            self._quiet = self._nobody_listens()
+        if not self._quiet:
+            super()._oncepost(dt)
+            return
+        for clock, buffers in self._clocked:
+            if clock.lencount > buffers[0].lencount:
+                for line in buffers:
+                    line._idx += 1
+                    line.lencount += 1
+        self.lines.datetime.forward(dt)
+        if self._orderspending or self._tradespending:
+            self._notify()
+            self.next()
+            self.clear()
+        else:
+            self.next()
+
+    def _nobody_listens(self) -> bool:
+        """True when no observer, per-bar analyzer or overridden hook needs the whole step."""
+        hooks = ("next", "prenext", "nextstart", "notify_cashvalue", "notify_fund", "clear")
+        plain = all(getattr(type(self), h) is getattr(MacroMicroStrategy, h) for h in hooks)
+        watchers = [*self.analyzers, *self._slave_analyzers]
+        at_stop = all(getattr(watcher, "only_at_stop", False) for watcher in watchers)
+        indicators = self._lineiterators[bt.LineIterator.IndType]
+        self._clocked = [(ind._clock.lines[0], list(ind.lines)) for ind in indicators]
+        return plain and at_stop and not self._oldsync and not list(self.observers)
 
     # Tables -------------------------------------------------------------------------------------
 

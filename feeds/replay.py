@@ -76,7 +76,7 @@ def bar_interval_ms(data: Any) -> int:
     lengths[bt.TimeFrame.Weeks] = 7 * DAY_MS
     unit = lengths.get(data._timeframe)
     if unit is None:
-        name = bt.TimeFrame.getname(data._timeframe)
+        name = bt.TimeFrame.getname(data._timeframe, 1)
         raise CandleError(
             f"feed {data._name!r} has timeframe {name}, which has no fixed length in milliseconds:"
             " give the feed timeframe=bt.TimeFrame.Minutes and compression=..., or use ReplayFeed"
@@ -139,20 +139,23 @@ class ReplayFeed(bt.feed.DataBase):  # type: ignore[misc]
         self._rounds = 0  # rounds of Cerebro's loop in which this feed was asked first
         self._delivered = False  # whether it gave a bar in its last round
         self._peers: list[ReplayFeed] | None = None
+        self._preloaded = False
+        self._buffers: list[Any] = []
 
-    def start(self) -> None:
-        """Forget how far an earlier run came and prepare the columns in line order."""
-        super().start()
+    def _start(self) -> None:
+        """Forget how far an earlier run came and lay out the columns in line order."""
+        super()._start()
         self._reset_cursor()
-        candles: Candles = self.p.candles
-        self._columns = {
-            "datetime": ms_to_num(candles.open_time + self.p.interval_ms),
-            "openinterest": np.zeros(len(candles)),
-        }
+        stamps = ms_to_num(self.p.candles.open_time + self.p.interval_ms)
+        rows = slice(0, len(stamps))
+        if not self._tzinput:  # else the engine compares after shifting each stamp
+            first = int(np.searchsorted(stamps, self.fromdate, side="left"))
+            rows = slice(first, int(np.searchsorted(stamps, self.todate, side="right")))
+        columns = {"datetime": stamps, "openinterest": np.zeros(len(stamps))}
         for name in ("open", "high", "low", "close", "volume", "taker_buy_volume"):
-            self._columns[name] = getattr(candles, name)
-        self._stamps = self._columns["datetime"]
-        self._by_line = [self._columns[name] for name in self.getlinealiases()]
+            columns[name] = getattr(self.p.candles, name)
+        self._stamps = stamps[rows]
+        self._by_line = [columns[name][rows] for name in self.getlinealiases()]
 
     # Bulk loading -------------------------------------------------------------------------------
 
@@ -161,17 +164,15 @@ class ReplayFeed(bt.feed.DataBase):  # type: ignore[misc]
         if self._filters or self._tzinput:
             super().preload()
             return
-        first, last = np.searchsorted(
-            self._stamps, [self.fromdate, np.nextafter(self.todate, np.inf)]
-        )
-        count = int(last - first)
+        count = len(self._stamps)
         for line, column in zip(self.lines, self._by_line, strict=True):
             values = array("d")
-            values.frombytes(np.ascontiguousarray(column[first:last]).tobytes())
+            values.frombytes(np.ascontiguousarray(column).tobytes())
             values.extend([math.nan] * line.extension)  # room asked for by Cerebro's lookahead
             line.array = values
             line.idx, line.lencount = count - 1, count
         self._cursor = len(self._stamps)  # else `_load` would replay every bar after the buffer
+        self._preloaded, self._buffers = True, list(self.lines)
         self._last()
         self.home()
 
@@ -182,7 +183,7 @@ class ReplayFeed(bt.feed.DataBase):  # type: ignore[misc]
         if cursor >= len(self._stamps):
             return False
         for line, column in zip(self.lines, self._by_line, strict=True):
-            line[0] = column[cursor]
+            line[0] = column.item(cursor)
         self._cursor = cursor + 1
         return True
 
@@ -190,13 +191,19 @@ class ReplayFeed(bt.feed.DataBase):  # type: ignore[misc]
         """Deliver a bar, or None while another replay feed still holds an earlier one.
 
         Cerebro asks each feed for a bar and takes back those that came too early. Under
-        `exactbars=1` a bar taken back is lost and the newer one stays visible, a look into the
-        future; so a feed that would be early does not load at all.
+        `exactbars=1` a bar taken back is lost and stays visible meanwhile, a look into the future;
+        so a feed that would be early does not load at all.
         """
         if datamaster is None:
             self._rounds += 1
             self._delivered = False
-        if self._cursor < len(self._stamps) and not self._filters:
+        if self._filters:
+            return super().next(datamaster=datamaster, ticks=ticks)  # type: ignore[no-any-return]
+        ended = self._cursor >= len(self._stamps)
+        if ended and len(self) >= len(self._stamps):
+            # The engine would try, and undo, one more bar: a short buffer would lose its last one.
+            return False
+        if not ended:
             coming = self._stamps[self._cursor]
             if datamaster is None and self._earliest_peer() < coming:
                 return None
@@ -224,16 +231,12 @@ class ReplayFeed(bt.feed.DataBase):  # type: ignore[misc]
 
     def advance(self, size: int = 1, datamaster: Any = None, ticks: bool = True) -> None:
         """Move to the next preloaded bar."""
-        if datamaster is not None:
+        if datamaster is not None or not self._preloaded:
             super().advance(size, datamaster, ticks)
             return
-        if ticks and self._filters:
-            self._tick_nullify()
-        for line in self.lines.lines:
-            line.idx += size
+        for line in self._buffers:
+            line._idx += size  # a preloaded buffer keeps its past: no clipping to do
             line.lencount += size
-        if ticks and self._filters and len(self) <= self.buflen():
-            self._tick_fill()
 
     def advance_peek(self) -> float:
         """Stamp of the next preloaded bar, infinity after the last."""
