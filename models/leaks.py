@@ -8,6 +8,8 @@ held over their sessions (`hold_sessions`), scores, thresholds, signals.
 - prefix: the future is cut off. Catches centred windows and statistics over the whole span.
 - perturbation: the future becomes another market. Catches what looks ahead by value, not by length.
 - start-invariance: the past begins later. Catches back-filled warm-ups and state without an end.
+- embedding time-shift: the data that an embedding is made from ends at its midnight, or later that
+  day. Catches an embedding that sees the day it is used on.
 
 Cuts are made in the middle of sessions: a cut at midnight cannot see an embedding, or a scaler,
 that was made from its own day.
@@ -27,10 +29,13 @@ from numpy.typing import NDArray
 from cppncripto_strategy.models.grid import DAY_MS, CandleGrid, FloatArray, IntArray
 
 CandleFunction = Callable[[CandleGrid], NDArray[np.floating]]
+EmbedFunction = Callable[[CandleGrid], tuple[IntArray, NDArray[np.floating]]]
+Tolerance = float | FloatArray
 
 PREFIX = "prefix"
 PERTURBATION = "perturbation"
 START_INVARIANCE = "start-invariance"
+TIME_SHIFT = "embedding time-shift"
 
 # Shares of a session at which the checks cut, in turn: never at its start.
 _SESSION_SHARES = (0.61, 0.27, 0.93, 0.44, 0.08, 0.77)
@@ -77,7 +82,8 @@ def check_prefix(
     function: CandleFunction,
     grid: CandleGrid,
     cuts: Sequence[int] | None = None,
-    tolerance: float = 0.0,
+    tolerance: Tolerance = 0.0,
+    names: Sequence[str] | None = None,
 ) -> LeakVerdict:
     """Cut the future off: every output before the cut must stay as it was.
 
@@ -87,7 +93,9 @@ def check_prefix(
     function : the output for each candle of a grid, see the module's docstring.
     grid : candles, long enough that outputs are defined before the cuts.
     cuts : rows; candles from there on are cut off. Default: `mid_session_cuts(grid)`.
-    tolerance : largest difference that is rounding; 0 demands the same bits. NaN equals only NaN.
+    tolerance : largest difference that is rounding, one number or one for each column; 0 demands
+        the same value. NaN equals only NaN.
+    names : of the columns, for the verdict; numbers when None.
 
     Returns
     -------
@@ -101,7 +109,7 @@ def check_prefix(
         compared += _count_known(whole[:cut])
         found = _earlier(found, _first_difference(grid, 0, whole[:cut], alone, tolerance))
     words = f"with the future, and {{other}} when the candles end at one of {len(rows)} cuts"
-    return _verdict(PREFIX, subject, found, compared, words)
+    return _verdict(PREFIX, subject, found, compared, words, names)
 
 
 def check_perturbation(
@@ -110,8 +118,9 @@ def check_perturbation(
     grid: CandleGrid,
     cuts: Sequence[int] | None = None,
     seed: int = 0,
-    tolerance: float = 0.0,
+    tolerance: Tolerance = 0.0,
     responds: bool = True,
+    names: Sequence[str] | None = None,
 ) -> LeakVerdict:
     """Replace the future by another market: every output before the cut must stay as it was.
 
@@ -135,7 +144,7 @@ def check_perturbation(
             PERTURBATION, False, f"{detail} does not read the candles it is given", subject=subject
         )
     words = f"in this market, and {{other}} when another follows one of {len(rows)} cuts"
-    return _verdict(PERTURBATION, subject, found, compared, words)
+    return _verdict(PERTURBATION, subject, found, compared, words, names)
 
 
 def check_start_invariance(
@@ -144,7 +153,8 @@ def check_start_invariance(
     grid: CandleGrid,
     memory: int,
     starts: Sequence[int] | None = None,
-    tolerance: float = 0.0,
+    tolerance: Tolerance = 0.0,
+    names: Sequence[str] | None = None,
 ) -> LeakVerdict:
     """Begin later: after `memory` candles every output must be what the longer past gave.
 
@@ -165,7 +175,7 @@ def check_start_invariance(
         compared += _count_known(whole[first:])
         found = _earlier(found, _first_difference(grid, first, whole[first:], late, tolerance))
     words = f"from the first candle on, and {{other}} from one of {len(starts)} later starts"
-    return _verdict(START_INVARIANCE, subject, found, compared, words)
+    return _verdict(START_INVARIANCE, subject, found, compared, words, names)
 
 
 def check_all(
@@ -174,7 +184,7 @@ def check_all(
     grid: CandleGrid,
     memory: int,
     seed: int = 0,
-    tolerance: float = 0.0,
+    tolerance: Tolerance = 0.0,
 ) -> list[LeakVerdict]:
     """The three checks with their default cuts, in the order of the module's docstring."""
     return [
@@ -182,6 +192,56 @@ def check_all(
         check_perturbation(subject, function, grid, seed=seed, tolerance=tolerance),
         check_start_invariance(subject, function, grid, memory, tolerance=tolerance),
     ]
+
+
+def check_embeddings(
+    subject: str,
+    embed: EmbedFunction,
+    grid: CandleGrid,
+    sessions: int = 3,
+    tolerance: Tolerance = 0.0,
+) -> LeakVerdict:
+    """Shift the end of the data through a session: its embedding must never notice.
+
+    Parameters
+    ----------
+    embed : the embeddings of a grid's sessions: valid_from_ms int64 (D,), the session's 00:00 UTC,
+        and values (D, E), NaN where a session has none.
+    sessions : how many sessions, spread over those with an embedding, are tried.
+    tolerance : as in `check_prefix`.
+
+    Returns
+    -------
+    LeakVerdict. Each tried session is embedded again from candles that close by its midnight, and
+    by three later times of its day; not passed, too, when no session has an embedding.
+    """
+    starts, values = embed(grid)
+    known = np.flatnonzero(~np.isnan(values).any(axis=1)) if len(values) else np.empty(0, np.int64)
+    if len(known):
+        known = np.unique(known[np.linspace(0, len(known) - 1, sessions).astype(int)])
+    found, compared = None, 0
+    for d in known:
+        start, whole = int(starts[d]), np.asarray(values[d : d + 1], dtype=np.float64)
+        midnight = grid.row_of(start)  # the candle before it closes at 00:00
+        for share in (0.0, *_SESSION_SHARES[:3]):
+            end = min(midnight + int(share * DAY_MS / grid.interval_ms), len(grid))
+            again = _embedding_of(embed, grid.rows(0, end), start, whole)
+            compared += whole.size
+            unlike = _first_difference(grid, midnight - 1, whole, again, tolerance)
+            found = _earlier(found, unlike)
+    words = f"with its own day known, and {{other}} without ({len(known)} days tried)"
+    return _verdict(TIME_SHIFT, subject, found, compared, words, None)
+
+
+def _embedding_of(
+    embed: EmbedFunction, grid: CandleGrid, valid_from_ms: int, like: FloatArray
+) -> FloatArray:
+    """The embedding (1, E) that a grid gives a session; NaN when it gives none."""
+    starts, values = embed(grid)
+    match = np.flatnonzero(starts == valid_from_ms)
+    if len(match) == 0:
+        return np.full_like(like, np.nan)
+    return np.asarray(values[match[:1]], dtype=np.float64)
 
 
 def mid_session_cuts(grid: CandleGrid, count: int = 3, first_row: int = 0) -> list[int]:
@@ -272,7 +332,7 @@ def _count_known(output: FloatArray) -> int:
 
 
 def _first_difference(
-    grid: CandleGrid, first_row: int, whole: FloatArray, other: FloatArray, tolerance: float
+    grid: CandleGrid, first_row: int, whole: FloatArray, other: FloatArray, tolerance: Tolerance
 ) -> _Difference | None:
     """The earliest candle, from `first_row`, where two outputs (n, ...) differ; None when none."""
     unlike = np.isnan(whole) != np.isnan(other)
@@ -292,12 +352,25 @@ def _earlier(a: _Difference | None, b: _Difference | None) -> _Difference | None
     return a if a.close_time_ms <= b.close_time_ms else b
 
 
+def _column_words(column: tuple[int, ...], names: Sequence[str] | None) -> str:
+    if not column:
+        return ""
+    if names is not None and len(column) == 1:
+        return f" {names[column[0]]}"
+    return f" column {', '.join(map(str, column))}"
+
+
 def _verdict(
-    name: str, subject: str, found: _Difference | None, compared: int, words: str
+    name: str,
+    subject: str,
+    found: _Difference | None,
+    compared: int,
+    words: str,
+    names: Sequence[str] | None,
 ) -> LeakVerdict:
     if found is not None:
         when = str(np.datetime64(found.close_time_ms, "ms")).replace("T", " ")[:16]
-        column = f" column {', '.join(map(str, found.column))}" if found.column else ""
+        column = _column_words(found.column, names)
         story = words.format(other=f"{found.other:.9g}")
         detail = f"{subject}{column} at the close of {when} is {found.whole:.9g} {story}"
         return LeakVerdict(name, False, detail, found.close_time_ms, found.whole, subject)

@@ -11,6 +11,7 @@ from cppncripto_strategy.models.grid import DAY_MS, CandleGrid, FloatArray, IntA
 from cppncripto_strategy.models.leaks import (
     LeakVerdict,
     check_all,
+    check_embeddings,
     check_perturbation,
     check_prefix,
     check_start_invariance,
@@ -213,6 +214,63 @@ def test_start_invariance_catches_a_memory_that_is_longer_than_declared() -> Non
     """Kills a live ring that is shorter than what its features need."""
     assert_caught(check_start_invariance("leak", trailing_mean, market(), 11), "start")
     assert check_start_invariance("honest", trailing_mean, market(), 12).passed
+
+
+def embed_days(grid: CandleGrid, own_day: bool) -> tuple[IntArray, FloatArray]:
+    """Each midnight and its embedding, unrolled from the held form."""
+    midnights, ends = session_ends(grid)
+    held = day_embedding(grid, own_day)
+    rows = ends - 1
+    inside = (rows >= 0) & (rows < len(grid))
+    return midnights[inside], held[rows[inside]]
+
+
+@pytest.mark.parametrize("offset_rows", [0, 100])
+def test_time_shift_passes_an_embedding_of_the_days_before(offset_rows: int) -> None:
+    """Kills a time-shift check that is off by the candle that closes at midnight."""
+    grid = market(offset_rows=offset_rows)
+    verdict = check_embeddings("embedding", lambda given: embed_days(given, False), grid)
+    assert verdict.passed, verdict.detail
+    assert verdict.name == "embedding time-shift"
+
+
+def test_time_shift_catches_an_embedding_that_sees_its_own_day() -> None:
+    """Kills the day's embedding being made from the day it is used on."""
+    verdict = check_embeddings("leak", lambda given: embed_days(given, True), market())
+    assert_caught(verdict, "embedding time-shift")
+    assert verdict.first_offending_time_ms is not None
+    assert verdict.first_offending_time_ms % DAY_MS == 0
+
+
+def test_time_shift_catches_an_embedding_one_candle_late() -> None:
+    """Kills a data end of 00:05, which all but the cut at midnight would let pass."""
+
+    def late(grid: CandleGrid) -> tuple[IntArray, FloatArray]:
+        midnights, ends = session_ends(grid)
+        inside = (ends >= 10) & (ends <= len(grid))
+        last = np.minimum(ends[inside], len(grid) - 1)
+        return midnights[inside], np.nan_to_num(grid.close)[last][:, None]
+
+    assert_caught(check_embeddings("leak", late, market()), "embedding time-shift")
+
+
+def test_time_shift_without_an_embedding_does_not_pass() -> None:
+    """Kills the green tick of a check that found no session to try."""
+    nothing = np.empty(0, np.int64), np.empty((0, 4))
+    assert not check_embeddings("embedding", lambda given: nothing, market()).passed
+
+
+def test_a_verdict_names_its_column_and_honours_the_tolerance_of_each() -> None:
+    """Kills one tolerance for bits and for rounded scores alike."""
+    grid = market()
+
+    def two(given: CandleGrid) -> FloatArray:
+        return np.stack([given.close, given.low + 1e-7 * len(given)], axis=1)
+
+    loose = np.array([0.0, 1e-2])
+    assert check_prefix("output", two, grid, tolerance=loose, names=("close", "low")).passed
+    verdict = check_prefix("leak", two, grid, tolerance=0.0, names=("close", "low"))
+    assert "leak low at the close of" in verdict.detail
 
 
 def assert_caught(verdict: LeakVerdict, name: str) -> None:
