@@ -224,7 +224,7 @@ def account_metrics(
     values = equity["equity"].to_numpy(np.float64)
     span_ms = int(stamps[-1] - stamps[0]) if len(stamps) else 0
     returns = daily_returns(equity)
-    daily: FloatArray = returns.to_numpy(np.float64)
+    daily = np.asarray(returns, dtype=np.float64)
     growth, fall = total_return(values), max_drawdown(equity)
     cagr = annual_growth(growth, span_ms)
     return AccountMetrics(

@@ -6,6 +6,7 @@ whether there is an edge after fees, then why.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,9 +203,11 @@ def _quality_block(result: RunResult) -> str:
         pages.table(head, rows),
         pages.figure(charts.quality_figure(quality), "quality"),
         note=f"Judged {quality['horizon']} candles later, close to close. Brackets: 95 % intervals"
-        f" from resampling whole days. A round trip costs {quality['round_trip_cost_bps']:g} bps;"
-        " the hit ratio pays for itself only above the red bar. Precision and recall count moves beyond"
-        f" {quality['label_threshold_bps']:g} bps. Left out because a gap or the end came first:"
+        " from resampling whole days."
+        f" A round trip costs {quality['round_trip_cost_bps']:g} bps;"
+        " the hit ratio pays for itself only above the red bar. Precision and recall count moves"
+        f" beyond {quality['label_threshold_bps']:g} bps."
+        " Left out because a gap or the end came first:"
         f" {quality['excluded_signals']} signals.",
     )
 
@@ -286,12 +289,9 @@ def _refusals_block(result: RunResult) -> str:
     other = result.fills[result.fills["status"] != "filled"]
     if len(other) == 0:
         return pages.section("Orders not filled", note="Every order was filled.")
-    groups = other.groupby(["status", "reason", "detail"], dropna=False).size()
-    ordered = groups.sort_values(ascending=False)
-    rows = [
-        [str(status), str(reason), str(detail), whole(count)]
-        for (status, reason, detail), count in ordered.head(MAX_TABLE_ROWS).items()
-    ]
+    keys = list(zip(*(other[c].astype(str) for c in ("status", "reason", "detail")), strict=True))
+    ordered = Counter(keys).most_common(MAX_TABLE_ROWS)
+    rows = [[*map(str, key), whole(count)] for key, count in ordered]
     return pages.section(
         "Orders not filled", pages.table(["Status", "Order", "Why", "Orders"], rows, text=[1, 2])
     )

@@ -71,7 +71,7 @@ def day_totals(time_ms: ArrayLike, columns: ArrayLike) -> FloatArray:
 
     A candle belongs to the day in which it closes.
     """
-    table = np.asarray(columns, dtype=np.float64).reshape(len(np.asarray(time_ms)), -1)
+    table = np.asarray(columns, dtype=np.float64)
     _, day = np.unique(np.asarray(time_ms, dtype=np.int64) // DAY_MS, return_inverse=True)
     totals = np.zeros((int(day.max(initial=-1)) + 1, table.shape[1]))
     np.add.at(totals, day, table)
@@ -222,9 +222,10 @@ def _interval(
     values = bootstrap_days(totals, statistic, seed, resamples)
     tail = (1 - confidence) / 2
     defined = ~np.isnan(values).all(axis=0)
-    low, high = nothing.copy(), nothing.copy()
-    low[defined], high[defined] = np.nanquantile(values[:, defined], [tail, 1 - tail], axis=0)
-    return low, high
+    bounds = np.full((2, width), np.nan)
+    if defined.any():
+        bounds[:, defined] = np.nanquantile(values[:, defined], [tail, 1 - tail], axis=0)
+    return bounds[0], bounds[1]
 
 
 def _estimate(value: float, low: float, high: float, count: int) -> Estimate:

@@ -100,7 +100,7 @@ def _from_a_peak(returns: pd.Series[float], other: pd.Series[float]) -> pd.Serie
     """
     if returns.iloc[0] >= 0 and other.iloc[0] >= 0:
         return returns
-    before = returns.index[:1] - pd.Timedelta(days=1)
+    before = pd.DatetimeIndex(returns.index[:1]) - pd.Timedelta(days=1)
     return pd.concat([pd.Series([0.0], index=before, name=returns.name), returns])
 
 
@@ -176,7 +176,7 @@ def _write_short_page(
 
 
 def _short_value(kind: str, returns: pd.Series[float]) -> str:
-    values = returns.to_numpy(np.float64)
+    values = np.asarray(returns, dtype=np.float64)
     if kind == "days":
         return str(len(values))
     if len(values) == 0:
