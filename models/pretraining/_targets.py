@@ -53,7 +53,8 @@ def block_means(x: Tensor, size: int, columns: InputColumns) -> tuple[Tensor, Te
     block has at least one candle. N = T // size; candles before the first whole block are left out.
     """
     blocks = x.shape[1] // size
-    whole = x[:, x.shape[1] - blocks * size :].unflatten(1, (blocks, size))  # (B, N, size, F)
+    tail = x[:, x.shape[1] - blocks * size :]  # (B, N size, F)
+    whole = tail.reshape(len(x), blocks, size, x.shape[2])  # (B, N, size, F)
     present = whole[..., columns.present : columns.present + 1]  # (B, N, size, 1)
     count = present.sum(dim=2)  # (B, N, 1)
     total = (whole[..., list(columns.scaled)] * present).sum(dim=2)  # (B, N, S)

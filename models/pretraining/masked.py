@@ -62,7 +62,7 @@ class MaskedPatches(Objective):
         target, known = block_means(x, self.stride, self.columns)  # (B, T', S), (B, T')
         hidden = self.draw(known.shape, generator).to(x.device)  # (B, T')
         z = encoder.feature_map(self.hide(x, hidden))  # (B, T', C)
-        return masked_mse(self._decode(encoder.pool(z), z, x), target, known & hidden)
+        return masked_mse(self.decoded(encoder.pool(z), z, x), target, known & hidden)
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Which patches are hidden, bool (B, T'): the same number in each window, at least one."""
@@ -77,7 +77,7 @@ class MaskedPatches(Objective):
         gone[[*self.columns.scaled, self.columns.present]] = True
         return x.masked_fill(candles & gone, 0.0)
 
-    def _decode(self, embedding: Tensor, z: Tensor, x: Tensor) -> Tensor:
+    def decoded(self, embedding: Tensor, z: Tensor, x: Tensor) -> Tensor:
         """Patch means (B, T', S) from the embedding (B, C), the rows (B, T', C) and the clock."""
         clock = x[:, self.stride - 1 :: self.stride][..., list(self.columns.clock)]  # (B, T', 2)
         scale, shift = self.from_clock(clock).chunk(2, dim=-1)  # 2 x (B, T', D)
