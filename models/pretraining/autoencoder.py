@@ -33,17 +33,17 @@ class HourlyAutoencoder(Objective):
     ----------
     encoder : the encoder to be trained (its width is read).
     n_features : int, columns of the scaled feature array.
-    hour_candles : int, candles averaged into one target: an hour at 5 minutes.
+    day_candles : int, candles a day at this interval; a 24th of them is averaged into one target.
     hidden : int, width of the decoder, which is dropped afterwards.
     """
 
     name: ClassVar[str] = "autoencoder"
 
     def __init__(
-        self, encoder: Encoder, n_features: int, hour_candles: int = 12, hidden: int = 128
+        self, encoder: Encoder, n_features: int, day_candles: int = 288, hidden: int = 128
     ) -> None:
         super().__init__()
-        self.hour_candles = hour_candles
+        self.hour_candles = max(day_candles // 24, 1)
         self.columns = InputColumns.of(n_features)
         query = len(self.columns.clock) + 2 * len(_AGE_TURNS)
         self.from_embedding = nn.Linear(encoder.width, hidden)

@@ -31,6 +31,7 @@ class MaskedPatches(Objective):
     ----------
     encoder : the encoder to be trained (its width and stride are read).
     n_features : int, columns of the scaled feature array.
+    day_candles : unused; every objective takes it.
     share : float in (0, 1), patches hidden.
     hidden : int, width of the decoder, which is dropped afterwards.
 
@@ -43,7 +44,12 @@ class MaskedPatches(Objective):
     name: ClassVar[str] = "masked"
 
     def __init__(
-        self, encoder: Encoder, n_features: int, share: float = 0.4, hidden: int = 128
+        self,
+        encoder: Encoder,
+        n_features: int,
+        day_candles: int = 288,
+        share: float = 0.4,
+        hidden: int = 128,
     ) -> None:
         super().__init__()
         if not 0 < share < 1:

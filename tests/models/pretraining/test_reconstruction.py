@@ -237,3 +237,15 @@ def test_taker_windows_are_reconstructed_too(objective: str) -> None:
     net = build_encoder("gru", FEATURES + 1, {"channels": 16})
     task = build_objective(objective, net, FEATURES + 1)
     assert torch.isfinite(task.loss(net, Windows(4, 3, FEATURES + 1).x, _draws()))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_quarter_hour_market_is_reconstructed_by_its_own_hours(objective: str) -> None:
+    """Kills an hour of twelve candles at every interval: at 15 minutes that would be three hours."""
+    torch.manual_seed(0)
+    net = build_encoder("tcn", FEATURES, {"channels": 16, "stride": 4})
+    task = build_objective(objective, net, FEATURES, {"day_candles": 96})
+    x = Windows(2, 3).x
+    assert torch.isfinite(task.loss(net, x, _draws()))
+    if isinstance(task, HourlyAutoencoder):
+        assert task.reconstruct(net(x), x).shape[1] == x.shape[1] // 4
