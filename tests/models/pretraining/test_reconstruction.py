@@ -241,7 +241,7 @@ def test_taker_windows_are_reconstructed_too(objective: str) -> None:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_quarter_hour_market_is_reconstructed_by_its_own_hours(objective: str) -> None:
-    """Kills an hour of twelve candles at every interval: at 15 minutes that would be three hours."""
+    """Kills an hour of twelve candles at every interval: of 15 minutes they make three hours."""
     torch.manual_seed(0)
     net = build_encoder("tcn", FEATURES, {"channels": 16, "stride": 4})
     task = build_objective(objective, net, FEATURES, {"day_candles": 96})
