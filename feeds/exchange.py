@@ -566,9 +566,10 @@ class LoopbackExchange:
                 )
                 if self.faults.lasting("blackout", self.now_ms()):
                     fault = RestFault("503")
+            response: web.StreamResponse
             if refused is not None:
-                status, body, more = refused
-                response = self._json(status, body, headers | more)
+                code, told, more = refused
+                response = self._json(code, told, headers | more)
             elif fault is not None:
                 response = await self._rest_fault(request, fault, headers, answer, query)
             else:

@@ -1,0 +1,376 @@
+"""Rounds: what every symbol did at one closing time, handed from the stream to Backtrader's thread.
+
+A round is published only when each symbol's candle is there, proved absent, or too late to wait
+for; so feeds that open rounds together can never be out of step. Journals keep rounds as JSON
+lines with a checksum; a torn last line, left by a kill, is dropped when read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles, interval_anchor_ms
+
+# One candle in the order of candles.COLUMNS: open time (UTC ms), then nine floats.
+Row = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One closing time.
+
+    Parameters
+    ----------
+    close_ms : UTC milliseconds of the close boundary, open + interval.
+    candles : symbol -> row, in the order of `candles.COLUMNS`; the open time is an int.
+    gaps : symbols whose candle was proved not to exist.
+    stale : symbols left out because they were too late; their candles come in catch-up rounds.
+    catch_up : candles of stale symbols, older than what was already published.
+    received_s : monotonic seconds at which the last candle arrived; 0 for recorded rounds.
+    """
+
+    close_ms: int
+    candles: Mapping[str, Row]
+    gaps: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    catch_up: bool = False
+    received_s: float = field(default=0.0, compare=False)
+
+
+def row_problem(row: Sequence[float], interval_ms: int) -> str | None:
+    """The rule a row breaks, or None: finite, positive, ordered prices, aligned open time."""
+    open_time, begin, high, low, close, volume = row[:6]
+    if not all(math.isfinite(value) for value in row[1:6]):
+        return "a value is not finite"
+    if min(begin, high, low, close) <= 0:
+        return "a price is zero or negative"
+    if not low <= min(begin, close) <= max(begin, close) <= high:
+        return "low, open, close and high are out of order"
+    if volume < 0:
+        return "volume is negative"
+    if (int(open_time) - interval_anchor_ms(interval_ms)) % interval_ms != 0:
+        return "its open time is not a multiple of the interval"
+    return None
+
+
+def rows_of(candles: Candles) -> list[Row]:
+    """The candles as rows."""
+    columns = [getattr(candles, name).tolist() for name in COLUMNS]
+    return list(zip(*columns, strict=True))
+
+
+def candles_of(rows: Iterable[Row]) -> Candles:
+    """Rows as candles, in the order given."""
+    held = list(rows)
+    if not held:
+        return Candles.empty()
+    table = np.array([row[1:] for row in held], dtype=np.float64)
+    columns: dict[str, object] = {name: table[:, i] for i, name in enumerate(COLUMNS[1:])}
+    columns["open_time"] = np.array([row[0] for row in held], dtype=np.int64)
+    return Candles.from_columns(**columns)
+
+
+class RoundSource(Protocol):
+    """Where a live feed gets its rounds: the stream's queue, or a recorded session."""
+
+    @property
+    def current(self) -> Round | None:
+        """The round that is open: feeds deliver their candle of it."""
+
+    @property
+    def status(self) -> str:
+        """DELAYED, LIVE, CONNBROKEN or DISCONNECTED, as of the round that is open."""
+
+    @property
+    def finished(self) -> bool:
+        """True when no round will ever come again."""
+
+    def open_next(self, wait_s: float) -> Round | None:
+        """Open the next round; wait so long for one at most."""
+
+    def waiting(self) -> int:
+        """Rounds published and not yet opened."""
+
+    def can_trade(self, symbol: str) -> bool:
+        """Whether an order on this symbol is allowed in the round that is open."""
+
+
+class RoundQueue:
+    """Rounds from the stream's thread to Backtrader's; lives as long as its stream.
+
+    Parameters
+    ----------
+    may_trade : round -> whether it is fresh enough to trade on; asked once, when it is opened.
+    on_open : called with (round, tradable) before the round is shown to any feed: the session
+        writes both down, so that a replay knows what was allowed.
+    """
+
+    def __init__(
+        self,
+        may_trade: Callable[[Round], bool] = lambda _round: True,
+        on_open: Callable[[Round, bool], None] = lambda _round, _tradable: None,
+    ) -> None:
+        self._ready = threading.Condition()
+        self._rounds: deque[Round] = deque()
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._status = "DELAYED"
+        self._connection = "DELAYED"
+        self.may_trade, self.on_open = may_trade, on_open
+        self.current: Round | None = None
+        self.tradable = False
+        self.opened = 0
+
+    def put(self, rounds: Sequence[Round]) -> None:
+        """Publish rounds: all of them at once."""
+        with self._ready:
+            self._rounds.extend(rounds)
+            self._ready.notify_all()
+
+    def connection(self, status: str) -> None:
+        """The connection's own state, shown when no round is waiting."""
+        with self._ready:
+            self._connection = status
+            self._ready.notify_all()
+
+    def close(self, failure: BaseException | None = None) -> None:
+        """No round will come any more; what is waiting is still delivered, unless it failed."""
+        with self._ready:
+            self._closed, self._failure = True, failure
+            self._ready.notify_all()
+
+    def abandon(self) -> None:
+        """Stop now: what waits is not delivered (it is in the journal)."""
+        with self._ready:
+            self._rounds.clear()
+        self.close()
+
+    def waiting(self) -> int:
+        """Rounds published and not yet opened."""
+        return len(self._rounds)
+
+    @property
+    def finished(self) -> bool:
+        """True when closed and empty."""
+        return self._closed and not self._rounds
+
+    @property
+    def status(self) -> str:
+        """DELAYED, LIVE, CONNBROKEN or DISCONNECTED."""
+        return self._status
+
+    def open_next(self, wait_s: float) -> Round | None:
+        """Open the next round, waiting for one at most `wait_s` wall seconds.
+
+        Raises
+        ------
+        BaseException
+            What stopped the stream's thread, if it failed: a feed must not wait for ever.
+        """
+        with self._ready:
+            if not self._rounds and not self._closed and wait_s > 0:
+                self._ready.wait(wait_s)
+            if self._failure is not None:
+                raise self._failure
+            if not self._rounds:
+                broken = self._connection in ("CONNBROKEN", "DISCONNECTED")
+                self._status = self._connection if broken else self._status
+                self.current, self.tradable = None, False
+                return None
+            coming = self._rounds.popleft()
+        self.tradable = not coming.catch_up and self.may_trade(coming)
+        self.on_open(coming, self.tradable)
+        self._status = "LIVE" if self.tradable else "DELAYED"
+        self.opened += 1
+        self.current = coming
+        return coming
+
+    def can_trade(self, symbol: str) -> bool:
+        """Whether the open round is fresh and holds this symbol's candle."""
+        return self.tradable and self.current is not None and symbol in self.current.candles
+
+
+class RecordedRounds:
+    """Rounds of the past with what was allowed in each; a `RoundSource` that never waits.
+
+    Parameters
+    ----------
+    rounds : (round, tradable) in the order in which they were opened.
+    """
+
+    def __init__(self, rounds: Sequence[tuple[Round, bool]]) -> None:
+        self._rounds = deque(rounds)
+        self.current: Round | None = None
+        self.tradable = False
+        self.status = "DELAYED"
+
+    @property
+    def finished(self) -> bool:
+        """True when every round was opened."""
+        return not self._rounds
+
+    def waiting(self) -> int:
+        """Rounds not yet opened."""
+        return len(self._rounds)
+
+    def open_next(self, wait_s: float) -> Round | None:
+        """Open the next recorded round."""
+        if not self._rounds:
+            self.current, self.tradable = None, False
+            return None
+        self.current, self.tradable = self._rounds.popleft()
+        self.status = "LIVE" if self.tradable else "DELAYED"
+        return self.current
+
+    def can_trade(self, symbol: str) -> bool:
+        """What was allowed then."""
+        return self.tradable and self.current is not None and symbol in self.current.candles
+
+
+class ChainedRounds:
+    """A recorded past followed by the live present; a `RoundSource`."""
+
+    def __init__(self, past: RecordedRounds, present: RoundQueue) -> None:
+        self.past, self.present = past, present
+        self._source: RoundSource = past
+
+    @property
+    def replaying(self) -> bool:
+        """True while the open round is one of the past."""
+        return self._source is self.past
+
+    @property
+    def current(self) -> Round | None:
+        """The round that is open."""
+        return self._source.current
+
+    @property
+    def status(self) -> str:
+        """Status of the source in use."""
+        return self._source.status
+
+    @property
+    def finished(self) -> bool:
+        """True when both are done."""
+        return self.past.finished and self.present.finished
+
+    def waiting(self) -> int:
+        """Rounds not yet opened, past and present."""
+        return self.past.waiting() + self.present.waiting()
+
+    def open_next(self, wait_s: float) -> Round | None:
+        """The next recorded round, and when there is none left, the next live one."""
+        if self.past.finished:
+            self._source = self.present
+        return self._source.open_next(wait_s)
+
+    def can_trade(self, symbol: str) -> bool:
+        """What the source in use allows."""
+        return self._source.can_trade(symbol)
+
+
+class LineJournal:
+    """Append-only JSON lines, each with a checksum, on disk before `append` returns.
+
+    Parameters
+    ----------
+    path : the file; made when absent. A torn last line is cut off when opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records = read_lines(path)
+        kept = sum(len(_line(record)) for record in self.records)
+        self._file = open(path, "ab")  # noqa: SIM115 - held open for the session's life
+        self._file.truncate(kept)
+        _sync_folder(path.parent)
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write the records and wait until the disk has them."""
+        if records:
+            self._file.write(b"".join(_line(record) for record in records))
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    text = json.dumps(record, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a journal; a torn or damaged last line is left out.
+
+    Raises
+    ------
+    SessionError
+        When a line before the last is damaged: that is no crash, the file was altered.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines[:-1]):
+        check, _, text = line.partition(b" ")
+        if len(check) != 8 or check != b"%08x" % zlib.crc32(text):
+            if any(rest for rest in lines[number + 1 :]):
+                raise SessionError(
+                    f"{path}, line {number + 1} is damaged and lines follow it: expected its"
+                    " checksum to match. Restore the file from a copy, or start a new session."
+                )
+            break
+        records.append(json.loads(text))
+    return records
+
+
+def round_record(one: Round) -> dict[str, Any]:
+    """A round as a journal record: {"t":close,"c":{"BTCUSDT":[...]},"g":[...],"s":[...],"u":1}."""
+    record: dict[str, Any] = {"t": one.close_ms, "c": {s: list(r) for s, r in one.candles.items()}}
+    if one.gaps:
+        record["g"] = list(one.gaps)
+    if one.stale:
+        record["s"] = list(one.stale)
+    if one.catch_up:
+        record["u"] = 1
+    return record
+
+
+def round_from_record(record: Mapping[str, Any]) -> Round:
+    """The round of a journal record."""
+    return Round(
+        close_ms=record["t"],
+        candles={symbol: tuple(row) for symbol, row in record["c"].items()},
+        gaps=tuple(record.get("g", ())),
+        stale=tuple(record.get("s", ())),
+        catch_up=bool(record.get("u", 0)),
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def now_s() -> float:
+    """Monotonic seconds, the clock of `Round.received_s`."""
+    return time.monotonic()
