@@ -276,7 +276,7 @@ def times_to_ms(column: pa.ChunkedArray, origin: str) -> IntArray:
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return _stamps_to_ms(column, origin)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return _integers_to_ms(_whole_numbers(column, origin), origin)
+        return integers_to_ms(_whole_numbers(column, origin), origin)
     return _text_to_ms(column, origin)
 
 
@@ -307,7 +307,14 @@ def _time_name(names: dict[str, str], origin: str) -> str:
     )
 
 
-def _integers_to_ms(values: IntArray, origin: str) -> IntArray:
+def integers_to_ms(values: IntArray, origin: str) -> IntArray:
+    """UTC milliseconds (N,) of integers in s, ms, us or ns, told apart row by row.
+
+    Raises
+    ------
+    CandleError
+        When a value is no time, or not a whole millisecond; the row is named.
+    """
     size = np.abs(values)
     if (size < _MAGNITUDES[0][0]).any():
         row = int(np.argmax(size < _MAGNITUDES[0][0]))
@@ -336,7 +343,7 @@ def _stamps_to_ms(column: pa.ChunkedArray, origin: str) -> IntArray:
 def _text_to_ms(column: pa.ChunkedArray, origin: str) -> IntArray:
     text = pd.Series(column.to_pandas(), dtype="str").str.strip()
     if text.str.fullmatch(r"\d{9,19}").all():
-        return _integers_to_ms(text.astype("int64").to_numpy(), origin)
+        return integers_to_ms(text.to_numpy().astype(np.int64), origin)
     parsed = pd.to_datetime(text, utc=True, format="ISO8601", errors="coerce")
     if parsed.isna().any():
         row = int(np.argmax(parsed.isna().to_numpy()))

@@ -12,6 +12,7 @@ bytes. What the store does not do: it never fills a gap and never judges where c
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
@@ -52,6 +53,9 @@ LOCK_TIMEOUT_S = 30.0
 EARLIEST_MS = utc_to_ms("2000-01-01")
 LATEST_MS = utc_to_ms("2200-01-01")
 
+# Named here because inside the class `list` is the method.
+_Paths = list[Path]
+_Strings = list[str]
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,49}")
 _MONTH_FILE = re.compile(r"\d{4}-(0[1-9]|1[0-2])\.parquet")
 _FLOATS = (*PRICE_COLUMNS, "volume", *(name for name in NULLABLE_COLUMNS if name != "trades"))
@@ -92,6 +96,19 @@ class Coverage:
     def fraction(self) -> float:
         """Candles held over candles expected; 1.0 for an empty span."""
         return self.count / self.expected if self.expected else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MonthState:
+    """One month as it is on disk: its candles, and the sha256 of its file ('' without one)."""
+
+    month: str
+    candles: Candles
+    file_sha256: str
+    changed: bool = False
+
+
+_States = list[MonthState]  # as above
 
 
 def check_symbol(symbol: str) -> str:
@@ -164,11 +181,18 @@ class CandleStore:
             When the store cannot be written, or a month already there is damaged. After either
             error every month is as it was.
         """
+        written = self.write_months(symbol, interval, candles, sparse=sparse)
+        return tuple(state.month for state in written if state.changed)
+
+    def write_months(
+        self, symbol: str, interval: str, candles: Candles, *, sparse: bool = False
+    ) -> _States:
+        """`write`, but returns every month touched as it is now: for keepers of a ledger."""
         interval_ms = interval_to_ms(interval)
         folder = self.folder(symbol, interval)
         _check_candles(candles, interval_ms, f"{symbol} {interval}", sparse)
         if len(candles) == 0:
-            return ()
+            return []
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self._lock(folder):
@@ -203,7 +227,20 @@ class CandleStore:
         ]
         return concat([read_month(file) for file in files]).between(start, end)
 
-    def months(self, symbol: str, interval: str) -> list[str]:
+    def month_state(self, symbol: str, interval: str, month: str) -> MonthState:
+        """One month as it is on disk.
+
+        Raises
+        ------
+        StoreError
+            When its file is damaged or has another schema.
+        """
+        path = self.month_path(symbol, interval, month)
+        if not path.exists():
+            return MonthState(month, Candles.empty(), "")
+        return MonthState(month, read_month(path), file_digest(path))
+
+    def months(self, symbol: str, interval: str) -> _Strings:
         """The months of a series that have a file, in order; empty when there is no series."""
         return [file.stem for file in month_files(self.folder(symbol, interval))]
 
@@ -236,7 +273,7 @@ class CandleStore:
         holes = tuple(gaps(open_time, interval_ms, whole))
         return Coverage(symbol, interval, whole, int(inside.sum()), holes)
 
-    def _series_files(self, symbol: str, interval: str) -> list[Path]:
+    def _series_files(self, symbol: str, interval: str) -> _Paths:
         files = month_files(self.folder(symbol, interval))
         if not files:
             raise StoreError(self._absent(symbol, interval))
@@ -249,7 +286,7 @@ class CandleStore:
         there = ", ".join(sorted(names)) or "nothing yet; use `cppn-bt data import` or `fetch`"
         return f"{symbol} {interval} is not in the store at {self.root}.{hint} It holds: {there}."
 
-    def _walk(self) -> Iterator[tuple[str, str, list[Path]]]:
+    def _walk(self) -> Iterator[tuple[str, str, _Paths]]:
         for folder in sorted(self.root.glob("symbol=*/interval=*")):
             symbol = folder.parent.name.removeprefix("symbol=")
             interval = folder.name.removeprefix("interval=")
@@ -258,7 +295,7 @@ class CandleStore:
                 check_symbol(symbol)
                 yield symbol, interval, month_files(folder)
 
-    def _summary(self, symbol: str, interval: str, files: list[Path]) -> StoredSeries:
+    def _summary(self, symbol: str, interval: str, files: _Paths) -> StoredSeries:
         first = read_month(files[0], ("open_time",)).open_time
         last = read_month(files[-1], ("open_time",)).open_time
         end_ms = int(last[-1]) + interval_to_ms(interval)
@@ -275,11 +312,15 @@ class CandleStore:
                 " for the other `cppn-bt` to finish, then try again"
             ) from cause
 
-    def _write_locked(self, folder: Path, candles: Candles) -> tuple[str, ...]:
+    def _write_locked(self, folder: Path, candles: Candles) -> _States:
         staged: dict[Path, Path] = {}
+        states = []
         try:
             for month in month_names(candles.open_time):
-                _stage(folder / f"{month}.parquet", candles, staged)
+                within = month_span(month)
+                newer = candles.between(within.start_ms, within.end_ms)
+                if len(newer):
+                    states.append(_stage(folder / f"{month}.parquet", newer, staged))
             for target, temporary in staged.items():
                 os.replace(temporary, target)
         except BaseException:
@@ -288,7 +329,7 @@ class CandleStore:
             raise
         if staged:
             _sync_folder(folder)
-        return tuple(target.stem for target in staged)
+        return states
 
 
 def month_files(folder: Path) -> list[Path]:
@@ -323,6 +364,11 @@ def read_month(file: Path, columns: tuple[str, ...] = COLUMNS) -> Candles:
     return candles
 
 
+def file_digest(path: Path) -> str:
+    """sha256 of a month's file; '' where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
 def month_bytes(candles: Candles) -> bytes:
     """The Parquet file of one month's candles: the same candles, the same bytes."""
     sink = pa.BufferOutputStream()
@@ -335,6 +381,7 @@ def month_bytes(candles: Candles) -> bytes:
         use_dictionary=False,
         column_encoding=_ENCODINGS,
         write_page_checksum=True,
+        write_statistics=["open_time"],
     )
     return bytes(sink.getvalue())
 
@@ -367,16 +414,15 @@ def _check_candles(candles: Candles, interval_ms: int, origin: str, sparse: bool
         validate(candles, interval_ms, origin)
 
 
-def _stage(target: Path, candles: Candles, staged: dict[Path, Path]) -> None:
+def _stage(target: Path, newer: Candles, staged: dict[Path, Path]) -> MonthState:
     """Write the month's merged candles beside `target`, unless its bytes are already there."""
-    span = month_span(target.stem)
-    newer = candles.between(span.start_ms, span.end_ms)
-    if len(newer) == 0:
-        return
-    base = read_month(target) if target.exists() else Candles.empty()
-    data = month_bytes(merge(base, newer))
-    if len(base) == 0 or target.read_bytes() != data:
+    held = target.read_bytes() if target.exists() else None
+    candles = newer if held is None else merge(read_month(target), newer)
+    data = month_bytes(candles)
+    if held != data:
         staged[target] = _write_temporary(target, data)
+    digest = hashlib.sha256(data).hexdigest()
+    return MonthState(target.stem, candles, digest, changed=target in staged)
 
 
 def _write_temporary(target: Path, data: bytes) -> Path:
