@@ -733,6 +733,8 @@ class LoopbackExchange:
         first = int(np.searchsorted(candles.open_time, int(start))) if start is not None else 0
         last_open = market_ms if end is None else min(market_ms, int(end))
         last = int(np.searchsorted(candles.open_time, last_open, side="right"))
+        # A candle appears with its first trade, after its open.
+        last = min(last, int(np.searchsorted(candles.open_time, market_ms)))
         chosen = range(first, last)
         chosen = chosen[:limit] if start is not None else chosen[max(0, len(chosen) - limit) :]
         return [

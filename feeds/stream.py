@@ -51,8 +51,9 @@ class StreamSettings:
     ----------
     market_speed : market seconds per wall second; 1 on the real exchange, more on a loopback.
     close_grace_s : after a close, how long its frame may take before REST is asked.
-    stale_after_s : after a close, how long the other symbols wait for a late one.
+    stale_after_s : how long symbols that have a candle wait for one that does not.
     gap_confirm_s : least time between the two REST reads that prove a gap.
+    silent_confirm_s : the same while nothing newer of the symbol was seen: it may only lag.
     refetch_s : least time between two REST reads of a symbol.
     watchdog_s : a connection silent for so long is replaced.
     backoff_first_s, backoff_cap_s : waits between generations, doubled and jittered.
@@ -67,6 +68,7 @@ class StreamSettings:
     close_grace_s: float = 3.0
     stale_after_s: float = 30.0
     gap_confirm_s: float = 5.0
+    silent_confirm_s: float = 60.0
     refetch_s: float = 1.0
     watchdog_s: float = 30.0
     backoff_first_s: float = 0.5
@@ -90,6 +92,7 @@ class StreamSettings:
             close_grace_s=max(0.04, 3.0 * part),
             stale_after_s=max(1.0, 30.0 * part),
             gap_confirm_s=max(0.1, 5.0 * part),
+            silent_confirm_s=max(1.0, 60.0 * part),
             refetch_s=max(0.03, 1.0 * part),
             watchdog_s=max(0.4, 30.0 * part, 4 * candle_s if speed > 1 else 0.0),
             backoff_first_s=max(0.02, 0.5 * part),
@@ -226,11 +229,13 @@ class CandleStream:
             held = candles.between(start_ms, 2**62)
             self._series[symbol].pending.update({int(row[0]): row for row in rows_of(held)})
         self._failure: Exception | None = None
+        self._waiting = (-1, 0.0)  # the round waited for, since when (monotonic seconds)
         self._received_s = 0.0
         self._frame_s = 0.0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._closers: set[asyncio.Task[None]] = set()
 
     def _check(self, start_ms: int) -> None:
         if not self.symbols or len(set(self.symbols)) != len(self.symbols):
@@ -297,9 +302,10 @@ class CandleStream:
             try:
                 done, _ = await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (*work, stopping, *self._tasks):
-                    task.cancel()
-                await asyncio.gather(*work, stopping, *self._tasks, return_exceptions=True)
+                await _cancel([*work, stopping])
+                await _cancel(list(self._fetches))
+                # Sockets close in bounded time; each is let finish so that none stays open.
+                await asyncio.gather(*self._closers, return_exceptions=True)
             for task in done:
                 if task is not stopping:
                     task.result()
@@ -311,10 +317,10 @@ class CandleStream:
         self._failure = self._failure or error
         self._stopping.set()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        kept.add(task)
+        task.add_done_callback(kept.discard)
 
     # Generations --------------------------------------------------------------------------------
 
@@ -355,7 +361,7 @@ class CandleStream:
                 self._publish()
         finally:
             self._drain(socket)
-            self._spawn(_close(socket, self.settings.close_timeout_s))
+            self._spawn(_close(socket, self.settings.close_timeout_s), self._closers)
 
     def _subscribed(self) -> None:
         self.connected = True
@@ -445,6 +451,7 @@ class CandleStream:
             self.counters["duplicates"] += 1
         else:
             series.pending[open_ms] = row
+            series.newest_seen = max(series.newest_seen, open_ms)
             series.absent.pop(open_ms, None)
             self._received_s = now_s()
 
@@ -512,13 +519,16 @@ class CandleStream:
         return Round(self._frontier, candles, tuple(gaps), late, received_s=self._received_s)
 
     def _too_late(self, open_ms: int, level: Sequence[_Series]) -> bool:
-        """Whether the others need not wait: somebody has this candle, and its time is long past.
+        """Whether the others have waited long enough for a late symbol.
 
-        When nobody has it the exchange, or our line to it, is down: everybody waits.
+        When nobody has this candle the exchange, or our line to it, is down: everybody waits. The
+        wait begins when the first one has it, not at its close: after an outage all are old.
         """
-        somebody = any(open_ms in series.pending for series in level)
-        late_s = self.clock.wall_s_since(open_ms + self.interval_ms)
-        return somebody and late_s > self.settings.stale_after_s
+        if not any(open_ms in series.pending for series in level):
+            return False
+        if self._waiting[0] != open_ms:
+            self._waiting = (open_ms, time.monotonic())
+        return time.monotonic() - self._waiting[1] > self.settings.stale_after_s
 
     def _take(self, series: _Series, open_ms: int) -> Row | None:
         series.next_open = open_ms + self.interval_ms
@@ -538,7 +548,7 @@ class CandleStream:
             for series in self._series.values():
                 if not series.fetching and self._needs_fetch(series):
                     series.fetching = True
-                    self._spawn(self._fetch(series))
+                    self._spawn(self._fetch(series), self._fetches)
             self._publish()
             self._wake.clear()
             with suppress(TimeoutError):
@@ -619,11 +629,20 @@ class CandleStream:
         at_s = time.monotonic()
         for open_ms in range(span.start_ms, span.end_ms, self.interval_ms):
             if open_ms not in present and open_ms >= series.next_open:
-                series.note_absent(open_ms, at_s, self.settings.gap_confirm_s)
+                silent = series.newest_seen <= open_ms
+                settings = self.settings
+                confirm_s = settings.silent_confirm_s if silent else settings.gap_confirm_s
+                series.note_absent(open_ms, at_s, confirm_s)
 
 
 class _DroppedError(Exception):
     """The generation is over; the text says why."""
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _QuietLog:
@@ -647,6 +666,12 @@ class _Socket(ReconnectingWebsocket):  # type: ignore[misc]
         self.TIMEOUT = timeout_s
         self._log = _QuietLog()
         self._malformed = 0
+        self.held: Any = None
+
+    async def connect(self) -> None:
+        """Connect once, and remember the connection."""
+        await super().connect()
+        self.held = self.ws
 
     def _handle_message(self, evt: Any) -> Any:
         try:
@@ -664,10 +689,10 @@ class _Socket(ReconnectingWebsocket):  # type: ignore[misc]
 async def _close(socket: _Socket, timeout_s: float) -> None:
     """Close a dropped socket, politely if it listens, in bounded time if it does not."""
     with suppress(Exception):
-        async with asyncio.timeout(3 * timeout_s + 1.0):
+        async with asyncio.timeout(3 * timeout_s + 0.5):
             await socket.close()
-            return
-    transport = getattr(socket.ws, "transport", None)
+    # The library forgets a connection that failed; its file descriptor would stay open.
+    transport = getattr(socket.held, "transport", None)
     if transport is not None:
         transport.abort()
 
