@@ -110,6 +110,11 @@ def section(title: str, *content: str, note: str = "", kind: str = "") -> str:
     return f'<section class="{escape(kind)}"><h2>{escape(title)}</h2>{words}{inner}</section>'
 
 
+def section_text(text: str) -> str:
+    """A paragraph of plain text."""
+    return f"<p>{escape(text)}</p>"
+
+
 def cards(items: Sequence[tuple[str, str]]) -> str:
     """Small boxes of (label, value) that wrap on a phone."""
     boxes = "".join(

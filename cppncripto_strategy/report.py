@@ -114,13 +114,9 @@ def _verdict_block(result: RunResult) -> str:
     words = result.metrics["verdict"]
     earned = result.metrics["strategy"]["total_return"]
     kind = "good" if words["edge"] else "bad" if earned is not None and earned <= 0 else ""
-    return pages.section(words["headline"], _paragraph(words["detail"]), kind=f"verdict {kind}")
-
-
-def _paragraph(text: str) -> str:
-    from html import escape
-
-    return f"<p>{escape(text)}</p>"
+    return pages.section(
+        words["headline"], pages.section_text(words["detail"]), kind=f"verdict {kind}"
+    )
 
 
 def _cards(result: RunResult) -> str:

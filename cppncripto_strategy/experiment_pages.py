@@ -1,0 +1,315 @@
+"""One HTML page per experiment: the verdict first, then every number it rests on.
+
+Also the same tables as Markdown, for a log of experiments that is kept with the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from cppncripto_strategy import pages
+from cppncripto_strategy.charts import HOLD, SELL, STRATEGY, SYMBOL_COLOURS, style
+from cppncripto_strategy.comparison import Comparison, Verdict, points
+from cppncripto_strategy.pages import MISSING, number, percent, whole
+from cppncripto_strategy.statistics import Estimate
+
+FloatArray = NDArray[np.float64]
+
+# Column of the cell table -> (heading, how a value is shown).
+CELL_COLUMNS: dict[str, tuple[str, Any]] = {
+    "arm": ("Arm", str),
+    "seed": ("Seed", str),
+    "hit_setups": ("Hit at setups", lambda v: percent(v, 1)),
+    "hit_signals": ("Hit at signals", lambda v: percent(v, 1)),
+    "hit_all": ("Hit, all candles", lambda v: percent(v, 1)),
+    "precision": ("Precision", lambda v: percent(v, 1)),
+    "signals": ("Signals", whole),
+    "break_even_hit_ratio": ("Break-even", lambda v: percent(v, 1)),
+    "total_return": ("Return", lambda v: percent(v, 1, sign=True)),
+    "sharpe": ("Sharpe", number),
+    "max_drawdown": ("Drawdown", lambda v: percent(v, 1)),
+    "trades": ("Trades", whole),
+    "validation_loss": ("Validation loss", lambda v: number(v, 4)),
+    "reconstruction_error": ("Reconstruction error", lambda v: number(v, 3)),
+    "probe_r2": ("Probe R2", lambda v: number(v, 3)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """All that is known about one experiment.
+
+    Parameters
+    ----------
+    name, title, question, criterion : of the experiment, in words.
+    comparisons, verdicts, seeds : one per compared pair, the main one first; `seeds` is what each
+        seed alone would have claimed.
+    cells : one row per arm and seed (the columns of `results.parquet`).
+    curves : arm -> per seed, daily returns indexed by day.
+    luck : arm -> trials, probabilistic_sharpe, deflated_sharpe; and "pbo" for the family.
+    about : what was run: command, recipe, candles, span, seeds, date, commit.
+    notes : sentences a reader needs, such as the ceiling of a planted market.
+    """
+
+    name: str
+    title: str
+    question: str
+    criterion: str
+    comparisons: Sequence[Comparison]
+    verdicts: Sequence[Verdict]
+    seeds: Sequence[pd.DataFrame]
+    cells: pd.DataFrame
+    curves: Mapping[str, Sequence[pd.Series[float]]]
+    luck: Mapping[str, Any]
+    about: Mapping[str, Any]
+    notes: Sequence[str] = ()
+
+
+def write_experiment_page(findings: Findings, path: Path) -> None:
+    """Write the experiment's page, self-contained."""
+    main = findings.verdicts[0]
+    kind = "good" if main.met else ""
+    blocks = [
+        pages.section(main.headline, _proofs(main), kind=f"verdict {kind}"),
+        pages.section(
+            "The question",
+            *(pages.section_text(line) for line in (findings.question, findings.criterion)),
+            *(pages.section_text(note) for note in findings.notes),
+        ),
+        pages.section(
+            "The differences",
+            pages.table(_DIFFERENCE_HEAD, [_difference_row(c) for c in findings.comparisons]),
+            pages.figure(difference_figure(findings.comparisons), "differences"),
+            note="Same candles, same seeds. Brackets: 95 % intervals, days and seeds resampled;"
+            " hollow marks: single seeds. A negative Diebold-Mariano statistic favours the first"
+            " arm.",
+        ),
+        *_other_verdicts(findings),
+        pages.section(
+            "Accounts by arm",
+            pages.scale_switch("accounts"),
+            pages.figure(accounts_figure(findings.curves), "accounts"),
+            note="Mean over seeds of equity after fees, from 1; thin lines are single seeds.",
+        ),
+        _seeds_section(findings.seeds),
+        pages.section("Every cell", pages.table(*_cell_table(findings.cells))),
+        _luck_section(findings.luck),
+        pages.section("How it was run", pages.table(["", ""], _about_rows(findings.about), [1])),
+    ]
+    pages.write_page(path, f"{findings.name.upper()}: {findings.title}", blocks)
+
+
+def _proofs(verdict: Verdict) -> str:
+    rows = [["yes" if holds else "no", asked] for asked, holds in verdict.proofs]
+    return pages.table(["Holds", "Asked for"], rows, text=[1])
+
+
+def _other_verdicts(findings: Findings) -> list[str]:
+    return [pages.section(verdict.headline, _proofs(verdict)) for verdict in findings.verdicts[1:]]
+
+
+_DIFFERENCE_HEAD = (
+    "Arms",
+    "Candles",
+    "Hit ratios",
+    "Hit difference, points",
+    "Diebold-Mariano p",
+    "Sharpe difference",
+    "Drawdown difference, points",
+    "Precision difference, points",
+)
+
+
+def _difference_row(found: Comparison) -> list[str]:
+    test = found.diebold_mariano
+    return [
+        f"{found.a} − {found.b}",
+        f"{found.candles:,} ({found.where})",
+        f"{percent(found.hit_a, 1)} / {percent(found.hit_b, 1)}",
+        points(found.hit_difference, ""),
+        MISSING if test is None else f"{test.p_value:.2g} ({test.statistic:+.1f})",
+        points(found.sharpe_difference, "", 1.0),
+        points(found.drawdown_difference, ""),
+        points(found.precision_difference, ""),
+    ]
+
+
+def _cell_table(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    shown = [name for name in CELL_COLUMNS if name in cells and cells[name].notna().any()]
+    rows = [
+        [_shown(CELL_COLUMNS[name][1], row[name]) for name in shown] for _, row in cells.iterrows()
+    ]
+    return [CELL_COLUMNS[name][0] for name in shown], rows
+
+
+def _shown(show: Any, value: Any) -> str:
+    return MISSING if pd.isna(value) else str(show(value))
+
+
+def _seeds_section(seeds: Sequence[pd.DataFrame]) -> str:
+    head = ["Arms", "Seed", "Hit difference, points", "Diebold-Mariano p", "Claimed"]
+    found = "; ".join(f"{t['pair'].iloc[0]}: {int(t['found'].sum())} of {len(t)}" for t in seeds)
+    return pages.section(
+        "Seed by seed",
+        pages.table(head, [row for table in seeds for row in _seed_rows(table)]),
+        note="What each seed alone would have claimed (interval above 0 and Diebold-Mariano below"
+        f" 5 %): {found}. Where there is nothing to find, about one seed in forty claims by luck.",
+    )
+
+
+def _seed_rows(table: pd.DataFrame) -> list[list[str]]:
+    return [
+        [
+            str(row["pair"]),
+            str(row["seed"]),
+            points(_estimate(row), ""),
+            number(_plain(row["diebold_mariano_p"]), 3),
+            "yes" if row["found"] else "no",
+        ]
+        for _, row in table.iterrows()
+    ]
+
+
+def _estimate(row: pd.Series[Any]) -> Estimate:
+    return Estimate(_plain(row["hit_difference"]), _plain(row["low"]), _plain(row["high"]), 0)
+
+
+def _plain(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)
+
+
+def _luck_section(luck: Mapping[str, Any]) -> str:
+    arms = {arm: value for arm, value in luck.items() if isinstance(value, Mapping)}
+    rows = [
+        [
+            arm,
+            percent(value["probabilistic_sharpe"], 1),
+            percent(value["deflated_sharpe"], 1),
+            whole(value["trials"]),
+        ]
+        for arm, value in arms.items()
+    ]
+    head = ["Arm, first seed", "Sharpe above 0", "The same, trials counted", "Trials"]
+    pbo = luck.get("pbo")
+    words = (
+        ""
+        if pbo is None
+        else f" Probability of backtest overfitting over the arms: {percent(pbo, 0)}."
+    )
+    return pages.section(
+        "How much may be luck",
+        pages.table(head, rows),
+        note="Probability that the true Sharpe ratio is above 0, and the same after discounting for"
+        f" every configuration in the trial ledger (Bailey & Lopez de Prado 2014).{words}",
+    )
+
+
+def _about_rows(about: Mapping[str, Any]) -> list[list[str]]:
+    return [[key.replace("_", " "), pages.anything(value, key)] for key, value in about.items()]
+
+
+# ---------------------------------------------------------------- charts
+
+
+def difference_figure(comparisons: Sequence[Comparison]) -> go.Figure:
+    """Hit differences with intervals, single seeds beside them, 0 and the wanted gain as lines."""
+    figure = go.Figure()
+    for k, found in enumerate(comparisons):
+        name, colour = f"{found.a} − {found.b}", SYMBOL_COLOURS[k % len(SYMBOL_COLOURS)]
+        seeds = [100 * value for value in found.hit_by_seed]
+        marks = {"color": colour, "symbol": "circle-open", "size": 8}
+        figure.add_scatter(
+            x=seeds, y=[name] * len(seeds), mode="markers", marker=marks, showlegend=False
+        )
+        _add_interval(figure, found.hit_difference, name, colour)
+    figure.add_vline(0, line={"color": HOLD, "width": 1})
+    figure.add_vline(5, line={"color": SELL, "width": 1, "dash": "dot"})
+    style(figure, 140 + 60 * len(comparisons))
+    figure.update_layout(hovermode="closest")
+    figure.update_xaxes(title="hit ratio difference, percentage points (dotted: 5)")
+    return figure
+
+
+def _add_interval(figure: go.Figure, estimate: Estimate, name: str, colour: str) -> None:
+    if estimate.value is None:
+        return
+    value = 100 * estimate.value
+    low, high = (value if end is None else 100 * end for end in (estimate.low, estimate.high))
+    error = {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - value],
+        "arrayminus": [value - low],
+        "thickness": 2.5,
+        "width": 8,
+    }
+    marker = {"color": colour, "size": 12}
+    figure.add_scatter(
+        x=[value], y=[name], mode="markers", marker=marker, error_x=error, showlegend=False
+    )
+
+
+def accounts_figure(curves: Mapping[str, Sequence[pd.Series[float]]]) -> go.Figure:
+    """Equity of every arm from daily returns: the mean over seeds thick, the seeds thin."""
+    figure = go.Figure()
+    palette = (STRATEGY, *SYMBOL_COLOURS[1:])
+    for k, (arm, seeds) in enumerate(curves.items()):
+        colour = palette[k % len(palette)]
+        table = pd.concat([(1 + daily).cumprod() for daily in seeds], axis=1)
+        days = pd.DatetimeIndex(table.index)
+        for column in range(table.shape[1]):
+            if table.shape[1] > 1:
+                figure.add_scatter(
+                    x=days,
+                    y=table.iloc[:, column].to_numpy(),
+                    mode="lines",
+                    opacity=0.3,
+                    line={"color": colour, "width": 0.8},
+                    showlegend=False,
+                    hoverinfo="skip",
+                )
+        mean = table.mean(axis=1).to_numpy()
+        figure.add_scatter(
+            x=days, y=mean, mode="lines", name=arm, line={"color": colour, "width": 2.2}
+        )
+    style(figure, 420)
+    figure.update_yaxes(title="equity, start = 1")
+    return figure
+
+
+# ---------------------------------------------------------------- markdown
+
+
+def markdown(findings: Findings) -> str:
+    """The verdict, the differences and the cells as Markdown."""
+    lines = [f"## {findings.name.upper()}: {findings.title}", "", findings.question, ""]
+    lines += [f"**{verdict.headline}**" + "\n" for verdict in findings.verdicts]
+    lines += [
+        f"- {'yes' if holds else 'no'}: {asked}" for asked, holds in findings.verdicts[0].proofs
+    ]
+    lines += [
+        "",
+        *_markdown_table(_DIFFERENCE_HEAD, [_difference_row(c) for c in findings.comparisons]),
+    ]
+    lines += ["", *_markdown_table(*_cell_table(findings.cells))]
+    lines += ["", *(f"{note}" for note in findings.notes), ""] if findings.notes else [""]
+    lines += [
+        f"{key.replace('_', ' ')}: {pages.anything(value, key)}  "
+        for key, value in findings.about.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return [line(head), "|" + " --- |" * len(head), *(line(row) for row in rows)]
