@@ -101,6 +101,19 @@ def test_every_kind_of_output_is_defined_where_it_is_compared(
     assert [names[i] for i in np.flatnonzero(scored < 0.9)] == []
 
 
+def test_thresholds_begin_with_the_scores_that_the_bundle_brings(
+    grid: CandleGrid, timeline: BundleTimeline
+) -> None:
+    """Kills a check of thresholds that are not those of the strategy: seeded by each bundle."""
+    outputs = checks.pipeline_outputs("PLANTED", grid, timeline, THRESHOLD)
+    score, upper, lower = (outputs[:, i] for i in (-8, -2, -1))
+    for bundle in timeline.bundles:
+        row = grid.row_of(bundle.info.trained_until_ms) - 1  # the candle that closes then
+        assert np.isfinite(score[row])
+        expected = np.quantile(bundle.score_seed, [0.85, 0.15])
+        np.testing.assert_allclose([upper[row], lower[row]], expected, rtol=1e-12)
+
+
 def centred_return(grid: CandleGrid, taker: bool = False) -> FloatArray:
     """LEAK: log_return is the mean of this candle's and the next one's."""
     features = compute_features(grid, taker)
@@ -228,6 +241,14 @@ def test_scores_that_know_the_future_are_caught() -> None:
     assert hit_verdict("ceiling", "hit", leaky, ahead, close_ms, 0.65, seed=0).passed
 
 
+def test_luck_inside_the_interval_passes() -> None:
+    """Kills a verdict that fails every second honest pipeline by comparing the bare hit ratio."""
+    score, ahead, close_ms = scored_days()
+    hit = float(np.mean(np.sign(score - np.median(score)) == np.sign(ahead)))
+    assert hit_verdict("ceiling", "hit", score, ahead, close_ms, hit - 2e-3, seed=0).passed
+    assert not hit_verdict("ceiling", "hit", score, ahead, close_ms, hit - 2e-2, seed=0).passed
+
+
 def test_too_few_decisions_do_not_pass() -> None:
     """Kills the green tick of a market on which nothing was scored."""
     score, ahead, close_ms = scored_days()
@@ -285,6 +306,28 @@ def test_a_shift_without_setups_does_not_pass(planted: PlantedMarket) -> None:
     verdict = shift_verdict(study_of(planted, own=nothing, shifted=nothing), seed=0)
     assert not verdict.passed
     assert "too few" in verdict.detail
+
+
+def test_a_study_really_shifts_its_embeddings_by_sixty_days_or_more(
+    plan: CheckPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills a shift that moves nothing, after which every gain looks honest."""
+    monkeypatch.setattr(checks, "_PLANTED_SCORED_DAYS", 130)
+    honest = checks.score_sessions
+
+    def embedding_as_score(table: SessionTable, line: Any, states: Any) -> Any:
+        score = checks.hold_sessions(table.grid, table.start_ms, states.embedding[:, 0])
+        return dataclasses.replace(honest(table, line, states), score=score)
+
+    monkeypatch.setattr(checks, "score_sessions", embedding_as_score)
+    study = checks._plant_and_learn(plan, mu=0.4)
+    assert len(study.shifted) == 2
+    scored = 130 * DAY  # the last candle closes at 00:00, so one session more is in force
+    for days, shifted in zip((60, 70), study.shifted, strict=True):
+        moved = shifted[len(shifted) - scored + days * DAY :]
+        own = study.score[len(shifted) - scored : -days * DAY]
+        np.testing.assert_array_equal(moved, own)
+        assert len(np.unique(own)) > 20
 
 
 def test_shuffled_labels_are_the_same_labels_on_other_candles(grid: CandleGrid) -> None:
