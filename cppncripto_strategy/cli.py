@@ -19,13 +19,25 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "cppncripto_strategy.commands.run",
         "Train both networks and backtest them out of sample.",
     ),
+    "fetch": (
+        "cppncripto_strategy.commands.fetch",
+        "Fetch Binance history: checked, resumable, every hole named.",
+    ),
     "data": (
         "cppncripto_strategy.commands.data",
-        "Import, list, verify and mend the candle store.",
+        "Import, list, verify, mend and draw the candle store.",
     ),
     "exchange": (
         "cppncripto_strategy.commands.exchange",
         "Serve a loopback Binance on this machine, at any speed.",
+    ),
+    "embed": (
+        "cppncripto_strategy.commands.embed",
+        "Write the embedding of every day to Parquet, and judge it.",
+    ),
+    "days": (
+        "cppncripto_strategy.commands.days",
+        "List the past days most like a day, and what followed.",
     ),
 }
 

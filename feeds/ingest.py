@@ -13,22 +13,27 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from cppncripto_strategy.errors import SourceError, StoreError
+from cppncripto_strategy.errors import CandleError, SourceError, StoreError
 from cppncripto_strategy.feeds.archive import (
     ArchiveClient,
     ArchiveFile,
     day_names,
     gaps_to_read,
     inside,
+    read_archive_file,
 )
 from cppncripto_strategy.feeds.candles import (
     DAY_MS,
+    WEEK_MS,
     Candles,
     Span,
     concat,
@@ -37,14 +42,17 @@ from cppncripto_strategy.feeds.candles import (
     interval_to_ms,
     ms_to_utc,
 )
+from cppncripto_strategy.feeds.importer import read_file
 from cppncripto_strategy.feeds.ledger import (
     Entry,
     Ledger,
     entries_of,
     job_lock,
     month_matches,
+    named,
     record_month,
     slot_span,
+    write_recorded,
 )
 from cppncripto_strategy.feeds.quarantine import Quarantine, Rejected
 from cppncripto_strategy.feeds.rest import PAGE_ROWS, RestClient, RestGate, UnknownSymbolError
@@ -55,6 +63,8 @@ logger = logging.getLogger(__name__)
 
 # Below so many open days a month's file is not worth its download: daily files are.
 MONTHLY_FROM_DAYS = 3
+# A month's file is published within so many days of its end.
+DAILY_FOR_DAYS = 45
 Progress = Callable[[str, int, int], None]
 
 
@@ -184,6 +194,72 @@ async def fetch_async(
             return list(await asyncio.gather(*(job.run(span) for job in jobs)))
 
 
+def import_files(
+    store: CandleStore,
+    symbol: str,
+    interval: str,
+    files: Sequence[Path],
+    *,
+    sort: bool = False,
+    workers: int = 2,
+) -> tuple[int, tuple[str, ...]]:
+    """Bring files on disk into the store and its ledger; archives (.zip) and anything importable.
+
+    Files are read and checked `workers` at a time and written in the order given, each as a whole
+    or not at all: later files win where they overlap.
+
+    Returns
+    -------
+    (candles read, months whose file changed).
+
+    Raises
+    ------
+    SourceError
+        When a file cannot be read, or an archive fails its checksum or belongs to another series.
+    CandleError
+        When a candle breaks a rule; files before this one are in the store, it and later are not.
+    """
+    check_symbol(symbol)
+    interval_to_ms(interval)
+    count = 0
+    months: set[str] = set()
+    with job_lock(store), ThreadPoolExecutor(workers) as pool:
+        for piece in _in_order(pool, partial(_read_local, symbol, interval, sort), files, workers):
+            count += len(piece.candles)
+            months.update(
+                write_recorded(store, symbol, interval, piece.candles, piece.source, piece.digest)
+            )
+    return count, tuple(sorted(months))
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, read: Callable[[Path], _Piece], files: Sequence[Path], ahead: int
+) -> Iterator[_Piece]:
+    """The pieces in the order of the files, at most `ahead` of them read before their turn."""
+    waiting: deque[Future[_Piece]] = deque()
+    for file in files:
+        waiting.append(pool.submit(read, file))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _read_local(symbol: str, interval: str, sort: bool, file: Path) -> _Piece:
+    if file.suffix.lower() != ".zip":
+        return _Piece(read_file(file, interval, sort=sort), f"import:{file.name}")
+    read = read_archive_file(file)
+    if (read.file.symbol, read.file.interval) != (symbol, interval):
+        raise SourceError(f"{file.name} is not an archive of {symbol} {interval}")
+    if read.rejected:
+        first = read.rejected[0]
+        raise CandleError(
+            f"{file.name}: the candle of {ms_to_utc(first.open_time)} is refused ({first.values}):"
+            f" {first.rule}. Nothing was written."
+        )
+    return _Piece(read.candles, f"archive:{read.file.name}", read.sha256)
+
+
 def check_interval(interval: str) -> None:
     """Refuse intervals the exchange does not have.
 
@@ -230,6 +306,7 @@ class _Series:
         self._writing = asyncio.Lock()
         self._ledger = Ledger.load(store, symbol, interval)
         self._rest_problem = ""
+        self._unknown = False
         self._done = self._to_do = 0
         self._from_archives = self._from_rest = self._rejected = 0
         self._changed: set[str] = set()
@@ -244,7 +321,7 @@ class _Series:
             if self._held_count(span) == 0 and self._rest_problem:
                 raise SourceError(self._rest_problem)
         except (SourceError, StoreError) as cause:
-            logger.warning("%s %s: %s", self.symbol, self.interval, cause)
+            logger.info("%s %s: %s", self.symbol, self.interval, cause)
             error = str(cause)
         return self._report(span, time.monotonic() - started, error)
 
@@ -255,7 +332,7 @@ class _Series:
             first_ms = await self.rest.first_open_ms(self.symbol, self.interval)
         except UnknownSymbolError:
             # Delisted symbols keep their archives.
-            first_ms = None
+            first_ms, self._unknown = None, True
             self._rest_problem = (
                 f"the exchange does not know {self.symbol} and has no archive of it in this span;"
                 " check the spelling (BTCUSDT)"
@@ -283,7 +360,7 @@ class _Series:
 
     def _month_spans(self, span: Span) -> dict[str, Span]:
         """The months whose slots the span touches -> the part of the span in each."""
-        edges = np.array([span.start_ms - 7 * DAY_MS, span.end_ms - 1])
+        edges = np.array([span.start_ms - WEEK_MS, span.end_ms - 1])
         found = {}
         for month in month_names(edges):
             within = slot_span(month, self.interval_ms)
@@ -328,7 +405,10 @@ class _Series:
             pieces = await self._archives([month], spans)
             if pieces:
                 return pieces
-        if self.interval_ms > DAY_MS:
+        # An old month has its file or no candles; REST is cheaper than asking for thirty days that
+        # are not there either, unless REST does not know the symbol.
+        recent = whole.end_ms > closed_ms - DAILY_FOR_DAYS * DAY_MS
+        if self.interval_ms > DAY_MS or not (recent or not enough or self._unknown):
             return []
         days = [day for span in spans for day in day_names(span)]
         return await self._archives(days, spans)
@@ -377,19 +457,20 @@ class _Series:
         return pieces, absent
 
     def _empty(
-        self, hole: Span, rejected: Sequence[Rejected], absent: Callable[[Span], Entry]
+        self, hole: Span, rejected: Sequence[Rejected], absent: Callable[[Span], list[Entry]]
     ) -> list[Entry]:
         """Entries of a hole: `absent` where nothing came, refused where a bad candle came."""
-        entries, start_ms = [], hole.start_ms
+        entries: list[Entry] = []
+        start_ms = hole.start_ms
         for one in sorted(rejected, key=lambda found: found.open_time):
             on_grid = _ceil(one.open_time, self.interval_ms) == one.open_time
             if not on_grid or not start_ms <= one.open_time < hole.end_ms:
                 continue
             slot = Span(one.open_time, one.open_time + self.interval_ms)
-            entries.append(absent(Span(start_ms, slot.start_ms)))
+            entries += absent(Span(start_ms, slot.start_ms))
             entries.append(_missing(slot, reason=f"the exchange's candle is refused: {one.rule}"))
             start_ms = slot.end_ms
-        entries.append(absent(Span(start_ms, hole.end_ms)))
+        entries += absent(Span(start_ms, hole.end_ms))
         return [found for found in entries if found.end_ms > found.start_ms]
 
     def _commit(self, month: str, pieces: list[_Piece], absent: list[Entry]) -> None:
@@ -403,7 +484,8 @@ class _Series:
             for piece in pieces
             for entry in entries_of(piece.candles, self.interval, piece.source, piece.digest)
         ]
-        if entries or absent:
+        # A misspelt symbol leaves no trace; a delisted one has candles.
+        if entries or (absent and not self._nothing_known()):
             states = written or [self.store.month_state(self.symbol, self.interval, month)]
             record_month(self._ledger, states[0], entries + absent)
             self._ledger.save()
@@ -412,6 +494,9 @@ class _Series:
                 self._from_rest += len(piece.candles)
             else:
                 self._from_archives += len(piece.candles)
+
+    def _nothing_known(self) -> bool:
+        return self._unknown and not self.store.months(self.symbol, self.interval)
 
     async def _prove_absences(self, span: Span) -> None:
         """Read every hole that one read showed a second time, some seconds later."""
@@ -443,13 +528,15 @@ class _Series:
             async with self._writing:
                 await asyncio.to_thread(self._commit, month, [_Piece(found, "rest")], absent)
 
-    def _proved(self, empty: Span, pending: list[Entry], read_ms: int) -> Entry:
-        """Exchange-down, unless the slot is so young that a candle may still appear."""
+    def _proved(self, empty: Span, pending: list[Entry], read_ms: int) -> list[Entry]:
+        """Exchange-down, but for slots so young that a candle may still appear."""
         first_ms = max(e.reads_ms[0] for e in pending if _common(e.span, empty))
-        if empty.end_ms > read_ms - self.settings.proof_age_ms:
-            return _missing(empty, (first_ms,), "too young to be proved absent")
-        reads = (first_ms, read_ms)
-        return Entry(empty.start_ms, empty.end_ms, "exchange-down", reads_ms=reads)
+        settled_ms = _ceil(read_ms - self.settings.proof_age_ms, self.interval_ms)
+        cut_ms = min(max(settled_ms, empty.start_ms), empty.end_ms)
+        return [
+            Entry(empty.start_ms, cut_ms, "exchange-down", reads_ms=(first_ms, read_ms)),
+            _missing(Span(cut_ms, empty.end_ms), (first_ms,), "too young to be proved absent"),
+        ]
 
     def _refuse(self, rejected: Sequence[Rejected], source: str) -> None:
         if rejected:
@@ -499,8 +586,8 @@ class _Series:
             from_rest=self._from_rest,
             rejected=self._rejected,
             months_changed=tuple(sorted(self._changed)),
-            exchange_down=tuple(self._entries(span, "exchange-down")),
-            missing=tuple(self._entries(span, "missing")),
+            exchange_down=named(self._entries(span, "exchange-down")),
+            missing=named(self._entries(span, "missing")),
             seconds=seconds,
             error=error,
         )
@@ -510,8 +597,8 @@ def _missing(span: Span, reads_ms: tuple[int, ...] = (), reason: str = "") -> En
     return Entry(span.start_ms, span.end_ms, "missing", reads_ms=reads_ms, reason=reason)
 
 
-def _once_absent(span: Span, read_ms: int) -> Entry:
-    return _missing(span, (read_ms,), "no candle in the archives nor in one REST read")
+def _once_absent(span: Span, read_ms: int) -> list[Entry]:
+    return [_missing(span, (read_ms,), "no candle in the archives nor in one REST read")]
 
 
 def _common(one: Span, other: Span) -> Span | None:

@@ -106,6 +106,11 @@ class Ledger:
         self.months: dict[str, MonthRecord] = {}
         self.span: Span | None = None
 
+    @staticmethod
+    def path_of(store: CandleStore, symbol: str, interval: str) -> Path:
+        """Where the ledger of a series lives."""
+        return store.folder(symbol, interval) / FILE
+
     @classmethod
     def load(cls, store: CandleStore, symbol: str, interval: str) -> Ledger:
         """The ledger of a series; empty when there is none.
@@ -115,7 +120,7 @@ class Ledger:
         StoreError
             When the file is no ledger of this series.
         """
-        ledger = cls(store.folder(symbol, interval) / FILE, symbol, interval)
+        ledger = cls(cls.path_of(store, symbol, interval), symbol, interval)
         if ledger.path.exists():
             try:
                 ledger._read(json.loads(ledger.path.read_text()))
@@ -194,6 +199,11 @@ def join(entries: list[Entry]) -> list[Entry]:
         else:
             joined.append(entry)
     return joined
+
+
+def named(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Entries for a reader: neighbours of one status and reason as one, whenever they were read."""
+    return tuple(join([replace(entry, reads_ms=()) for entry in entries]))
 
 
 def overlay(entries: list[Entry], newer: Entry) -> list[Entry]:

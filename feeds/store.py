@@ -56,6 +56,7 @@ LATEST_MS = utc_to_ms("2200-01-01")
 # Named here because inside the class `list` is the method.
 _Paths = list[Path]
 _Strings = list[str]
+_Pairs = list[tuple[str, str]]
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,49}")
 _MONTH_FILE = re.compile(r"\d{4}-(0[1-9]|1[0-2])\.parquet")
 _FLOATS = (*PRICE_COLUMNS, "volume", *(name for name in NULLABLE_COLUMNS if name != "trades"))
@@ -248,6 +249,11 @@ class CandleStore:
         """The file of one month, whether it exists or not."""
         return self.folder(symbol, interval) / f"{month}.parquet"
 
+    def series(self) -> _Pairs:
+        """(symbol, interval) of everything that has a folder here, a damaged series included."""
+        found = [(symbol, interval) for symbol, interval, _ in self._walk()]
+        return sorted(found, key=lambda one: (one[0], interval_to_ms(one[1])))
+
     def list(self) -> list[StoredSeries]:
         """Every series in the store, by symbol and then interval length."""
         found = [
@@ -353,8 +359,8 @@ def read_month(file: Path, columns: tuple[str, ...] = COLUMNS) -> Candles:
             table = parquet.read(columns=list(columns), use_threads=False)
     except (OSError, pa.ArrowException) as cause:
         raise StoreError(
-            f"{file} is damaged or not Parquet ({cause}); `cppn-bt data repair` fetches the month"
-            " again"
+            f"{file} is damaged or not Parquet ({_one_line(cause)}); `cppn-bt data repair` fetches"
+            " the month again"
         ) from cause
     arrays = {name: np.full(len(table), np.nan) for name in COLUMNS if name not in columns}
     for name in columns:
@@ -459,7 +465,11 @@ def _row_count(file: Path) -> int:
     try:
         return int(pq.read_metadata(file).num_rows)
     except (OSError, pa.ArrowException) as cause:
-        raise StoreError(f"{file} is damaged or not Parquet ({cause})") from cause
+        raise StoreError(f"{file} is damaged or not Parquet ({_one_line(cause)})") from cause
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _check_schema(file: Path, schema: pa.Schema) -> None:
