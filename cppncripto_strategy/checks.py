@@ -536,7 +536,7 @@ def _plant_and_learn(plan: CheckPlan, mu: float) -> Study:
     scored = score_sessions(table, timeline, states)
     inside = np.flatnonzero(states.source >= 0)
     shifted = []
-    for days in range(SHIFT_DAYS, max(len(inside) - SHIFT_DAYS, SHIFT_DAYS) + 1, 10):
+    for days in _shifts(len(inside)):
         embedding = states.embedding.copy()
         embedding[inside] = np.roll(states.embedding[inside], days, axis=0)
         other = dataclasses.replace(states, embedding=embedding)
@@ -545,6 +545,12 @@ def _plant_and_learn(plan: CheckPlan, mu: float) -> Study:
     ahead = np.full(len(grid), np.nan)
     ahead[:-h] = log_close[h:] - log_close[:-h]
     return Study(market, scored.score, scored.score_zero, np.array(shifted), ahead, grid.close_time)
+
+
+def _shifts(sessions: int) -> list[int]:
+    """Up to four shifts in days that part every session from its own by `SHIFT_DAYS`, both ways."""
+    farthest = max(SHIFT_DAYS, sessions - SHIFT_DAYS)
+    return sorted({int(days) for days in np.linspace(SHIFT_DAYS, farthest, 4)})
 
 
 def _planted_settings(plan: CheckPlan, learn: LearnSettings, mu: float) -> PlantedSettings:
