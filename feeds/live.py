@@ -27,7 +27,7 @@ _UNITS = (
 )
 
 
-class LiveFeed(bt.feed.DataBase):  # type: ignore[misc]
+class LiveFeed(bt.feed.DataBase):
     """One symbol of a `RoundSource` as Backtrader bars.
 
     Params
@@ -107,7 +107,7 @@ class LiveFeed(bt.feed.DataBase):  # type: ignore[misc]
         if row is None or one is self._delivered:
             return None
         self._delivered = one
-        lines = self.lines
+        lines: Any = self.lines
         lines.datetime[0] = one.close_ms / DAY_MS + EPOCH_DAYS
         lines.open[0], lines.high[0], lines.low[0] = row[1], row[2], row[3]
         lines.close[0], lines.volume[0] = row[4], row[5]

@@ -19,7 +19,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -254,6 +254,24 @@ class RestClient:
             lambda c: c._get("exchangeInfo", data={"symbol": symbol}),
         )
 
+    async def exchange_info(self, symbols: Sequence[str]) -> dict[str, Any]:
+        """exchangeInfo of these symbols, as sent: trading rules (filters) and status of each.
+
+        Raises
+        ------
+        UnknownSymbolError
+            When the exchange does not know one of them.
+        SourceError
+            When the exchange does not answer.
+        """
+        wanted = json.dumps(list(symbols), separators=(",", ":"))
+        return await self._call(
+            f"exchangeInfo of {', '.join(symbols)}",
+            INFO_WEIGHT,
+            _read_info,
+            lambda c: c._get("exchangeInfo", data={"symbols": wanted}),
+        )
+
     async def read(self, symbol: str, interval: str, span: Span) -> RestRead:
         """Every closed candle with span.start_ms <= open time < span.end_ms.
 
@@ -421,6 +439,13 @@ def _read_time(answer: Any) -> int:
     if type(server_ms) is not int:
         raise ValueError(f"serverTime is {server_ms!r}")
     return server_ms
+
+
+def _read_info(answer: Any) -> dict[str, Any]:
+    for one in answer["symbols"]:
+        if not (one["symbol"] and one["status"] and isinstance(one["filters"], list)):
+            raise ValueError(f"exchangeInfo of {one['symbol']} lacks its status or filters")
+    return dict(answer)
 
 
 def _read_weight_limit(answer: Any) -> int:

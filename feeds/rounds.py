@@ -108,36 +108,50 @@ class RoundSource(Protocol):
         """Whether an order on this symbol is allowed in the round that is open."""
 
 
+NOBODY: frozenset[str] = frozenset()
+
+
 class RoundQueue:
     """Rounds from the stream's thread to Backtrader's; lives as long as its stream.
 
     Parameters
     ----------
-    may_trade : round -> whether it is fresh enough to trade on; asked once, when it is opened.
-    on_open : called with (round, tradable) before the round is shown to any feed: the session
-        writes both down, so that a replay knows what was allowed.
+    judge : round -> symbols that may be traded on it; asked once, when the round is opened. It is
+        never asked about catch-up rounds, which nobody may trade on.
+    on_open : called with (round, allowed) before the round is shown to any feed: the session writes
+        both down, so that a replay knows what was allowed.
+    held : show nothing until `release`; a restarted session holds until it is connected, for what
+        happened meanwhile decides what is fresh.
     """
 
     def __init__(
         self,
-        may_trade: Callable[[Round], bool] = lambda _round: True,
-        on_open: Callable[[Round, bool], None] = lambda _round, _tradable: None,
+        judge: Callable[[Round], frozenset[str]] = lambda one: frozenset(one.candles),
+        on_open: Callable[[Round, frozenset[str]], None] = lambda _round, _allowed: None,
+        held: bool = False,
     ) -> None:
         self._ready = threading.Condition()
         self._rounds: deque[Round] = deque()
         self._closed = False
+        self._held = held
         self._failure: BaseException | None = None
         self._status = "DELAYED"
         self._connection = "DELAYED"
-        self.may_trade, self.on_open = may_trade, on_open
+        self.judge, self.on_open = judge, on_open
         self.current: Round | None = None
-        self.tradable = False
+        self.allowed = NOBODY
         self.opened = 0
 
     def put(self, rounds: Sequence[Round]) -> None:
         """Publish rounds: all of them at once."""
         with self._ready:
             self._rounds.extend(rounds)
+            self._ready.notify_all()
+
+    def release(self) -> None:
+        """Show what is held, now and from now on."""
+        with self._ready:
+            self._held = False
             self._ready.notify_all()
 
     def connection(self, status: str) -> None:
@@ -149,18 +163,19 @@ class RoundQueue:
     def close(self, failure: BaseException | None = None) -> None:
         """No round will come any more; what is waiting is still delivered, unless it failed."""
         with self._ready:
-            self._closed, self._failure = True, failure
+            self._closed, self._failure, self._held = True, failure, False
             self._ready.notify_all()
 
     def abandon(self) -> None:
-        """Stop now: what waits is not delivered (it is in the journal)."""
+        """Stop after the round that is open: what waits is in the journal, for the next start."""
         with self._ready:
             self._rounds.clear()
-        self.close()
+            self._closed = True
+            self._ready.notify_all()
 
     def waiting(self) -> int:
         """Rounds published and not yet opened."""
-        return len(self._rounds)
+        return 0 if self._held else len(self._rounds)
 
     @property
     def finished(self) -> bool:
@@ -181,26 +196,26 @@ class RoundQueue:
             What stopped the stream's thread, if it failed: a feed must not wait for ever.
         """
         with self._ready:
-            if not self._rounds and not self._closed and wait_s > 0:
+            if not self.waiting() and not self._closed and wait_s > 0:
                 self._ready.wait(wait_s)
             if self._failure is not None:
                 raise self._failure
-            if not self._rounds:
+            if not self.waiting():
                 broken = self._connection in ("CONNBROKEN", "DISCONNECTED")
                 self._status = self._connection if broken else self._status
-                self.current, self.tradable = None, False
+                self.current, self.allowed = None, NOBODY
                 return None
             coming = self._rounds.popleft()
-        self.tradable = not coming.catch_up and self.may_trade(coming)
-        self.on_open(coming, self.tradable)
-        self._status = "LIVE" if self.tradable else "DELAYED"
+        self.allowed = NOBODY if coming.catch_up else self.judge(coming)
+        self.on_open(coming, self.allowed)
+        self._status = "LIVE" if self.allowed else "DELAYED"
         self.opened += 1
         self.current = coming
         return coming
 
     def can_trade(self, symbol: str) -> bool:
-        """Whether the open round is fresh and holds this symbol's candle."""
-        return self.tradable and self.current is not None and symbol in self.current.candles
+        """Whether the open round may be traded on and holds this symbol's candle."""
+        return symbol in self.allowed
 
 
 class RecordedRounds:
@@ -208,13 +223,13 @@ class RecordedRounds:
 
     Parameters
     ----------
-    rounds : (round, tradable) in the order in which they were opened.
+    rounds : (round, symbols allowed) in the order in which they were opened.
     """
 
-    def __init__(self, rounds: Sequence[tuple[Round, bool]]) -> None:
+    def __init__(self, rounds: Sequence[tuple[Round, frozenset[str]]]) -> None:
         self._rounds = deque(rounds)
         self.current: Round | None = None
-        self.tradable = False
+        self.allowed = NOBODY
         self.status = "DELAYED"
 
     @property
@@ -229,15 +244,15 @@ class RecordedRounds:
     def open_next(self, wait_s: float) -> Round | None:
         """Open the next recorded round."""
         if not self._rounds:
-            self.current, self.tradable = None, False
+            self.current, self.allowed = None, NOBODY
             return None
-        self.current, self.tradable = self._rounds.popleft()
-        self.status = "LIVE" if self.tradable else "DELAYED"
+        self.current, self.allowed = self._rounds.popleft()
+        self.status = "LIVE" if self.allowed else "DELAYED"
         return self.current
 
     def can_trade(self, symbol: str) -> bool:
         """What was allowed then."""
-        return self.tradable and self.current is not None and symbol in self.current.candles
+        return symbol in self.allowed
 
 
 class ChainedRounds:
@@ -288,21 +303,24 @@ class LineJournal:
     Parameters
     ----------
     path : the file; made when absent. A torn last line is cut off when opened.
+    synced : wait for the disk; False for what can be computed again.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, synced: bool = True) -> None:
+        self.path, self.synced = path, synced
         self.records = read_lines(path)
         kept = sum(len(_line(record)) for record in self.records)
         self._file = open(path, "ab")  # noqa: SIM115 - held open for the session's life
         self._file.truncate(kept)
         _sync_folder(path.parent)
 
-    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Write the records and wait until the disk has them."""
-        if records:
-            self._file.write(b"".join(_line(record) for record in records))
-            self._file.flush()
+    def append(self, records: Sequence[Mapping[str, Any]], synced: bool | None = None) -> None:
+        """Write the records and, where `synced`, wait until the disk has them."""
+        if not records:
+            return
+        self._file.write(b"".join(_line(record) for record in records))
+        self._file.flush()
+        if self.synced if synced is None else synced:
             os.fdatasync(self._file.fileno())
 
     def close(self) -> None:

@@ -58,6 +58,7 @@ class StreamSettings:
     watchdog_s : a connection silent for so long is replaced.
     backoff_first_s, backoff_cap_s : waits between generations, doubled and jittered.
     poll_s : how often deadlines are looked at.
+    info_every_s : how often trading rules and statuses are read again.
     clock_refresh_s : without a frame for so long, the exchange is asked for its time.
     close_timeout_s : bounds the closing of a dropped socket.
     settle_ms : market milliseconds after a close before REST is believed.
@@ -74,6 +75,7 @@ class StreamSettings:
     backoff_first_s: float = 0.5
     backoff_cap_s: float = 30.0
     poll_s: float = 0.5
+    info_every_s: float = 300.0
     clock_refresh_s: float = 20.0
     close_timeout_s: float = 1.0
     settle_ms: int = 1_000
@@ -98,6 +100,7 @@ class StreamSettings:
             backoff_first_s=max(0.02, 0.5 * part),
             backoff_cap_s=max(0.2, 30.0 * part),
             poll_s=max(0.02, 0.5 * part),
+            info_every_s=max(2.0, 300.0 * part),
             clock_refresh_s=max(0.2, 20.0 * part),
             close_timeout_s=max(0.2, part),
         )
@@ -173,9 +176,11 @@ class CandleStream:
         backfilled by REST.
     sources, settings, retry : where, and how patiently.
     seed : candles already known locally, from start_ms on; REST is only asked for the rest.
+    next_open : symbol -> open time of its next candle, where a recorded session left it behind
+        start_ms (it was stale).
     journal : called with every batch of rounds before it is published; it must have them on disk
         when it returns.
-    queue : where rounds are published; its `may_trade` defaults to `fresh`.
+    queue : where rounds are published; default one that judges by `allowed`.
     max_age_ms : market milliseconds after its close during which a candle may be traded on; default
         one interval, that is, until the next one closes.
     rng : jitter.
@@ -187,6 +192,7 @@ class CandleStream:
         fetches, fetch_failures, published, gaps, stale, catch_up, false_gaps.
     gap_list : (symbol, open time) of every proved gap.
     last_frame : symbol -> (close price, exchange time) of the newest frame, forming ones included.
+    info : the exchange's latest exchangeInfo; status_of : symbol -> its status there.
 
     Raises
     ------
@@ -204,6 +210,7 @@ class CandleStream:
         settings: StreamSettings | None = None,
         retry: Retry | None = None,
         seed: Mapping[str, Candles] | None = None,
+        next_open: Mapping[str, int] | None = None,
         journal: Callable[[Sequence[Round]], None] | None = None,
         queue: RoundQueue | None = None,
         max_age_ms: int | None = None,
@@ -216,7 +223,9 @@ class CandleStream:
         self.retry = retry or Retry()
         self.max_age_ms = self.interval_ms if max_age_ms is None else max_age_ms
         self.clock = ExchangeClock(self.settings.market_speed)
-        self.rounds = queue or RoundQueue(self.fresh)
+        self.rounds = queue or RoundQueue(self.allowed)
+        self.info: dict[str, Any] = {}
+        self.status_of: dict[str, str] = {}
         self.counters: Counter[str] = Counter()
         self.gap_list: list[tuple[str, int]] = []
         self.last_frame: dict[str, tuple[float, int]] = {}
@@ -224,11 +233,13 @@ class CandleStream:
         self._journal = journal or (lambda _rounds: None)
         self._rng = rng or random.Random()
         self._frontier = start_ms  # open time of the next round
-        self._series = {symbol: _Series(symbol, start_ms) for symbol in self.symbols}
+        first = dict.fromkeys(self.symbols, start_ms) | dict(next_open or {})
+        self._series = {symbol: _Series(symbol, first[symbol]) for symbol in self.symbols}
         for symbol, candles in (seed or {}).items():
-            held = candles.between(start_ms, 2**62)
+            held = candles.between(first[symbol], 2**62)
             self._series[symbol].pending.update({int(row[0]): row for row in rows_of(held)})
         self._failure: Exception | None = None
+        self._info_due_s = 0.0
         self._waiting = (-1, 0.0)  # the round waited for, since when (monotonic seconds)
         self._received_s = 0.0
         self._frame_s = 0.0
@@ -272,6 +283,12 @@ class CandleStream:
     def fresh(self, one: Round) -> bool:
         """Whether a round may be traded on now: connected, and no newer candle has closed yet."""
         return self.connected and self.clock.now_ms() - one.close_ms < self.max_age_ms
+
+    def allowed(self, one: Round) -> frozenset[str]:
+        """Symbols that may be traded on a round now: fresh, and TRADING on the exchange."""
+        if not self.fresh(one):
+            return frozenset()
+        return frozenset(s for s in one.candles if self.status_of.get(s, "TRADING") == "TRADING")
 
     # The loop -----------------------------------------------------------------------------------
 
@@ -545,17 +562,40 @@ class CandleStream:
         while True:
             if self._clock_is_old():
                 await self._ask_time()
+            if time.monotonic() >= self._info_due_s:
+                self._info_due_s = time.monotonic() + self.settings.info_every_s
+                self._spawn(self._read_info(), self._fetches)
             for series in self._series.values():
                 if not series.fetching and self._needs_fetch(series):
                     series.fetching = True
                     self._spawn(self._fetch(series), self._fetches)
             self._publish()
+            if self._level():
+                self.rounds.release()
             self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.poll_s):
                     await self._wake.wait()
             # However often frames wake us, deadlines cost one look per fifth of a poll.
             await asyncio.sleep(self.settings.poll_s / 5)
+
+    def _level(self) -> bool:
+        """Whether everything that has closed is published, as far as the exchange tells."""
+        idle = not any(series.fetching or series.fetch_now for series in self._series.values())
+        known = self.connected and self.clock.known and bool(self.info)
+        return known and idle and not any(self._lacking(s) for s in self._series.values())
+
+    async def _read_info(self) -> None:
+        """Trading rules and statuses; a failure leaves those of the last time in force."""
+        try:
+            self.info = await self._rest.exchange_info(self.symbols)
+        except UnknownSymbolError as error:
+            self._fail(error)
+        except SourceError as error:
+            self._info_due_s = time.monotonic() + self.settings.refetch_s
+            log.info("stream: %s", error)
+        else:
+            self.status_of = {one["symbol"]: one["status"] for one in self.info["symbols"]}
 
     def _clock_is_old(self) -> bool:
         quiet_s = time.monotonic() - self._frame_s
@@ -656,7 +696,7 @@ class _QuietLog:
         log.debug("socket: %s", text)
 
 
-class _Socket(ReconnectingWebsocket):  # type: ignore[misc]
+class _Socket(ReconnectingWebsocket):
     """One generation's socket: never reconnects by itself, survives what it cannot parse."""
 
     MAX_RECONNECTS = 0

@@ -18,6 +18,7 @@ from cppncripto_strategy.feeds.candles import Candles, utc_to_ms
 from cppncripto_strategy.feeds.live import LiveFeed
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.feeds.rounds import (
+    NOBODY,
     ChainedRounds,
     LineJournal,
     RecordedRounds,
@@ -35,6 +36,7 @@ from cppncripto_strategy.feeds.rounds import (
 STEP_MS = 300_000
 START_MS = utc_to_ms("2024-05-01")
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+EVERY = frozenset(SYMBOLS)
 
 
 def row(candle: int, price: float = 100.0) -> Row:
@@ -123,7 +125,7 @@ def test_next_runs_once_per_closing_time_with_every_symbol_that_has_a_candle(
     rounds = rounds_of(presence)
     if not any(one.candles for one in rounds):
         return
-    recorder = run(RecordedRounds([(one, True) for one in rounds]), exactbars=exactbars)
+    recorder = run(RecordedRounds([(one, EVERY) for one in rounds]), exactbars=exactbars)
     assert recorder.passes == expected_passes(rounds)
 
 
@@ -166,7 +168,7 @@ def test_bars_equal_those_of_the_replay_feed() -> None:
 
     candles = candles_of(one.candles["BTCUSDT"] for one in rounds)
     live = LiveFeed(
-        source=RecordedRounds([(one, True) for one in rounds]),
+        source=RecordedRounds([(one, EVERY) for one in rounds]),
         symbol="BTCUSDT",
         interval_ms=STEP_MS,
     )
@@ -181,14 +183,14 @@ def test_catch_up_round_gives_its_symbol_alone_an_older_bar() -> None:
         Round(START_MS + 2 * STEP_MS, {"BTCUSDT": row(1)}, (), ("ETHUSDT", "BNBUSDT")),
         Round(START_MS + 2 * STEP_MS, {"ETHUSDT": late}, catch_up=True),
     ]
-    recorder = run(RecordedRounds([(one, not one.catch_up) for one in rounds]))
+    recorder = run(RecordedRounds([(one, NOBODY) for one in rounds]))
     assert recorder.passes == expected_passes(rounds)
 
 
 def test_statuses_reach_the_strategy_before_the_bar_they_are_about() -> None:
     """A strategy that hears LIVE one bar late trades one bar late, or on history."""
     rounds = rounds_of([[True, True, True]] * 4)
-    source = RecordedRounds(list(zip(rounds, (False, False, True, False), strict=True)))
+    source = RecordedRounds(list(zip(rounds, (NOBODY, NOBODY, EVERY, NOBODY), strict=True)))
     told = [entry for entry in run(source).told if entry[0] == "ETHUSDT"]
     assert [(name, bars) for _, name, bars in told] == [
         ("DELAYED", 0),
@@ -245,13 +247,33 @@ def test_trading_is_allowed_only_on_a_fresh_round_with_the_symbols_own_candle() 
     """An order on a symbol without a new bar would fill at a price that is already known."""
     rounds = rounds_of([[True, False, True], [True, True, True]])
     shown = []
-    queue = RoundQueue(lambda one: one is rounds[0], lambda one, may: shown.append((one, may)))
+    queue = RoundQueue(
+        lambda one: frozenset(one.candles) if one is rounds[0] else NOBODY,
+        lambda one, allowed: shown.append((one, allowed)),
+    )
     queue.put(rounds)
     queue.open_next(0)
     assert [queue.can_trade(symbol) for symbol in SYMBOLS] == [True, False, True]
     queue.open_next(0)
     assert not any(queue.can_trade(symbol) for symbol in SYMBOLS)
-    assert shown == [(rounds[0], True), (rounds[1], False)]
+    assert shown == [(rounds[0], {"BTCUSDT", "BNBUSDT"}), (rounds[1], NOBODY)]
+
+
+def test_catch_up_round_is_never_tradable() -> None:
+    """Its candle is older than what others have already seen."""
+    queue = RoundQueue(lambda one: EVERY)
+    queue.put([Round(START_MS + STEP_MS, {"BTCUSDT": row(0)}, catch_up=True)])
+    queue.open_next(0)
+    assert not queue.can_trade("BTCUSDT")
+
+
+def test_held_queue_shows_nothing_before_its_release() -> None:
+    """A restarted session must not judge freshness before it knows what happened meanwhile."""
+    queue = RoundQueue(held=True)
+    queue.put(rounds_of([[True, True, True]]))
+    assert (queue.waiting(), queue.open_next(0)) == (0, None)
+    queue.release()
+    assert queue.open_next(0) is not None
 
 
 def test_past_is_shown_before_the_present() -> None:
@@ -260,7 +282,7 @@ def test_past_is_shown_before_the_present() -> None:
     present = RoundQueue()
     present.put(rounds[2:])
     present.close()
-    source = ChainedRounds(RecordedRounds([(one, False) for one in rounds[:2]]), present)
+    source = ChainedRounds(RecordedRounds([(one, NOBODY) for one in rounds[:2]]), present)
     opened = []
     while (one := source.open_next(0)) is not None:
         opened.append((one, source.replaying))

@@ -28,7 +28,7 @@ from cppncripto_strategy.feeds.exchange_faults import (
     RestFault,
     StreamFault,
 )
-from cppncripto_strategy.feeds.rounds import Round, rows_of
+from cppncripto_strategy.feeds.rounds import Round, RoundQueue, rows_of
 from cppncripto_strategy.feeds.sources import Retry, Sources
 from cppncripto_strategy.feeds.stream import CandleStream, StreamSettings
 
@@ -160,7 +160,7 @@ def rig(
         stream = CandleStream(
             options.pop("asked", symbols),
             "5m",
-            START_MS,
+            options.pop("start", START_MS),
             sources=sources,
             settings=settings,
             retry=RETRY,
@@ -420,6 +420,38 @@ def test_unknown_symbol_is_an_error_and_not_a_silence() -> None:
     """A misspelt symbol would otherwise hold every other one back for ever."""
     with rig(now=2, asked=("BTCUSDT", "NOPEUSDT")) as run, pytest.raises(SourceError, match="NOPE"):
         run.closed(1)
+
+
+def test_halted_symbol_may_not_be_traded_on() -> None:
+    """Orders on a symbol whose status is HALT would be refused by the exchange."""
+    settings = StreamSettings(**{**_fields(QUICK), "info_every_s": 0.05})
+    halt = Halt(at(6), at(9), "ETHUSDT")
+    with rig(settings=settings, exchange=ExchangeSettings(halts=(halt,)), now=1) as run:
+        run.connect()
+        run.until(lambda: run.stream.status_of.get("ETHUSDT") == "TRADING", "no status")
+        run.step(1, 5)
+        assert run.stream.allowed(run.rounds[-1]) == {"BTCUSDT", "ETHUSDT"}
+        run.host.advance(1_000)
+        run.until(lambda: run.stream.status_of["ETHUSDT"] == "HALT", "the halt was not seen")
+        assert run.stream.allowed(run.rounds[-1]) == {"BTCUSDT"}
+
+
+def test_symbol_left_behind_by_a_recorded_session_catches_up() -> None:
+    """A session killed while a symbol was stale still owes it its candles."""
+    with rig(now=8, next_open={"ETHUSDT": at(5)}, start=at(7)) as run:
+        run.connect()
+        run.until(lambda: len(run.of("ETHUSDT")) == 3, "ETHUSDT did not catch up")
+        assert [row[0] for row in run.of("ETHUSDT")] == [at(5), at(6), at(7)]
+        assert [row[0] for row in run.of("BTCUSDT")] == [at(7)]
+
+
+def test_held_rounds_are_shown_once_the_present_is_known() -> None:
+    """Freshness can only be judged when everything that closed meanwhile is there."""
+    queue = RoundQueue(held=True)
+    with rig(now=6, queue=queue) as run:
+        queue.judge = run.stream.allowed
+        run.closed(5)
+        assert [bool(run.stream.allowed(one)) for one in run.rounds] == [False] * 5 + [True]
 
 
 @pytest.mark.parametrize("symbols", [(), ("BTCUSDT", "BTCUSDT")])
