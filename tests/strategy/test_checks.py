@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -455,3 +457,18 @@ def test_the_planted_market_fits_the_recipe(label: LabelSettings, interval_ms: i
     warmup_ms = session.warmup * interval_ms
     needed = (learn.train_days + learn.validate_days + checks._PLANTED_SCORED_DAYS) * DAY_MS
     assert settings.days * DAY_MS >= warmup_ms + needed
+
+
+def test_the_example_in_the_documentation_runs(
+    grid: CandleGrid, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kills an example that nobody ran."""
+    text = (Path(__file__).parents[2] / "docs" / "checks.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(example, "docs/checks.md", "exec"), {"grid": grid})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["prefix", "True"],
+        ["perturbation", "True"],
+        ["start-invariance", "True"],
+    ]
