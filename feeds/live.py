@@ -84,6 +84,10 @@ class LiveFeed(bt.feed.DataBase):
         """The bar of the open round; the first feed of a pass opens the next round."""
         if datamaster is None and self._leads():
             self.p.source.open_next(self._qcheck)
+        if not (self._coming() or self._barstack or self._barstash):
+            # Backtrader moves on before it asks `_load`, and under exactbars=1 moving back loses
+            # the last bar: so it is not asked when there is nothing.
+            return self._nothing()
         delivered: bool | None = super().next(datamaster=datamaster, ticks=ticks)
         return delivered
 
@@ -94,19 +98,25 @@ class LiveFeed(bt.feed.DataBase):
                 return data is self
         return True
 
-    def _load(self) -> bool | None:
+    def _coming(self) -> bool:
+        """Whether the open round holds a candle of this symbol that was not delivered yet."""
+        one = self.p.source.current
+        self._tell(self.p.source.status)
+        return one is not None and one is not self._delivered and self.p.symbol in one.candles
+
+    def _nothing(self) -> bool | None:
+        """None: nothing yet; False: nothing ever again."""
         source = self.p.source
-        self._tell(source.status)
-        one = source.current
-        if one is None:
-            if source.finished:
-                self._tell("DISCONNECTED")
-                return False
-            return None
-        row = one.candles.get(self.p.symbol)
-        if row is None or one is self._delivered:
-            return None
-        self._delivered = one
+        if source.current is None and source.finished:
+            self._tell("DISCONNECTED")
+            return False
+        return None
+
+    def _load(self) -> bool | None:
+        if not self._coming():
+            return self._nothing()
+        one = self._delivered = self.p.source.current
+        row = one.candles[self.p.symbol]
         lines: Any = self.lines
         lines.datetime[0] = one.close_ms / DAY_MS + EPOCH_DAYS
         lines.open[0], lines.high[0], lines.low[0] = row[1], row[2], row[3]

@@ -129,6 +129,27 @@ def test_next_runs_once_per_closing_time_with_every_symbol_that_has_a_candle(
     assert recorder.passes == expected_passes(rounds)
 
 
+def test_last_bar_survives_idling_under_exactbars() -> None:
+    """Backtrader loses the last bar of a feed that is asked and has nothing, when bars are few."""
+    rounds = rounds_of([[True, True, True], [False, True, False], [False, False, True]])
+    seen = []
+
+    class Reader(Recorder):
+        def next(self) -> None:
+            seen.append([data.close[0] for data in self.datas])
+
+    cerebro = bt.Cerebro(stdstats=False, exactbars=1)
+    source = RecordedRounds([(one, EVERY) for one in rounds])
+    for symbol in SYMBOLS:
+        cerebro.adddata(LiveFeed(source=source, symbol=symbol, interval_ms=STEP_MS))
+    cerebro.addstrategy(Reader)
+    cerebro.run()
+    first, second, third = (
+        [row(number, 100.0 * (place + 1))[4] for place in range(3)] for number in range(3)
+    )
+    assert seen == [first, [first[0], second[1], first[2]], [first[0], second[1], third[2]]]
+
+
 def test_rounds_published_while_cerebro_runs_stay_in_step() -> None:
     """A round that arrives between two feeds of one pass must not split it."""
     rounds = rounds_of([[True, number % 5 != 0, number % 3 != 0] for number in range(300)])
