@@ -5,7 +5,7 @@ Also the same tables as Markdown, for a log of experiments that is kept with the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def write_experiment_page(findings: Findings, path: Path) -> None:
         ),
         pages.section(
             "The differences",
-            pages.table(_DIFFERENCE_HEAD, [_difference_row(c) for c in findings.comparisons]),
+            pages.table(*_differences(findings.comparisons)),
             pages.figure(difference_figure(findings.comparisons), "differences"),
             note="Same candles, same seeds. Brackets: 95 % intervals, days and seeds resampled;"
             " hollow marks: single seeds. A negative Diebold-Mariano statistic favours the first"
@@ -116,30 +116,24 @@ def _other_verdicts(findings: Findings) -> list[str]:
     return [pages.section(verdict.headline, _proofs(verdict)) for verdict in findings.verdicts[1:]]
 
 
-_DIFFERENCE_HEAD = (
-    "Arms",
-    "Candles",
-    "Hit ratios",
-    "Hit difference, points",
-    "Diebold-Mariano p",
-    "Sharpe difference",
-    "Drawdown difference, points",
-    "Precision difference, points",
-)
-
-
-def _difference_row(found: Comparison) -> list[str]:
-    test = found.diebold_mariano
-    return [
-        f"{found.a} − {found.b}",
-        f"{found.candles:,} ({found.where})",
-        f"{percent(found.hit_a, 1)} / {percent(found.hit_b, 1)}",
-        points(found.hit_difference, ""),
-        MISSING if test is None else f"{test.p_value:.2g} ({test.statistic:+.1f})",
-        points(found.sharpe_difference, "", 1.0),
-        points(found.drawdown_difference, ""),
-        points(found.precision_difference, ""),
+def _differences(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows: one column per compared pair."""
+    rows: list[tuple[str, Callable[[Comparison], str]]] = [
+        ("Candles compared", lambda c: f"{c.candles:,} ({c.where})"),
+        ("Hit ratios", lambda c: f"{percent(c.hit_a, 1)} / {percent(c.hit_b, 1)}"),
+        ("Hit difference, points", lambda c: points(c.hit_difference, "")),
+        ("Diebold-Mariano p (statistic)", _test_text),
+        ("Sharpe difference", lambda c: points(c.sharpe_difference, "", 1.0)),
+        ("Drawdown difference, points", lambda c: points(c.drawdown_difference, "")),
+        ("Precision difference, points", lambda c: points(c.precision_difference, "")),
     ]
+    head = ["", *(f"{c.a} − {c.b}" for c in comparisons)]
+    return head, [[name, *(show(c) for c in comparisons)] for name, show in rows]
+
+
+def _test_text(found: Comparison) -> str:
+    test = found.diebold_mariano
+    return MISSING if test is None else f"{test.p_value:.2g} ({test.statistic:+.1f})"
 
 
 def _cell_table(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -297,7 +291,7 @@ def markdown(findings: Findings) -> str:
     ]
     lines += [
         "",
-        *_markdown_table(_DIFFERENCE_HEAD, [_difference_row(c) for c in findings.comparisons]),
+        *_markdown_table(*_differences(findings.comparisons)),
     ]
     lines += ["", *_markdown_table(*_cell_table(findings.cells))]
     lines += ["", *(f"{note}" for note in findings.notes), ""] if findings.notes else [""]

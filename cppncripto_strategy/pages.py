@@ -41,11 +41,11 @@ margin-top:18px}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}
 th,td{padding:6px 10px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th{font-weight:600;color:var(--soft);font-size:13px}
+th{font-weight:600;color:var(--soft);font-size:13px;white-space:normal;vertical-align:bottom}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 td.text{text-align:left;white-space:normal}
 tr:last-child td{border-bottom:0}
-.good{color:var(--good)}.bad{color:var(--bad)}
+.verdict.good h2{color:var(--good)}.verdict.bad h2{color:var(--bad)}
 section>p.switch{text-align:right;margin:0 0 4px;max-width:none}
 .switch button{font:inherit;font-size:12px;padding:2px 10px;border:1px solid var(--line);
 border-radius:6px;background:var(--paper);color:var(--soft);cursor:pointer}
@@ -56,7 +56,7 @@ line-height:1.45}
 footer{color:var(--soft);font-size:13px;margin-top:24px}
 @media(max-width:640px){main{padding:16px 10px 40px}section{padding:14px 12px}h1{font-size:21px}
 .verdict h2{font-size:19px}
-td:first-child,th{white-space:normal;min-width:84px}th,td{padding:6px 6px}}
+td:first-child,th{white-space:normal;min-width:76px}th,td{padding:6px 6px}}
 @media print{body{background:#fff}section{break-inside:avoid}}
 """
 

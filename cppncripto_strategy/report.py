@@ -80,6 +80,7 @@ def write_report(result: RunResult, path: Path, week_end_ms: int | None = None) 
         _equity_block(result),
         _quality_block(result),
         _statistics_block(result),
+        _luck_block(result),
         *_week_blocks(result, week_end_ms),
         _macro_block(result),
         _calibration_block(result),
@@ -210,7 +211,7 @@ def _quality_block(result: RunResult) -> str:
 
 def _statistics_block(result: RunResult) -> str:
     macro = result.metrics.get("macro") or {}
-    test, extra = macro.get("diebold_mariano"), result.metrics.get("statistics") or {}
+    test = macro.get("diebold_mariano")
     rows = [
         ["Hit ratio of the score, all candles", percent(macro.get("hit_ratio_with"), 1)],
         ["The same under a zero embedding", percent(macro.get("hit_ratio_without"), 1)],
@@ -221,13 +222,29 @@ def _statistics_block(result: RunResult) -> str:
             if test is None
             else f"{test['p_value']:.3g} (statistic {test['statistic']:.2f})",
         ],
-        *([_words(key), anything(value, key)] for key, value in extra.items()),
     ]
     return pages.section(
         "What macro adds, candle by candle",
         pages.table(["", ""], rows),
         note="Every candle is scored twice: with the day's embedding and with a zero one. Both"
         " scores are compared on the same candles.",
+    )
+
+
+def _luck_block(result: RunResult) -> str:
+    luck = result.metrics.get("luck")
+    if not luck:
+        return ""
+    rows = [
+        ["Configurations tried with this recipe so far", whole(luck["trials"])],
+        ["Probability that the Sharpe ratio is above 0", percent(luck["probabilistic_sharpe"])],
+        ["The same, discounted for every trial", percent(luck["deflated_sharpe"])],
+    ]
+    return pages.section(
+        "How much may be luck",
+        pages.table(["", ""], rows),
+        note="Who tries often finds something by chance: the deflated Sharpe ratio (Bailey & Lopez"
+        " de Prado 2014) asks whether this one beats the best that chance would have shown.",
     )
 
 
@@ -403,6 +420,10 @@ def terminal_summary(result: RunResult) -> RenderableType:
     parts: list[RenderableType] = [table, signals]
     if result.planted:
         parts.append(_planted_table(result.planted))
+    luck = result.metrics.get("luck")
+    if luck and luck["deflated_sharpe"] is not None:
+        sure = f"{percent(luck['deflated_sharpe'], 1)} sure after {luck['trials']} trials"
+        parts.append(Text(f"Sharpe ratio above 0: {sure}", style="dim"))
     parts += [Text(words["headline"], style=f"bold {colour}"), Text(words["detail"])]
     return Group(*parts)
 

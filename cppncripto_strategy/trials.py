@@ -128,6 +128,33 @@ def _locked(handle: int) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_UN)
 
 
+def record_run(
+    ledger: TrialLedger,
+    name: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    data_hash: str,
+    daily_returns: ArrayLike,
+    folder: str = "",
+) -> dict[str, Any]:
+    """Count a finished backtest as a trial, and judge its Sharpe ratio after all trials so far.
+
+    Parameters
+    ----------
+    name : of the recipe. settings, seed, data_hash : what makes two trials the same.
+    daily_returns : float array (days,), of the account.
+    folder : where its results lie.
+
+    Returns
+    -------
+    As `discounted_sharpe`: put it into the run's metrics under "luck".
+    """
+    returns = np.asarray(daily_returns, dtype=np.float64)
+    mark = fingerprint(settings, seed, data_hash)
+    ledger.append(Trial(mark, "run", name, seed, daily_sharpe(returns), len(returns), folder))
+    return discounted_sharpe(returns, ledger)
+
+
 def discounted_sharpe(daily_returns: ArrayLike, ledger: TrialLedger) -> dict[str, Any]:
     """How sure the Sharpe ratio is, before and after counting every trial in the ledger.
 

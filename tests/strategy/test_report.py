@@ -96,6 +96,7 @@ def made_run(days=20, symbols=("BTCUSDT", "ETHUSDT"), without_macro=True):
         resamples=60,
         equity_without_macro=other,
     )
+    found["luck"] = {"trials": 17, "probabilistic_sharpe": 0.91, "deflated_sharpe": 0.42}
     return RunResult(
         recipe={"name": "made", "micro": {"window": 60}},
         manifest={"commit": "abc123", "seed": 7, "versions": {"torch": "2.9"}, "trials": 4},
@@ -210,6 +211,8 @@ def test_report_says_the_verdict_and_shows_every_part(run, tmp_path):
         "Without macro",
         "Buy and hold",
         "How good the signals were",
+        "How much may be luck",
+        "42.00 %",
         "Break-even",
         "BTCUSDT: one week of scores and trades",
         "ETHUSDT: one week of scores and trades",
@@ -384,6 +387,7 @@ def test_terminal_summary_names_the_verdict_and_the_three_accounts(run):
         "Buy and hold",
         "Break-even",
         "Ceiling hit ratio",
+        "42.0 % sure after 17 trials",
     ):
         assert part in text
 

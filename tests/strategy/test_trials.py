@@ -14,6 +14,7 @@ from cppncripto_strategy.trials import (
     daily_sharpe,
     discounted_sharpe,
     fingerprint,
+    record_run,
 )
 
 
@@ -80,6 +81,17 @@ def test_fingerprint_changes_with_settings_seed_and_data_only():
         fingerprint({"a": 1, "b": {"c": 2.0}}, 7, "other"),
     ]
     assert len({base, *others}) == 4
+
+
+def test_recorded_run_is_counted_and_judged(tmp_path):
+    """Dies here: a run judged before it was counted itself."""
+    ledger = TrialLedger(tmp_path)
+    returns = np.random.default_rng(0).normal(0.001, 0.01, 120)
+    first = record_run(ledger, "demo", {"horizon": 6}, 1, "data", returns, "runs/demo/1")
+    again = record_run(ledger, "demo", {"horizon": 6}, 1, "data", returns, "runs/demo/2")
+    other = record_run(ledger, "demo", {"horizon": 12}, 1, "data", -returns, "runs/demo/3")
+    assert [luck["trials"] for luck in (first, again, other)] == [1, 1, 2]
+    assert ledger.distinct()[0].folder == "runs/demo/2"
 
 
 def test_discount_uses_the_ledgers_count_and_spread(tmp_path):

@@ -1,0 +1,217 @@
+"""Does what was learned on some symbols hold on another that was never seen?
+
+For every symbol three networks score it over the same span: one that learned from it alone, one
+that learned from all the others, and one that learned from all. All are trained by the same
+walk-forward, so the span is out of sample for each of them.
+
+Left out: trading. Hit ratios at signals and over all candles say what the networks know; costs are
+the backtest's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cppncripto_strategy import pages
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.quantiles import ScoreThreshold, ThresholdSettings, signal_of
+from cppncripto_strategy.models.scoring import embed_sessions, score_sessions
+from cppncripto_strategy.models.sessions import SessionTable
+from cppncripto_strategy.models.walkforward import LearnSettings, walk_forward
+from cppncripto_strategy.statistics import DEFAULT_RESAMPLES, day_totals, ratio_estimates
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class TransferPlan:
+    """What is tried.
+
+    Parameters
+    ----------
+    learn : how every network learns; its label's horizon judges the scores.
+    threshold : how scores become signals.
+    start_ms, end_ms : span scored, UTC milliseconds, end exclusive.
+    seed : of training and intervals.
+    cache : folder of finished bundles, or None.
+    """
+
+    learn: LearnSettings
+    threshold: ThresholdSettings
+    start_ms: int
+    end_ms: int
+    seed: int = 0
+    cache: Path | None = None
+
+
+def transfer_table(
+    tables: Mapping[str, SessionTable],
+    plan: TransferPlan,
+    setups: Mapping[str, IntArray] | None = None,
+    progress: Progress | None = None,
+    resamples: int = DEFAULT_RESAMPLES,
+) -> pd.DataFrame:
+    """Score every symbol with networks that did and did not learn from it.
+
+    Parameters
+    ----------
+    tables : session tables by symbol, at least two.
+    setups : symbol -> close times (UTC ms) of planted setups, where the market is planted.
+
+    Returns
+    -------
+    One row per symbol and training set: scored, learned_from, seen (whether the symbol was among
+    them), where ("all", "signals", "setups"), candles, hit, low, high.
+
+    Raises
+    ------
+    RecipeError
+        With fewer than two symbols there is nothing to transfer between.
+    """
+    if len(tables) < 2:
+        raise RecipeError(
+            f"transfer needs at least two symbols, the recipe names {list(tables)}: add one"
+        )
+    symbols = list(tables)
+    sets = list(dict.fromkeys(names for s in symbols for names in training_sets(s, symbols)))
+    rows: list[dict[str, object]] = []
+    for number, names in enumerate(sets):
+
+        def report(done: int, total: int, text: str, number: int = number) -> None:
+            if progress is not None:
+                share = round(1000 * (number + done / max(total, 1)))
+                progress(share, 1000 * len(sets), f"{'+'.join(sets[number])}: {text}")
+
+        timeline = walk_forward(
+            [tables[name] for name in names],
+            plan.start_ms,
+            plan.end_ms,
+            plan.learn,
+            plan.seed,
+            plan.cache,
+            report,
+        )
+        for symbol in symbols:
+            if names in training_sets(symbol, symbols):
+                known = None if setups is None else setups.get(symbol)
+                about = {
+                    "scored": symbol,
+                    "learned_from": "+".join(names),
+                    "seen": symbol in names,
+                }
+                judged = _judge(tables[symbol], timeline, plan, known, resamples)
+                rows.extend({**about, **row} for row in judged)
+    rows.sort(key=lambda row: symbols.index(str(row["scored"])))
+    return pd.DataFrame(rows)
+
+
+def training_sets(symbol: str, symbols: Sequence[str]) -> list[tuple[str, ...]]:
+    """What a symbol's networks learn from: itself, all others, all."""
+    others = tuple(name for name in symbols if name != symbol)
+    return [(symbol,), others, tuple(symbols)]
+
+
+def _judge(
+    table: SessionTable,
+    timeline: BundleTimeline,
+    plan: TransferPlan,
+    setups: IntArray | None,
+    resamples: int,
+) -> list[dict[str, object]]:
+    """Hit ratios of one symbol under one timeline, with day-block intervals."""
+    scored = score_sessions(table, timeline, embed_sessions(table, timeline))
+    forward = plan.learn.label.compute(table.grid).forward_return
+    close_ms = table.grid.close_time
+    inside = (close_ms >= plan.start_ms) & (close_ms < plan.end_ms)
+    known = inside & np.isfinite(scored.score) & np.isfinite(forward)
+    signal = _signals(scored.score, close_ms, inside, timeline, plan.threshold)
+    places = {"all": known, "signals": known & (signal != 0)}
+    if setups is not None:
+        places["setups"] = known & np.isin(close_ms, setups)
+    rows = []
+    for where, at in places.items():
+        hit = (np.sign(scored.score[at]) == np.sign(forward[at])).astype(np.float64)
+        totals = day_totals(close_ms[at], np.stack([hit, np.ones_like(hit)], axis=1))
+        estimate = ratio_estimates(totals, [(0, 1)], plan.seed, resamples)[0]
+        rows.append(
+            {
+                "where": where,
+                "candles": int(at.sum()),
+                "hit": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+            }
+        )
+    return rows
+
+
+def _signals(
+    score: FloatArray,
+    close_ms: IntArray,
+    inside: NDArray[np.bool_],
+    timeline: BundleTimeline,
+    settings: ThresholdSettings,
+) -> IntArray:
+    """Signals (T,) of the streaming threshold, seeded by the first bundle, over the scored span."""
+    threshold = ScoreThreshold(settings)
+    threshold.seed(timeline.bundles[0].score_seed)
+    signal = np.zeros(len(score), dtype=np.int64)
+    for row in np.flatnonzero(inside):
+        upper, lower = threshold.update(float(score[row]), int(close_ms[row]))
+        signal[row] = signal_of(float(score[row]), upper, lower)
+    return signal
+
+
+def write_transfer_page(table: pd.DataFrame, path: Path, about: Mapping[str, object]) -> None:
+    """Write the transfer table as a self-contained page."""
+    blocks = [
+        pages.section(
+            "Does it transfer?",
+            pages.table(*readable(table), text=[1]),
+            note="Share of scores whose sign was the sign of the move at the label horizon, with"
+            " 95 % intervals from resampling whole days. A network that never saw the symbol and"
+            " hits as often as one that did has learned something that symbols share.",
+        ),
+        pages.section(
+            "How it was run",
+            pages.table(
+                ["", ""],
+                [[k.replace("_", " "), pages.anything(v)] for k, v in about.items()],
+                text=[1],
+            ),
+        ),
+    ]
+    pages.write_page(path, "Transfer between symbols", blocks)
+
+
+def readable(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows as text: one row per scored symbol and training set."""
+    places = [place for place in ("setups", "signals", "all") if (table["where"] == place).any()]
+    head = ["Scored", "Learned from", "Seen", *(f"Hit, {place}" for place in places)]
+    rows = []
+    for key, part in table.groupby(["scored", "learned_from", "seen"], sort=False):
+        scored, learned_from, seen = (str(item) for item in key)
+        cells = {str(row["where"]): _cell(row) for _, row in part.iterrows()}
+        rows.append(
+            [
+                scored,
+                learned_from,
+                "yes" if seen == "True" else "no",
+                *(cells.get(place, pages.MISSING) for place in places),
+            ]
+        )
+    return head, rows
+
+
+def _cell(row: pd.Series) -> str:
+    values = {k: None if pd.isna(row[k]) else float(row[k]) for k in ("hit", "low", "high")}
+    return pages.interval({"value": values["hit"], "low": values["low"], "high": values["high"]})
