@@ -25,7 +25,7 @@ from cppncripto_strategy.models.cppn import (
 )
 
 # 8 features, width 64, three taps, five layers: 50,688 weights, five coordinates each.
-SUBSTRATE = Substrate.temporal(n_features=8, width=64, taps=3, dilations=(1, 2, 4, 8, 16))
+SUBSTRATE = Substrate.temporal(8, width=64, channels=64, taps=3, dilations=(1, 2, 4, 8, 16))
 # Mutations that take a random genome to the size of an evolved one (about five hidden nodes).
 MUTATIONS = 60
 # Ours is timed over this many repeats a genome: one alone is too short for the clock.

@@ -24,7 +24,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, reduce
 from itertools import groupby
 from pathlib import Path
@@ -149,8 +149,10 @@ class Genome:
         return len(self.nodes) - len(OUTPUTS)
 
 
-def read_genome(path: Path) -> Genome:
-    """The genome in a JSON file: a bare genome, or a champion.json that has one under `genome`.
+def read_champion(path: Path) -> dict[str, Any]:
+    """The document of a champion.json: `genome`, and `substrate` where it was evolved on one.
+
+    A file that is a bare genome is read as a champion without a substrate.
 
     Raises
     ------
@@ -161,7 +163,9 @@ def read_genome(path: Path) -> Genome:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise RecipeError(f"no genome can be read from {path}: {error}") from error
-    return Genome.from_json(document.get("genome", document))
+    champion: dict[str, Any] = document if "genome" in document else {"genome": document}
+    Genome.from_json(champion["genome"])
+    return champion
 
 
 # ------------------------------------------------------------------------------- substrate
@@ -211,18 +215,25 @@ class Substrate:
     def temporal(
         cls,
         n_features: int,
-        width: int = 24,
+        width: int,
+        channels: int = 24,
         taps: int = 3,
         dilations: Sequence[int] = (1, 2, 4),
         stride: int = 12,
         interval_ms: int = FIVE_MINUTES_MS,
     ) -> Substrate:
-        """A stack of equally wide dilated convolutions, one for each dilation."""
-        inputs = [n_features, *([width] * (len(dilations) - 1))]
+        """A stack of dilated convolutions, one for each dilation; the last has `width` outputs."""
+        sizes = [n_features, *([channels] * (len(dilations) - 1)), width]
         layers = tuple(
-            Layer(n, width, taps, dilation) for n, dilation in zip(inputs, dilations, strict=True)
+            Layer(inputs, outputs, taps, dilation)
+            for inputs, outputs, dilation in zip(sizes, sizes[1:], dilations, strict=False)
         )
         return cls(layers, stride, interval_ms)
+
+    def with_width(self, width: int) -> Substrate:
+        """The same substrate with another number of outputs."""
+        last = replace(self.layers[-1], outputs=width)
+        return replace(self, layers=(*self.layers[:-1], last))
 
     @property
     def width(self) -> int:

@@ -28,7 +28,7 @@ from cppncripto_strategy.models.cppn import (
     Substrate,
     decode,
     random_genome,
-    read_genome,
+    read_champion,
 )
 from cppncripto_strategy.models.encoders._base import Encoder
 
@@ -67,10 +67,12 @@ class CPPNEncoder(Encoder):
     Parameters
     ----------
     n_features : features of a candle.
+    width : length of the pooled vector; kernels are painted for the width that is asked for.
     genome : a genome's JSON document, or the path of a champion.json that `cppn-bt evolve` wrote;
         without one a random CPPN is drawn from torch's random state.
-    substrate : a substrate's JSON document; without one it is made of the settings that follow.
-    width : channels of every layer.
+    substrate : a substrate's JSON document; without one it is the champion's, or else made of the
+        settings that follow.
+    channels : channels of every layer but the last.
     taps : taps of every kernel.
     dilations : rows between taps, one for each layer.
     stride : candles averaged into one row.
@@ -87,28 +89,39 @@ class CPPNEncoder(Encoder):
     def __init__(
         self,
         n_features: int,
+        width: int = 116,
         genome: Mapping[str, Any] | str | None = None,
         substrate: Mapping[str, Any] | None = None,
-        width: int = 24,
+        channels: int = 24,
         taps: int = 3,
         dilations: Sequence[int] = (1, 2, 4),
         stride: int = 12,
         interval_ms: int = FIVE_MINUTES_MS,
     ) -> None:
         super().__init__()
+        if isinstance(genome, str):
+            champion = read_champion(Path(genome))
+            substrate = substrate or champion.get("substrate")
+            genome = dict(champion["genome"])
         if substrate is None:
-            where = Substrate.temporal(n_features, width, taps, dilations, stride, interval_ms)
+            where = Substrate.temporal(
+                n_features, width, channels, taps, dilations, stride, interval_ms
+            )
         else:
-            where = Substrate.from_json(substrate)
+            where = Substrate.from_json(substrate).with_width(width)
         if where.layers[0].inputs != n_features:
             raise RecipeError(
                 f"the substrate reads {where.layers[0].inputs} features and the candles have "
                 f"{n_features}; evolve a genome with the same features"
             )
         self.substrate = where
-        self.genome = _resolve_genome(genome, where)
+        self.genome = Genome.from_json(genome) if genome else draw_random_genome(where)
         self.stride, self.width = where.stride, where.width
-        self.options = {"genome": self.genome.to_json(), "substrate": where.to_json()}
+        self.options = {
+            "width": self.width,
+            "genome": self.genome.to_json(),
+            "substrate": where.to_json(),
+        }
         kernels = decode(self.genome, where)
         self.layers = nn.ModuleList(
             PaintedConv(layer, weight, mask)
@@ -148,14 +161,6 @@ def average_rows(x: Tensor, stride: int) -> Tensor:
     """Mean of every `stride` candles: (B, T, F) -> (B, T // stride, F); NaN stays NaN."""
     batch, time, features = x.shape
     return x.reshape(batch, time // stride, stride, features).mean(dim=2)
-
-
-def _resolve_genome(genome: Mapping[str, Any] | str | None, substrate: Substrate) -> Genome:
-    if genome is None:
-        return draw_random_genome(substrate)
-    if isinstance(genome, str):
-        return read_genome(Path(genome))
-    return Genome.from_json(genome)
 
 
 def draw_random_genome(substrate: Substrate) -> Genome:

@@ -22,10 +22,10 @@ from cppncripto_strategy.models.cppn import (
     decode_by_coordinate,
     neat_config,
     random_genome,
-    read_genome,
+    read_champion,
 )
 
-SMALL = Substrate.temporal(n_features=5, width=6, taps=3, dilations=(1, 2, 4))
+SMALL = Substrate.temporal(n_features=5, width=8, channels=6, taps=3, dilations=(1, 2, 4))
 UNEVEN = Substrate((Layer(3, 4, 2, 1), Layer(4, 7, 5, 3), Layer(7, 7, 5, 6), Layer(7, 2, 1, 1)), 4)
 
 
@@ -183,9 +183,9 @@ def test_file_that_is_no_genome_is_refused(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text('{"sharpe": 1}')
     with pytest.raises(RecipeError, match="not a genome"):
-        read_genome(path)
+        read_champion(path)
     with pytest.raises(RecipeError, match="no genome can be read"):
-        read_genome(tmp_path / "absent.json")
+        read_champion(tmp_path / "absent.json")
 
 
 def test_layers_that_do_not_fit_together_are_refused():

@@ -8,7 +8,7 @@ import torch
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.cppn import Layer, Substrate, random_genome
 from cppncripto_strategy.models.encoders import build_encoder
-from cppncripto_strategy.models.encoders.cppn import average_rows
+from cppncripto_strategy.models.encoders.cppn import CPPNEncoder, average_rows
 
 N_FEATURES, BATCH, STRIDE, ROWS = 9, 3, 12, 40
 
@@ -67,7 +67,7 @@ def test_fine_tuning_moves_expressed_weights_and_no_other():
     """A mask applied once, and not at every step, lets pruned connections grow back."""
     encoder = next(
         encoder
-        for encoder in (encoder_of(seed=seed, width=8) for seed in range(200))
+        for encoder in (encoder_of(seed=seed, width=8, channels=8) for seed in range(200))
         if encoder.connections < encoder.substrate.weights / 2
     )
     before = [layer.weight.detach().clone() for layer in encoder.painted]
@@ -93,11 +93,17 @@ def test_without_a_genome_the_seed_of_torch_draws_one():
 def test_genome_is_read_from_the_file_of_a_champion(tmp_path):
     """A recipe names the file; the options keep the genome, so the file may vanish."""
     genome = random_genome(7, 60)
+    evolved_on = Substrate.temporal(N_FEATURES, width=20, channels=5, dilations=(1, 3))
     path = tmp_path / "champion.json"
-    path.write_text(json.dumps({"genome": genome.to_json(), "probe": 0.1}))
-    encoder = encoder_of(genome=str(path))
-    assert encoder.genome == genome
-    assert encoder.options["genome"] == genome.to_json()
+    path.write_text(
+        json.dumps({"genome": genome.to_json(), "substrate": evolved_on.to_json(), "probe": 0.1})
+    )
+    encoder = encoder_of(genome=str(path), width=11)
+    path.unlink()
+    assert encoder.substrate == evolved_on.with_width(11)
+    rebuilt = build_encoder("cppn", N_FEATURES, encoder.options)
+    assert isinstance(rebuilt, CPPNEncoder)
+    assert (rebuilt.genome, rebuilt.substrate) == (genome, encoder.substrate)
 
 
 def test_substrate_for_other_features_is_refused():
