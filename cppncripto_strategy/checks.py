@@ -74,6 +74,8 @@ CEILING = "ceiling"
 CHECKS = (PREFIX, PERTURBATION, START_INVARIANCE, TIME_SHIFT, SHUFFLED, NULL, CEILING)
 
 Progress = Callable[[int, int, str], None]
+Report = Callable[[float, str], None]
+"""Told the share of a check that is done, in [0, 1], and what is going on."""
 
 CONFIDENCE = 0.99
 # Batches of another shape round differently in single precision; a leak is far larger.
@@ -109,6 +111,10 @@ class CheckPlan:
     seed: int = 0
 
 
+def _silent(share: float, text: str) -> None:
+    """Report nothing."""
+
+
 def run_checks(
     plan: CheckPlan, only: Iterable[str] = CHECKS, progress: Progress | None = None
 ) -> list[LeakVerdict]:
@@ -130,20 +136,18 @@ def run_checks(
     unknown = [name for name in wanted if name not in CHECKS]
     if unknown:
         raise RecipeError(f"no such check: {unknown}; there are: {', '.join(CHECKS)}")
-    steps: list[tuple[set[str], str, Callable[[], list[LeakVerdict]]]] = [
-        ({PREFIX, PERTURBATION, START_INVARIANCE, TIME_SHIFT}, "causality", lambda: causal(plan)),
-        ({SHUFFLED}, "shuffled labels", lambda: [shuffled_labels(plan)]),
-        ({NULL}, "null market", lambda: [null_market(plan)]),
-        ({TIME_SHIFT, CEILING}, "planted market", lambda: planted_market(plan)),
-    ]
-    steps = [step for step in steps if step[0] & set(wanted)]
+    steps = [step for step in _STEPS if set(step[0]) & set(wanted)]
     verdicts: list[LeakVerdict] = []
     for number, (_, text, check) in enumerate(steps):
-        if progress is not None:
-            progress(number, len(steps), text)
-        verdicts += check()
+
+        def report(share: float, detail: str, number: int = number, text: str = text) -> None:
+            if progress is not None:
+                done = round(1000 * (number + min(share, 1.0)))
+                progress(done, 1000 * len(steps), f"{text}: {detail}")
+
+        verdicts += check(plan, report)
     if progress is not None:
-        progress(len(steps), len(steps), "done")
+        progress(1000 * len(steps), 1000 * len(steps), "done")
     return sorted(
         (verdict for verdict in verdicts if verdict.name in wanted),
         key=lambda verdict: CHECKS.index(verdict.name),
@@ -153,16 +157,19 @@ def run_checks(
 # --- 1 to 4: causality on the recipe's own candles ----------------------------------------------
 
 
-def causal(plan: CheckPlan) -> list[LeakVerdict]:
+def causal(plan: CheckPlan, report: Report = _silent) -> list[LeakVerdict]:
     """Prefix, perturbation, start-invariance and time-shift of every symbol, and of training."""
+    parts = len(plan.grids) + 2
     learn = _brief(plan.learn)
     stamp = _stamp(plan, learn, 2 * _BUNDLE_DAYS)
     tables = [build_sessions(name, grid, learn.session) for name, grid in plan.grids.items()]
-    first = learn_bundle(tables, stamp, learn, plan.seed)
+    first = learn_bundle(tables, stamp, learn, plan.seed, progress=_part(report, 0, parts))
     second = learn_bundle(tables, stamp + _BUNDLE_DAYS * DAY_MS, learn, plan.seed, first)
     timeline = BundleTimeline((first, second))
+    report(1 / parts, "training again after another future")
     verdicts = [training_verdict(plan, learn, stamp, first.model_hash)]
-    for symbol, grid in plan.grids.items():
+    for number, (symbol, grid) in enumerate(plan.grids.items()):
+        report((2 + number) / parts, symbol)
         span = _causal_span(grid, learn, stamp)
         verdicts += causal_verdicts(symbol, span, timeline, plan.threshold, plan.seed)
     return verdicts
@@ -348,47 +355,35 @@ def _block_order(size: int, block: int, seed: int) -> IntArray:
     return np.concatenate([shuffled, np.arange(blocks * block, size)])
 
 
-def shuffled_labels(plan: CheckPlan) -> LeakVerdict:
+def shuffled_labels(plan: CheckPlan, report: Report = _silent) -> list[LeakVerdict]:
     """Train on shuffled labels, and ask the network for the shuffled labels of later candles."""
     label = ShuffledLabels(**dataclasses.asdict(plan.learn.label), shuffle_seed=plan.seed + 1)
     learn = dataclasses.replace(_study(plan.learn), label=label)
     stamp = _stamp(plan, learn, _SHUFFLE_SCORED_DAYS)
     tables = [build_sessions(name, grid, learn.session) for name, grid in plan.grids.items()]
-    timeline = BundleTimeline((learn_bundle(tables, stamp, learn, plan.seed),))
+    bundle = learn_bundle(tables, stamp, learn, plan.seed, progress=_part(report))
+    timeline = BundleTimeline((bundle,))
     scores, ahead, close_ms = [], [], []
     for table in tables:
         scored = score_sessions(table, timeline, embed_sessions(table, timeline))
         scores.append(scored.score)
         ahead.append(label.compute(table.grid).forward_return)
         close_ms.append(table.grid.close_time)
-    return hit_verdict(
-        SHUFFLED,
-        "hit ratio on shuffled labels",
-        np.concatenate(scores),
-        np.concatenate(ahead),
-        np.concatenate(close_ms),
-        possible=0.5,
-        seed=plan.seed,
-    )
+    lines = np.concatenate(scores), np.concatenate(ahead), np.concatenate(close_ms)
+    return [hit_verdict(SHUFFLED, "hit ratio on shuffled labels", *lines, 0.5, plan.seed)]
 
 
-def null_market(plan: CheckPlan) -> LeakVerdict:
+def null_market(plan: CheckPlan, report: Report = _silent) -> list[LeakVerdict]:
     """Train and score on a planted market without any drift."""
-    study = _plant_and_learn(plan, mu=0.0)
-    return hit_verdict(
-        NULL,
-        "hit ratio on a market where nothing can be foretold",
-        study.score,
-        study.ahead,
-        study.close_ms,
-        possible=0.5,
-        seed=plan.seed,
-    )
+    study = _plant_and_learn(plan, 0.0, report)
+    lines = study.score, study.ahead, study.close_ms
+    subject = "hit ratio on a market where nothing can be foretold"
+    return [hit_verdict(NULL, subject, *lines, 0.5, plan.seed)]
 
 
-def planted_market(plan: CheckPlan) -> list[LeakVerdict]:
+def planted_market(plan: CheckPlan, report: Report = _silent) -> list[LeakVerdict]:
     """Train and score on the planted market: nothing above its ceilings, no gain when shifted."""
-    study = _plant_and_learn(plan, PlantedSettings().mu)
+    study = _plant_and_learn(plan, PlantedSettings().mu, report)
     settings, setup = study.market.settings, study.market.setup
     at_setups = np.where(setup, study.score, np.nan)
     everywhere = hit_verdict(
@@ -524,14 +519,15 @@ def _study(learn: LearnSettings) -> LearnSettings:
     )
 
 
-def _plant_and_learn(plan: CheckPlan, mu: float) -> Study:
+def _plant_and_learn(plan: CheckPlan, mu: float, report: Report = _silent) -> Study:
     """Plant a market whose responses last as long as the recipe's labels, train, and score."""
     learn = _study(plan.learn)
     market = generate(_planted_settings(plan, learn, mu))
     grid = CandleGrid.from_candles(market.candles, market.settings.interval_ms)
     table = build_sessions("PLANTED", grid, learn.session)
     stamp = grid.end_ms // DAY_MS * DAY_MS - _PLANTED_SCORED_DAYS * DAY_MS
-    timeline = BundleTimeline((learn_bundle([table], stamp, learn, plan.seed),))
+    bundle = learn_bundle([table], stamp, learn, plan.seed, progress=_part(report))
+    timeline = BundleTimeline((bundle,))
     states = embed_sessions(table, timeline)
     scored = score_sessions(table, timeline, states)
     inside = np.flatnonzero(states.source >= 0)
@@ -572,6 +568,24 @@ def _planted_settings(plan: CheckPlan, learn: LearnSettings, mu: float) -> Plant
         horizon=label.horizon,
         sigma=sigma,
     )
+
+
+def _part(report: Report, number: int = 0, parts: int = 1) -> Progress:
+    """Training progress as one of `parts` equal parts of a check."""
+
+    def progress(done: int, total: int, text: str) -> None:
+        report((number + done / max(total, 1)) / parts, text)
+
+    return progress
+
+
+_STEPS: tuple[tuple[tuple[str, ...], str, Callable[[CheckPlan, Report], list[LeakVerdict]]], ...]
+_STEPS = (
+    ((PREFIX, PERTURBATION, START_INVARIANCE, TIME_SHIFT), "causality", causal),
+    ((SHUFFLED,), "shuffled labels", shuffled_labels),
+    ((NULL,), "null market", null_market),
+    ((TIME_SHIFT, CEILING), "planted market", planted_market),
+)
 
 
 def summary(verdicts: Sequence[LeakVerdict]) -> str:
