@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import backtrader as bt
@@ -51,6 +52,24 @@ def line_reader(line: Any) -> Reader:
         values = line.array
         return values.__getitem__  # type: ignore[no-any-return]
     return lambda _bar: float(line[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One candle of one symbol as it was judged; fields as in the `signals` table."""
+
+    symbol: str
+    close_time_ms: int
+    close: float
+    score: float
+    p_buy: float
+    p_sell: float
+    score_zero: float
+    upper: float
+    lower: float
+    signal: int
+    drift: float
+    age_ms: float
 
 
 class SymbolBook:
@@ -148,7 +167,10 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
     allow_short : sell short on a sell signal while flat; the broker must allow it too.
     window, quantile, threshold_mode, band, min_scores, seeds : see `AdaptiveThreshold`; seeds is a
         list for all symbols or {symbol: list}; None asks the score indicator's `bundle_seeds`.
-    threshold_factory : callable(score_line, data) -> indicator with lines upper and lower, instead.
+    threshold_factory : callable(score_line, data, score) -> indicator with lines upper and lower,
+        instead of `AdaptiveThreshold`.
+    keep_rows : under exactbars=1, copy each bar's lines for the tables; False keeps memory flat in
+        a long live session, which then has `decided` but no signals and equity tables.
 
     Attributes (after the run, or at any time after `refresh_tables()`)
     ----------
@@ -179,6 +201,7 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
         ("min_scores", None),
         ("seeds", None),
         ("threshold_factory", None),
+        ("keep_rows", True),
     )
 
     def __init__(self) -> None:
@@ -255,6 +278,12 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
         session_start_ms : UTC ms of the day's 00:00, also when the 00:00 candle is missing.
         """
 
+    def decided(self, decision: Decision) -> None:
+        """Called at every new candle of every symbol, before its orders; override at will.
+
+        For live screens and decision logs. Costs nothing while it is not overridden.
+        """
+
     # The candle ---------------------------------------------------------------------------------
 
     def prenext(self) -> None:
@@ -276,17 +305,20 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
     def _open_books(self) -> None:
         self._opened = True
         self._has_ledger = hasattr(self.broker, "ledger")
+        self._reports = type(self).decided is not MacroMicroStrategy.decided
         for book in self.books:
             book.open_readers()
 
     def _on_candle(self, book: SymbolBook, bar: int) -> None:
         readers = book.readers
-        if not book.keeps_past:
+        if not book.keeps_past and self.p.keep_rows:
             book.remember(bar)
         stamp_ms = num_to_ms(readers["stamp"](bar))
         if stamp_ms // DAY_MS * DAY_MS != self._session_ms:
             self._begin_session(stamp_ms)
         signal = signal_of(readers["traded"](bar), readers["upper"](bar), readers["lower"](bar))
+        if self._reports:
+            self.decided(self._decision(book, bar, stamp_ms, signal))
         if book.order is not None and book.order.alive():
             return
         size = self.broker.getposition(book.data).size
@@ -296,6 +328,12 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
             return
         elif not self._entries_stopped(book, stamp_ms):
             self._enter(book, signal)
+
+    def _decision(self, book: SymbolBook, bar: int, stamp_ms: int, signal: int) -> Decision:
+        names = ("close", "score", "p_buy", "p_sell", "score_zero", "upper", "lower", "drift")
+        values = {name: book.readers[name](bar) for name in names}
+        age_ms = book.readers["age"](bar)
+        return Decision(book.data._name, stamp_ms, signal=signal, age_ms=age_ms, **values)
 
     def _begin_session(self, stamp_ms: int) -> None:
         session_ms = stamp_ms // DAY_MS * DAY_MS
@@ -315,6 +353,7 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
         return self._entries_blocked
 
     def _enter(self, book: SymbolBook, signal: int) -> None:
+        book.exit_reason = ""  # of an earlier exit that left only dust
         quantity = self._quantity(book, self._fraction * self.broker.getvalue())
         if quantity <= 0:
             return
@@ -399,7 +438,8 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
         at_stop = all(getattr(watcher, "only_at_stop", False) for watcher in watchers)
         indicators = self._lineiterators[bt.LineIterator.IndType]
         self._clocked = [(ind._clock.lines[0], list(ind.lines)) for ind in indicators]
-        return plain and at_stop and not self._oldsync and not list(self.observers)
+        only_ours = self.lines.fullsize() == 1 and not self._oldsync
+        return plain and at_stop and only_ours and not len(self.observers)
 
     # Tables -------------------------------------------------------------------------------------
 

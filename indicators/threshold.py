@@ -7,6 +7,7 @@ and a live session agree to the last bit.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import backtrader as bt
@@ -72,6 +73,20 @@ class AdaptiveThreshold(bt.Indicator):  # type: ignore[misc]
             step=p.step,
             quantile_range=tuple(p.quantile_range),
         )
+
+    def add_seed(self, valid_from_ms: int, scores: Sequence[float]) -> None:
+        """Announce a later bundle's scores while running (a live session that retrained).
+
+        Raises
+        ------
+        RecipeError
+            When it would start before a seed that is already known.
+        """
+        if self._seeds and valid_from_ms < self._seeds[-1][0]:
+            raise RecipeError(
+                f"a seed from {valid_from_ms} cannot follow one from {self._seeds[-1][0]}"
+            )
+        self._seeds.append((int(valid_from_ms), np.asarray(scores, float)))
 
     def _judge(self, score: float, stamp: float) -> tuple[float, float]:
         close_time_ms = round((stamp - _EPOCH_DAYS) * _MS_PER_DAY)

@@ -154,3 +154,24 @@ def test_seeds_out_of_order_and_misspelt_parameters_are_refused() -> None:
         watch({"A": [0, 1]}, {"quantil": 0.2})
     with pytest.raises(RecipeError, match="window"):
         watch({"A": [0, 1]}, {"window": 1, "min_scores": 2})
+
+
+def test_a_seed_announced_while_running_counts_from_its_bar() -> None:
+    """A live retraining whose threshold never starts over, or starts at once, dies here."""
+    at = 30
+
+    class Retrains(Watch):
+        def next(self) -> None:
+            super().next()
+            if len(self.data) == at - 5:
+                self.marks["A"].add_seed(START_MS + (at + 1) * STEP_MS, [5.0, 6.0])
+                with pytest.raises(RecipeError, match="cannot follow"):
+                    self.marks["A"].add_seed(START_MS, [0.0])
+
+    values = {"A": [0.1] * BARS}
+    cerebro = bt.Cerebro(stdstats=False, runonce=False)
+    cerebro.adddata(feed("A", list(range(BARS))))
+    cerebro.addstrategy(Retrains, scores=values, settings={"window": WINDOW, "min_scores": 2})
+    seen = cerebro.run()[0].seen["A"]
+    uppers = [seen[START_MS + (slot + 1) * STEP_MS][0] for slot in (at - 1, at)]
+    assert uppers == [0.1, np.quantile([5.0, 6.0], 0.85)]

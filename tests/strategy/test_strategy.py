@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from array import array
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +21,7 @@ from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.candles import DAY_MS, Candles
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.results import TABLES
-from cppncripto_strategy.strategy import MacroMicroStrategy
+from cppncripto_strategy.strategy import Decision, MacroMicroStrategy
 
 STEP_MS = 300_000
 MIDNIGHT_MS = 1_704_067_200_000
@@ -533,6 +534,95 @@ def test_tables_can_be_read_while_running() -> None:
 
     run(steady([0.0] * 40), cls=Peek)
     assert Peek.lengths == [1, 20]
+
+
+@pytest.mark.parametrize("mode", [{"runonce": True}, {"exactbars": 1}], ids=str)
+def test_decisions_are_reported_as_they_stand_in_the_table(mode: dict[str, Any]) -> None:
+    """A live screen that shows another score than the one traded on dies here."""
+
+    class Tells(MacroMicroStrategy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.told: list[Any] = []
+
+        def decided(self, decision: Decision) -> None:
+            self.told.append(asdict(decision))
+
+    ran = run(gappy(), mode, cls=Tells)
+    told = pd.DataFrame(ran.told).sort_values(["symbol", "close_time_ms"], ignore_index=True)
+    table = ran.signals.sort_values(["symbol", "close_time_ms"], ignore_index=True)
+    pd.testing.assert_frame_equal(table, told, check_exact=True)
+
+
+def test_a_session_that_keeps_no_rows_trades_the_same() -> None:
+    """Saving memory that changes the orders, or does not save it, dies here."""
+    world = gappy()
+    lean = run(world, {"exactbars": 1}, keep_rows=False)
+    assert [len(lean.signals), len(lean.equity)] == [0, 0]
+    pd.testing.assert_frame_equal(run(world).fills, lean.fills, check_exact=True)
+
+
+def test_dust_of_a_cancelled_exit_does_not_close_the_next_position() -> None:
+    """An exit that left unsaleable dust, remembered into the next position, dies here."""
+    strict = SymbolFilters(lot_step=Decimal("0.0001"), min_qty=Decimal(0), min_notional=Decimal(50))
+    broker = SpotBroker(cash=CASH, fee_bps=0, slippage_bps=0, filters={"A": strict})
+    candles, _ = steady([0.0] * 12, [100.0] * 3 + [60.0] * 9)["A"]
+    # The exit decided at slot 2 is cancelled by the gap; after it 0.6 coins are worth 36.
+    world = {
+        "A": (
+            candles[np.array([0, 1, 2, 5, 6, 7, 8, 9])],
+            [0.9, 0.0, -0.9, 0.0, 0.9, 0.0, 0.0, 0.0],
+        )
+    }
+    ran = run(world, broker=broker, fraction=0.006)
+    assert ran.fills[ran.fills["status"] == "cancelled"]["reason"].tolist() == ["gap"]
+    assert sides(ran) == [("buy", 0, "signal"), ("buy", 6, "signal")]
+
+
+class LiveFeed(ReplayFeed):
+    """Bar by bar, and out of step with the others, as a live feed may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def islive(self) -> bool:
+        return True
+
+    def next(self, datamaster: Any = None, ticks: bool = True) -> bool | None:
+        return bt.feed.DataBase.next(self, datamaster, ticks)  # type: ignore[no-any-return]
+
+
+class LateFeed(LiveFeed):
+    """Holds back the bar that closes at 23:55 until the other symbol has closed at 00:00."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounds_to_wait = 2
+
+    def next(self, datamaster: Any = None, ticks: bool = True) -> bool | None:
+        if len(self) == 18 and self.rounds_to_wait:
+            if datamaster is None:
+                return None
+            self.rounds_to_wait -= 1
+            return False
+        return super().next(datamaster, ticks)
+
+
+def test_a_late_bar_of_yesterday_does_not_reopen_it() -> None:
+    """Two rollovers for one day, with its loss limit forgotten, die here."""
+    world = market({"A": list(range(40)), "B": list(range(40))})
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.broker = SpotBroker(cash=CASH)
+    for name, kind in (("A", LiveFeed), ("B", LateFeed)):
+        cerebro.adddata(kind(candles=world[name][0], interval_ms=STEP_MS, name=name))
+    cerebro.addstrategy(
+        Rollovers,
+        score_factory=lambda data: Given(data, values=world[data._name][1]),
+        threshold_factory=lambda line, data, score: Level(data),
+    )
+    ran = cerebro.run()[0]
+    assert ran.signals["symbol"].value_counts().to_dict() == {"A": 40, "B": 40}
+    assert [session for session, _ in ran.calls] == [MIDNIGHT_MS - DAY_MS, MIDNIGHT_MS]
 
 
 @pytest.mark.parametrize(
