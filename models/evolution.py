@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -468,10 +467,15 @@ def _candidate_from_json(document: Mapping[str, Any]) -> Candidate:
     )
 
 
-def champion_json(run: Evolution, place: int) -> dict[str, Any]:
-    """What a champion.json holds: the genome at this place of the front, and its origin."""
+def champion_json(run: Evolution, place: int, until_ms: int) -> dict[str, Any]:
+    """What a champion.json holds: the genome at this place of the front, and its origin.
+
+    until_ms : close of the last candle that the evolution saw; an encoder with this genome must not
+        be scored on earlier ones.
+    """
     candidate = run.front[place]
     return {
+        "until_ms": until_ms,
         "genome": candidate.genome.to_json(),
         "substrate": run.substrate.to_json(),
         "score": asdict(candidate.score),
@@ -479,22 +483,6 @@ def champion_json(run: Evolution, place: int) -> dict[str, Any]:
         "settings": asdict(run.settings),
         "data": run.data_fingerprint,
     }
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all: temporary file, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def load_run(

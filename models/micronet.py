@@ -6,8 +6,9 @@ day is scored in one pass, and that equals scoring each window by itself. The em
 and shifts the body's channels (FiLM; Perez et al. 2018, eq. 1, with gamma written as 1 + gamma), and
 an MLP head gives either three classes (sell, nothing, buy) or one bounded score.
 
-Deviations from the FiLM paper: the embedding passes a narrow bottleneck first, because a label that
-is mostly noise cannot fit 128 inputs per channel.
+Deviations from the FiLM paper: the embedding is first reduced to its leading whitened principal
+components over the training days, because a label that is mostly noise cannot fit 128 inputs per
+channel: it would fit their noise long before their sense.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from torch.nn import functional
 from cppncripto_strategy.errors import RecipeError
 
 N_CLASSES = 3
+# Whitened components beyond this many standard deviations are clipped.
+CONTEXT_CLIP = 3.0
 SELL, HOLD, BUY = 0, 1, 2
 
 
@@ -38,8 +41,7 @@ class MicroNetSettings:
     channels : int, channels of the body.
     kernel : int, taps of each convolution.
     hidden : int, width of the head.
-    bottleneck : int, numbers the embedding is squeezed into before FiLM.
-    context_dropout : float in [0, 1), share of the embedding dropped while training.
+    components : int, whitened principal components of the embedding that reach FiLM.
     head : "classes" (score = p_buy - p_sell) or "regression" (score = tanh output).
     """
 
@@ -49,8 +51,7 @@ class MicroNetSettings:
     channels: int = 24
     kernel: int = 3
     hidden: int = 32
-    bottleneck: int = 8
-    context_dropout: float = 0.2
+    components: int = 4
     head: Literal["classes", "regression"] = "classes"
 
     def to_json(self) -> dict[str, Any]:
@@ -89,6 +90,8 @@ class MicroNet(nn.Module):
     receptive_field : candles one score depends on, at most `settings.short_window`.
     """
 
+    whiten: Tensor
+
     def __init__(self, settings: MicroNetSettings) -> None:
         super().__init__()
         self.settings = settings
@@ -103,8 +106,8 @@ class MicroNet(nn.Module):
         self.taps = nn.ModuleList(
             nn.Linear(settings.kernel * channels, channels) for _ in self.dilations
         )
-        self.context = nn.Linear(settings.n_context, settings.bottleneck)
-        self.film = nn.Linear(settings.bottleneck, 2 * channels)
+        self.register_buffer("whiten", torch.zeros(settings.n_context, settings.components))
+        self.film = nn.Linear(settings.components, 2 * channels)
         self.hidden = nn.Linear(channels, settings.hidden)
         self.output = nn.Linear(settings.hidden, outputs)
 
@@ -120,9 +123,22 @@ class MicroNet(nn.Module):
 
     def condition(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding (B, n_context) -> FiLM gamma and beta, each (B, channels)."""
-        dropped = functional.dropout(context, self.settings.context_dropout, self.training)
-        gamma, beta = self.film(torch.tanh(self.context(dropped))).chunk(2, dim=-1)  # 2 x (B, C)
+        components = (context @ self.whiten).clamp(-CONTEXT_CLIP, CONTEXT_CLIP)  # (B, components)
+        gamma, beta = self.film(components).chunk(2, dim=-1)  # 2 x (B, C)
         return gamma, beta
+
+    def fit_context(self, context: Tensor) -> None:
+        """Set the whitening from the training days' embeddings (N, n_context).
+
+        Directions without variance are dropped, so that a zero embedding stays zero (a network
+        without macro). Components keep the embedding's own origin: zero is the average day.
+        """
+        centred = (context - context.mean(dim=0)).double()
+        _, strength, axes = torch.linalg.svd(centred, full_matrices=False)
+        kept = min(self.settings.components, int((strength > 1e-6 * len(context) ** 0.5).sum()))
+        self.whiten.zero_()
+        scale = len(context) ** 0.5 / strength[:kept]
+        self.whiten[:, :kept] = (axes[:kept].T * scale).float()
 
     def head(self, z: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """Body output (B, T', C) under FiLM -> logits (B, T', 3), or (B, T', 1) for regression."""

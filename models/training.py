@@ -1,15 +1,23 @@
 """How MicroNet learns: several initialisations, early stopping, the best on validation kept.
 
 The loss runs over every candle of a session at once, through the shared convolutions. Candles whose
-label would look past the end of the training span, or whose short window is mostly missing, carry no
-loss.
+label would look past the end of the training span carry no loss.
+
+Three things keep a network alive on labels that are nearly all noise; `docs/design.md` has what each
+is worth on the planted market:
+
+- the three-class loss has a term on the score itself, because cross-entropy alone is spent mostly on
+  whether the price moves, not where;
+- sessions are mirrored at random (returns negated, in MicroNet's window and in MacroNet's, buy and
+  sell exchanged), the symmetry of a market without a preferred direction;
+- the weights that are validated and kept are a running average over steps (Polyak & Juditsky 1992).
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +28,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from cppncripto_strategy.errors import TrainingError
-from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
+from cppncripto_strategy.models.features import FEATURES, TAKER_FEATURE
+from cppncripto_strategy.models.micronet import N_CLASSES, MicroNet, MicroNetSettings
 
 IGNORED = -100
+# Features that change sign when the market is turned upside down.
+ODD_FEATURES = ("log_return", TAKER_FEATURE)
 Progress = Callable[[int, int, str], None]
 
 
@@ -36,17 +47,24 @@ class TrainSettings:
     initialisations : int, networks trained from different seeds; the best on validation is kept.
     batch_sessions : int, sessions (days of one symbol) a step.
     learning_rate, weight_decay : of AdamW; label_smoothing in [0, 1), classes only.
+    score_weight : >= 0, weight of the mean squared error between the score and the bounded forward
+        return, beside the cross-entropy; classes only.
+    mirror : bool, mirror half of the sessions of each step.
+    averaging : float in [0, 1), decay of the running average of the weights.
     confidence_penalty : >= 0, weight of the negative entropy added to the loss (Pereyra et al.
         2017, eq. 3), classes only.
     """
 
-    epochs: int = 40
+    epochs: int = 24
     patience: int = 6
     initialisations: int = 3
-    batch_sessions: int = 16
-    learning_rate: float = 2e-3
+    batch_sessions: int = 8
+    learning_rate: float = 5e-3
     weight_decay: float = 1e-2
     label_smoothing: float = 0.05
+    score_weight: float = 1.0
+    mirror: bool = True
+    averaging: float = 0.998
     confidence_penalty: float = 0.0
 
 
@@ -58,6 +76,7 @@ class MicroData:
     ----------
     inputs : float32 (N, receptive_field - 1 + day_candles, F), scaled.
     context : float32 (N, n_context), embeddings (zeros for a network without macro).
+    mirror_context : float32 (N, n_context), embeddings of the mirrored macro windows.
     target : int64 (N, day_candles), class 0 sell, 1 nothing, 2 buy, or IGNORED.
     value : float32 (N, day_candles), the regression target in (-1, 1); NaN where ignored.
     forward_return : float32 (N, day_candles), at the label horizon; NaN where unknown.
@@ -65,6 +84,7 @@ class MicroData:
 
     inputs: Tensor
     context: Tensor
+    mirror_context: Tensor
     target: Tensor
     value: Tensor
     forward_return: Tensor
@@ -75,6 +95,23 @@ class MicroData:
     def take(self, index: Tensor) -> MicroData:
         """Sessions by number."""
         return MicroData(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
+
+    def mirrored(self, flip: Tensor, odd_columns: Sequence[int]) -> MicroData:
+        """The sessions where `flip` (N,) is True as a market upside down would show them."""
+        inputs, target = self.inputs.clone(), self.target.clone()
+        for column in odd_columns:
+            inputs[flip, :, column] *= -1
+        labelled = flip[:, None] & (target != IGNORED)
+        target[labelled] = N_CLASSES - 1 - target[labelled]
+        sign = 1 - 2 * flip.float()  # (N,)
+        return MicroData(
+            inputs=inputs,
+            context=torch.where(flip[:, None], self.mirror_context, self.context),
+            mirror_context=torch.where(flip[:, None], self.context, self.mirror_context),
+            target=target,
+            value=self.value * sign[:, None],
+            forward_return=self.forward_return * sign[:, None],
+        )
 
     @property
     def labelled(self) -> int:
@@ -132,6 +169,8 @@ def train_micronet(
         net = MicroNet(shape)
         if warm_start is not None and number == 0:
             net.load_state_dict(warm_start.state_dict())
+        else:
+            net.fit_context(train.context)
 
         def report(epoch: int, loss: float, number: int = number) -> None:
             if progress is not None:
@@ -180,22 +219,30 @@ def _fit(
         net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     generator = torch.Generator().manual_seed(seed)
+    average = copy.deepcopy(net)
+    odd = [i for i, name in enumerate((*FEATURES, TAKER_FEATURE)) if name in ODD_FEATURES]
+    odd, steps = [i for i in odd if i < net.settings.n_features], 0
     best_loss, best_epoch, best_weights = np.inf, -1, copy.deepcopy(net.state_dict())
     curve: dict[str, Any] = {"train": [], "validation": []}
     for epoch in range(settings.epochs):
         net.train()
         losses = []
         for index in torch.randperm(len(train), generator=generator).split(settings.batch_sessions):
+            batch = train.take(index)
+            if settings.mirror:
+                batch = batch.mirrored(torch.rand(len(index), generator=generator) < 0.5, odd)
             optimiser.zero_grad(set_to_none=True)
-            loss = micro_loss(net, train.take(index), settings)
+            loss = micro_loss(net, batch, settings)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             losses.append(loss.item())
+            steps += 1
+            _average(average, net, settings.averaging, steps)
         curve["train"].append(float(np.mean(losses)))
-        curve["validation"].append(_validation_loss(net, validation, settings))
+        curve["validation"].append(_validation_loss(average, validation, settings))
         if curve["validation"][-1] < best_loss:
             best_loss, best_epoch = curve["validation"][-1], epoch
-            best_weights = copy.deepcopy(net.state_dict())
+            best_weights = copy.deepcopy(average.state_dict())
         report(epoch + 1, curve["validation"][-1])
         if epoch - best_epoch >= settings.patience:
             break
@@ -203,6 +250,14 @@ def _fit(
     net.eval()
     curve["best_epoch"] = best_epoch
     return float(best_loss), curve
+
+
+@torch.no_grad()
+def _average(average: MicroNet, net: MicroNet, decay: float, steps: int) -> None:
+    """Move the running average towards the weights; faster in the first steps, to forget the start."""
+    rate = 1 - min(decay, (1 + steps) / (10 + steps))
+    for kept, new in zip(average.parameters(), net.parameters(), strict=True):
+        kept.lerp_(new, rate)
 
 
 @torch.no_grad()

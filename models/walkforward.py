@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import BundleError, TrainingError
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline, zero_context
-from cppncripto_strategy.models.features import FEATURE_MEMORY
+from cppncripto_strategy.models.features import FEATURE_MEMORY, SCALED
 from cppncripto_strategy.models.grid import DAY_MS, CandleGrid
 from cppncripto_strategy.models.labels import (
     DEFAULT_THRESHOLD_BPS,
@@ -52,6 +52,7 @@ from cppncripto_strategy.models.pretraining import PretrainSettings, build_objec
 from cppncripto_strategy.models.sessions import SessionSet, SessionSettings, SessionTable
 from cppncripto_strategy.models.training import (
     IGNORED,
+    ODD_FEATURES,
     MicroData,
     TrainedMicro,
     TrainSettings,
@@ -271,14 +272,23 @@ def fingerprint(tables: Sequence[SessionTable], until_ms: int) -> str:
 
 
 @torch.no_grad()
-def embed_set(macro: MacroNet | None, sessions: SessionSet, raw: bool = False) -> torch.Tensor:
-    """Embeddings of a set of sessions, (N, E); zeros without macro."""
+def embed_set(
+    macro: MacroNet | None, sessions: SessionSet, raw: bool = False, mirrored: bool = False
+) -> torch.Tensor:
+    """Embeddings of a set of sessions, (N, E); zeros without macro.
+
+    `raw` leaves out the standardiser; `mirrored` embeds the market upside down.
+    """
     if macro is None:
         return zero_context(len(sessions))
-    statistics = sessions.statistics()
-    call = macro.raw if raw else macro
+    names = sessions.tables[0].settings.names
+    scaled = [name for name in names if name in SCALED]
+    statistics, call = sessions.statistics(), macro.raw if raw else macro
+    window_sign = torch.tensor([-1.0 if mirrored and n in ODD_FEATURES else 1.0 for n in names])
+    centre_sign = torch.tensor([-1.0 if mirrored and n in ODD_FEATURES else 1.0 for n in scaled])
+    statistics[:, : len(scaled)] *= centre_sign
     parts = [
-        call(sessions.gather(rows.numpy()), statistics[rows])
+        call(sessions.gather(rows.numpy()) * window_sign, statistics[rows])
         for rows in torch.arange(len(sessions)).split(64)
     ]
     return torch.cat(parts)
@@ -287,7 +297,7 @@ def embed_set(macro: MacroNet | None, sessions: SessionSet, raw: bool = False) -
 def micro_data(
     sessions: SessionSet,
     labels: Sequence[Labels],
-    context: torch.Tensor,
+    macro: MacroNet | None,
     receptive_field: int,
     return_scale: float,
     from_ms: int,
@@ -318,16 +328,15 @@ def micro_data(
         value[place, columns] = np.tanh(label.forward_return[rows] / return_scale)
     return MicroData(
         inputs=sessions.micro_inputs(np.arange(len(sessions)), receptive_field),
-        context=context,
+        context=embed_set(macro, sessions),
+        mirror_context=embed_set(macro, sessions, mirrored=True),
         target=torch.from_numpy(target),
         value=torch.from_numpy(value),
         forward_return=torch.from_numpy(forward),
     )
 
 
-def _require(
-    train: SessionSet, validation: SessionSet, start: int, split: int, until: int
-) -> None:
+def _require(train: SessionSet, validation: SessionSet, start: int, split: int, until: int) -> None:
     """Refuse to learn from next to nothing. Raises TrainingError."""
     if len(train) < 10 or len(validation) < 3:
         days = [str(np.datetime64(ms, "ms"))[:10] for ms in (start, split, until)]
@@ -367,9 +376,7 @@ def _macronet(
         if progress is not None:
             progress(done, 2 * total, f"MacroNet {text}")
 
-    curve = pretrain(
-        macro.encoder, objective, train, validation, settings.pretrain, seed, report
-    )
+    curve = pretrain(macro.encoder, objective, train, validation, settings.pretrain, seed, report)
     macro.calibrate(embed_set(macro, train, raw=True))
     macro.eval()
     return macro, curve.to_json(), macro.encoder.options
@@ -392,15 +399,10 @@ def _micronet(
     embargo_ms = (FEATURE_MEMORY + field_rows) * settings.session.interval_ms
     scale = _return_scale(labels, train, split_ms)
     make = functools.partial(
-        micro_data, labels=labels, receptive_field=field_rows, return_scale=scale
+        micro_data, labels=labels, macro=macro, receptive_field=field_rows, return_scale=scale
     )
-    train_data = make(train, context=embed_set(macro, train), from_ms=0, until_ms=split_ms)
-    validation_data = make(
-        validation,
-        context=embed_set(macro, validation),
-        from_ms=split_ms + embargo_ms,
-        until_ms=until_ms,
-    )
+    train_data = make(train, from_ms=0, until_ms=split_ms)
+    validation_data = make(validation, from_ms=split_ms + embargo_ms, until_ms=until_ms)
     how, warm = settings.train, None
     if previous is not None:
         how = dataclasses.replace(how, epochs=settings.warm_epochs, initialisations=1)

@@ -1,0 +1,202 @@
+"""MacroEmbedding: MacroNet as a Backtrader indicator, once a day.
+
+The embedding itself has 128 numbers and is an attribute; the lines say how old it is and how far the
+day lies from the days the network learned from. Under `once` everything is computed in batches,
+under `next` one candle at a time; both give the same.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+from numpy.typing import NDArray
+
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.grid import CandleGrid
+from cppncripto_strategy.models.scoring import ScoredSpan, SessionStates, embed_sessions
+from cppncripto_strategy.models.sessions import SessionTable, build_sessions
+from cppncripto_strategy.models.streaming import MacroStream
+
+_EPOCH_DAYS = 719163.0  # 1970-01-01 in Backtrader's day numbers
+_MS_PER_DAY = 86_400_000.0
+_COLUMNS = ("open", "high", "low", "close", "volume")
+
+
+def load_timeline(bundles: Any) -> BundleTimeline:
+    """A timeline from a timeline, or from the path of a bundle or a folder of bundles."""
+    if bundles is None:
+        raise RecipeError("bundles is not given: pass a BundleTimeline or the path of its folder")
+    if isinstance(bundles, BundleTimeline):
+        return bundles
+    return BundleTimeline.load(Path(bundles))
+
+
+class _Columns:
+    """A Backtrader data's buffers as candle columns, copied."""
+
+    def __init__(self, data: Any, interval_ms: int) -> None:
+        stamps = np.array(data.lines.datetime.array, dtype=np.float64)
+        close_ms = np.rint((stamps - _EPOCH_DAYS) * _MS_PER_DAY).astype(np.int64)
+        self.open_time = close_ms - interval_ms
+        for name in _COLUMNS:
+            setattr(self, name, np.array(getattr(data.lines, name).array, dtype=np.float64))
+        taker = _taker_line(data)
+        absent = np.full(len(stamps), np.nan)
+        self.taker_buy_volume = absent if taker is None else np.array(taker.array, np.float64)
+
+    open: NDArray[np.float64]
+    high: NDArray[np.float64]
+    low: NDArray[np.float64]
+    close: NDArray[np.float64]
+    volume: NDArray[np.float64]
+
+
+def _taker_line(data: Any) -> Any:
+    return getattr(data.lines, "taker_buy_volume", None)
+
+
+class MacroEmbedding(bt.Indicator):  # type: ignore[misc]
+    """MacroNet's embedding of the last days, renewed at each 00:00 UTC.
+
+    Lines: drift (see `models.scoring.bank_drift`; 1 is as usual, NaN before the first session) and
+    age (milliseconds since the midnight the embedding is valid from; NaN without one).
+
+    Params
+    ------
+    bundles : BundleTimeline, or the path of a bundle or of a folder of bundles.
+
+    Attributes
+    ----------
+    vector : the embedding in force at the present bar, float32 (128,); None without one.
+    rollover_s : seconds each embedding took (under `once`, the mean).
+    """
+
+    lines = ("drift", "age")
+    params = (("bundles", None),)
+    plotinfo = {"plot": True, "subplot": True}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timeline = load_timeline(self.p.bundles)
+        self.stream = MacroStream(self.timeline)
+        self._taker = _taker_line(self.data)
+        self._done = 0  # bars already taken: `next` runs again when another symbol ticks
+        self.table: SessionTable | None = None
+        self.states: SessionStates | None = None
+        self.bar_rows: NDArray[np.int64] | None = None
+        self._batch_s: list[float] = []
+
+    @property
+    def rollover_s(self) -> list[float]:
+        """Seconds each rollover took."""
+        return self._batch_s or self.stream.rollover_s
+
+    @property
+    def vector(self) -> NDArray[np.float32] | None:
+        """The embedding in force at the present bar."""
+        if self.table is None or self.states is None:
+            return self.stream.state.embedding if self.stream.state is not None else None
+        stamp = self.data.lines.datetime[0]
+        close_ms = round((stamp - _EPOCH_DAYS) * _MS_PER_DAY)
+        session = int(np.searchsorted(self.table.start_ms, close_ms, side="right")) - 1
+        if session < 0 or self.states.source[session] < 0:
+            return None
+        return self.states.embedding[session]
+
+    def embeddings(self) -> list[tuple[int, int, str, float, NDArray[np.float32]]]:
+        """What was in force, a row a session: (valid_from_ms, data_end_ms, hash, drift, vector)."""
+        if self.table is None or self.states is None:
+            return list(self._streamed)
+        rows = []
+        for session in np.flatnonzero(self.states.source >= 0):
+            source = int(self.states.source[session])
+            bundle = self.timeline.bundles[int(self.states.bundle[session])]
+            rows.append(
+                (
+                    int(self.table.start_ms[session]),
+                    int(self.table.start_ms[source]),
+                    bundle.model_hash,
+                    float(self.states.drift[session]),
+                    self.states.embedding[session],
+                )
+            )
+        return rows
+
+    _streamed: tuple[tuple[int, int, str, float, NDArray[np.float32]], ...] = ()
+
+    def next(self) -> None:
+        """Take the present candle, once."""
+        if len(self) == self._done:
+            return
+        self._done = len(self)
+        data, stream = self.data, self.stream
+        close_ms = round((data.lines.datetime[0] - _EPOCH_DAYS) * _MS_PER_DAY)
+        taker = np.nan if self._taker is None else self._taker[0]
+        candle = np.array(
+            [data.open[0], data.high[0], data.low[0], data.close[0], data.volume[0], taker]
+        )
+        session_before = stream.session_ms
+        stream.push(close_ms - self.timeline.session.interval_ms, candle)
+        if stream.session_ms != session_before and stream.state is not None:
+            self._remember(stream)
+        self.lines.drift[0] = stream.state.drift if stream.state is not None else np.nan
+        self.lines.age[0] = stream.age_ms()
+
+    def _remember(self, stream: MacroStream) -> None:
+        state = stream.state
+        assert state is not None
+        digest = self.timeline.bundles[state.bundle].model_hash
+        row = (stream.session_ms, state.session_ms, digest, state.drift, state.embedding)
+        self._streamed = (*self._streamed, row)
+
+    def once(self, start: int, end: int) -> None:
+        """Embed every session in batches."""
+        settings = self.timeline.session
+        columns = _Columns(self.data, settings.interval_ms)
+        if len(columns.open_time) == 0:
+            return
+        grid = CandleGrid.from_candles(columns, settings.interval_ms)
+        self.bar_rows = (columns.open_time - grid.start_ms) // settings.interval_ms
+        self.table = build_sessions(str(self.data._name or ""), grid, settings)
+        began = time.perf_counter()
+        self.states = embed_sessions(self.table, self.timeline)
+        fresh = int((self.states.source == np.arange(len(self.table))).sum())
+        self._batch_s = [(time.perf_counter() - began) / fresh] * fresh if fresh else []
+        drift, age = self._session_lines(columns.open_time + settings.interval_ms)
+        self.lines.drift.array[start:end] = array("d", drift[start:end])
+        self.lines.age.array[start:end] = array("d", age[start:end])
+
+    def _session_lines(
+        self, close_ms: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Drift and age of every bar, (bars,) each."""
+        assert self.table is not None
+        assert self.states is not None
+        drift, age = np.full(len(close_ms), np.nan), np.full(len(close_ms), np.nan)
+        if len(self.table) == 0:
+            return drift, age
+        session = np.searchsorted(self.table.start_ms, close_ms, side="right") - 1
+        inside = session >= 0
+        source = np.where(inside, self.states.source[session], -1)
+        known = source >= 0
+        drift[known] = self.states.drift[session[known]]
+        age[known] = close_ms[known] - self.table.start_ms[source[known]]
+        return drift, age
+
+
+def bars_of(macro: MacroEmbedding, scored: ScoredSpan) -> dict[str, NDArray[np.float64]]:
+    """Scores of a span at the indicator's bars, each (bars,)."""
+    rows = macro.bar_rows
+    assert rows is not None
+    return {
+        "score": scored.score[rows],
+        "p_buy": scored.p_buy[rows],
+        "p_sell": scored.p_sell[rows],
+        "score_zero": scored.score_zero[rows],
+    }

@@ -1,0 +1,93 @@
+"""MicroScore: MicroNet as a Backtrader indicator, at every closed candle."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+from numpy.typing import NDArray
+
+from cppncripto_strategy.indicators.macro import MacroEmbedding, bars_of
+from cppncripto_strategy.models.scoring import score_sessions
+from cppncripto_strategy.models.streaming import ScoreStream
+
+LINES = ("score", "p_buy", "p_sell", "score_zero")
+
+
+class MicroScore(bt.Indicator):  # type: ignore[misc]
+    """MicroNet's score of the last hours, given the embedding of the last days.
+
+    Use as `MicroScore(data, bundles=...)`, or `MicroScore(data, macro=MacroEmbedding(data, ...))` to
+    share an embedding that already exists.
+
+    Lines: score in [-1, 1], p_buy, p_sell, and score_zero (the score under a zero embedding: what
+    would be left without macro). NaN, never 0, where there is no score: see `models.scoring`.
+
+    Params
+    ------
+    bundles : as in MacroEmbedding, when `macro` is not given.
+    macro : a MacroEmbedding over the same data.
+
+    Attributes
+    ----------
+    macro : the MacroEmbedding.
+    bundle_seeds : list of (valid_from_close_ms, scores): where AdaptiveThreshold starts afresh, with
+        the validation scores of the bundle that comes into force.
+    score_s : seconds a score took, one a bar under `next` (under `once`, the mean).
+    """
+
+    lines = LINES
+    params = (("bundles", None), ("macro", None))
+    plotinfo = {"plot": True, "subplot": True, "plothlines": [0.0]}
+
+    def __init__(self) -> None:
+        super().__init__()
+        given: Any = self.p.macro
+        self._owns_macro = given is None
+        self.macro = MacroEmbedding(self.data, bundles=self.p.bundles) if given is None else given
+        self._stream = ScoreStream(self.macro.stream)
+        self._done = 0
+        self.score_s: list[float] = []
+
+    @property
+    def bundle_seeds(self) -> list[tuple[int, NDArray[np.float64]]]:
+        """(valid_from_close_ms, validation scores) of each bundle, ascending."""
+        timeline = self.macro.timeline
+        starts = [bundle.info.trained_until_ms for bundle in timeline.bundles]
+        if timeline.in_sample:
+            starts[0] = 0
+        return [
+            (start, bundle.score_seed)
+            for start, bundle in zip(starts, timeline.bundles, strict=True)
+        ]
+
+    def advance(self, size: int = 1) -> None:
+        """Move to the next bar, the embedding with it: Backtrader leaves nested indicators behind."""
+        super().advance(size)
+        if self._owns_macro:
+            self.macro.advance(size)
+
+    def next(self) -> None:
+        """Score the present candle, once."""
+        if len(self) == self._done:
+            return
+        self._done = len(self)
+        began = time.perf_counter()
+        scores = self._stream.update()
+        self.score_s.append(time.perf_counter() - began)
+        for name, value in zip(LINES, scores, strict=True):
+            getattr(self.lines, name)[0] = value
+
+    def once(self, start: int, end: int) -> None:
+        """Score every bar in batches of whole sessions."""
+        macro = self.macro
+        if macro.table is None or macro.states is None:
+            return
+        began = time.perf_counter()
+        scored = score_sessions(macro.table, macro.timeline, macro.states)
+        self.score_s = [(time.perf_counter() - began) / max(end - start, 1)]
+        for name, values in bars_of(macro, scored).items():
+            getattr(self.lines, name).array[start:end] = array("d", values[start:end])
