@@ -39,6 +39,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "cppncripto_strategy.commands.days",
         "List the past days most like a day, and what followed.",
     ),
+    "experiment": (
+        "cppncripto_strategy.commands.experiment",
+        "Compare arms of a recipe: macro, objective, window, threshold, transfer.",
+    ),
 }
 
 

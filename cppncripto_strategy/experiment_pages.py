@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from cppncripto_strategy.charts import HOLD, SELL, STRATEGY, SYMBOL_COLOURS, sty
 from cppncripto_strategy.comparison import Comparison, Verdict, points
 from cppncripto_strategy.pages import MISSING, number, percent, whole
 from cppncripto_strategy.statistics import Estimate
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 FloatArray = NDArray[np.float64]
 
@@ -210,6 +213,26 @@ def _about_rows(about: Mapping[str, Any]) -> list[list[str]]:
     return [[key.replace("_", " "), pages.anything(value, key)] for key, value in about.items()]
 
 
+def terminal_table(findings: Findings) -> RenderableType:
+    """The verdicts and the differences, for the terminal."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    head, rows = _differences(findings.comparisons)
+    title = f"{findings.name.upper()}: {findings.title}"
+    table = Table(*head, box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    words = [
+        Text(verdict.headline, style="bold green" if verdict.met else "bold yellow")
+        for verdict in findings.verdicts
+    ]
+    notes = [Text(note, style="dim") for note in findings.notes]
+    return Group(table, *words, *notes)
+
+
 # ---------------------------------------------------------------- charts
 
 
@@ -291,9 +314,9 @@ def markdown(findings: Findings) -> str:
     ]
     lines += [
         "",
-        *_markdown_table(*_differences(findings.comparisons)),
+        *markdown_table(*_differences(findings.comparisons)),
     ]
-    lines += ["", *_markdown_table(*_cell_table(findings.cells))]
+    lines += ["", *markdown_table(*_cell_table(findings.cells))]
     lines += ["", *(f"{note}" for note in findings.notes), ""] if findings.notes else [""]
     lines += [
         f"{key.replace('_', ' ')}: {pages.anything(value, key)}  "
@@ -302,7 +325,9 @@ def markdown(findings: Findings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -30,7 +30,7 @@ from cppncripto_strategy import comparison
 from cppncripto_strategy.comparison import CellTables, Comparison, Verdict, Where
 from cppncripto_strategy.experiment_pages import Findings, write_experiment_page
 from cppncripto_strategy.metrics import BPS, daily_returns, forward_returns
-from cppncripto_strategy.results import RunResult, to_plain, write_json, write_table
+from cppncripto_strategy.results import to_plain, write_json, write_table
 from cppncripto_strategy.statistics import overfitting_probability
 from cppncripto_strategy.trials import (
     Trial,
@@ -81,12 +81,17 @@ class CellOutcome:
 
     Parameters
     ----------
-    result : the backtest.
+    signals, equity : tables of the backtest, as in `results`.
+    metrics : as `metrics.run_metrics` gives them.
+    validation_losses : of the bundles in force.
     setups : symbol -> close times (UTC ms) of planted setups, or None on real candles.
     probes : measurements of the embedding (reconstruction_error, probe_r2), or {}.
     """
 
-    result: RunResult
+    signals: pd.DataFrame
+    equity: pd.DataFrame
+    metrics: Mapping[str, Any]
+    validation_losses: Sequence[float] = ()
     setups: Mapping[str, IntArray] | None = None
     probes: Mapping[str, float] = field(default_factory=dict)
 
@@ -102,24 +107,8 @@ class Cell:
     tables: CellTables
 
 
-def _judge_macro(found: Comparison, _a: pd.DataFrame, _b: pd.DataFrame) -> Verdict:
-    return comparison.judge_macro(found)
-
-
-def _judge_window(found: Comparison, _a: pd.DataFrame, _b: pd.DataFrame) -> Verdict:
-    return comparison.judge_window(found)
-
-
-def _judge_threshold(found: Comparison, _a: pd.DataFrame, _b: pd.DataFrame) -> Verdict:
-    return comparison.judge_threshold(found)
-
-
-def _judge_objective(found: Comparison, a: pd.DataFrame, b: pd.DataFrame) -> Verdict:
-    errors = (_mean(rows, "reconstruction_error") for rows in (a, b))
-    return comparison.judge_objective(found, *errors)
-
-
-def _mean(rows: pd.DataFrame, name: str) -> float | None:
+def mean_of(rows: pd.DataFrame, name: str) -> float | None:
+    """Mean of a column of the cell table, None where it is absent or empty."""
     known = rows[name].dropna().to_numpy(np.float64) if name in rows else np.zeros(0)
     return float(known.mean()) if len(known) else None
 
@@ -205,11 +194,10 @@ def _read_cell(folder: Path, arm: Arm, seed: int) -> Cell:
 
 def make_cell(arm: Arm, seed: int, outcome: CellOutcome) -> Cell:
     """A cell's row and tables from its backtest."""
-    result = outcome.result
-    decisions = _decisions(result, outcome.setups)
-    tables = CellTables(seed, decisions, daily_returns(result.equity))
-    account, both = result.metrics["strategy"], result.metrics["signals"]["both"]
-    losses = [b["validation_loss"] for b in result.bundles if b.get("validation_loss") is not None]
+    decisions = _decisions(outcome)
+    tables = CellTables(seed, decisions, daily_returns(outcome.equity))
+    account, both = outcome.metrics["strategy"], outcome.metrics["signals"]["both"]
+    losses = outcome.validation_losses
     row = {
         "arm": arm.name,
         "seed": seed,
@@ -233,13 +221,13 @@ def make_cell(arm: Arm, seed: int, outcome: CellOutcome) -> Cell:
 _ACCOUNT = ("total_return", "sharpe", "sortino", "max_drawdown", "calmar", "trades", "fees_paid")
 
 
-def _decisions(result: RunResult, setups: Mapping[str, IntArray] | None) -> pd.DataFrame:
+def _decisions(outcome: CellOutcome) -> pd.DataFrame:
     """The candles on which arms are compared: scored, and with a known forward return."""
-    signals, quality = result.signals, result.metrics["signals"]
+    signals, quality = outcome.signals, outcome.metrics["signals"]
     table = signals[["symbol", "close_time_ms", "score", "signal"]].copy()
     table["forward_return"] = forward_returns(signals, quality["horizon"], quality["interval_ms"])
     table["setup"] = False
-    for symbol, stamps in (setups or {}).items():
+    for symbol, stamps in (outcome.setups or {}).items():
         mine = (table["symbol"] == symbol) & table["close_time_ms"].isin(stamps)
         table.loc[mine, "setup"] = True
     return table.dropna(subset=["score", "forward_return"]).reset_index(drop=True)

@@ -208,13 +208,14 @@ def interval(estimate: Mapping[str, Any] | None, scale: float = 100, unit: str =
 
 
 def anything(value: Any, name: str = "") -> str:
-    """A value of a settings or manifest table as text; shares named *_ratio become percent."""
+    """A value of a settings or manifest table as text; ratios and hit ratios become percent."""
     if value is None:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return percent(value) if name.endswith("ratio") else f"{value:,.6g}"
+        share = name.endswith("ratio") or name.startswith("hit ")
+        return percent(value) if share else f"{value:,.6g}"
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 and not name.endswith("seed") else str(value)
     if isinstance(value, (list, tuple)):

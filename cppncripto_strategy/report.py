@@ -232,7 +232,7 @@ def _statistics_block(result: RunResult) -> str:
 
 
 def _luck_block(result: RunResult) -> str:
-    luck = result.metrics.get("luck")
+    luck = result.metrics.get("statistics")
     if not luck:
         return ""
     rows = [
@@ -420,7 +420,7 @@ def terminal_summary(result: RunResult) -> RenderableType:
     parts: list[RenderableType] = [table, signals]
     if result.planted:
         parts.append(_planted_table(result.planted))
-    luck = result.metrics.get("luck")
+    luck = result.metrics.get("statistics")
     if luck and luck["deflated_sharpe"] is not None:
         sure = f"{percent(luck['deflated_sharpe'], 1)} sure after {luck['trials']} trials"
         parts.append(Text(f"Sharpe ratio above 0: {sure}", style="dim"))

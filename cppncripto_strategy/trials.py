@@ -147,7 +147,7 @@ def record_run(
 
     Returns
     -------
-    As `discounted_sharpe`: put it into the run's metrics under "luck".
+    As `discounted_sharpe`: put it into the run's metrics under "statistics".
     """
     returns = np.asarray(daily_returns, dtype=np.float64)
     mark = fingerprint(settings, seed, data_hash)

@@ -11,7 +11,7 @@ import pytest
 from cppncripto_strategy import metrics
 from cppncripto_strategy.comparison import judge_macro
 from cppncripto_strategy.experiments import Arm, CellOutcome, Experiment, run_experiment
-from cppncripto_strategy.results import RunResult, empty_table, to_plain
+from cppncripto_strategy.results import empty_table, to_plain
 from cppncripto_strategy.trials import TrialLedger
 
 HOUR = 3_600_000
@@ -64,18 +64,13 @@ def made_outcome(skill, seed, days=30, setups=True):
     found = metrics.run_metrics(
         signals, fills, trades, equity, hold, horizon=HORIZON, interval_ms=HOUR, resamples=0
     )
-    result = RunResult(
-        {"name": "made"},
-        {},
-        to_plain(found),
+    return CellOutcome(
         signals,
-        fills,
-        trades,
         equity,
-        hold,
-        bundles=[{"validation_loss": 1.0}, {"validation_loss": 2.0}],
+        to_plain(found),
+        (1.0, 2.0),
+        {"BTCUSDT": stamps[::3]} if setups else None,
     )
-    return CellOutcome(result, {"BTCUSDT": stamps[::3]} if setups else None)
 
 
 class Runner:

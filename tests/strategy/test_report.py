@@ -96,7 +96,7 @@ def made_run(days=20, symbols=("BTCUSDT", "ETHUSDT"), without_macro=True):
         resamples=60,
         equity_without_macro=other,
     )
-    found["luck"] = {"trials": 17, "probabilistic_sharpe": 0.91, "deflated_sharpe": 0.42}
+    found["statistics"] = {"trials": 17, "probabilistic_sharpe": 0.91, "deflated_sharpe": 0.42}
     return RunResult(
         recipe={"name": "made", "micro": {"window": 60}},
         manifest={"commit": "abc123", "seed": 7, "versions": {"torch": "2.9"}, "trials": 4},

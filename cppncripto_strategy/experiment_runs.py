@@ -1,0 +1,225 @@
+"""Running the cells of an experiment: a changed recipe through walk-forward and backtest.
+
+Bundles are kept in one cache for all experiments of a recipe, so arms that differ only in trading
+(E4) train once, and so does an arm that several experiments share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import cppncripto_strategy
+from cppncripto_strategy import metrics as measure
+from cppncripto_strategy.backtest import (
+    Market,
+    learn_settings,
+    load_market,
+    replay,
+    session_tables,
+    traded_span,
+)
+from cppncripto_strategy.embedding_probes import probe_embedding
+from cppncripto_strategy.experiment_arms import changed
+from cppncripto_strategy.experiments import Arm, CellOutcome, IntArray, Progress
+from cppncripto_strategy.feeds import planted
+from cppncripto_strategy.feeds.candles import Span, ms_to_utc
+from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.quantiles import ThresholdSettings
+from cppncripto_strategy.models.sessions import SessionTable
+from cppncripto_strategy.models.walkforward import walk_forward
+from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.strategy import MacroMicroStrategy
+from cppncripto_strategy.transfer import TransferPlan, transfer_table
+
+# What a cell's numbers follow from, besides recipe and candles. Reports are not among them.
+_CODE = (
+    "strategy.py",
+    "broker.py",
+    "backtest.py",
+    "metrics.py",
+    "tables.py",
+    "experiments.py",
+    "experiment_runs.py",
+    "embedding_probes.py",
+)
+_CODE_FOLDERS = ("models", "indicators", "feeds")
+
+
+class RecipeRunner:
+    """Runs cells of one recipe. Lives for a whole experiment; keeps the last market in memory.
+
+    Parameters
+    ----------
+    cache : folder of finished bundles.
+    """
+
+    def __init__(self, recipe: Recipe, cache: Path) -> None:
+        self.recipe = recipe
+        self.cache = cache
+        self._markets: dict[str, Market] = {}
+
+    def __call__(self, arm: Arm, seed: int, progress: Progress) -> CellOutcome:
+        """Train, trade and judge one arm under one seed."""
+        torch.set_num_threads(1)
+        recipe = changed(self.recipe, arm, seed)
+        market = self._market(recipe)
+        span = traded_span(recipe, market)
+        settings = learn_settings(recipe, recipe.macro.enabled)
+        tables = session_tables(market, settings.session)
+        timeline = walk_forward(
+            tables, span.start_ms, span.end_ms, settings, recipe.seed, self.cache, progress
+        )
+        progress(1, 1, "trading")
+        strategy = replay(recipe, market.candles, timeline, span).strategy
+        return self._outcome(recipe, market, span, timeline, tables, strategy)
+
+    def _market(self, recipe: Recipe) -> Market:
+        key = recipe.model_dump_json(include={"symbols", "interval", "timerange", "candles"})
+        if key not in self._markets:
+            self._markets = {key: load_market(recipe)}
+        return self._markets[key]
+
+    def _outcome(
+        self,
+        recipe: Recipe,
+        market: Market,
+        span: Span,
+        timeline: BundleTimeline,
+        tables: list[SessionTable],
+        strategy: MacroMicroStrategy,
+    ) -> CellOutcome:
+        signals = _inside(strategy.signals, "close_time_ms", span)
+        equity = _inside(strategy.equity, "close_time_ms", span)
+        broker = recipe.broker
+        found = measure.run_metrics(
+            signals,
+            _inside(strategy.fills, "executed_ms", span),
+            _inside(strategy.trades, "entry_ms", span),
+            equity,
+            measure.buy_and_hold(signals, broker.cash, broker.fee_bps, broker.slippage_bps),
+            horizon=recipe.label.horizon,
+            interval_ms=recipe.interval_ms,
+            fee_bps=broker.fee_bps,
+            slippage_bps=broker.slippage_bps,
+            label_threshold_bps=recipe.label.threshold_bps,
+            resamples=0,  # a cell needs no interval of its own: the comparison has them
+        )
+        first = timeline.bundles[0]
+        return CellOutcome(
+            signals=signals,
+            equity=equity,
+            metrics=found,
+            validation_losses=[b.info.validation["loss"] for b in timeline.bundles],
+            setups=setups_of(market),
+            probes=probe_embedding(first, tables, first.info.trained_until_ms, span.end_ms),
+        )
+
+    def identity(self, arm: Arm) -> str:
+        """Hash of the arm's recipe, the candles and the code: what its cells follow from."""
+        recipe = changed(self.recipe, arm, 0)
+        parts = [recipe.to_plain(), market_hash(self._market(recipe)), code_hash()]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def about(self, command: str, seeds: list[int]) -> dict[str, Any]:
+        """How the experiment was run, for its page."""
+        market = self._market(self.recipe)
+        span = traded_span(self.recipe, market)
+        return {
+            "command": command,
+            "recipe": self.recipe.name,
+            "symbols": list(self.recipe.symbols),
+            "interval": self.recipe.interval,
+            "traded": f"{ms_to_utc(span.start_ms)} to {ms_to_utc(span.end_ms)} UTC",
+            "seeds": seeds,
+            "horizon": self.recipe.label.horizon,
+            "label_threshold_bps": self.recipe.label.threshold_bps,
+            "costs_bps_a_side": self.recipe.broker.fee_bps + self.recipe.broker.slippage_bps,
+            "candles_sha256": market_hash(market),
+            "version": cppncripto_strategy.__version__,
+        }
+
+    def notes(self) -> list[str]:
+        """What a reader must know about a planted market."""
+        market = self._market(self.recipe)
+        if not market.planted:
+            return []
+        truth = next(iter(market.planted.values())).settings
+        if truth.mu == 0:
+            return ["The market is planted without any answer: whatever is found here is luck."]
+        window = self.recipe.micro.short_window
+        return [
+            "The market is planted, a new one for each seed. Hit ratio at setups: at most"
+            f" {100 * planted.oracle_hit(truth):.1f} % knowing the regime, at most"
+            f" {100 * planted.micro_only_hit(truth, window):.1f} % from the last {window} candles"
+            " alone."
+        ]
+
+    def transfer(self, progress: Progress | None = None) -> pd.DataFrame:
+        """The transfer table of the recipe's symbols."""
+        recipe, market = self.recipe, self._market(self.recipe)
+        span = traded_span(recipe, market)
+        settings = learn_settings(recipe, recipe.macro.enabled)
+        tables = {t.symbol: t for t in session_tables(market, settings.session)}
+        threshold = recipe.threshold
+        plan = TransferPlan(
+            learn=settings,
+            threshold=ThresholdSettings(
+                window=threshold.window,
+                quantile=threshold.quantile,
+                mode=threshold.mode,
+                band=threshold.band,
+            ),
+            start_ms=span.start_ms,
+            end_ms=span.end_ms,
+            seed=recipe.seed,
+            cache=self.cache,
+        )
+        return transfer_table(tables, plan, setups_of(market), progress)
+
+
+def setups_of(market: Market) -> Mapping[str, IntArray] | None:
+    """Symbol -> close times of planted setups (UTC ms); None for real candles."""
+    if not market.planted:
+        return None
+    return {
+        symbol: truth.candles.open_time[truth.setup] + truth.settings.interval_ms
+        for symbol, truth in market.planted.items()
+    }
+
+
+def _inside(table: pd.DataFrame, column: str, span: Span) -> pd.DataFrame:
+    """Rows of the traded span: its candles close after its start, up to its end."""
+    return table[table[column].between(span.start_ms, span.end_ms)].reset_index(drop=True)
+
+
+def market_hash(market: Market) -> str:
+    """SHA-256 over the candles of every symbol."""
+    digest = hashlib.sha256()
+    for symbol, candles in market.candles.items():
+        digest.update(symbol.encode())
+        for column in (f.name for f in dataclasses.fields(candles)):
+            digest.update(np.ascontiguousarray(getattr(candles, column)).tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def code_hash() -> str:
+    """SHA-256 over the sources a cell's numbers follow from."""
+    root = Path(cppncripto_strategy.__file__).parent
+    paths = [root / name for name in _CODE]
+    for folder in _CODE_FOLDERS:
+        paths += sorted((root / folder).resolve().rglob("*.py"))
+    digest = hashlib.sha256(torch.__version__.encode())
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
