@@ -1,0 +1,170 @@
+"""`cppn-bt embed`: write the embedding of every day to Parquet."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from cppncripto_strategy.feeds.candles import Candles
+    from cppncripto_strategy.models.bundle import BundleTimeline
+    from cppncripto_strategy.models.quality import QualityCard
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--candles",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("candles"),
+    show_default=True,
+    help="Candle store, or folder of SYMBOL-5m files.",
+)
+@click.option("--symbols", help="BTCUSDT,ETHUSDT: default, the symbols the bundle learned from.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("embeddings.parquet"),
+    show_default=True,
+    help="File to write.",
+)
+@click.option(
+    "--in-sample", is_flag=True, help="Add the days the bundle learned from, marked as such."
+)
+@click.option(
+    "--card", is_flag=True, help="Judge the embedding, too: print and write its quality card."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document only.")
+def command(
+    bundle: Path,
+    candles: Path,
+    symbols: str | None,
+    out: Path,
+    in_sample: bool,
+    card: bool,
+    as_json: bool,
+) -> None:
+    """Write the embedding of every day to Parquet: one row per symbol and day.
+
+    BUNDLE is a bundle's folder, or a folder of bundles that follow one another. Only days after a
+    bundle's training span are embedded unless --in-sample is given. `cppn-bt days` and DuckDB read
+    the file.
+    """
+    # Small matrices: threads that wait for each other cost ten times what they bring. Numpy reads
+    # this when it is first imported, which is below.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import pyarrow as pa
+    import torch
+
+    from cppncripto_strategy.embeddings import embed_candles, write_embeddings
+    from cppncripto_strategy.feeds.candles import ms_to_utc
+    from cppncripto_strategy.models.bundle import BundleTimeline
+
+    torch.set_num_threads(1)
+    timeline = BundleTimeline.load(bundle, in_sample)
+    if card and len(timeline.bundles) > 1:
+        raise click.UsageError(
+            f"--card judges one bundle and {bundle} holds {len(timeline.bundles)}: name one of them"
+        )
+    series = _read(candles, symbols, timeline)
+    console = Console(stderr=True, highlight=False, quiet=as_json)
+    with console.status("embedding"):
+        parts = [embed_candles(symbol, held, timeline) for symbol, held in series.items()]
+    table = pa.concat_tables(parts)
+    if len(table) == 0:
+        raise click.ClickException(
+            f"no day can be embedded: the bundle learned until"
+            f" {ms_to_utc(timeline.first_session_ms)}, and the candles reach no later day with a"
+            " full macro window before it (--in-sample adds earlier days)"
+        )
+    write_embeddings(table, out)
+    judged = _judge(timeline, series, in_sample, out, console) if card else None
+    days = {symbol: len(part) for symbol, part in zip(series, parts, strict=True)}
+    if as_json:
+        told = judged.to_json() if judged is not None else None
+        document = {"out": str(out), "rows": len(table), "days": days, "card": told}
+        click.echo(json.dumps(document))
+        return
+    text = ", ".join(f"{count:,} days of {symbol}" for symbol, count in days.items())
+    Console(highlight=False).print(f"{out}: {text}", soft_wrap=True)
+    if judged is not None:
+        _print_card(judged)
+
+
+def _read(folder: Path, symbols: str | None, timeline: BundleTimeline) -> dict[str, Candles]:
+    """Candles of each symbol asked for."""
+    from cppncripto_strategy.embeddings import interval_text
+    from cppncripto_strategy.feeds.importer import open_source
+
+    source, interval = open_source(folder), interval_text(timeline.session.interval_ms)
+    asked = symbols.split(",") if symbols else timeline.bundles[0].info.symbols
+    names = [name.strip() for name in asked]
+    return {name: source.read(name, interval) for name in names if name}
+
+
+def _judge(
+    timeline: BundleTimeline,
+    series: dict[str, Candles],
+    in_sample: bool,
+    out: Path,
+    console: Console,
+) -> QualityCard:
+    """The bundle's quality card, written beside the embeddings as <out>.card.json."""
+    from cppncripto_strategy.models.grid import CandleGrid
+    from cppncripto_strategy.models.quality import quality_card
+    from cppncripto_strategy.models.sessions import build_sessions
+    from cppncripto_strategy.results import write_json
+
+    with console.status("judging the embedding"):
+        tables = [
+            build_sessions(
+                symbol,
+                CandleGrid.from_candles(held, timeline.session.interval_ms),
+                timeline.session,
+            )
+            for symbol, held in series.items()
+        ]
+        card = quality_card(timeline.bundles[0], tables, in_sample=in_sample)
+    write_json(out.with_name(f"{out.name}.card.json"), card.to_json())
+    return card
+
+
+def _print_card(card: QualityCard) -> None:
+    """A table of the probes, one row a symbol and target, one column an input."""
+    from rich.table import Table
+
+    from cppncripto_strategy.feeds.candles import ms_to_utc
+    from cppncripto_strategy.models.quality import INPUTS
+
+    span = f"{ms_to_utc(card.judged_from_ms)[:10]} to {ms_to_utc(card.judged_until_ms)[:10]}"
+    where = "in-sample" if card.in_sample else "out of sample"
+    table = Table(title=f"Quality card, {span} ({where})", title_justify="left", box=None)
+    for name in ("symbol", "next day's", "by", "days"):
+        table.add_column(name)
+    for name in ("nothing", *INPUTS):
+        table.add_column(name.replace("_", " "), justify="right")
+    kinds = [("ridge", card.probes), ("nearest days", card.retrieval)]
+    for kind, probes in kinds:
+        for symbol, target in dict.fromkeys((p.symbol, p.target) for p in probes):
+            row = [p for p in probes if (p.symbol, p.target) == (symbol, target)]
+            values = {p.inputs: p.value for p in row}
+            table.add_row(
+                symbol,
+                f"{target.replace('_', ' ')} ({row[0].metric})",
+                kind,
+                str(row[0].days),
+                f"{row[0].benchmark:.3f}",
+                *(f"{values[name]:.3f}" for name in INPUTS),
+            )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"alignment {card.alignment:.3f}, uniformity {card.uniformity:.3f},"
+        f" effective rank {card.effective_rank:.1f}",
+        soft_wrap=True,
+    )
