@@ -21,11 +21,12 @@ from cppncripto_strategy import metrics
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.candles import DAY_MS
 from cppncripto_strategy.feeds.replay import bar_interval_ms, nums_to_ms
+from cppncripto_strategy.statistics import DEFAULT_RESAMPLES
 
 Analysis = dict[str, Any]
 
 
-class AtStop(bt.Analyzer):  # type: ignore[misc]
+class AtStop(bt.Analyzer):
     """An analyzer that only looks once, when the run is over."""
 
     # MacroMicroStrategy skips the per-bar calls of analyzers that say so.
@@ -66,13 +67,13 @@ class SignalQuality(AtStop):
         At the end of a run whose strategy has no signals, or whose lines forgot their past.
     """
 
-    params = (
+    params: Any = (
         ("horizon", 6),
         ("round_trip_cost_bps", 22.0),
         ("label_threshold_bps", None),
         ("signal", None),
         ("seed", 0),
-        ("resamples", metrics.DEFAULT_RESAMPLES),
+        ("resamples", DEFAULT_RESAMPLES),
     )
 
     def analyse(self) -> Analysis:
@@ -144,7 +145,7 @@ class EmbeddingDrift(AtStop):
     alarm : drift above which a session counts as drifted.
     """
 
-    params = (("alarm", 1.0),)
+    params: Any = (("alarm", 1.0),)
 
     def analyse(self) -> Analysis:
         """Per symbol: sessions, sessions_without, mean, p95, max, last, above_alarm, max_age_ms."""
@@ -184,7 +185,7 @@ class Latency(AtStop):
     clock : callable() -> seconds.
     """
 
-    params = (("clock", time.perf_counter),)
+    params: Any = (("clock", time.perf_counter),)
 
     def start(self) -> None:
         """Put a stopwatch around each network."""

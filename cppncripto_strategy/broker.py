@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import backtrader as bt
 
@@ -190,17 +190,17 @@ class LedgerEntry:
     cash: float
 
 
-class SpotCommission(bt.CommInfoBase):  # type: ignore[misc]
+class SpotCommission(bt.CommInfoBase):
     """Taker fee as a share of notional; sizes are fractions of a coin, never truncated."""
 
-    params = (("commtype", bt.CommInfoBase.COMM_PERC), ("stocklike", True), ("percabs", True))
+    params: Any = (("commtype", bt.CommInfoBase.COMM_PERC), ("stocklike", True), ("percabs", True))
 
     def getsize(self, price: float, cash: float) -> float:
         """Base units that `cash` buys at `price`, before fees."""
         return float(self.p.leverage) * cash / price
 
 
-class SpotBroker(bt.brokers.BackBroker):  # type: ignore[misc]
+class SpotBroker(bt.brokers.BackBroker):
     """A cash account on a spot exchange; use as `cerebro.broker = SpotBroker(cash=10_000)`.
 
     Params
@@ -222,7 +222,7 @@ class SpotBroker(bt.brokers.BackBroker):  # type: ignore[misc]
     ledger : list of LedgerEntry, one per fill.
     """
 
-    params = (
+    params: Any = (
         ("fee_bps", 10.0),
         ("slippage_bps", 1.0),
         ("headroom_bps", 20.0),
@@ -232,8 +232,13 @@ class SpotBroker(bt.brokers.BackBroker):  # type: ignore[misc]
         ("checksubmit", False),  # cash is checked at the fill, at the price that is paid
     )
 
-    def __init__(self) -> None:
-        super().__init__()
+    if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
+
+        def __init__(self):
+            super().__init__()
+            self._build()
+
+    def _build(self) -> None:
         for name in ("fee_bps", "slippage_bps", "headroom_bps"):
             if not getattr(self.p, name) >= 0:
                 raise RecipeError(f"{name} must be zero or more, got {getattr(self.p, name)!r}")
@@ -424,13 +429,13 @@ class SpotBroker(bt.brokers.BackBroker):  # type: ignore[misc]
 
     def _slip_up(self, pmax: float, price: float, doslip: bool = True, lim: bool = False) -> float:
         # Not capped at the bar's high: a market order pays the spread even on a flat candle.
-        slipped = price * (1.0 + self.p.slippage_bps / 1e4)
+        slipped = price * (1.0 + float(self.p.slippage_bps) / 1e4)
         return min(slipped, pmax) if lim else slipped
 
     def _slip_down(
         self, pmin: float, price: float, doslip: bool = True, lim: bool = False
     ) -> float:
-        slipped = price * (1.0 - self.p.slippage_bps / 1e4)
+        slipped = price * (1.0 - float(self.p.slippage_bps) / 1e4)
         return max(slipped, pmin) if lim else slipped
 
     def _execute(
@@ -484,7 +489,7 @@ class SpotBroker(bt.brokers.BackBroker):  # type: ignore[misc]
 
     def _buys_at(self, data: Any, price: float) -> float:
         fee_per_unit: float = self.getcommissioninfo(data).getcommission(1.0, price)
-        return max(self.cash, 0.0) / (price + fee_per_unit)
+        return max(float(self.cash), 0.0) / (price + fee_per_unit)
 
     def _cost(self, data: Any, quantity: float, price: float) -> float:
         fee: float = self.getcommissioninfo(data).getcommission(quantity, price)

@@ -16,7 +16,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
 import numpy as np
@@ -146,7 +146,7 @@ def _past(line: Any, bars: int) -> NDArray[np.float64]:
     return np.array(line.array[:bars], dtype=np.float64)
 
 
-class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
+class MacroMicroStrategy(bt.Strategy):
     """Trade scores against their thresholds, one account over all of Cerebro's feeds.
 
     Params
@@ -182,7 +182,7 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
         When a param is out of range, or neither bundles nor score_factory is given.
     """
 
-    params = (
+    params: Any = (
         ("bundles", None),
         ("score_factory", None),
         ("traded_line", "score"),
@@ -204,8 +204,13 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
         ("keep_rows", True),
     )
 
-    def __init__(self) -> None:
-        super().__init__()
+    if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
+
+        def __init__(self):
+            super().__init__()
+            self._build()
+
+    def _build(self) -> None:
         self._check_params()
         make_score = self.p.score_factory or self._default_score
         make_threshold = self.p.threshold_factory or self._default_threshold
@@ -248,9 +253,10 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
             raise RecipeError(f"min_hold {p.min_hold} exceeds hold_candles {p.hold_candles}")
 
     def _default_score(self, data: Any) -> Any:
-        from cppncripto_strategy.indicators.micro import MicroScore
+        from cppncripto_strategy.indicators import micro
 
-        return MicroScore(data, bundles=self.p.bundles)
+        make: Any = micro.MicroScore
+        return make(data, bundles=self.p.bundles)
 
     def _default_threshold(self, traded: Any, data: Any, score: Any) -> Any:
         seeds = self.p.seeds
@@ -436,10 +442,29 @@ class MacroMicroStrategy(bt.Strategy):  # type: ignore[misc]
         plain = all(getattr(type(self), h) is getattr(MacroMicroStrategy, h) for h in hooks)
         watchers = [*self.analyzers, *self._slave_analyzers]
         at_stop = all(getattr(watcher, "only_at_stop", False) for watcher in watchers)
+        self._clocked = self._clocks()
+        # A score may override advance to take its own macro along: `_clocks` does that already.
+        own = {bt.Indicator.advance, *(type(book.score).advance for book in self.books)}
         indicators = self._lineiterators[bt.LineIterator.IndType]
-        self._clocked = [(ind._clock.lines[0], list(ind.lines)) for ind in indicators]
+        plain = plain and all(
+            type(indicator).advance in own
+            for indicator in indicators
+            if isinstance(indicator, bt.Indicator)
+        )
         only_ours = self.lines.fullsize() == 1 and not self._oldsync
         return plain and at_stop and only_ours and not len(self.observers)
+
+    def _clocks(self) -> list[tuple[Any, list[Any]]]:
+        """Each indicator's clock and buffers, the nested ones behind those that own them.
+
+        Backtrader itself leaves nested indicators behind under runonce.
+        """
+        waiting, clocks = list(self._lineiterators[bt.LineIterator.IndType]), []
+        for indicator in waiting:
+            clocks.append((indicator._clock.lines[0], list(indicator.lines)))
+            nested = getattr(indicator, "_lineiterators", {})
+            waiting.extend(nested.get(bt.LineIterator.IndType, ()))
+        return clocks
 
     # Tables -------------------------------------------------------------------------------------
 

@@ -171,8 +171,8 @@ def equity_table(
     One row per stamp; exposure is market value over equity. A symbol whose bar is missing is
     marked at its last close.
     """
-    stamps = np.unique(np.concatenate([at_ms for at_ms, _ in closes.values()] or [np.empty(0)]))
-    stamps = stamps.astype(np.int64)
+    nothing = np.empty(0, dtype=np.int64)
+    stamps = np.unique(np.concatenate([nothing, *(at_ms for at_ms, _ in closes.values())]))
     cash = _steps(stamps, [(e.executed_ms, e.cash) for e in ledger], starting_cash)
     held = np.zeros(len(stamps))
     for symbol, (at_ms, close) in closes.items():

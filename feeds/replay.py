@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
 import numpy as np
@@ -84,7 +84,7 @@ def bar_interval_ms(data: Any) -> int:
     return int(unit * data._compression)
 
 
-class ReplayFeed(bt.feed.DataBase):  # type: ignore[misc]
+class ReplayFeed(bt.feed.DataBase):
     """Candles of one symbol as Backtrader bars.
 
     Lines: open, high, low, close (quote per base), volume (base), openinterest (always 0) and
@@ -103,15 +103,20 @@ class ReplayFeed(bt.feed.DataBase):  # type: ignore[misc]
         When candles are missing, not ordered by open time, or the interval is not positive.
     """
 
-    lines = ("taker_buy_volume",)
-    params = (("candles", None), ("interval_ms", 5 * MINUTE_MS))
+    lines: Any = ("taker_buy_volume",)
+    params: Any = (("candles", None), ("interval_ms", 5 * MINUTE_MS))
 
     # With these at None the engine's own broker reads the bar itself; see `_tick_fill`.
     tick_open = tick_high = tick_low = tick_close = tick_volume = tick_openinterest = None
     tick_taker_buy_volume = tick_last = None
 
-    def __init__(self) -> None:
-        super().__init__()
+    if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
+
+        def __init__(self):
+            super().__init__()
+            self._build()
+
+    def _build(self) -> None:
         self._check_params()
         unit, frame = next(pair for pair in _UNITS if self.p.interval_ms % pair[0] == 0)
         self.p.timeframe = frame

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
 import numpy as np
@@ -20,7 +20,7 @@ _EPOCH_DAYS = 719163.0  # 1970-01-01 in Backtrader's day numbers
 _MS_PER_DAY = 86_400_000.0
 
 
-class AdaptiveThreshold(bt.Indicator):  # type: ignore[misc]
+class AdaptiveThreshold(bt.Indicator):
     """Thresholds of a score line, made of the symbol's own scores strictly before each bar.
 
     Use as `AdaptiveThreshold(score_line)` or `AdaptiveThreshold(score_indicator)` (its first line).
@@ -36,8 +36,8 @@ class AdaptiveThreshold(bt.Indicator):  # type: ignore[misc]
         validation scores).
     """
 
-    lines = ("upper", "lower")
-    params = (
+    lines: Any = ("upper", "lower")
+    params: Any = (
         ("window", 2016),
         ("quantile", 0.15),
         ("mode", "adaptive"),
@@ -48,10 +48,15 @@ class AdaptiveThreshold(bt.Indicator):  # type: ignore[misc]
         ("quantile_range", (0.01, 0.4)),
         ("seeds", ()),
     )
-    plotinfo = {"plot": True, "subplot": True}
+    plotinfo: Any = {"plot": True, "subplot": True}
 
-    def __init__(self) -> None:
-        super().__init__()
+    if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
+
+        def __init__(self):
+            super().__init__()
+            self._build()
+
+    def _build(self) -> None:
         self._state = ScoreThreshold(self._settings())
         self._seeds = [(int(start), np.asarray(scores, float)) for start, scores in self.p.seeds]
         starts = [start for start, _ in self._seeds]

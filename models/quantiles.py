@@ -125,6 +125,7 @@ class ScoreThreshold:
         self._ordered: list[float] = []
         self._fixed = NAN_PAIR
         self._session: int | None = None
+        self._counts_sessions = False  # the first session usually begins in the middle of a day
         self._signals = 0
         self._counts: deque[int] = deque(maxlen=self.settings.lookback_sessions)
 
@@ -175,11 +176,8 @@ class ScoreThreshold:
         insort(ordered, score)
 
     def _begin_session(self, session: int) -> None:
-        """Count the session that ended and move the quantile if signals left their band.
-
-        The first session is not counted: it usually began in the middle of a day.
-        """
-        if self._session is not None and self._counts_sessions:
+        """Count the session that ended, unless it was the first, and move the quantile."""
+        if self._counts_sessions:
             self._counts.append(self._signals)
         self._counts_sessions = self._session is not None
         self._session, self._signals = session, 0

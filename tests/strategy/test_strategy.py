@@ -281,6 +281,33 @@ def test_observers_and_analyzers_change_no_order(runonce: bool) -> None:
         )
 
 
+@pytest.mark.parametrize("runonce", [True, False])
+def test_indicators_can_be_read_in_the_rollover(runonce: bool) -> None:
+    """The shortened bar loop leaving an indicator, or a nested one, behind its data dies here."""
+
+    class Reads(MacroMicroStrategy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read: list[tuple[float, ...]] = []
+
+        def rollover(self, session_start_ms: int) -> None:
+            for book in self.books:
+                if len(book.data):
+                    lines = book.score.score, book.score.macro.drift, book.threshold.upper
+                    self.read.append((len(book.data), *(line[0] for line in lines)))
+
+    world = gappy()
+    expected = {
+        (i + 1, world[name][1][i], float(i + 1), LEVEL)
+        for name in world
+        for i in range(len(world[name][1]))
+        if not math.isnan(world[name][1][i])
+    }
+    ran = run(world, {"runonce": runonce}, cls=Reads)
+    assert len(ran.read) >= 3
+    assert {row for row in ran.read if not math.isnan(row[1])} <= expected
+
+
 def test_trades_add_up_to_the_change_of_equity() -> None:
     """A round trip counted twice, or fees left out of it, dies here."""
     ran = run(gappy(), hold_candles=3)
