@@ -62,7 +62,8 @@ from cppncripto_strategy.models.training import (
 log = logging.getLogger(__name__)
 
 MONDAY_MS = 4 * DAY_MS
-SEED_QUANTILES = 201
+# More than the adaptive threshold needs before it speaks (288), so a new bundle trades at once.
+SEED_QUANTILES = 401
 Progress = Callable[[int, int, str], None]
 
 
