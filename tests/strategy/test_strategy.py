@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from array import array
 from dataclasses import asdict
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import backtrader as bt
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.broker import SpotBroker, SymbolFilters
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.feeds.candles import DAY_MS, Candles
+from cppncripto_strategy.feeds.candles import DAY_MS, Candles, Span, gaps, utc_to_ms
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.results import TABLES
 from cppncripto_strategy.strategy import Decision, MacroMicroStrategy
@@ -368,6 +371,93 @@ def test_a_trade_carries_the_scores_that_opened_it() -> None:
     assert -scores[decided] == first["entry_score_zero"]
 
 
+class LiveFeed(ReplayFeed):
+    """Bar by bar, and out of step with the others, as a live feed may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def islive(self) -> bool:
+        return True
+
+    def next(self, datamaster: Any = None, ticks: bool = True) -> bool | None:
+        return bt.feed.DataBase.next(self, datamaster, ticks)  # type: ignore[no-any-return]
+
+
+def test_a_live_feed_gives_the_orders_of_the_backtest() -> None:
+    """A paper session that its own replay would not confirm dies here."""
+    world = gappy()
+    cerebro = bt.Cerebro(stdstats=False, quicknotify=True)
+    cerebro.broker = SpotBroker(
+        cash=CASH,
+        fee_bps=FEE_BPS,
+        slippage_bps=SLIPPAGE_BPS,
+        headroom_bps=0.0,
+        filters=dict.fromkeys(world, FINE),
+    )
+    for name, (candles, _) in world.items():
+        cerebro.adddata(LiveFeed(candles=candles, interval_ms=STEP_MS, name=name))
+    params = {"window": 60, "min_scores": 10, "hold_candles": 9, "cooldown_candles": 2}
+    cerebro.addstrategy(
+        MacroMicroStrategy,
+        score_factory=lambda data: Given(data, values=world[data._name][1]),
+        **params,
+    )
+    live, replay = cerebro.run()[0], run(world, threshold_factory=None, **params)
+    assert len(replay.trades) > 20
+    for name in ("signals", "fills", "trades", "equity"):
+        pd.testing.assert_frame_equal(getattr(replay, name), getattr(live, name), check_exact=True)
+
+
+@pytest.mark.parametrize("cut", [60, 150, 301])
+def test_cutting_off_the_future_changes_no_past_order(cut: int) -> None:
+    """An order, a size or a threshold that depends on candles not yet closed dies here."""
+    world = gappy()
+    end_ms = START_MS + cut * STEP_MS
+    past: Market = {}
+    for name, (candles, scores) in world.items():
+        rows = int(np.searchsorted(candles.open_time, end_ms))
+        past[name] = (candles[:rows], scores[:rows])
+    params = {"threshold_factory": None, "window": 60, "min_scores": 10}
+    whole, short = run(world, **params), run(past, **params)
+    signals = whole.signals[whole.signals["close_time_ms"] <= end_ms].reset_index(drop=True)
+    pd.testing.assert_frame_equal(signals, short.signals, check_exact=True)
+    done = whole.fills[whole.fills["executed_ms"] <= end_ms].reset_index(drop=True)
+    kept = short.fills[short.fills["reason"] != "end"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(done, kept, check_exact=True)
+    assert len(done) > 2
+
+
+@pytest.mark.real
+def test_no_order_crosses_the_outage_of_march_2023() -> None:
+    """A fill on the far side of a real exchange outage dies here."""
+    root = os.environ.get("CPPN_BT_REAL_MARKET")
+    if not root:
+        pytest.skip("CPPN_BT_REAL_MARKET is not set")
+    outage = Span(utc_to_ms("2023-03-24 12:40"), utc_to_ms("2023-03-24 14:00"))
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.broker = SpotBroker(cash=CASH)
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        table = pq.read_table(Path(root) / "candles" / f"{symbol}-5m.parquet")
+        candles = Candles.from_arrow(table).between(
+            outage.start_ms - 2 * DAY_MS, outage.end_ms + DAY_MS
+        )
+        assert outage in gaps(candles.open_time, STEP_MS)
+        cerebro.adddata(ReplayFeed(candles=candles, interval_ms=STEP_MS, name=symbol))
+    # A score that turns at every bar has an order under way when the exchange stops.
+    cerebro.addstrategy(
+        MacroMicroStrategy,
+        score_factory=lambda data: Given(data, values=[0.9, -0.9] * 1000),
+        threshold_factory=lambda line, data, score: Level(data),
+    )
+    fills = cerebro.run()[0].fills
+    filled = fills[fills["status"] == "filled"]
+    assert len(filled) > 100
+    assert (filled["executed_ms"] - filled["created_ms"] == STEP_MS).all()
+    held_up = fills[fills["created_ms"] == outage.start_ms]
+    assert {"gap"} == set(held_up["reason"])
+
+
 def steady(scores: list[float], closes: list[float] | None = None, first: int = 0) -> Market:
     """One symbol, no gaps; opens equal the previous close."""
     price = np.array(closes or [100.0] * len(scores))
@@ -604,19 +694,6 @@ def test_dust_of_a_cancelled_exit_does_not_close_the_next_position() -> None:
     ran = run(world, broker=broker, fraction=0.006)
     assert ran.fills[ran.fills["status"] == "cancelled"]["reason"].tolist() == ["gap"]
     assert sides(ran) == [("buy", 0, "signal"), ("buy", 6, "signal")]
-
-
-class LiveFeed(ReplayFeed):
-    """Bar by bar, and out of step with the others, as a live feed may be."""
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def islive(self) -> bool:
-        return True
-
-    def next(self, datamaster: Any = None, ticks: bool = True) -> bool | None:
-        return bt.feed.DataBase.next(self, datamaster, ticks)  # type: ignore[no-any-return]
 
 
 class LateFeed(LiveFeed):
