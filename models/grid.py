@@ -20,15 +20,35 @@ DAY_MS = 86_400_000
 
 
 class CandleColumns(Protocol):
-    """Anything with candle columns of equal length, ordered by open time."""
+    """Anything with candle columns of equal length (N,), ordered by open time."""
 
-    open_time: IntArray
-    open: FloatArray
-    high: FloatArray
-    low: FloatArray
-    close: FloatArray
-    volume: FloatArray
-    taker_buy_volume: FloatArray
+    @property
+    def open_time(self) -> IntArray:
+        """UTC milliseconds."""
+
+    @property
+    def open(self) -> FloatArray:
+        """Quote per base."""
+
+    @property
+    def high(self) -> FloatArray:
+        """Quote per base."""
+
+    @property
+    def low(self) -> FloatArray:
+        """Quote per base."""
+
+    @property
+    def close(self) -> FloatArray:
+        """Quote per base."""
+
+    @property
+    def volume(self) -> FloatArray:
+        """Base units."""
+
+    @property
+    def taker_buy_volume(self) -> FloatArray:
+        """Base units, NaN where unknown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
