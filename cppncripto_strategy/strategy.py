@@ -260,10 +260,16 @@ class MacroMicroStrategy(bt.Strategy):
 
     def _default_threshold(self, traded: Any, data: Any, score: Any) -> Any:
         seeds = self.p.seeds
-        if seeds is None:
-            seeds = getattr(score, "bundle_seeds", ())
+        if seeds is None:  # a bundle's seeds are scores under its embedding, never under zero
+            by_score = self.p.traded_line == "score"
+            seeds = getattr(score, "bundle_seeds", ()) if by_score else ()
         if isinstance(seeds, dict):
             seeds = seeds.get(data._name, ())
+        if self.p.threshold_mode == "static" and not len(seeds):
+            raise RecipeError(
+                f"static thresholds of {data._name!r} have no seeds to be made of: pass"
+                " seeds=[(valid_from_ms, scores)], bundles that carry them, or adaptive thresholds"
+            )
         return AdaptiveThreshold(
             traded,
             window=self.p.window,

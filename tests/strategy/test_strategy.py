@@ -602,6 +602,32 @@ def test_trading_the_zero_embedding_turns_every_signal() -> None:
     assert plain.fills["created_ms"].iloc[0] != zero.fills["created_ms"].iloc[0]
 
 
+def test_seeds_come_from_the_score_unless_they_are_given() -> None:
+    """A bundle's seeds left unused, given to the wrong symbol, or to the zero line, die here."""
+
+    class Bundled(Given):
+        bundle_seeds = [(0, np.array([-0.4, 0.4]))]
+
+    world = gappy()
+    params = {
+        "score_factory": lambda data: Bundled(data, values=world[data._name][1]),
+        "threshold_factory": None,
+        "threshold_mode": "static",
+        "quantile": 0.1,
+    }
+    quiet = np.isnan(np.concatenate([scores for _, scores in world.values()]))
+
+    def uppers(**more: Any) -> set[float]:
+        table = run(world, **{**params, **more}).signals
+        return set(table["upper"].to_numpy()[~quiet].tolist())
+
+    assert {float(np.quantile([-0.4, 0.4], 0.9))} == uppers()
+    given_ = {"A": [(0, [1.0, 2.0])], "B": [(0, [3.0, 4.0])]}
+    assert {float(np.quantile(s[0][1], 0.9)) for s in given_.values()} == uppers(seeds=given_)
+    with pytest.raises(RecipeError, match="no seeds"):
+        uppers(traded_line="score_zero")
+
+
 def test_shorts_only_where_the_account_allows_them() -> None:
     """allow_short without effect, or with effect on a spot account, dies here."""
     scores = [-0.9, 0.0, 0.0, 0.9, 0.0, 0.0]
@@ -739,6 +765,7 @@ def test_a_late_bar_of_yesterday_does_not_reopen_it() -> None:
         ({"stop_pct": 100.0}, "stop_pct"),
         ({"traded_line": "nonsense"}, "nonsense"),
         ({"score_factory": None}, "bundles"),
+        ({"threshold_factory": None, "threshold_mode": "static"}, "no seeds"),
     ],
 )
 def test_impossible_settings_are_named(params: dict[str, Any], words: str) -> None:
