@@ -4,8 +4,8 @@ On the recipe's own candles, with networks trained briefly for the purpose (a le
 does not need a good network to show):
 
 1. prefix, 2. perturbation, 3. start-invariance of features, session scalers, embeddings, scores and
-   thresholds, across a change of bundles; and of training itself: candles after `trained_until`
-   must not move a single weight.
+   thresholds, across a change of bundles; of what Backtrader trades on them (1 and 2); and of
+   training itself: candles after `trained_until` must not move a single weight (2).
 4. embedding time-shift: no embedding sees its own day; and on the planted market an embedding
    shifted by 60 days or more must lose what macro gained.
 5. shuffled labels: a network that learned nonsense must not foretell that nonsense.
@@ -26,13 +26,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.feeds.candles import Candles, Span, ms_to_utc
 from cppncripto_strategy.feeds.planted import (
     PlantedMarket,
     PlantedSettings,
@@ -66,6 +70,7 @@ from cppncripto_strategy.models.walkforward import (
     calendar,
     learn_bundle,
 )
+from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.statistics import bootstrap_days, day_totals, ratio_estimates
 
 SHUFFLED = "shuffled labels"
@@ -74,6 +79,10 @@ CEILING = "ceiling"
 CHECKS = (PREFIX, PERTURBATION, START_INVARIANCE, TIME_SHIFT, SHUFFLED, NULL, CEILING)
 
 Progress = Callable[[int, int, str], None]
+Trade = Callable[
+    [Mapping[str, CandleGrid], BundleTimeline, Span], tuple[pd.DataFrame, pd.DataFrame]
+]
+"""Trades a span of candles under a timeline: the tables of signals and of fills."""
 Report = Callable[[float, str], None]
 """Told the share of a check that is done, in [0, 1], and what is going on."""
 
@@ -101,6 +110,7 @@ class CheckPlan:
     threshold : how its scores become signals.
     start_ms : where the recipe starts to trade, UTC milliseconds.
     seed : of training, perturbations, shuffles and planted markets.
+    trade : trades candles as the recipe does; None leaves orders unchecked.
     """
 
     interval: str
@@ -109,6 +119,53 @@ class CheckPlan:
     threshold: ThresholdSettings
     start_ms: int
     seed: int = 0
+    trade: Trade | None = None
+
+
+def plan_of(recipe: Recipe) -> CheckPlan:
+    """The plan that checks a recipe: its candles, networks, thresholds and orders.
+
+    Raises
+    ------
+    CppnError
+        When the recipe's candles cannot be read, or leave nothing to trade after training.
+    """
+    from cppncripto_strategy.backtest import (
+        learn_settings,
+        load_market,
+        replay,
+        session_tables,
+        traded_span,
+    )
+
+    market = load_market(recipe)
+    learn = learn_settings(recipe, recipe.macro.enabled)
+    values = recipe.threshold.model_dump()
+
+    def trade(
+        grids: Mapping[str, CandleGrid], timeline: BundleTimeline, span: Span
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        candles = {name: candles_of(grid) for name, grid in grids.items()}
+        strategy = replay(recipe, candles, timeline, span).strategy
+        return strategy.signals, strategy.fills
+
+    return CheckPlan(
+        interval=recipe.interval,
+        grids={table.symbol: table.grid for table in session_tables(market, learn.session)},
+        learn=learn,
+        threshold=ThresholdSettings(**values, min_scores=max(2, recipe.threshold.window // 7)),
+        start_ms=traded_span(recipe, market).start_ms,
+        seed=recipe.seed,
+        trade=trade,
+    )
+
+
+def candles_of(grid: CandleGrid) -> Candles:
+    """The candles that a grid holds."""
+    there = grid.present
+    names = ("open", "high", "low", "close", "volume", "taker_buy_volume")
+    columns = {name: getattr(grid, name)[there] for name in names}
+    return Candles.from_columns(open_time=grid.open_time[there], **columns)
 
 
 def _silent(share: float, text: str) -> None:
@@ -168,11 +225,112 @@ def causal(plan: CheckPlan, report: Report = _silent) -> list[LeakVerdict]:
     timeline = BundleTimeline((first, second))
     report(1 / parts, "training again after another future")
     verdicts = [training_verdict(plan, learn, stamp, first.model_hash)]
-    for number, (symbol, grid) in enumerate(plan.grids.items()):
+    spans = {name: _causal_span(grid, learn, stamp) for name, grid in plan.grids.items()}
+    for number, (symbol, span) in enumerate(spans.items()):
         report((2 + number) / parts, symbol)
-        span = _causal_span(grid, learn, stamp)
         verdicts += causal_verdicts(symbol, span, timeline, plan.threshold, plan.seed)
+    if plan.trade is not None:
+        report(1.0, "orders")
+        verdicts += order_verdicts(plan.trade, spans, timeline, plan.seed)
     return verdicts
+
+
+def order_verdicts(
+    trade: Trade, grids: Mapping[str, CandleGrid], timeline: BundleTimeline, seed: int = 0
+) -> list[LeakVerdict]:
+    """Prefix and perturbation of what Backtrader makes of the candles: decisions and fills.
+
+    For each of two mid-session cuts the recipe is traded on the candles before it, and on those
+    candles followed by another market. Scores and thresholds of bars that close by the cut, and the
+    fills on them, must be those of a run over all candles; fills to the last digit.
+    """
+    first, start_ms = next(iter(grids.values())), timeline.first_session_ms
+    end_ms = max(grid.end_ms for grid in grids.values())
+    whole = trade(grids, timeline, Span(start_ms, end_ms))
+    words: dict[str, _Difference | None] = {PREFIX: None, PERTURBATION: None}
+    compared = 0
+    for number, row in enumerate(mid_session_cuts(first, 2, first_row=first.row_of(start_ms) + 1)):
+        cut_ms = first.start_ms + row * first.interval_ms
+        known = _known_by(whole, cut_ms)
+        compared += sum(len(table) for table in known)
+        until_cut = {name: grid.rows(0, grid.row_of(cut_ms)) for name, grid in grids.items()}
+        perturbed = {
+            name: perturb_from(grid, grid.row_of(cut_ms), seed + number)
+            for name, grid in grids.items()
+        }
+        for name, candles, until in (
+            (PREFIX, until_cut, cut_ms),
+            (PERTURBATION, perturbed, end_ms),
+        ):
+            again = _known_by(trade(candles, timeline, Span(start_ms, until)), cut_ms)
+            words[name] = words[name] or _first_difference(known, again)
+    return [_order_verdict(name, found, compared) for name, found in words.items()]
+
+
+_Difference = tuple[str, int, float]
+_DECISION = ["close_time_ms", "symbol", "score", "score_zero", "upper", "lower"]
+_FILL = ["executed_ms", "symbol", "quantity", "price", "notional", "fee"]
+
+
+def _known_by(
+    tables: tuple[pd.DataFrame, pd.DataFrame], cut_ms: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scored decisions and filled orders by the cut, each in order of time and symbol."""
+    signals, fills = tables
+    scored = signals[signals["score"].notna() & (signals["close_time_ms"] <= cut_ms)][_DECISION]
+    if len(fills) == 0:
+        return scored.sort_values(_DECISION[:2]), pd.DataFrame(columns=_FILL)
+    filled = fills[(fills["status"] == "filled") & (fills["executed_ms"] <= cut_ms)][_FILL]
+    return scored.sort_values(_DECISION[:2]), filled.sort_values(_FILL[:2], kind="stable")
+
+
+def _first_difference(
+    known: tuple[pd.DataFrame, pd.DataFrame], again: tuple[pd.DataFrame, pd.DataFrame]
+) -> _Difference | None:
+    """Words, time and value of the first decision or fill that differs; None when none does."""
+    for whole, other, tolerance in zip(known, again, (SCORE_TOLERANCE, 0.0), strict=True):
+        for mine, theirs in zip_longest(_rows(whole), _rows(other)):
+            place = _unlike(mine, theirs, tolerance)
+            if place is not None:
+                return _words(whole.columns[place], place, mine, theirs)
+    return None
+
+
+_Row = tuple[Any, ...]
+
+
+def _rows(table: pd.DataFrame) -> Iterator[_Row]:
+    return iter(table.itertuples(index=False, name=None))
+
+
+def _words(column: str, place: int, mine: _Row | None, theirs: _Row | None) -> _Difference:
+    """What differs, when, and the value of the run that knew the future (NaN for no row)."""
+    when, symbol = (mine or theirs or (0, ""))[:2]
+    texts = ["absent" if row is None else f"{row[place]:.9g}" for row in (mine, theirs)]
+    words = f"{symbol} {column} at {ms_to_utc(int(when))} is {texts[0]} with the future"
+    value = math.nan if mine is None else float(mine[place])
+    return f"{words}, {texts[1]} without", int(when), value
+
+
+def _unlike(mine: _Row | None, theirs: _Row | None, tolerance: float) -> int | None:
+    """The column in which two rows differ (the first value's, for another bar or none)."""
+    if mine is None or theirs is None or mine[:2] != theirs[:2]:
+        return 2
+    for place in range(2, len(mine)):
+        a, b = mine[place], theirs[place]
+        if not (a == b or abs(a - b) <= tolerance or (math.isnan(a) and math.isnan(b))):
+            return place
+    return None
+
+
+def _order_verdict(name: str, found: _Difference | None, compared: int) -> LeakVerdict:
+    if found is not None:
+        return LeakVerdict(name, False, f"orders: {found[0]}", *found[1:], subject="orders")
+    if compared == 0:
+        detail = "orders: nothing was decided or filled before the cuts; give more candles"
+        return LeakVerdict(name, False, detail, subject="orders")
+    detail = f"orders: {compared:,} decisions and fills unchanged"
+    return LeakVerdict(name, True, detail, subject="orders")
 
 
 def causal_verdicts(

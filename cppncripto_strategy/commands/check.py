@@ -1,0 +1,138 @@
+"""`cppn-bt check`: the leak checks of a recipe, each with a verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from cppncripto_strategy.checks import CheckPlan
+    from cppncripto_strategy.models.leaks import LeakVerdict
+
+# As in `checks.CHECKS`, which cannot be imported here without torch; a test holds them equal.
+CHECK_NAMES = (
+    "prefix",
+    "perturbation",
+    "start-invariance",
+    "embedding time-shift",
+    "shuffled labels",
+    "null market",
+    "ceiling",
+)
+
+
+@click.command()
+@click.argument("recipe", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--candles",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Candle store, or folder of SYMBOL-5m files, instead of the recipe's.",
+)
+@click.option("--symbols", help="BTCUSDT,ETHUSDT instead of the recipe's.")
+@click.option("--timerange", help="START-END such as 20240101-20240901, instead of the recipe's.")
+@click.option("--seed", type=click.IntRange(min=0), help="Instead of the recipe's.")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(CHECK_NAMES),
+    help="Run this check alone; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document only.")
+def command(
+    recipe: Path | None,
+    candles: Path | None,
+    symbols: str | None,
+    timerange: str | None,
+    seed: int | None,
+    only: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Look for the future in a recipe's past: seven leak checks, each with a verdict.
+
+    RECIPE is a recipe file; without it, the demo. Briefly trains the recipe's networks on its own
+    candles and on planted markets. The exit status is 1 when a check fails.
+    """
+    name, plan = _plan(recipe, candles, symbols, timerange, seed)
+    verdicts = _run(plan, only or CHECK_NAMES, quiet=as_json)
+    passed = all(verdict.passed for verdict in verdicts)
+    if as_json:
+        rows = [_plain(verdict) for verdict in verdicts]
+        document = {"recipe": name, "seed": plan.seed, "passed": passed, "verdicts": rows}
+        click.echo(json.dumps(document))
+    else:
+        _print(name, verdicts)
+    if not passed:
+        raise SystemExit(1)
+
+
+def _plan(
+    path: Path | None,
+    candles: Path | None,
+    symbols: str | None,
+    timerange: str | None,
+    seed: int | None,
+) -> tuple[str, CheckPlan]:
+    """The recipe's name and the plan that checks it, with the command line's replacements."""
+    from cppncripto_strategy.checks import plan_of
+    from cppncripto_strategy.recipe import load_recipe, shipped_recipe
+
+    names = [name.strip() for name in symbols.split(",")] if symbols else None
+    folder = {"source": "folder", "folder": candles.resolve()} if candles else None
+    recipe = load_recipe(
+        path or shipped_recipe("demo"),
+        candles=folder,
+        symbols=names,
+        timerange=timerange,
+        seed=seed,
+    )
+    return recipe.name, plan_of(recipe)
+
+
+def _run(plan: CheckPlan, only: tuple[str, ...], quiet: bool) -> list[LeakVerdict]:
+    """The verdicts, with a progress bar on the terminal's error stream."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from cppncripto_strategy.checks import run_checks
+
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    console = Console(stderr=True, quiet=quiet)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("reading candles", total=None)
+
+        def progress(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
+        return run_checks(plan, only, progress)
+
+
+def _plain(verdict: LeakVerdict) -> dict[str, object]:
+    return {
+        "check": verdict.name,
+        "subject": verdict.subject,
+        "passed": verdict.passed,
+        "detail": verdict.detail,
+        "first_offending_time_ms": verdict.first_offending_time_ms,
+        "first_offending_value": verdict.first_offending_value,
+    }
+
+
+def _print(name: str, verdicts: list[LeakVerdict]) -> None:
+    """A table of verdicts, and the sum of them."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from cppncripto_strategy.checks import summary
+
+    console = Console(highlight=False)
+    table = Table("check", "verdict", "what was found", title=f"Leak checks of {name}", box=None)
+    table.title_justify = "left"
+    for verdict in verdicts:
+        word = "[green]passed[/]" if verdict.passed else "[bold red]FAILED[/]"
+        table.add_row(verdict.name, word, escape(verdict.detail))
+    console.print(table)
+    good = all(verdict.passed for verdict in verdicts)
+    console.print(summary(verdicts), style="green" if good else "bold red")
