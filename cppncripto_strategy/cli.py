@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "cppncripto_strategy.commands.exchange",
         "Serve a loopback Binance on this machine, at any speed.",
     ),
+    "check": (
+        "cppncripto_strategy.commands.check",
+        "Look for the future in a recipe's past: seven leak checks.",
+    ),
     "embed": (
         "cppncripto_strategy.commands.embed",
         "Write the embedding of every day to Parquet, and judge it.",
