@@ -124,6 +124,8 @@ def test_inputs_see_only_the_past_and_targets_only_the_day(candles: Candles) -> 
     told, same = (quality.day_targets(days, sessions) for days in (base, earlier))
     assert told["realised_volatility"] == same["realised_volatility"]
     assert told["trend"] == same["trend"]
+    trends = quality.day_targets(base, base.day_ms)["trend"][1:]
+    np.testing.assert_array_equal(trends, np.abs(base.log_return[1:]))
     changed = quality.day_targets(later, sessions)
     assert changed["realised_volatility"] != told["realised_volatility"]
     over = quality.day_targets(base, np.array([PLANTED.start_ms + PLANTED.days * DAY_MS]))
@@ -172,6 +174,8 @@ def test_a_probe_finds_a_linear_truth_and_nothing_in_noise() -> None:
     told, usual = quality.foretell(inputs, truth, counted)[counted].T
     share = 0.5**2 / (1 + 4 + 0.25 + 0.5**2)  # of the variance no input explains
     assert quality._r2(told, truth[counted], usual) == pytest.approx(1 - share, abs=0.03)
+    by_hand = quality._r2(np.array([1.0, 2.0]), np.array([1.0, 3.0]), np.zeros(2))
+    assert by_hand == pytest.approx(1 - 1 / 10)
     noise = rng.normal(size=300)
     told, usual = quality.foretell(inputs, noise, counted)[counted].T
     assert abs(quality._r2(told, noise[counted], usual)) < 0.05
