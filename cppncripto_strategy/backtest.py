@@ -186,6 +186,8 @@ def learn_settings(recipe: Recipe, use_macro: bool = True) -> LearnSettings:
         validate_days=recipe.walkforward.validate_days,
         retrain_days=recipe.walkforward.retrain_days,
         macro_retrain_days=recipe.walkforward.macro_retrain_days,
+        retrain=recipe.walkforward.retrain,
+        drift_limit=recipe.walkforward.drift_limit,
         warm_epochs=micro.warm_epochs,
     )
 
@@ -564,10 +566,10 @@ def _bundle_rows(timeline: BundleTimeline, span: Span) -> list[dict[str, Any]]:
             "valid_from_ms": max(start, span.start_ms),
             "valid_until_ms": end,
             "validation_loss": bundle.info.validation["loss"],
-            "reason": "first" if number == 0 else "calendar",
+            "reason": bundle.info.reason,
         }
-        for number, (bundle, start, end) in enumerate(
-            zip(timeline.bundles, until, [*until[1:], span.end_ms], strict=True)
+        for bundle, start, end in zip(
+            timeline.bundles, until, [*until[1:], span.end_ms], strict=True
         )
     ]
 
@@ -606,14 +608,23 @@ def _planted_facts(
             f"a hidden regime, {first.tau_days:g} days long on average; setups whose answer"
             f" follows its sign for {first.horizon} candles"
         ),
-        "hit at setups, ceiling (regime known)": planted.oracle_hit(first),
-        f"hit at setups, best from {days} days of markers": planted.macro_hit(first, accuracy),
-        f"hit at setups, best from {window} candles alone": planted.micro_only_hit(first, window),
+        "hit at setups, ceiling (regime known)": _percent(planted.oracle_hit(first)),
+        f"hit at setups, best from {days} days of markers": _percent(
+            planted.macro_hit(first, accuracy)
+        ),
+        f"hit at setups, best from {window} candles alone": _percent(
+            planted.micro_only_hit(first, window)
+        ),
     }
     for arm, passed in replays.items():
         facts[f"hit at setups, reached {arm}"] = _hit_text(recipe, market, span, passed)
-    facts["net of an oracle's trade, bps"] = planted.expected_trade_bps(first, 1.0, *costs)
+    net = planted.expected_trade_bps(first, 1.0, *costs)
+    facts["net of an oracle's trade after fees"] = f"{net:.0f} bps"
     return facts
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _hit_text(recipe: Recipe, market: Market, span: Span, passed: Replay) -> str:

@@ -100,12 +100,18 @@ class LabelRecipe(Section):
 
 
 class WalkForwardRecipe(Section):
-    """When networks are retrained and on how many days before."""
+    """When networks are retrained and on how many days before.
+
+    retrain = "calendar" retrains every retrain_days; "drift" looks every retrain_days and repairs
+    only where the embeddings drifted beyond drift_limit, cheapest repair first.
+    """
 
     train_days: Count = 300
     validate_days: Count = 30
     retrain_days: Count = 28
     macro_retrain_days: Count = 364
+    retrain: Literal["calendar", "drift"] = "calendar"
+    drift_limit: Annotated[float, Field(gt=0)] = 1.25
 
 
 class FeaturesRecipe(Section):

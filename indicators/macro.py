@@ -64,7 +64,7 @@ def _taker_line(data: Any) -> Any:
 class MacroEmbedding(bt.Indicator):  # type: ignore[misc]
     """MacroNet's embedding of the last days, renewed at each 00:00 UTC.
 
-    Lines: drift (see `models.scoring.bank_drift`; 1 is as usual, NaN before the first session) and
+    Lines: drift (see `models.drift.bank_drift`; 1 is as usual, NaN before the first session) and
     age (milliseconds since the midnight the embedding is valid from; NaN without one).
 
     Params

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class BundleInfo:
     data_fingerprint : SHA-256 over the candles it learned from.
     validation : metrics on the validation tail.
     curves : loss curves, of MacroNet and of every MicroNet initialisation.
+    reason : why it was trained, in words.
     """
 
     session: SessionSettings
@@ -70,6 +72,7 @@ class BundleInfo:
     data_fingerprint: str
     validation: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
+    reason: str = "first"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -91,7 +94,7 @@ class BundleInfo:
             raise BundleError(f"bundle.json lacks or misnames a key: {cause}") from cause
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Bundle:
     """Both networks, ready to score.
 
@@ -143,7 +146,7 @@ class Bundle:
         """
         info, weights = self.to_bytes()
         if folder.exists():
-            if (folder / INFO_FILE).exists() and (folder / INFO_FILE).read_bytes() == info:
+            if _holds(folder, info, weights):
                 return folder
             raise BundleError(f"{folder} already holds another bundle: choose another folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +159,7 @@ class Bundle:
                     os.fsync(file.fileno())
             temporary.chmod(0o755)
             temporary.replace(folder)
+            _sync_folder(folder.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -235,7 +239,7 @@ class BundleTimeline:
         if not self.bundles:
             raise BundleError("a timeline needs at least one bundle")
         until = [bundle.info.trained_until_ms for bundle in self.bundles]
-        if any(later <= earlier for earlier, later in zip(until, until[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(until)):
             raise BundleError("bundles must be ordered by trained_until, without repeats")
         first = self.bundles[0].info
         for bundle in self.bundles[1:]:
@@ -295,6 +299,24 @@ class BundleTimeline:
                 f" {allowed}: that would be in-sample. Start later, or ask for it with"
                 " in_sample=True"
             )
+
+
+def _holds(folder: Path, info: bytes, weights: bytes) -> bool:
+    """Whether the folder holds exactly this bundle."""
+    try:
+        found = (folder / INFO_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes()
+    except OSError:
+        return False
+    return found == (info, weights)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename inside the folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def zero_context(count: int) -> torch.Tensor:

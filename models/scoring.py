@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline, zero_context
+from cppncripto_strategy.models.drift import bank_drift
 from cppncripto_strategy.models.grid import DAY_MS, CandleGrid
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
 from cppncripto_strategy.models.sessions import SessionTable, build_sessions, present_share
@@ -41,7 +42,7 @@ class SessionStates:
     source : int64 (D,), the session whose rollover (scaler and embedding) is in force, -1 for none;
         equal to the session itself unless its own rollover failed.
     embedding : float32 (D, E), zeros where none or without macro.
-    drift : float64 (D,), see `bank_drift`; NaN where undefined.
+    drift : float64 (D,), see `drift.bank_drift`; NaN where undefined.
     """
 
     bundle: IntArray
@@ -69,44 +70,6 @@ class ScoredSpan:
     drift: FloatArray
     age_ms: FloatArray
     states: SessionStates
-
-
-def bank_drift(bundle: Bundle, embedding: NDArray[np.float32], session_ms: int) -> float:
-    """How far a day lies from the days the bundle knows, as a ratio.
-
-    Euclidean distance to the nearest training day at least one long window earlier, over the median
-    of the same distance among the training days themselves. 1 is as usual; NaN when the bank is too
-    small. Days closer than the long window share candles with this one and would look near by
-    construction.
-    """
-    usual = _usual_distance(bundle)
-    nearest = _nearest(bundle, embedding, session_ms)
-    return nearest / usual if usual > 0 else float("nan")
-
-
-def _nearest(bundle: Bundle, embedding: NDArray[np.float32], session_ms: int) -> float:
-    """Distance to the nearest bank day that shares no candle with this session's window."""
-    info = bundle.info
-    lag_ms = info.session.long_window * info.session.interval_ms
-    far = np.abs(bundle.bank_ms - session_ms) >= lag_ms
-    if not far.any():
-        return float("nan")
-    distance = np.linalg.norm(bundle.bank[far].astype(np.float64) - embedding, axis=1)
-    return float(distance.min())
-
-
-_USUAL: dict[int, tuple[Bundle, float]] = {}
-
-
-def _usual_distance(bundle: Bundle) -> float:
-    """Median nearest distance inside the bank; remembered per bundle object."""
-    known = _USUAL.get(id(bundle))
-    if known is None or known[0] is not bundle:
-        pairs = zip(bundle.bank, bundle.bank_ms, strict=True)
-        inside = [_nearest(bundle, vector, int(ms)) for vector, ms in pairs]
-        usual = float(np.nanmedian(inside)) if np.isfinite(inside).any() else float("nan")
-        known = _USUAL[id(bundle)] = (bundle, usual)
-    return known[1]
 
 
 def embed_sessions(table: SessionTable, timeline: BundleTimeline) -> SessionStates:
@@ -169,7 +132,8 @@ def score_sessions(
                 lines[5, at] = closes - source_ms
     lines = lines[:, :rows]
     lines[:4, ~scorable(table.grid, timeline)] = np.nan
-    return ScoredSpan(*lines, states=states)
+    score, p_buy, p_sell, score_zero, drift, age_ms = lines
+    return ScoredSpan(score, p_buy, p_sell, score_zero, drift, age_ms, states)
 
 
 def scorable(grid: CandleGrid, timeline: BundleTimeline) -> NDArray[np.bool_]:

@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.drift import bank_drift
 from cppncripto_strategy.models.features import FEATURE_MEMORY, last_row_features
 from cppncripto_strategy.models.grid import DAY_MS, CandleGrid
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
 from cppncripto_strategy.models.micronet import BUY, CONTEXT_CLIP, SELL, MicroNet
 from cppncripto_strategy.models.scaling import apply_scaling, fit_sessions
-from cppncripto_strategy.models.scoring import GRACE_SESSIONS, MIN_PRESENT_SHARE, bank_drift
+from cppncripto_strategy.models.scoring import GRACE_SESSIONS, MIN_PRESENT_SHARE
 
 FloatArray = NDArray[np.float64]
 N_COLUMNS = 6  # open, high, low, close, volume, taker buy volume
@@ -155,8 +156,9 @@ class MacroStream:
         window = self._candles.last(FEATURE_MEMORY)
         present = ~np.isnan(window[:, 3])
         start_ms = self.next_open_ms - (len(window) - 1) * self.settings.interval_ms
-        columns = [window[:, i] for i in range(N_COLUMNS)]
-        grid = CandleGrid(start_ms, self.settings.interval_ms, *columns, present)
+        opened, high, low, close, volume, taker = window.T
+        interval_ms = self.settings.interval_ms
+        grid = CandleGrid(start_ms, interval_ms, opened, high, low, close, volume, taker, present)
         return last_row_features(grid, self.settings.taker)
 
     def _roll_over(self, session_ms: int) -> None:
@@ -173,12 +175,11 @@ class MacroStream:
 
     @torch.no_grad()
     def _compute_state(self, session_ms: int) -> MacroState | None:
-        # Rows that close after session_ms exist only when its own midnight candle is this one.
-        after = (self.next_open_ms - session_ms) // self.settings.interval_ms
+        # The last row is the one that closes at session_ms: every row between has been added.
         number = int(self.timeline.in_force([session_ms])[0])
-        if number < 0 or self.rows - after < self.settings.warmup:
+        if number < 0 or self.rows < self.settings.warmup:
             return None
-        window = self._features.last(self.settings.long_window, after)
+        window = self._features.last(self.settings.long_window)
         center, scale, ok = fit_sessions(
             window,
             np.array([len(window)]),
@@ -237,7 +238,7 @@ class MicroStream:
 
     def advance(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take one scaled row (F,); the body's output (channels,), valid after a receptive field."""
-        z = self._embed[:, :-1] @ row + self._embed[:, -1]  # (C,)
+        z: NDArray[np.float32] = self._embed[:, :-1] @ row + self._embed[:, -1]  # (C,)
         step, kernel, channels = self._step, self._kernel, len(z)
         for ring, taps, (weight, bias, dilation) in zip(
             self._rings, self._taps, self._layers, strict=True

@@ -3,10 +3,12 @@
     |<----- train ----->| purge |<- embargo ->| validate |  R  | score until the next R
                                                           trained_until
 
-Retraining stamps are multiples of the period since Monday 1970-01-05 00:00 UTC, so that another time
-range retrains on the same days. Nothing a bundle learned from closes after its `trained_until`:
-labels that reach past a boundary are purged on the left of it, and candles whose features reach back
-across it are embargoed on the right.
+Retraining stamps are multiples of the period since Monday 1970-01-05 00:00 UTC, and a chain of warm
+starts begins at a stamp where MacroNet is trained afresh, so that another time range retrains on
+the same days and finds the same bundles. Nothing a bundle learned from closes after its
+`trained_until`: labels that reach past a boundary are purged on the left of it, and candles whose
+short window and features reach back across it are embargoed on the right. (The macro windows of
+the first validation days do reach back: MacroNet and the scalers know no label.)
 
 Finished bundles are kept in a cache folder under a key over settings, seed, code, candles and the
 bundle before; a run that was interrupted goes on where it was.
@@ -19,6 +21,7 @@ import functools
 import hashlib
 import json
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +33,12 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import BundleError, TrainingError
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline, zero_context
+from cppncripto_strategy.models.drift import (
+    Repair,
+    RetrainDecision,
+    bank_drift,
+    decide_by_drift,
+)
 from cppncripto_strategy.models.features import FEATURE_MEMORY, SCALED
 from cppncripto_strategy.models.grid import DAY_MS, CandleGrid
 from cppncripto_strategy.models.labels import (
@@ -44,7 +53,6 @@ from cppncripto_strategy.models.micronet import (
     BUY,
     HOLD,
     SELL,
-    MicroNet,
     MicroNetSettings,
     choose_dilations,
 )
@@ -64,6 +72,7 @@ log = logging.getLogger(__name__)
 MONDAY_MS = 4 * DAY_MS
 # More than the adaptive threshold needs before it speaks (288), so a new bundle trades at once.
 SEED_QUANTILES = 401
+EMBED_BATCH = 64
 Progress = Callable[[int, int, str], None]
 
 
@@ -74,9 +83,9 @@ class LabelSettings:
     Parameters
     ----------
     kind : "fixed" (return over the horizon), "barrier" (triple barrier) or "trade" (net result).
-    horizon : int, candles; also the length of the purge.
+    horizon : int, candles; as many are purged before a boundary ("trade": one more).
     threshold_bps : float, for "fixed": a smaller move is "nothing".
-    barrier_bps : float, for "barrier" and "trade": distance of both barriers; 0 for none ("trade").
+    barrier_bps : float, for "barrier": distance of both barriers.
     fee_bps, slippage_bps : float, a side, for "trade".
     """
 
@@ -110,6 +119,10 @@ class LearnSettings:
     train_days, validate_days : lengths of the two parts, days before the retraining stamp.
     retrain_days : period of MicroNet's calendar.
     macro_retrain_days : period of MacroNet's; between, MicroNet starts from its last weights.
+    retrain : "calendar", or "drift": every retrain_days the drift of the days since is judged, and
+        only a drift above drift_limit is repaired, cheapest repair first (see `drift`). Without
+        macro there is no embedding that could drift, so the calendar applies.
+    drift_limit : float, median drift ratio that calls for a repair.
     warm_epochs : int, at most this many epochs for a warm start.
     """
 
@@ -128,6 +141,8 @@ class LearnSettings:
     validate_days: int = 30
     retrain_days: int = 7
     macro_retrain_days: int = 28
+    retrain: Literal["calendar", "drift"] = "calendar"
+    drift_limit: float = 1.25
     warm_epochs: int = 8
 
     def micro_settings(self) -> MicroNetSettings:
@@ -146,7 +161,7 @@ class LearnSettings:
 
 
 def calendar(start_ms: int, end_ms: int, every_days: int) -> list[int]:
-    """Retraining stamps for scoring [start_ms, end_ms): the last one at or before the start, then on.
+    """Retraining stamps for scoring [start_ms, end_ms): the last at or before the start, then on.
 
     Stamps are multiples of the period since a Monday, whatever the range asked for.
     """
@@ -177,24 +192,106 @@ def walk_forward(
     TrainingError
         When the candles do not reach back far enough before the first stamp.
     """
-    stamps = calendar(start_ms, end_ms, settings.retrain_days)
-    macro_stamps = set(calendar(start_ms, end_ms, settings.macro_retrain_days))
+    wanted = calendar(start_ms, end_ms, settings.retrain_days)
+    stamps = _lead_in(tables, wanted[0], settings) + wanted
     bundles: list[Bundle] = []
+    decision: RetrainDecision | None = None
     for number, stamp in enumerate(stamps):
-        previous = bundles[-1] if bundles else None
-        fresh = previous is None or any(
-            previous.info.trained_until_ms < macro <= stamp for macro in macro_stamps
-        )
 
         def report(done: int, total: int, text: str, number: int = number) -> None:
             if progress is not None:
                 share = round(1000 * (number + done / max(total, 1)))
                 progress(share, 1000 * len(stamps), f"bundle {number + 1}/{len(stamps)} {text}")
 
-        bundles.append(
-            _cached(tables, stamp, settings, seed, None if fresh else previous, cache, report)
+        previous = bundles[-1] if bundles else None
+        decision = decide(tables, stamp, settings, previous, decision)
+        log.info("%s: %s: %s", _date(stamp), decision.repair.name.lower(), decision.reason)
+        if decision.repair is not Repair.KEEP:
+            bundles.append(_cached(tables, decision, settings, seed, previous, cache, report))
+    first = max(i for i, b in enumerate(bundles) if b.info.trained_until_ms <= wanted[0])
+    return BundleTimeline(tuple(bundles[first:]))
+
+
+def _lead_in(tables: Sequence[SessionTable], first_ms: int, settings: LearnSettings) -> list[int]:
+    """Stamps before `first_ms` whose warm starts lead to it, from where MacroNet is trained.
+
+    None where the candles do not reach back far enough for all of them, or where drift decides: the
+    first bundle is then trained afresh, and a range that starts elsewhere would find other bundles.
+    """
+    if settings.retrain != "calendar":
+        return []
+    macro_ms = calendar(first_ms, first_ms, settings.macro_retrain_days)[0]
+    stamps = calendar(macro_ms, first_ms, settings.retrain_days)
+    lead = [stamp for stamp in stamps if macro_ms <= stamp < first_ms]
+    needed = min(lead, default=0) - (settings.train_days + settings.validate_days) * DAY_MS
+    reaches = all(len(table) > 0 and table.start_ms[0] <= needed for table in tables)
+    if lead and not reaches:
+        log.info(
+            "candles begin too late for the warm starts from %s on: the first bundle, %s, is"
+            " trained afresh",
+            _date(lead[0]),
+            _date(first_ms),
         )
-    return BundleTimeline(tuple(bundles))
+    return lead if reaches else []
+
+
+def decide(
+    tables: Sequence[SessionTable],
+    stamp_ms: int,
+    settings: LearnSettings,
+    previous: Bundle | None,
+    before: RetrainDecision | None,
+) -> RetrainDecision:
+    """What to do at a retraining stamp, from candles that closed by then alone.
+
+    Parameters
+    ----------
+    previous : the bundle in force, None at the first stamp; before : the decision before this one.
+    """
+    nan = float("nan")
+    if previous is None:
+        return RetrainDecision(stamp_ms, nan, Repair.RETRAIN_MACRO, "first")
+    if settings.retrain == "drift" and previous.macro is not None:
+        return decide_by_drift(
+            stamp_ms, _drifts(tables, stamp_ms, settings, previous), settings.drift_limit, before
+        )
+    macro_due = calendar(stamp_ms, stamp_ms, settings.macro_retrain_days)[0]
+    if macro_due > previous.info.trained_until_ms:
+        return RetrainDecision(stamp_ms, nan, Repair.RETRAIN_MACRO, "calendar, both networks")
+    return RetrainDecision(stamp_ms, nan, Repair.RETRAIN_MICRO, "calendar, MicroNet")
+
+
+def _drifts(
+    tables: Sequence[SessionTable], stamp_ms: int, settings: LearnSettings, bundle: Bundle
+) -> list[float]:
+    """Drift of each day of each symbol since the check before."""
+    since = stamp_ms - settings.retrain_days * DAY_MS
+    recent = SessionSet.between(tables, since, stamp_ms)
+    if len(recent) == 0:
+        return []
+    vectors = embed_set(bundle.macro, recent).numpy()
+    pairs = zip(vectors, recent.start_ms(), strict=True)
+    return [bank_drift(bundle, vector, int(ms)) for vector, ms in pairs]
+
+
+def recalibrate(
+    tables: Sequence[SessionTable], bundle: Bundle, until_ms: int, settings: LearnSettings
+) -> Bundle:
+    """The same networks with a threshold start made of their own recent scores.
+
+    The scores are of days the bundle was not trained on, the last `validate_days` at most. Without
+    any, the old start is kept.
+    """
+    since = max(bundle.info.trained_until_ms, until_ms - settings.validate_days * DAY_MS)
+    recent = SessionSet.between(tables, since, until_ms)
+    info = dataclasses.replace(bundle.info, trained_until_ms=until_ms)
+    if len(recent) == 0:
+        return dataclasses.replace(bundle, info=info)
+    net = bundle.micro
+    with torch.no_grad():
+        inputs = recent.micro_inputs(np.arange(len(recent)), net.receptive_field)
+        scores = net.probabilities(net(inputs, embed_set(bundle.macro, recent)))[..., 0]
+    return dataclasses.replace(bundle, info=info, score_seed=_score_quantiles(scores.numpy()))
 
 
 def learn_bundle(
@@ -238,7 +335,7 @@ def learn_bundle(
         - settings.session.warmup * settings.session.interval_ms,
         trained_until_ms=until_ms,
         seed=seed,
-        data_fingerprint=fingerprint(tables, until_ms),
+        data_fingerprint=fingerprint(tables, _reach_ms(settings, until_ms), until_ms),
         validation={
             "loss": trained.validation_loss,
             "labelled_candles": len(trained.validation_scores),
@@ -250,21 +347,33 @@ def learn_bundle(
         info=info,
         macro=macro,
         micro=trained.net,
-        score_seed=np.quantile(
-            trained.validation_scores.astype(np.float64), np.linspace(0, 1, SEED_QUANTILES)
-        ),
+        score_seed=_score_quantiles(trained.validation_scores),
         bank=np.concatenate([part.numpy() for part in bank]),
         bank_ms=np.concatenate([train.start_ms(), validation.start_ms()]),
     )
 
 
-def fingerprint(tables: Sequence[SessionTable], until_ms: int) -> str:
-    """SHA-256 over the candles of every symbol that closed by `until_ms`."""
+def _score_quantiles(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Evenly spaced quantiles of scores of any shape, ascending, (SEED_QUANTILES,)."""
+    levels = np.linspace(0, 1, SEED_QUANTILES)
+    quantiles: NDArray[np.float64] = np.quantile(scores.astype(np.float64), levels)
+    return quantiles
+
+
+def _reach_ms(settings: LearnSettings, until_ms: int) -> int:
+    """Open time of the first candle that a bundle trained until `until_ms` can depend on."""
+    start = until_ms - (settings.train_days + settings.validate_days) * DAY_MS
+    return start - settings.session.warmup * settings.session.interval_ms
+
+
+def fingerprint(tables: Sequence[SessionTable], from_ms: int, until_ms: int) -> str:
+    """SHA-256 over every symbol's candles that open from `from_ms` on and close by `until_ms`."""
     digest = hashlib.sha256()
     for table in tables:
         grid = table.grid
-        rows = grid.rows(0, int(np.clip(grid.row_of(until_ms), 0, len(grid))))
-        digest.update(f"{table.symbol} {grid.start_ms} {grid.interval_ms}".encode())
+        first, last = (int(np.clip(grid.row_of(ms), 0, len(grid))) for ms in (from_ms, until_ms))
+        rows = grid.rows(first, last)
+        digest.update(f"{table.symbol} {rows.start_ms} {rows.interval_ms}".encode())
         for column in (rows.open, rows.high, rows.low, rows.close, rows.volume):
             digest.update(np.ascontiguousarray(column).tobytes())
         if table.settings.taker:
@@ -289,8 +398,8 @@ def embed_set(
     centre_sign = torch.tensor([-1.0 if mirrored and n in ODD_FEATURES else 1.0 for n in scaled])
     statistics[:, : len(scaled)] *= centre_sign
     parts = [
-        call(sessions.gather(rows.numpy()) * window_sign, statistics[rows])
-        for rows in torch.arange(len(sessions)).split(64)
+        call(sessions.gather(rows) * window_sign, statistics[torch.from_numpy(rows)])
+        for rows in np.array_split(np.arange(len(sessions)), -(-len(sessions) // EMBED_BATCH))
     ]
     return torch.cat(parts)
 
@@ -340,7 +449,7 @@ def micro_data(
 def _require(train: SessionSet, validation: SessionSet, start: int, split: int, until: int) -> None:
     """Refuse to learn from next to nothing. Raises TrainingError."""
     if len(train) < 10 or len(validation) < 3:
-        days = [str(np.datetime64(ms, "ms"))[:10] for ms in (start, split, until)]
+        days = [_date(ms) for ms in (start, split, until)]
         raise TrainingError(
             f"too few days to learn from: {len(train)} usable sessions in {days[0]} to {days[1]}"
             f" (needs 10) and {len(validation)} for validation until {days[2]} (needs 3). Start the"
@@ -398,7 +507,7 @@ def _micronet(
     """Train MicroNet under a MacroNet, purged and embargoed at the split."""
     field_rows = settings.receptive_field()
     embargo_ms = (FEATURE_MEMORY + field_rows) * settings.session.interval_ms
-    scale = _return_scale(labels, train, split_ms)
+    scale = _return_scale(labels, train, split_ms - settings.train_days * DAY_MS, split_ms)
     make = functools.partial(
         micro_data, labels=labels, macro=macro, receptive_field=field_rows, return_scale=scale
     )
@@ -419,12 +528,16 @@ def _micronet(
     )
 
 
-def _return_scale(labels: Sequence[Labels], train: SessionSet, split_ms: int) -> float:
-    """Root mean square of the forward returns known by the split: the unit of the regression."""
+def _return_scale(
+    labels: Sequence[Labels], train: SessionSet, start_ms: int, split_ms: int
+) -> float:
+    """Root mean square of the training span's forward returns: the unit of the regression."""
     squares: list[NDArray[np.float64]] = []
     for table, label in zip(train.tables, labels, strict=True):
-        known = (table.grid.close_time + label.horizon * table.grid.interval_ms) <= split_ms
-        squares.append(label.forward_return[known & label.valid] ** 2)
+        close_ms = table.grid.close_time
+        known = close_ms + label.horizon * table.grid.interval_ms <= split_ms
+        inside = label.valid & known & (close_ms >= start_ms)
+        squares.append(label.forward_return[inside] ** 2)
     every = np.concatenate(squares)
     return float(np.sqrt(every.mean())) if len(every) and every.any() else 1.0
 
@@ -450,33 +563,49 @@ def cache_key(
         "settings": dataclasses.asdict(settings),
         "seed": seed,
         "until": until_ms,
-        "candles": fingerprint(tables, until_ms),
+        "candles": fingerprint(tables, _reach_ms(settings, until_ms), until_ms),
         "previous": previous.model_hash if previous is not None else None,
         "code": _code_digest(),
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{str(np.datetime64(until_ms, 'ms'))[:10]}-{digest[:16]}"
+    return f"{_date(until_ms)}-{digest[:16]}"
 
 
 def _cached(
     tables: Sequence[SessionTable],
-    until_ms: int,
+    decision: RetrainDecision,
     settings: LearnSettings,
     seed: int,
     previous: Bundle | None,
     cache: Path | None,
     progress: Progress,
 ) -> Bundle:
-    """The bundle from the cache, or trained and put there."""
+    """The bundle a decision asks for, from the cache, or made and put there."""
+    kept = None if decision.repair is Repair.RETRAIN_MACRO else previous
+
+    def make() -> Bundle:
+        if decision.repair is Repair.RECALIBRATE and kept is not None:
+            bundle = recalibrate(tables, kept, decision.stamp_ms, settings)
+        else:
+            bundle = learn_bundle(tables, decision.stamp_ms, settings, seed, kept, progress)
+        info = dataclasses.replace(bundle.info, reason=decision.reason)
+        return dataclasses.replace(bundle, info=info)
+
     if cache is None:
-        return learn_bundle(tables, until_ms, settings, seed, previous, progress)
-    folder = cache / cache_key(tables, until_ms, settings, seed, previous)
+        return make()
+    key = cache_key(tables, decision.stamp_ms, settings, seed, kept)
+    folder = cache / f"{key}-{decision.repair.name.lower()}"
     if folder.exists():
         try:
             return Bundle.load(folder)
         except BundleError as error:
             log.warning("cached bundle is set aside and trained again: %s", error)
-            folder.rename(folder.with_name(f".damaged-{folder.name}"))
-    bundle = learn_bundle(tables, until_ms, settings, seed, previous, progress)
+            aside = Path(tempfile.mkdtemp(prefix=f".damaged-{folder.name}-", dir=cache))
+            folder.rename(aside / folder.name)
+    bundle = make()
     bundle.save(folder)
     return bundle
+
+
+def _date(ms: int) -> str:
+    return str(np.datetime64(ms, "ms"))[:10]
