@@ -16,6 +16,7 @@ import io
 import logging
 import random
 import re
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ from cppncripto_strategy.feeds.rest import is_loopback
 from cppncripto_strategy.feeds.sources import Retry, Sources
 from cppncripto_strategy.feeds.store import month_span
 
+try:
+    import deflate
+except ImportError:  # no wheel for this machine: zlib does it too
+    deflate = None
+
 logger = logging.getLogger(__name__)
 
 # Damage is rarely cured by asking for ever; the exchange re-publishes a bad file days later.
@@ -51,6 +57,10 @@ UNREACHABLE_AFTER = 3
 _NAME = re.compile(r"([A-Z0-9._-]+)-(\d+[smhdw])-(\d{4}-\d{2}(?:-\d{2})?)")
 _WANTED = [name for name in HEADERLESS if name in COLUMNS]
 _TYPES = {name: pa.int64() if name in ("open_time", "trades") else pa.float64() for name in _WANTED}
+_DAMAGE: tuple[type[Exception], ...] = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError),
+    *(() if deflate is None else (deflate.DeflateError,)),
+)
 _PASSING = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -163,7 +173,7 @@ def check_digest(digest: str, checksum: str, name: str) -> None:
         )
 
 
-def unzip(content: bytes, name: str) -> bytes:
+def unzip(content: bytes, name: str) -> bytes | bytearray:
     """The one CSV inside an archive.
 
     Raises
@@ -173,15 +183,29 @@ def unzip(content: bytes, name: str) -> bytes:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
-            inside = packed.namelist()
-            if inside != [f"{name}.csv"]:
+            members = packed.infolist()
+            if [member.filename for member in members] != [f"{name}.csv"]:
+                inside = ", ".join(member.filename for member in members)
                 raise SourceError(f"{name}.zip holds {inside}, expected only {name}.csv")
-            return packed.read(inside[0])
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as cause:
+            if members[0].compress_type == zipfile.ZIP_DEFLATED and deflate is not None:
+                return _inflate(content, members[0])
+            return packed.read(members[0])
+    except _DAMAGE as cause:
         raise SourceError(f"{name}.zip is truncated or damaged: {cause}") from cause
 
 
-def parse_csv(text: bytes, origin: str) -> Candles:
+def _inflate(content: bytes, member: zipfile.ZipInfo) -> bytearray:
+    """A deflated member through libdeflate, three times as fast as zlib."""
+    names, extra = struct.unpack_from("<HH", content, member.header_offset + 26)
+    start = member.header_offset + 30 + names + extra
+    packed = memoryview(content)[start : start + member.compress_size]
+    text: bytearray = deflate.deflate_decompress(packed, member.file_size)
+    if len(text) != member.file_size or deflate.crc32(text) != member.CRC:
+        raise zipfile.BadZipFile("bad CRC-32")
+    return text
+
+
+def parse_csv(text: bytes | bytearray, origin: str) -> Candles:
     """Candles of an archive's text, with or without a header row, in s, ms, us or ns.
 
     1577836800000,7195.24000000,7196.25000000,7183.14000000,7186.68000000,51.64281200,
@@ -192,21 +216,25 @@ def parse_csv(text: bytes, origin: str) -> Candles:
     SourceError
         When it is not such rows.
     """
-    if not text.strip():
+    if not text or text.isspace():
         return Candles.empty()
     has_header = not text[:1].isdigit()
     try:
         table = pyarrow.csv.read_csv(
-            io.BytesIO(text),
+            pa.BufferReader(text),
             read_options=pyarrow.csv.ReadOptions(
                 column_names=list(HEADERLESS),
                 skip_rows=int(has_header),
-                block_size=len(text) + 1,
+                block_size=1 << 20,
                 use_threads=False,
             ),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types=_TYPES, include_columns=_WANTED
+                column_types=_TYPES,
+                include_columns=_WANTED,
+                null_values=[],
+                check_utf8=False,
             ),
+            parse_options=pyarrow.csv.ParseOptions(quote_char=False),
         )
         open_time = integers_to_ms(table["open_time"].to_numpy(), origin)
     except (pa.ArrowException, CandleError) as cause:

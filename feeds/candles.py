@@ -299,4 +299,5 @@ def gaps(open_time: IntArray, interval_ms: int, span: Span | None = None) -> lis
     inside = open_time[(open_time >= span.start_ms) & (open_time < span.end_ms)]
     starts = np.concatenate([[span.start_ms], inside + interval_ms])
     ends = np.concatenate([inside, [span.end_ms]])
-    return [Span(int(a), int(b)) for a, b in zip(starts, ends, strict=True) if b > a]
+    open_ = ends > starts
+    return [Span(int(a), int(b)) for a, b in zip(starts[open_], ends[open_], strict=True)]

@@ -13,11 +13,10 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +39,7 @@ from cppncripto_strategy.feeds.candles import (
     gaps,
     interval_anchor_ms,
     interval_to_ms,
+    merge,
     ms_to_utc,
 )
 from cppncripto_strategy.feeds.importer import read_file
@@ -52,17 +52,24 @@ from cppncripto_strategy.feeds.ledger import (
     named,
     record_month,
     slot_span,
-    write_recorded,
 )
 from cppncripto_strategy.feeds.quarantine import Quarantine, Rejected
 from cppncripto_strategy.feeds.rest import PAGE_ROWS, RestClient, RestGate, UnknownSymbolError
 from cppncripto_strategy.feeds.sources import BINANCE_INTERVALS, Retry, Sources
-from cppncripto_strategy.feeds.store import CandleStore, check_symbol, month_names, read_month
+from cppncripto_strategy.feeds.store import (
+    CandleStore,
+    MonthState,
+    by_month,
+    check_symbol,
+    month_names,
+    read_month,
+)
 
 logger = logging.getLogger(__name__)
 
 # Below so many open days a month's file is not worth its download: daily files are.
 MONTHLY_FROM_DAYS = 3
+FILES_PER_BATCH = 16
 # A month's file is published within so many days of its end.
 DAILY_FOR_DAYS = 45
 Progress = Callable[[str, int, int], None]
@@ -201,12 +208,12 @@ def import_files(
     files: Sequence[Path],
     *,
     sort: bool = False,
-    workers: int = 2,
+    workers: int = 4,
 ) -> tuple[int, tuple[str, ...]]:
     """Bring files on disk into the store and its ledger; archives (.zip) and anything importable.
 
-    Files are read and checked `workers` at a time and written in the order given, each as a whole
-    or not at all: later files win where they overlap.
+    Files are read, checked and written in batches of sixteen, each batch as a whole or not at all;
+    where files overlap, the later in the order given wins.
 
     Returns
     -------
@@ -217,32 +224,47 @@ def import_files(
     SourceError
         When a file cannot be read, or an archive fails its checksum or belongs to another series.
     CandleError
-        When a candle breaks a rule; files before this one are in the store, it and later are not.
+        When a candle breaks a rule; nothing of the batch is then in the store.
     """
     check_symbol(symbol)
     interval_to_ms(interval)
     count = 0
     months: set[str] = set()
+    read = partial(_read_local, symbol, interval, sort)
     with job_lock(store), ThreadPoolExecutor(workers) as pool:
-        for piece in _in_order(pool, partial(_read_local, symbol, interval, sort), files, workers):
-            count += len(piece.candles)
-            months.update(
-                write_recorded(store, symbol, interval, piece.candles, piece.source, piece.digest)
-            )
+        for first in range(0, len(files), FILES_PER_BATCH):
+            pieces = list(pool.map(read, files[first : first + FILES_PER_BATCH]))
+            count += sum(len(piece.candles) for piece in pieces)
+            months.update(_write_pieces(store, symbol, interval, pieces, pool))
     return count, tuple(sorted(months))
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, read: Callable[[Path], _Piece], files: Sequence[Path], ahead: int
-) -> Iterator[_Piece]:
-    """The pieces in the order of the files, at most `ahead` of them read before their turn."""
-    waiting: deque[Future[_Piece]] = deque()
-    for file in files:
-        waiting.append(pool.submit(read, file))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+def _write_pieces(
+    store: CandleStore, symbol: str, interval: str, pieces: list[_Piece], pool: ThreadPoolExecutor
+) -> list[str]:
+    """Write and record pieces that may share months, later over earlier; the months changed."""
+    shares: dict[str, list[_Piece]] = {}
+    for piece in pieces:
+        for month, part in by_month(piece.candles):
+            shares.setdefault(month, []).append(_Piece(part, piece.source, piece.digest))
+    ledger = Ledger.load(store, symbol, interval)
+    stale = [month for month in shares if not month_matches(ledger, store, month)]
+
+    def stage(month: str) -> tuple[MonthState, list[Entry]]:
+        parts = shares[month]
+        state = batch.stage(month, reduce(merge, [part.candles for part in parts]))
+        return state, [e for part in parts for e in part.entries(interval)]
+
+    with store.writing(symbol, interval) as batch:
+        staged = list(pool.map(stage, shares))
+    opens = [int(piece.candles.open_time[row]) for piece in pieces for row in (0, -1)]
+    ledger.widen(Span(min(opens), max(opens) + interval_to_ms(interval)))
+    for state, entries in staged:
+        if state.month in stale:
+            ledger.months.pop(state.month, None)
+        record_month(ledger, state, entries)
+    ledger.save()
+    return [state.month for state, _ in staged if state.changed]
 
 
 def _read_local(symbol: str, interval: str, sort: bool, file: Path) -> _Piece:
@@ -257,6 +279,8 @@ def _read_local(symbol: str, interval: str, sort: bool, file: Path) -> _Piece:
             f"{file.name}: the candle of {ms_to_utc(first.open_time)} is refused ({first.values}):"
             f" {first.rule}. Nothing was written."
         )
+    if len(read.candles) == 0:
+        raise SourceError(f"{file.name} holds no candles")
     return _Piece(read.candles, f"archive:{read.file.name}", read.sha256)
 
 
@@ -282,6 +306,10 @@ class _Piece:
     candles: Candles
     source: str
     digest: str | None = None
+
+    def entries(self, interval: str) -> list[Entry]:
+        """Ledger entries of these candles."""
+        return entries_of(self.candles, interval, self.source, self.digest)
 
 
 class _Series:
@@ -479,11 +507,7 @@ class _Series:
         ordered = candles[np.argsort(candles.open_time, kind="stable")]
         written = self.store.write_months(self.symbol, self.interval, ordered, sparse=True)
         self._changed.update(state.month for state in written if state.changed)
-        entries = [
-            entry
-            for piece in pieces
-            for entry in entries_of(piece.candles, self.interval, piece.source, piece.digest)
-        ]
+        entries = [entry for piece in pieces for entry in piece.entries(self.interval)]
         # A misspelt symbol leaves no trace; a delisted one has candles.
         if entries or (absent and not self._nothing_known()):
             states = written or [self.store.month_state(self.symbol, self.interval, month)]

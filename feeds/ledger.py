@@ -287,6 +287,10 @@ def job_lock(store: CandleStore) -> Iterator[None]:
             " try again (nothing was changed)"
         ) from cause
     try:
+        # Left by a killed job; the parquet ones are the store's own to sweep.
+        for pattern in (f"symbol=*/interval=*/.{FILE}.*.tmp", ".quarantine/.*.tmp"):
+            for orphan in store.root.glob(pattern):
+                orphan.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

@@ -49,7 +49,8 @@ class Quarantine:
     def keep_file(self, name: str, content: bytes, reason: str) -> Path:
         """Keep damaged bytes, with the reason beside them; returns where."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        target = self.folder / f"{hashlib.sha256(content).hexdigest()[:12]}-{name}"
+        # Another suffix, so that nobody's `**/*.parquet` finds a damaged month here.
+        target = self.folder / f"{hashlib.sha256(content).hexdigest()[:12]}-{name}.damaged"
         write_atomically(target, content)
         write_atomically(target.with_name(target.name + ".reason"), reason.encode())
         return target

@@ -189,16 +189,33 @@ class CandleStore:
         self, symbol: str, interval: str, candles: Candles, *, sparse: bool = False
     ) -> _States:
         """`write`, but returns every month touched as it is now: for keepers of a ledger."""
-        interval_ms = interval_to_ms(interval)
-        folder = self.folder(symbol, interval)
-        _check_candles(candles, interval_ms, f"{symbol} {interval}", sparse)
+        _check_candles(candles, interval_to_ms(interval), f"{symbol} {interval}", sparse)
         if len(candles) == 0:
             return []
+        with self.writing(symbol, interval) as batch:
+            return [batch.stage(month, part) for month, part in by_month(candles)]
+
+    @contextlib.contextmanager
+    def writing(self, symbol: str, interval: str) -> Iterator[WriteBatch]:
+        """Several months written as one: staged inside the block, in place when it ends well.
+
+        Raises
+        ------
+        StoreError
+            When the store cannot be written, or another writer holds the series; every month is
+            then as it was.
+        """
+        folder = self.folder(symbol, interval)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self._lock(folder):
                 _sweep(folder)
-                return self._write_locked(folder, candles)
+                batch = WriteBatch(folder)
+                try:
+                    yield batch
+                    batch.commit()
+                finally:
+                    batch.discard()
         except OSError as cause:
             raise StoreError(
                 f"{symbol} {interval}: the store at {self.root} could not be written ({cause}); it"
@@ -318,24 +335,57 @@ class CandleStore:
                 " for the other `cppn-bt` to finish, then try again"
             ) from cause
 
-    def _write_locked(self, folder: Path, candles: Candles) -> _States:
-        staged: dict[Path, Path] = {}
-        states = []
-        try:
-            for month in month_names(candles.open_time):
-                within = month_span(month)
-                newer = candles.between(within.start_ms, within.end_ms)
-                if len(newer):
-                    states.append(_stage(folder / f"{month}.parquet", newer, staged))
-            for target, temporary in staged.items():
-                os.replace(temporary, target)
-        except BaseException:
-            for temporary in staged.values():
-                temporary.unlink(missing_ok=True)
-            raise
-        if staged:
-            _sync_folder(folder)
-        return states
+
+class WriteBatch:
+    """Months on their way into a locked series; made by `CandleStore.writing`, lives as long."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._staged: dict[Path, Path] = {}
+
+    def stage(self, month: str, newer: Candles) -> MonthState:
+        """Merge valid candles of one month with what is there and write them beside the old file.
+
+        Threads may stage different months at once; a month is staged once.
+
+        Raises
+        ------
+        StoreError
+            When the month's present file is damaged.
+        """
+        target = self.folder / f"{month}.parquet"
+        held = target.read_bytes() if target.exists() else None
+        candles = newer if held is None else merge(read_month(target), newer)
+        data = month_bytes(candles)
+        changed = held != data
+        if changed:
+            self._staged[target] = _write_temporary(target, data)
+        return MonthState(month, candles, hashlib.sha256(data).hexdigest(), changed)
+
+    def commit(self) -> None:
+        """Put every staged month in place."""
+        for target, temporary in self._staged.items():
+            os.replace(temporary, target)
+        if self._staged:
+            _sync_folder(self.folder)
+        self._staged = {}
+
+    def discard(self) -> None:
+        """Remove what was staged and not put in place."""
+        for temporary in self._staged.values():
+            temporary.unlink(missing_ok=True)
+        self._staged = {}
+
+
+def by_month(candles: Candles) -> list[tuple[str, Candles]]:
+    """(month, its candles) for every month with candles, in order."""
+    parts = []
+    for month in month_names(candles.open_time):
+        within = month_span(month)
+        part = candles.between(within.start_ms, within.end_ms)
+        if len(part):
+            parts.append((month, part))
+    return parts
 
 
 def month_files(folder: Path) -> list[Path]:
@@ -418,17 +468,6 @@ def _check_candles(candles: Candles, interval_ms: int, origin: str, sparse: bool
     if found is not None:
         # The first offending row alone decides the message, as it does for a dense series.
         validate(candles, interval_ms, origin)
-
-
-def _stage(target: Path, newer: Candles, staged: dict[Path, Path]) -> MonthState:
-    """Write the month's merged candles beside `target`, unless its bytes are already there."""
-    held = target.read_bytes() if target.exists() else None
-    candles = newer if held is None else merge(read_month(target), newer)
-    data = month_bytes(candles)
-    if held != data:
-        staged[target] = _write_temporary(target, data)
-    digest = hashlib.sha256(data).hexdigest()
-    return MonthState(target.stem, candles, digest, changed=target in staged)
 
 
 def _write_temporary(target: Path, data: bytes) -> Path:
