@@ -577,7 +577,14 @@ def _verdict_detail(account: dict[str, Any], signals: dict[str, Any]) -> str:
         )
     if account["probabilistic_sharpe"] is not None:
         chance = account["probabilistic_sharpe"]
-        parts.append(f"the true Sharpe ratio is above 0 with probability {chance:.2f}")
+        words = (
+            "over 99.9 %"
+            if chance > 0.999
+            else "under 0.1 %"
+            if chance < 0.001
+            else _percent(chance)
+        )
+        parts.append(f"the true Sharpe ratio is above 0 with a probability of {words}")
     return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
