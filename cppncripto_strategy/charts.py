@@ -98,7 +98,8 @@ def equity_arms(result: RunResult) -> list[tuple[str, pd.DataFrame, str, str]]:
     arms = [("buy and hold", result.benchmark_equity, HOLD, "solid")]
     if result.equity_without_macro is not None:
         arms.append(("without macro", result.equity_without_macro, WITHOUT, "solid"))
-    return [*arms, ("with macro", result.equity, STRATEGY, "solid")]
+    name = "with macro" if result.uses_macro else "strategy (no macro)"
+    return [*arms, (name, result.equity, STRATEGY, "solid")]
 
 
 def week_figure(result: RunResult, symbol: str, end_ms: int | None = None) -> go.Figure:

@@ -54,13 +54,11 @@ ACCOUNT_ROWS: tuple[tuple[str, str, Formatter], ...] = (
 )
 
 
-def arms(metrics: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def arms(result: RunResult) -> list[tuple[str, dict[str, Any]]]:
     """The compared accounts that exist: (heading, metrics)."""
-    named = (
-        ("With macro", "strategy"),
-        ("Without macro", "without_macro"),
-        ("Buy and hold", "benchmark"),
-    )
+    main = "With macro" if result.uses_macro else "Strategy (no macro)"
+    named = ((main, "strategy"), ("Without macro", "without_macro"), ("Buy and hold", "benchmark"))
+    metrics = result.metrics
     return [(heading, metrics[key]) for heading, key in named if metrics.get(key) is not None]
 
 
@@ -153,7 +151,7 @@ def _words(key: str) -> str:
 
 
 def _accounts_block(result: RunResult) -> str:
-    compared = arms(result.metrics)
+    compared = arms(result)
     rows = [
         [label, *(show(account[key]) for _, account in compared)]
         for label, key, show in ACCOUNT_ROWS
@@ -398,7 +396,7 @@ def terminal_summary(result: RunResult) -> RenderableType:
     colour = "green" if words["edge"] else "yellow"
     table = Table(box=box.SIMPLE_HEAD, title=_span(result), title_justify="left", title_style="dim")
     table.add_column("")
-    compared = arms(result.metrics)
+    compared = arms(result)
     for heading, _ in compared:
         table.add_column(heading, justify="right")
     for label, key, show in ACCOUNT_ROWS:

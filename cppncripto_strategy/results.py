@@ -127,6 +127,11 @@ class RunResult:
                     f"the {name} table lacks the columns {missing}; it has {list(table.columns)}"
                 )
 
+    @property
+    def uses_macro(self) -> bool:
+        """Whether the account that traded saw an embedding."""
+        return bool(self.recipe.get("macro", {}).get("enabled", True))
+
 
 def empty_table(name: str) -> pd.DataFrame:
     """A table of this name with its columns and no row, typed as parquet will read it back."""

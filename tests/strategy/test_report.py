@@ -242,6 +242,16 @@ def test_report_escapes_what_comes_from_outside(run, tmp_path):
     assert "&lt;b&gt;the minimum&lt;/b&gt;" in page
 
 
+def test_report_of_a_run_without_macro_does_not_claim_it(tmp_path):
+    """Dies here: "with macro" over the account of a recipe that switched macro off."""
+    run = made_run(days=6, without_macro=False)
+    bare = dataclasses.replace(run, recipe={"name": "bare", "macro": {"enabled": False}})
+    report.write_report(bare, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "Strategy (no macro)" in page
+    assert "With macro" not in page
+
+
 def test_report_of_a_run_that_did_nothing_is_still_a_page(tmp_path, no_warnings):
     """Dies here: a crash on no fill, no gap, no bundle, no second arm, unknown scores."""
     base = made_run(days=3, symbols=("BTCUSDT",), without_macro=False)
