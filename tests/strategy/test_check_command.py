@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from cppncripto_strategy.indicators import AdaptiveThreshold
 from cppncripto_strategy.models import sessions
 from cppncripto_strategy.models.features import FEATURES, compute_features
 from cppncripto_strategy.models.grid import CandleGrid, FloatArray
-from cppncripto_strategy.recipe import load_recipe
+from cppncripto_strategy.recipe import load_recipe, shipped_recipe
 
 RECIPE = """
 symbols = ["AAA", "BBB"]
@@ -193,6 +194,31 @@ def test_a_recipe_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
     assert isinstance(result.exception, CppnError)
     assert "absent.toml" in str(result.exception)
     assert run("--only", "midnight").exit_code == 2
+
+
+EXACT = ("--only", "prefix", "--only", "perturbation", "--only", "start-invariance")
+
+
+@pytest.mark.slow
+def test_the_demo_passes_the_exact_checks() -> None:
+    """Kills a shipped recipe that leaks; its statistical checks take a minute more."""
+    result = run(*EXACT, "--json")
+    assert result.exit_code == 0, result.output
+    checked = {row["check"] for row in json.loads(result.stdout)["verdicts"]}
+    assert checked == {"prefix", "perturbation", "start-invariance"}
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_the_real_recipe_passes_the_exact_checks_on_real_candles() -> None:
+    """Kills a leak that only real gaps, ticks and prices bring out."""
+    market = os.environ.get("CPPN_BT_REAL_MARKET")
+    if not market:
+        pytest.skip("CPPN_BT_REAL_MARKET does not point at real candles")
+    result = run(shipped_recipe("real"), "--candles", Path(market) / "candles", *EXACT, "--json")
+    assert result.exit_code == 0, result.output
+    subjects = {row["subject"] for row in json.loads(result.stdout)["verdicts"]}
+    assert subjects == {"BTCUSDT", "ETHUSDT", "training", "orders"}
 
 
 def test_the_command_knows_every_check_without_importing_torch() -> None:
