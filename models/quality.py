@@ -454,8 +454,7 @@ def _embed(macro: MacroNet, sessions: SessionSet, raw: bool = False) -> NDArray[
     """Embeddings (N, E) of a set of sessions."""
     statistics, call = sessions.statistics(), macro.raw if raw else macro
     parts = [
-        call(sessions.gather(rows.numpy()), statistics[rows]).numpy()
-        for rows in torch.arange(len(sessions)).split(64)
+        call(sessions.gather(rows), statistics[rows]).numpy() for rows in _batches(len(sessions))
     ]
     return np.concatenate(parts)
 
@@ -465,11 +464,16 @@ def _halves(encoder: Encoder, sessions: SessionSet) -> tuple[FloatArray, FloatAr
     """The encoder's vectors of both halves of the last day of each window, 2 x (N, width)."""
     half = sessions.tables[0].settings.day_candles // 2 // encoder.stride * encoder.stride
     first, second = [], []
-    for rows in torch.arange(len(sessions)).split(64):
-        windows = sessions.gather(rows.numpy())  # (B, T, F)
+    for rows in _batches(len(sessions)):
+        windows = sessions.gather(rows)  # (B, T, F)
         first.append(encoder(windows[:, -2 * half : -half]).numpy())
         second.append(encoder(windows[:, -half:]).numpy())
     return np.concatenate(first).astype(np.float64), np.concatenate(second).astype(np.float64)
+
+
+def _batches(count: int) -> list[IntArray]:
+    """Row numbers in parts of at most 64."""
+    return [np.arange(first, min(first + 64, count)) for first in range(0, count, 64)]
 
 
 def _on_sphere(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:

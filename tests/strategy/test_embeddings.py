@@ -180,12 +180,12 @@ def test_similar_days_are_the_nearest_of_those_before_the_window(whole: pa.Table
         embeddings.SCHEMA.field("encoder_hash"),
         pa.array(["other"] * 40),
     )
-    shifted = foreign.set_column(
-        1, embeddings.SCHEMA.field(1), pa.array(np.arange(40) * DAY_MS)
-    )  # long ago
-    table = pa.concat_tables([whole, shifted])
     rows = {(r["symbol"], r["session_ms"]): np.array(r["vector"]) for r in whole.to_pylist()}
     query = rows["BTCUSDT", asked_ms]
+    twins = pa.array([query] * 40, embeddings.SCHEMA.field("vector").type)
+    vector = whole.schema.get_field_index("vector")
+    foreign = foreign.set_column(vector, embeddings.SCHEMA.field("vector"), twins)
+    table = pa.concat_tables([whole, foreign])
     for every, symbols in ((False, {"BTCUSDT"}), (True, {"BTCUSDT", "ETHUSDT"})):
         expected = sorted(
             (float(np.linalg.norm(vector - query)), name, day)
