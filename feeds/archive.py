@@ -20,7 +20,9 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -43,11 +45,15 @@ from cppncripto_strategy.feeds.rest import is_loopback
 from cppncripto_strategy.feeds.sources import Retry, Sources
 from cppncripto_strategy.feeds.store import month_span
 
-try:
-    import deflate
-except ImportError:  # no wheel for this machine: zlib does it too
-    deflate = None
 
+def _libdeflate() -> Any:
+    try:
+        return import_module("deflate")
+    except ImportError:  # no wheel for this machine: zlib does it too
+        return None
+
+
+deflate = _libdeflate()
 logger = logging.getLogger(__name__)
 
 # Damage is rarely cured by asking for ever; the exchange re-publishes a bad file days later.

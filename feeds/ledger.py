@@ -303,6 +303,8 @@ def write_recorded(
     candles: Candles,
     source: str,
     digest: str | None = None,
+    *,
+    sparse: bool = False,
 ) -> tuple[str, ...]:
     """Write candles that did not come from a fetch and record where they came from.
 
@@ -317,7 +319,7 @@ def write_recorded(
     interval_ms = interval_to_ms(interval)
     months = month_names(candles.open_time)
     stale = [month for month in months if not month_matches(ledger, store, month)]
-    states = store.write_months(symbol, interval, candles)
+    states = store.write_months(symbol, interval, candles, sparse=sparse)
     ledger.widen(Span(int(candles.open_time[0]), int(candles.open_time[-1]) + interval_ms))
     for state in states:
         if state.month in stale:

@@ -13,9 +13,12 @@ from cppncripto_strategy.errors import CandleError
 from cppncripto_strategy.feeds.candles import (
     Candles,
     FloatArray,
+    Span,
     interval_anchor_ms,
     interval_to_ms,
 )
+from cppncripto_strategy.feeds.ledger import Entry, Ledger, job_lock, write_recorded
+from cppncripto_strategy.feeds.store import CandleStore
 
 # The exchange's numbers have eight decimals; beyond 2**62 their sum would leave int64.
 _SCALE = 10**8
@@ -62,6 +65,50 @@ def resample(candles: Candles, interval: str, target: str) -> Candles:
         taker_buy_volume=_sum(candles.taker_buy_volume[rows]),
         taker_buy_quote_volume=_sum(candles.taker_buy_quote_volume[rows]),
     )
+
+
+def resample_stored(
+    store: CandleStore, symbol: str, interval: str, target: str
+) -> tuple[int, tuple[str, ...]]:
+    """Make a stored series' longer candles and record them in their own ledger.
+
+    A bucket that lacks candles only because the exchange was down counts as exchange-down too.
+
+    Returns
+    -------
+    (candles made, months whose file changed).
+
+    Raises
+    ------
+    CandleError
+        When the intervals do not fit, or no bucket is complete.
+    StoreError
+        When the series is absent or damaged, or another job holds the store.
+    """
+    with job_lock(store):
+        candles = resample(store.read(symbol, interval), interval, target)
+        if len(candles) == 0:
+            raise CandleError(f"{symbol} {interval} holds no complete candle of {target}")
+        source = f"resample:{interval}"
+        months = write_recorded(store, symbol, target, candles, source, sparse=True)
+        down = Ledger.load(store, symbol, interval).spans("exchange-down")
+        lost = Ledger.load(store, symbol, interval).spans("missing")
+        made = Ledger.load(store, symbol, target)
+        long_ms = interval_to_ms(target)
+        for month, record in made.months.items():
+            for hole in [entry for entry in record.entries if entry.status == "missing"]:
+                explained = [
+                    Entry(start_ms, start_ms + long_ms, "exchange-down", source)
+                    for start_ms in range(hole.start_ms, hole.end_ms, long_ms)
+                    if _touches(down, start_ms, long_ms) and not _touches(lost, start_ms, long_ms)
+                ]
+                made.record(month, explained)
+        made.save()
+    return len(candles), months
+
+
+def _touches(spans: list[Span], start_ms: int, long_ms: int) -> bool:
+    return any(span.start_ms < start_ms + long_ms and start_ms < span.end_ms for span in spans)
 
 
 def _sum(parts: FloatArray) -> FloatArray:

@@ -230,22 +230,16 @@ def coverage(
 @json_option
 def resample_series(symbol: str, interval: str, target: str, store: Path, as_json: bool) -> None:
     """Make longer candles from SYMBOL's shorter ones, complete buckets only."""
-    from cppncripto_strategy.feeds.ledger import job_lock, write_recorded
-    from cppncripto_strategy.feeds.resample import resample
+    from cppncripto_strategy.feeds.resample import resample_stored
     from cppncripto_strategy.feeds.store import CandleStore
 
-    source = CandleStore(store)
-    with job_lock(source):
-        candles = resample(source.read(symbol, interval), interval, target)
-        if len(candles) == 0:
-            raise click.ClickException(f"{symbol} {interval} has no complete {target} candle")
-        months = write_recorded(source, symbol, target, candles, f"resample:{interval}")
+    count, months = resample_stored(CandleStore(store), symbol, interval, target)
     if as_json:
-        document = {"symbol": symbol, "interval": target, "made": len(candles)}
+        document = {"symbol": symbol, "interval": target, "made": count}
         click.echo(json.dumps({**document, "months_changed": list(months)}))
         return
     Console(highlight=False).print(
-        f"{len(candles):,} candles of {symbol} {target} made; {len(months)} months changed."
+        f"{count:,} candles of {symbol} {target} made; {len(months)} months changed."
     )
 
 

@@ -45,6 +45,9 @@ ALL_HALTED = Halt(utc_to_ms("2024-12-31 20:00"), utc_to_ms("2025-01-01 05:00"))
 ONE_HALTED = Halt(utc_to_ms("2025-02-20"), utc_to_ms("2025-02-21 03:00"), "ETHUSDT")
 HALTS = (ALL_HALTED, ONE_HALTED)
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
+# A long run asks for more: CPPN_BT_FAULT_SCHEDULES=200 CPPN_BT_KILLS=50 pytest ...
+SCHEDULES = int(os.environ.get("CPPN_BT_FAULT_SCHEDULES", "4"))
+KILLS = int(os.environ.get("CPPN_BT_KILLS", "5"))
 FAST = Retry(attempts=8, base_s=0.01, cap_s=0.02, timeout_s=0.4)
 
 
@@ -205,7 +208,7 @@ EVERY_REST = dict.fromkeys(REST_FAULTS, 0.03) | {"hang": 0.01, "429": 0.01, "418
 EVERY_ARCHIVE = dict.fromkeys(ARCHIVE_FAULTS, 0.04) | {"hang": 0.01}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(SCHEDULES))
 def test_random_faults_change_no_byte_and_make_no_false_hole(seed, tmp_path, clean):
     """Any row of the fault table that leaks into the store or the ledger."""
     faults = RandomFaults(seed=seed, rest=EVERY_REST, archive=EVERY_ARCHIVE)
@@ -264,11 +267,21 @@ def killed_fetch(host: ExchangeThread, root: Path, calls: int) -> subprocess.Com
     )
 
 
-@pytest.mark.parametrize("calls", [1, 7, 18, 29, 41])
+@pytest.fixture(scope="module")
+def operations(tmp_path_factory) -> int:
+    """How many file operations an undisturbed fetch makes."""
+    with ExchangeThread(exchange_of()) as host:
+        whole = killed_fetch(host, tmp_path_factory.mktemp("counted"), 10**6)
+    assert whole.returncode == 0, whole.stderr
+    return int(whole.stdout.split()[-1])
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
 def test_kill_nine_leaves_a_store_that_reads_and_the_next_fetch_ends_it(
-    host, tmp_path, clean, calls
+    host, tmp_path, clean, operations, seed
 ):
     """A torn month, a lock that outlives its owner, or a ledger ahead of its files."""
+    calls = random.Random(seed).randint(1, operations)
     killed = killed_fetch(host, tmp_path, calls)
     assert killed.returncode == -9, killed.stderr
     store = CandleStore(tmp_path)
