@@ -414,8 +414,7 @@ class MacroMicroStrategy(bt.Strategy):
             return
         opened_ms = num_to_ms(order.executed.dt) - book.interval_ms
         if self.broker.getposition(order.data).size:
-            if not book.exit_reason:
-                book.entry_price, book.entry_open_ms = order.executed.price, opened_ms
+            book.entry_price, book.entry_open_ms = order.executed.price, opened_ms
             return
         book.exit_reason = ""
         book.no_entry_before_ms = opened_ms + self.p.cooldown_candles * book.interval_ms
