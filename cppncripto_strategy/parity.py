@@ -1,0 +1,245 @@
+"""Parity: a recorded paper session, replayed, must decide and trade the same.
+
+Two replays. *Recorded order*: the rounds as they were shown, candle by candle; every decision,
+embedding, fill and equity value must be equal to the last bit. *Backtest*: the same candles through
+`ReplayFeed` and the indicators' batch path, as a backtest runs; orders and fills must be the same,
+scores and equity equal within the arithmetic of batches. Both know what the session knew: which
+candles it was too late to trade on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+import pandas as pd
+
+from cppncripto_strategy.feeds.candles import ms_to_utc
+from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
+from cppncripto_strategy.feeds.rounds import RecordedRounds
+from cppncripto_strategy.paper import PaperStrategy, Recorder, paper_cerebro, session_broker
+from cppncripto_strategy.session import DERIVED, Collected, Recording
+from cppncripto_strategy.strategy import MacroMicroStrategy
+
+# Batches sum in another order than single candles: float32 networks, scores in [-1, 1].
+SCORE_TOLERANCE = 1e-4
+MONEY_TOLERANCE = 0.005
+_NUMBERS = ("score", "p_buy", "p_sell", "score_zero", "upper", "lower", "drift")
+_ORDER_FIELDS = ("symbol", "created_ms", "executed_ms", "side", "status", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not the same: where, what was recorded, what the replay gives."""
+
+    replay: str
+    table: str
+    row: int
+    field: str
+    recorded: Any
+    replayed: Any
+
+    def __str__(self) -> str:
+        return (
+            f"{self.replay}: {self.table} {self.row}, {self.field}: recorded {self.recorded!r},"
+            f" replayed {self.replayed!r}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """What was compared and what differs.
+
+    Parameters
+    ----------
+    compared : records compared, by replay and table.
+    differences : all of them, in order.
+    worst_score : largest difference of a score between batch and stream.
+    notes : what could not be compared, and why.
+    """
+
+    compared: dict[str, int]
+    differences: list[Difference]
+    worst_score: float
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        """True when nothing differs."""
+        return not self.differences
+
+
+def compare(session: Path, strategy: Mapping[str, Any]) -> ParityReport:
+    """Replay a session both ways.
+
+    Parameters
+    ----------
+    session : its folder.
+    strategy : the options it ran with (score_factory, window, ...).
+
+    Raises
+    ------
+    SessionError
+        When the folder is no session or its journals are damaged.
+    """
+    recording = Recording.read(session)
+    report = _recorded_order(recording, strategy)
+    if any(one.catch_up for one, _ in recording.past):
+        report.notes.append(
+            "a symbol was late beyond the deadline: its candles came after newer ones of others,"
+            " an order of time that a backtest does not have, so only the recorded order counts"
+        )
+        return report
+    return _joined(report, _backtest(recording, strategy))
+
+
+def _joined(one: ParityReport, other: ParityReport) -> ParityReport:
+    return ParityReport(
+        one.compared | other.compared,
+        one.differences + other.differences,
+        max(one.worst_score, other.worst_score),
+        one.notes + other.notes,
+    )
+
+
+def _recorded_order(recording: Recording, strategy: Mapping[str, Any]) -> ParityReport:
+    """Round by round, as the session saw it; bit for bit."""
+    facts = recording.facts
+    source = RecordedRounds(recording.past)
+    derived = {name: Collected() for name in DERIVED}
+    cerebro = paper_cerebro(source, facts.symbols, facts.interval_ms, facts.broker, facts.filters)
+    recorder = Recorder(derived, source, lambda _event: None)
+    cerebro.addstrategy(PaperStrategy, recorder=recorder, keep_rows=False, **strategy)
+    cerebro.run()
+    differences: list[Difference] = []
+    compared = {}
+    for name in DERIVED:
+        recorded, replayed = recording.derived[name], derived[name].records
+        compared[f"recorded order: {name}"] = len(recorded)
+        differences += _of_records(name, recorded, replayed)
+    return ParityReport(compared, differences, 0.0)
+
+
+def _of_records(
+    name: str, recorded: Sequence[Mapping[str, Any]], replayed: Sequence[Mapping[str, Any]]
+) -> list[Difference]:
+    found = []
+    for row, (one, other) in enumerate(zip(recorded, replayed, strict=False)):
+        found += [
+            Difference("recorded order", name, row, key, one.get(key), other.get(key))
+            for key in {**one, **other}
+            if one.get(key) != other.get(key)
+        ]
+    # A session that was killed may lack its last records: the replay then has more, which is what
+    # a restart would write. Fewer is a difference.
+    if len(replayed) < len(recorded):
+        found.append(
+            Difference("recorded order", name, len(replayed), "count", len(recorded), len(replayed))
+        )
+    return found
+
+
+def _backtest(recording: Recording, strategy: Mapping[str, Any]) -> ParityReport:
+    """The candles as a backtest runs them: preloaded, indicators in batches."""
+    facts = recording.facts
+    allowed = {(symbol, one.close_ms) for one, symbols in recording.past for symbol in symbols}
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.broker = session_broker(
+        facts.broker,
+        facts.filters,
+        lambda data: (data._name, bar_close_ms(data)) in allowed,
+    )
+    for symbol, candles in recording.candles().items():
+        if len(candles):
+            cerebro.adddata(ReplayFeed(candles=candles, interval_ms=facts.interval_ms, name=symbol))
+    cerebro.addstrategy(MacroMicroStrategy, **strategy)
+    replayed = cerebro.run()[0]
+    last_ms = max((one.close_ms for one, _ in recording.past), default=0)
+    since = recording.live_from_ms or last_ms + 1
+    tables = recording.tables()
+    differences, worst = _of_signals(tables["signals"], _since(replayed.signals, since))
+    fills = _since(replayed.fills, since, "created_ms")
+    # The end of a replay cancels what still rests; the session goes on.
+    fills = fills[fills["reason"] != "end"].reset_index(drop=True)
+    differences += _of_fills(tables["fills"], fills)
+    differences += _of_equity(tables["equity"], _since(replayed.equity, since))
+    compared = {f"backtest: {name}": len(tables[name]) for name in ("signals", "fills", "equity")}
+    return ParityReport(compared, differences, worst)
+
+
+def _since(table: pd.DataFrame, start_ms: int, column: str = "close_time_ms") -> pd.DataFrame:
+    return table[table[column] >= start_ms].reset_index(drop=True)
+
+
+def _of_signals(recorded: pd.DataFrame, replayed: pd.DataFrame) -> tuple[list[Difference], float]:
+    """Scores within tolerance, signals the same; rows matched by symbol and time."""
+    both = recorded.merge(
+        replayed, on=["symbol", "close_time_ms"], how="outer", suffixes=("", "_r"), indicator=True
+    )
+    found = [
+        Difference("backtest", "signals", int(row), "presence", side, None)
+        for row, side in both.loc[both["_merge"] != "both", "_merge"].items()
+    ]
+    both = both[both["_merge"] == "both"]
+    worst = 0.0
+    for name in _NUMBERS:
+        one, other = both[name].to_numpy(float), both[f"{name}_r"].to_numpy(float)
+        apart = np.where(np.isnan(one) & np.isnan(other), 0.0, np.abs(one - other))
+        apart = np.where(np.isnan(one) != np.isnan(other), math.inf, apart)
+        worst = max(worst, float(apart.max(initial=0.0)))
+        found += [
+            Difference("backtest", "signals", int(row), name, one[row], other[row])
+            for row in np.flatnonzero(apart > SCORE_TOLERANCE)
+        ]
+    signal, other_signal = both["signal"].to_numpy(), both["signal_r"].to_numpy()
+    found += [
+        Difference("backtest", "signals", int(row), "signal", signal[row], other_signal[row])
+        for row in np.flatnonzero(signal != other_signal)
+    ]
+    return found, worst
+
+
+def _of_fills(recorded: pd.DataFrame, replayed: pd.DataFrame) -> list[Difference]:
+    found = []
+    if len(recorded) != len(replayed):
+        found.append(
+            Difference("backtest", "fills", min(len(recorded), len(replayed)), "count",
+                       len(recorded), len(replayed))
+        )  # fmt: skip
+    pairs = zip(recorded.to_dict("records"), replayed.to_dict("records"), strict=False)
+    for row, (one, other) in enumerate(pairs):
+        found += [
+            Difference("backtest", "fills", row, name, one[name], other[name])
+            for name in _ORDER_FIELDS
+            if one[name] != other[name]
+        ]
+        found += [
+            Difference("backtest", "fills", row, name, one[name], other[name])
+            for name in ("quantity", "price", "notional", "fee")
+            if not _equal(one[name], other[name], 1e-9 * max(1.0, abs(one["notional"])))
+        ]
+    return found
+
+
+def _equal(one: float, other: float, tolerance: float) -> bool:
+    return (math.isnan(one) and math.isnan(other)) or abs(one - other) <= tolerance
+
+
+def _of_equity(recorded: pd.DataFrame, replayed: pd.DataFrame) -> list[Difference]:
+    """To the cent."""
+    both = recorded.merge(replayed, on="close_time_ms", how="inner", suffixes=("", "_r"))
+    found = []
+    if len(both) != len(recorded):
+        found.append(Difference("backtest", "equity", 0, "count", len(recorded), len(replayed)))
+    apart = np.abs(both["equity"].to_numpy() - both["equity_r"].to_numpy())
+    found += [
+        Difference("backtest", "equity", int(row), ms_to_utc(int(both["close_time_ms"][row])),
+                   float(both["equity"][row]), float(both["equity_r"][row]))
+        for row in np.flatnonzero(apart > MONEY_TOLERANCE)
+    ]  # fmt: skip
+    return found

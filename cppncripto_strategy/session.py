@@ -1,0 +1,424 @@
+"""A paper session on disk: what it saw, what it was allowed, what it decided; all appended.
+
+    <session>/session.json      what it is: symbols, interval, start, account, sources
+    <session>/recipe.toml       the recipe it runs
+    <session>/bundles/          the networks, and from when each is in force (timeline.json)
+    <session>/rounds.jsonl      candles, on disk before they are published
+    <session>/opened.jsonl      which round was shown next, and who might trade on it
+    <session>/decisions.jsonl   one line per symbol and candle
+    <session>/embeddings.jsonl  one line per symbol and rollover
+    <session>/fills.jsonl       every fill, refusal and cancellation
+    <session>/equity.jsonl      the account after every round
+    <session>/events.jsonl      starts, stops, days, retraining
+
+The first two journals are the session: replayed through the same code they give all the others
+again, to the bit, and a restart checks that they do. A session is used by one process at a time.
+Left out: any format but ours; results for people are written by `paper`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.feeds.candles import Candles, interval_to_ms, ms_to_utc
+from cppncripto_strategy.feeds.rounds import (
+    LineJournal,
+    RecordedRounds,
+    Round,
+    candles_of,
+    read_lines,
+    round_from_record,
+    round_record,
+)
+from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS, write_json
+from cppncripto_strategy.tables import equity_from_marks, trades_table
+
+log = logging.getLogger(__name__)
+
+SESSION_FILE = "session.json"
+FORMAT = 1
+# Computed again from rounds and opened: written without waiting for the disk.
+DERIVED = ("decisions", "embeddings", "fills", "equity")
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """What a session is; fixed when it is made.
+
+    Parameters
+    ----------
+    symbols, interval : what it trades.
+    first_ms : open time of the first candle it sees (its warm-up), UTC ms.
+    created_ms : the exchange's time when it was made, UTC ms.
+    broker : the account: cash, fee_bps, slippage_bps, allow_short.
+    filters : exchangeInfo's `symbols` entries by which orders are fitted; recorded, because a
+        replay must not depend on tomorrow's rules.
+    sources : addresses, for the record.
+    made_by : versions and commit.
+    """
+
+    symbols: tuple[str, ...]
+    interval: str
+    first_ms: int
+    created_ms: int
+    broker: Mapping[str, Any]
+    filters: Sequence[Mapping[str, Any]] = ()
+    sources: Mapping[str, Any] = field(default_factory=dict)
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def interval_ms(self) -> int:
+        """Length of a candle in milliseconds."""
+        return interval_to_ms(self.interval)
+
+
+class SessionFolder:
+    """One session's folder, locked while open; a context manager.
+
+    Attributes
+    ----------
+    facts : SessionFacts.
+    past : (round, symbols allowed) of every round that was shown, in order.
+    unopened : rounds on disk that no strategy has seen yet.
+    resumed : whether anything was recorded before this process.
+
+    Raises
+    ------
+    SessionError
+        When the folder is no session, another process uses it, or a journal is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts = _read_facts(path)
+        self._lock = _lock(path)
+        rounds = LineJournal(path / "rounds.jsonl")
+        opened = LineJournal(path / "opened.jsonl")
+        self.past, self.unopened = _match(rounds.records, opened.records, path)
+        self.resumed = bool(rounds.records)
+        self._next = len(opened.records)
+        # The records are taken over above; a long session must not hold them twice.
+        rounds.records, opened.records = [], []
+        self._rounds, self._opened = rounds, opened
+        self._events = LineJournal(path / "events.jsonl")
+        self.derived = {name: _Derived(path / f"{name}.jsonl", name) for name in DERIVED}
+
+    @classmethod
+    def create(cls, path: Path, facts: SessionFacts) -> SessionFolder:
+        """Make a new session.
+
+        Raises
+        ------
+        SessionError
+            When a session already stands there.
+        """
+        if (path / SESSION_FILE).exists():
+            raise SessionError(f"{path} already holds a session: resume it, or choose another name")
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / SESSION_FILE, {"format": FORMAT, **asdict(facts)})
+        return cls(path)
+
+    def __enter__(self) -> SessionFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the journals and release the folder."""
+        for journal in (self._rounds, self._opened, self._events):
+            journal.close()
+        for derived in self.derived.values():
+            derived.close()
+        self._lock.close()
+
+    def journal(self, rounds: Sequence[Round]) -> None:
+        """Put rounds on disk; called by the stream before it publishes them."""
+        self._rounds.append([round_record(one) for one in rounds])
+
+    def opened(self, one: Round, allowed: frozenset[str], last: bool = True) -> None:
+        """Put on disk that a round is about to be shown, and who may trade on it.
+
+        A round nobody may trade on need not wait for the disk unless it is the latest: should it be
+        lost, the restart judges it again, and it will be older still.
+        """
+        record = {"i": self._next, "t": one.close_ms, "a": sorted(allowed)}
+        self._opened.append([record], synced=bool(allowed) or last)
+        self._next += 1
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Note something that happened, with the local time."""
+        self._events.append([{"kind": kind, "at_ms": round(time.time() * 1000), **facts}])
+
+    def recorded(self) -> RecordedRounds:
+        """The past as a source of rounds."""
+        return RecordedRounds(self.past)
+
+    def resume_at(self) -> tuple[int, dict[str, int]]:
+        """Open time of the next round, and of each symbol's next candle (UTC ms)."""
+        frontier = self.facts.first_ms
+        following = dict.fromkeys(self.facts.symbols, self.facts.first_ms)
+        for one in (*(shown for shown, _ in self.past), *self.unopened):
+            for symbol in (*one.candles, *one.gaps):
+                following[symbol] = one.close_ms
+            if not one.catch_up:
+                frontier = max(frontier, one.close_ms)
+        return frontier, following
+
+    def forget_past(self) -> None:
+        """Drop the rounds read at the start from memory, once they were replayed."""
+        self.past, self.unopened = [], []
+
+
+class Sink(Protocol):
+    """Takes records one by one."""
+
+    def add(self, record: Record) -> None:
+        """Take the next record."""
+
+
+class Collected:
+    """A sink that keeps its records in memory."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def add(self, record: Record) -> None:
+        """Take the next record."""
+        self.records.append(plain(record))
+
+
+class _Derived:
+    """A journal of what can be computed again: records beyond what is known are appended, and known
+    ones are compared with what the replay gives."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._journal = LineJournal(path, synced=False)
+        self._known, self._journal.records = self._journal.records, []
+        self.name, self.count = name, 0
+
+    def add(self, record: Record) -> None:
+        """The next record.
+
+        Raises
+        ------
+        SessionError
+            When the session recorded another one: its state was not rebuilt.
+        """
+        record = plain(record)
+        if self.count < len(self._known):
+            known = self._known[self.count]
+            if known != record:
+                raise SessionError(
+                    f"{self._journal.path}: record {self.count + 1} was {known}, the replay gives"
+                    f" {record}. The session cannot go on from here: the recipe, a bundle or this"
+                    " package changed since it was made; start a new session"
+                )
+        else:
+            self._journal.append([record])
+        self.count += 1
+
+    def close(self) -> None:
+        """Close the file."""
+        self._journal.close()
+
+
+def plain(record: Mapping[str, Any]) -> Record:
+    """A record as JSON holds it: NaN as null, numpy numbers as numbers."""
+    made: Record = {}
+    for name, value in record.items():
+        if isinstance(value, np.ndarray):
+            value = [float(number) for number in value]
+        elif isinstance(value, np.generic):
+            value = value.item()
+        made[name] = None if isinstance(value, float) and math.isnan(value) else value
+    return made
+
+
+def _read_facts(path: Path) -> SessionFacts:
+    try:
+        values = json.loads((path / SESSION_FILE).read_text())
+    except FileNotFoundError as cause:
+        raise SessionError(
+            f"{path} holds no paper session ({SESSION_FILE} is missing): `cppn-bt paper` makes one"
+        ) from cause
+    except ValueError as cause:
+        raise SessionError(f"{path / SESSION_FILE} is not readable: {cause}") from cause
+    if values.pop("format", None) != FORMAT:
+        raise SessionError(f"{path} was written by another version: expected format {FORMAT}")
+    values["symbols"] = tuple(values["symbols"])
+    return SessionFacts(**values)
+
+
+def _lock(path: Path) -> Any:
+    handle = open(path / ".lock", "a")  # noqa: SIM115 - held open for the session's life
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as cause:
+        handle.close()
+        raise SessionError(f"{path} is in use by another process: stop that one first") from cause
+    return handle
+
+
+def _match(
+    rounds: Sequence[Mapping[str, Any]], opened: Sequence[Mapping[str, Any]], path: Path
+) -> tuple[list[tuple[Round, frozenset[str]]], list[Round]]:
+    """Rounds that were shown, with what was allowed, and rounds that were not."""
+    if len(opened) > len(rounds):
+        raise SessionError(
+            f"{path} says that {len(opened)} rounds were shown, but holds only {len(rounds)}:"
+            " rounds.jsonl was altered"
+        )
+    past = []
+    for record, shown in zip(rounds, opened, strict=False):
+        if record["t"] != shown["t"]:
+            raise SessionError(
+                f"{path}: round {shown['i']} closes at {ms_to_utc(record['t'])}, but"
+                f" {ms_to_utc(shown['t'])} was shown: rounds.jsonl or opened.jsonl was altered"
+            )
+        past.append((round_from_record(record), frozenset(shown["a"])))
+    return past, [round_from_record(record) for record in rounds[len(opened) :]]
+
+
+# Reading a session without locking it ---------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Everything a session has recorded, read without its lock (it may be running).
+
+    Parameters
+    ----------
+    facts : SessionFacts.
+    past : (round, symbols allowed) of every round that was shown.
+    derived : the derived journals' records by name.
+    """
+
+    facts: SessionFacts
+    past: list[tuple[Round, frozenset[str]]]
+    derived: dict[str, list[Record]]
+
+    @classmethod
+    def read(cls, path: Path) -> Recording:
+        """Read a session's folder. Raises SessionError as `SessionFolder` does."""
+        derived = {name: read_lines(path / f"{name}.jsonl") for name in DERIVED}
+        opened = read_lines(path / "opened.jsonl")
+        past, _ = _match(read_lines(path / "rounds.jsonl"), opened, path)
+        return cls(_read_facts(path), past, derived)
+
+    @property
+    def live_from_ms(self) -> int | None:
+        """Close of the first round anybody might trade on; None when there was none yet."""
+        return next((one.close_ms for one, allowed in self.past if allowed), None)
+
+    def candles(self) -> dict[str, Candles]:
+        """Each symbol's candles in the order shown."""
+        return {
+            symbol: candles_of(one.candles[symbol] for one, _ in self.past if symbol in one.candles)
+            for symbol in self.facts.symbols
+        }
+
+    def gaps(self) -> list[dict[str, Any]]:
+        """Proved gaps: symbol, start_ms, end_ms, candles; touching ones joined."""
+        joined: list[dict[str, Any]] = []
+        step = self.facts.interval_ms
+        for symbol in self.facts.symbols:
+            for close_ms in (one.close_ms for one, _ in self.past if symbol in one.gaps):
+                last = joined[-1] if joined else None
+                if last and last["symbol"] == symbol and last["end_ms"] == close_ms - step:
+                    last["end_ms"], last["candles"] = close_ms, last["candles"] + 1
+                else:
+                    start_ms = close_ms - step
+                    joined.append(
+                        {"symbol": symbol, "start_ms": start_ms, "end_ms": close_ms, "candles": 1}
+                    )
+        return joined
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """signals, fills, trades and equity since the session went live, as a backtest gives them.
+
+        What the strategy would have done during the warm-up is history and is left out.
+        """
+        since = self.live_from_ms
+        start = since if since is not None else 2**62
+        signals = _table(self.derived["decisions"], SIGNAL_COLUMNS)
+        fills = _table(self.derived["fills"], FILL_COLUMNS)
+        marks = [
+            (row["t"], row["equity"], row["cash"])
+            for row in self.derived["equity"]
+            if row["t"] >= start
+        ]
+        signals = signals[signals["close_time_ms"] >= start].reset_index(drop=True)
+        fills = fills[fills["created_ms"] >= start].reset_index(drop=True)
+        steps = dict.fromkeys(self.facts.symbols, self.facts.interval_ms)
+        return {
+            "signals": signals,
+            "fills": fills,
+            "trades": trades_table(fills, signals, steps),
+            "equity": equity_from_marks(marks),
+        }
+
+    def missed(self) -> pd.DataFrame:
+        """Orders the strategy would have sent while the session could not trade: fills' columns.
+
+        Never invented, never filled: refused, because the candle was seen too late.
+        """
+        fills = self.tables()["fills"]
+        late = (fills["status"] == "refused") & (fills["reason"] == "can_trade")
+        return fills[late].reset_index(drop=True)
+
+    def downtime(self) -> list[dict[str, int]]:
+        """Stretches after the start in which nothing could be traded: start_ms, end_ms, rounds."""
+        found: list[dict[str, int]] = []
+        since = self.live_from_ms
+        before = None
+        for one, allowed in self.past:
+            if since is None or one.close_ms < since or one.catch_up:
+                continue
+            if not allowed and one.candles:
+                if before == "down":
+                    found[-1]["end_ms"] = one.close_ms
+                    found[-1]["rounds"] += 1
+                else:
+                    found.append({"start_ms": one.close_ms, "end_ms": one.close_ms, "rounds": 1})
+                before = "down"
+            else:
+                before = "up"
+        return found
+
+
+def _table(records: Sequence[Record], columns: Sequence[str]) -> pd.DataFrame:
+    """Records as a table of these columns with the tables' own types."""
+    whole = {"signal", "candles_held"}
+    text = {"symbol", "side", "reason", "status", "detail"}
+    made = {}
+    for name in columns:
+        values = [record[name] for record in records]
+        if name in text:
+            made[name] = pd.Series(values, dtype="str")
+        elif (name.endswith("_ms") and name != "age_ms") or name in whole:
+            made[name] = pd.Series(values, dtype=np.int64)
+        else:
+            made[name] = pd.Series(
+                [math.nan if value is None else value for value in values], dtype=np.float64
+            )
+    return pd.DataFrame(made)
