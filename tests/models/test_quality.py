@@ -18,9 +18,15 @@ from cppncripto_strategy.feeds.candles import DAY_MS, Candles
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models import quality
 from cppncripto_strategy.models.bundle import Bundle
+from cppncripto_strategy.models.encoders import build_encoder
 from cppncripto_strategy.models.grid import CandleGrid
 from cppncripto_strategy.models.pretraining import PretrainSettings
-from cppncripto_strategy.models.sessions import SessionSettings, SessionTable, build_sessions
+from cppncripto_strategy.models.sessions import (
+    SessionSet,
+    SessionSettings,
+    SessionTable,
+    build_sessions,
+)
 from cppncripto_strategy.models.training import TrainSettings
 from cppncripto_strategy.models.walkforward import LearnSettings, learn_bundle
 
@@ -217,6 +223,19 @@ def test_geometry_has_its_known_values() -> None:
     assert quality.effective_rank(np.outer(np.arange(9.0), points[0])) == pytest.approx(1.0)
     square = np.concatenate([np.eye(7), -np.eye(7)])
     assert quality.effective_rank(square) == pytest.approx(7.0)
+
+
+def test_halves_of_a_day_of_long_candles_are_whole_patches() -> None:
+    """Kills an empty half where a day has fewer candles than two patches."""
+    market = generate(PlantedSettings(days=100, interval="4h"))
+    grid = CandleGrid.from_candles(market.candles, 4 * HOUR_MS)
+    coarse = SessionSettings(interval_ms=4 * HOUR_MS, long_window=60)
+    sessions = SessionSet.between([build_sessions("AUSDT", grid, coarse)], 0, 2**62)
+    torch.manual_seed(0)
+    first, second = quality._halves(build_encoder("tcn", 9, {"stride": 12}).eval(), sessions)
+    assert len(sessions) > 10
+    assert first.shape == second.shape == (len(sessions), 116)
+    assert not np.allclose(first, second)
 
 
 def test_a_card_judges_days_after_training_alone(bundle: Bundle, table: SessionTable) -> None:
