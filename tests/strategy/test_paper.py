@@ -301,7 +301,7 @@ def test_killed_again_and_again(
     with market() as host:
         for seed in range(6):
             with monkeypatch.context() as patch:
-                Killer(40 + 37 * seed, seed, patch)
+                Killer(70, seed, patch)
                 with pytest.raises(KilledError):
                     trade(host, path, COUNT - 2)
         trade(host, path, COUNT - 2)
