@@ -188,11 +188,11 @@ def test_setups_can_be_told_from_candles_alone(markets: list[PlantedMarket]) -> 
     for row in range(48, len(setup)):
         usual = np.median(np.abs(log_return[row - 48 : row])) / 0.6745
         usual_volume = np.median(log_volume[row - 12 : row])
-        seen[row] = abs(log_return[row]) > 2.5 * usual and log_volume[row] > usual_volume + 1.2
+        seen[row] = abs(log_return[row]) > 2.0 * usual and log_volume[row] > usual_volume + 1.0
     recall = (seen & setup)[48:].sum() / setup[48:].sum()
     precision = (seen & setup).sum() / seen.sum()
-    assert recall > 0.93
-    assert precision > 0.93
+    assert recall > 0.95
+    assert precision > 0.95
 
 
 def test_setups_never_start_inside_a_response(markets: list[PlantedMarket]) -> None:
