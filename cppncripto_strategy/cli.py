@@ -1,7 +1,8 @@
-"""`cppn-bt`: the command line. Sub-commands are imported only when asked for, so `--help` is quick."""
+"""`cppn-bt`: the command line. Sub-commands are imported only when asked for: `--help` is quick."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -18,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": (
         "cppncripto_strategy.commands.run",
         "Train both networks and backtest them out of sample.",
+    ),
+    "evolve": (
+        "cppncripto_strategy.commands.evolve",
+        "Evolve the CPPN that paints MacroNet's kernels.",
     ),
     "fetch": (
         "cppncripto_strategy.commands.fetch",
@@ -91,6 +96,9 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: our own errors become one red line and exit status 1."""
+    # Before anything loads numpy: its small decompositions are slower on two threads than on one.
+    for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(library, "1")
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="cppn-bt")
     except CppnError as error:
