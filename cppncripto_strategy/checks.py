@@ -16,8 +16,8 @@ On planted markets, where the answer is known:
 7. ceiling: no hit ratio above what a perfect observer reaches.
 
 Checks 1 to 4 compare numbers and are exact up to rounding. Checks 5 to 7 are statistical: they fail
-when a 99 % day-block interval lies wholly above what is possible, so an honest pipeline fails one
-of them about once in two hundred runs, and a leak of a point or two may pass.
+when a 99.9 % day-block interval (99 % for shifted embeddings) lies wholly above what is possible.
+So an honest pipeline rarely fails, and a leak worth a point of hit ratio may pass.
 
 Left out: whether the strategy earns; that is what the backtest reports.
 """
@@ -29,6 +29,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ from cppncripto_strategy.models.walkforward import (
     learn_bundle,
 )
 from cppncripto_strategy.recipe import Recipe
-from cppncripto_strategy.statistics import bootstrap_days, day_totals, ratio_estimates
+from cppncripto_strategy.statistics import MIN_BOOTSTRAP_DAYS, bootstrap_days, day_totals
 
 SHUFFLED = "shuffled labels"
 NULL = "null market"
@@ -86,7 +87,8 @@ Trade = Callable[
 Report = Callable[[float, str], None]
 """Told the share of a check that is done, in [0, 1], and what is going on."""
 
-CONFIDENCE = 0.99
+HIT_CONFIDENCE = 0.999
+SHIFT_CONFIDENCE = 0.99
 # Batches of another shape round differently in single precision; a leak is far larger.
 SCORE_TOLERANCE = 1e-5
 EMBEDDING_TOLERANCE = 1e-4
@@ -95,7 +97,7 @@ _MIN_DECISIONS = 300
 # Days scored by each of the two bundles that the causal checks cross between.
 _BUNDLE_DAYS = 4
 _SHUFFLE_SCORED_DAYS = 60
-_PLANTED_SCORED_DAYS = 150
+_PLANTED_SCORED_DAYS = 240
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -590,25 +592,45 @@ def hit_verdict(
 
     Returns
     -------
-    LeakVerdict, failed when the whole 99 % day-block interval lies above `possible`, or when there
-    are too few decisions to say anything.
+    LeakVerdict, failed when the whole 99.9 % day-block interval lies above `possible`, or when
+    there are too few decisions to say anything.
     """
     counted = np.isfinite(score) & np.isfinite(ahead) & (ahead != 0)
     side = np.sign(score - (np.median(score[counted]) if counted.any() else 0.0))
     counted &= side != 0
     hits = (side == np.sign(ahead))[counted].astype(np.float64)
     totals = day_totals(close_ms[counted], np.stack([hits, np.ones_like(hits)], 1))
-    found = ratio_estimates(totals, [(0, 1)], seed, confidence=CONFIDENCE)[0]
-    if found.value is None or found.low is None or found.high is None or len(hits) < _MIN_DECISIONS:
+    if len(hits) < _MIN_DECISIONS or len(totals) < MIN_BOOTSTRAP_DAYS:
         detail = f"{subject}: only {len(hits)} decisions on {len(totals)} days, too few to judge"
         return LeakVerdict(name, False, detail, subject=subject)
+    (hit,), (low,), (high,) = _ratios(totals, seed, HIT_CONFIDENCE, len(totals) ** (1 / 3))
     detail = (
-        f"{subject}: {found.value:.2%} of {found.count:,} (99 % interval {found.low:.2%} to"
-        f" {found.high:.2%}); at most {possible:.2%} is possible"
+        f"{subject}: {hit:.2%} of {len(hits):,} (99.9 % interval {low:.2%} to {high:.2%});"
+        f" at most {possible:.2%} is possible"
     )
-    leaks = found.low > possible
+    leaks = bool(low > possible)
     when = int(close_ms[counted].min()) if leaks else None
-    return LeakVerdict(name, not leaks, detail, when, found.value if leaks else None, subject)
+    return LeakVerdict(name, not leaks, detail, when, float(hit) if leaks else None, subject)
+
+
+def _ratios(
+    totals: FloatArray, seed: int, confidence: float, block_days: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Values and interval ends (K,) of the first K columns over the last, whole days resampled.
+
+    The interval is the value +- t times the bootstrap's deviation, with a Student t of as many
+    degrees of freedom as there are blocks less one: percentiles of a few blocks are too narrow.
+    """
+    values = totals[:, :-1].sum(axis=0) / totals[:, -1].sum()
+    drawn = bootstrap_days(totals, lambda sums: sums[:-1] / sums[-1], seed, block_days=block_days)
+    margin = _student(confidence, len(totals) / block_days - 1) * drawn.std(axis=0, ddof=1)
+    return values, values - margin, values + margin
+
+
+def _student(confidence: float, degrees: float) -> float:
+    """Two-sided Student t quantile, by Abramowitz & Stegun 26.7.5 to second order."""
+    z, v = NormalDist().inv_cdf(0.5 + confidence / 2), max(degrees, 1.0)
+    return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v * v)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -652,10 +674,7 @@ def shift_verdict(study: Study, seed: int) -> LeakVerdict:
         detail = f"{subject}: only {len(truth)} setups scored, too few to judge"
         return LeakVerdict(TIME_SHIFT, False, detail, subject=subject)
     tau = study.market.settings.tau_days
-    drawn = bootstrap_days(totals, lambda sums: sums[:2] / sums[2], seed, block_days=tau)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    gain = totals[:, :2].sum(axis=0) / totals[:, 2].sum()
+    gain, low, high = _ratios(totals, seed, SHIFT_CONFIDENCE, tau)
     detail = (
         f"{subject}: {100 * gain[1]:+.1f} points of hit ratio at {len(truth):,} setups"
         f" (99 % interval {100 * low[1]:+.1f} to {100 * high[1]:+.1f}), at most 0 is honest;"

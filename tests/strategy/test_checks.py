@@ -346,6 +346,17 @@ def test_luck_inside_the_interval_passes() -> None:
     assert not hit_verdict("ceiling", "hit", score, ahead, close_ms, hit - 2e-2, seed=0).passed
 
 
+@pytest.mark.parametrize(
+    ("confidence", "degrees", "expected"),
+    [(0.99, 7, 3.499), (0.99, 30, 2.750), (0.999, 27, 3.690), (0.999, 1e9, 3.291)],
+)
+def test_intervals_of_few_blocks_are_students(
+    confidence: float, degrees: float, expected: float
+) -> None:
+    """Kills an interval that is too narrow because a month of regime is one observation."""
+    assert checks._student(confidence, degrees) == pytest.approx(expected, rel=0.015)
+
+
 def test_too_few_decisions_do_not_pass() -> None:
     """Kills the green tick of a market on which nothing was scored."""
     score, ahead, close_ms = scored_days()
