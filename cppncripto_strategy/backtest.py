@@ -9,14 +9,12 @@ Left out: choosing a recipe for you. Each run is one trial and is counted as one
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
 import platform
 import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +46,7 @@ from cppncripto_strategy.feeds.importer import open_source
 from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.indicators import MicroScore
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
+from cppncripto_strategy.models.encoders.cppn import inline_champion
 from cppncripto_strategy.models.grid import CandleGrid
 from cppncripto_strategy.models.pretraining import PretrainSettings
 from cppncripto_strategy.models.sessions import SessionSettings, SessionTable, build_sessions
@@ -146,7 +145,7 @@ def learn_settings(recipe: Recipe, use_macro: bool = True) -> LearnSettings:
         ),
         use_macro=use_macro,
         encoder=macro.encoder,
-        encoder_options=dict(macro.encoder_options),
+        encoder_options=inline_champion(macro.encoder_options),
         objective=macro.objective,
         objective_options=dict(macro.objective_options),
         pretrain=PretrainSettings(
@@ -164,7 +163,6 @@ def learn_settings(recipe: Recipe, use_macro: bool = True) -> LearnSettings:
             weight_decay=micro.weight_decay,
             label_smoothing=micro.label_smoothing,
             confidence_penalty=micro.confidence_penalty,
-            score_weight=micro.score_weight,
             mirror=micro.mirror,
         ),
         label=LabelSettings(
@@ -211,15 +209,24 @@ def traded_span(recipe: Recipe, market: Market) -> Span:
 
     Raises
     ------
+    CandleError
+        When the candles end before the timerange begins.
     TrainingError
-        When nothing is left.
+        When nothing is left after training.
     """
     span = recipe.span()
     first = max(int(candles.open_time[0]) for candles in market.candles.values())
     last = max(int(candles.open_time[-1]) for candles in market.candles.values())
     end = last + recipe.interval_ms
     if span is not None:
-        return Span(span.start_ms, min(span.end_ms, end) if span.end_ms > end else span.end_ms)
+        if end <= span.start_ms:
+            raise CandleError(
+                f"the candles end at {ms_to_utc(end)}, before timerange {recipe.timerange} begins:"
+                " choose an earlier timerange or give later candles"
+            )
+        if span.end_ms > end:
+            log.warning("candles end at %s: the timerange is cut there", ms_to_utc(end))
+        return Span(span.start_ms, min(span.end_ms, end))
     walk, settings = recipe.walkforward, learn_settings(recipe).session
     warmup_days = -(-settings.warmup * settings.interval_ms // DAY_MS)
     days = walk.train_days + walk.validate_days + warmup_days + 1
@@ -272,7 +279,7 @@ def replay(
     )
     bars = 0
     for symbol, every in candles.items():
-        part = every.between(feed_from, span.end_ms)
+        part = every.between(_feed_start(every, feed_from), span.end_ms)
         if len(part) == 0:
             raise CandleError(f"{symbol} has no candle in {span}")
         bars += len(part)
@@ -290,6 +297,20 @@ def replay(
     began = time.perf_counter()
     strategy = cerebro.run()[0]
     return Replay(strategy, time.perf_counter() - began, bars)
+
+
+def _feed_start(candles: Candles, wanted_ms: int) -> int:
+    """Open time of the candle at or just before `wanted_ms`.
+
+    A feed that began with the first candle after a gap would warm up too late, and lose the span's
+    first day. After a gap of a day or more it does begin there: a candle further back would open a
+    session before the span.
+    """
+    before = int(np.searchsorted(candles.open_time, wanted_ms, side="right")) - 1
+    if before < 0:
+        return wanted_ms
+    found = int(candles.open_time[before])
+    return found if wanted_ms - found < DAY_MS else wanted_ms
 
 
 def run_backtest(
@@ -400,8 +421,11 @@ def _result(
         recipe.broker.slippage_bps,
     )
     metrics = measure.run_metrics(
-        **traded,
-        benchmark_equity=benchmark,
+        traded["signals"],
+        traded["fills"],
+        traded["trades"],
+        traded["equity"],
+        benchmark,
         horizon=recipe.label.horizon,
         interval_ms=recipe.interval_ms,
         fee_bps=recipe.broker.fee_bps,
@@ -628,7 +652,7 @@ def _percent(share: float) -> str:
 
 
 def _hit_text(recipe: Recipe, market: Market, span: Span, passed: Replay) -> str:
-    """Hit ratio at setups over all symbols, with the first symbol's interval when there is one."""
+    """Hit ratio at setups over all symbols; of their 95 % intervals, the average."""
     hits, count, low, high = 0.0, 0, 0.0, 0.0
     for symbol, truth in market.planted.items():
         rows = passed.strategy.signals[passed.strategy.signals["symbol"] == symbol]
@@ -636,9 +660,14 @@ def _hit_text(recipe: Recipe, market: Market, span: Span, passed: Replay) -> str
         scores = np.full(len(close), np.nan)
         place = np.searchsorted(close, rows["close_time_ms"].to_numpy())
         scores[place] = rows["score"].to_numpy()
-        one = planted.hit_at_setups(truth, scores, span.start_ms, span.end_ms)
+        try:
+            one = planted.hit_at_setups(truth, scores, span.start_ms, span.end_ms)
+        except ValueError:  # a span so short that no setup was scored in it
+            continue
         hits, count = hits + one.hit * one.count, count + one.count
         low, high = low + one.low * one.count, high + one.high * one.count
+    if not count:
+        return "no setup was scored"
     return (
         f"{100 * hits / count:.1f} % ({100 * low / count:.1f} to {100 * high / count:.1f}),"
         f" {count} setups"
@@ -702,12 +731,3 @@ def results_folder(recipe_path: Path, shipped: bool, out: Path | None) -> Path:
         number += 1
         folder = base / recipe_path.stem / f"{stamp}-{number}"
     return folder
-
-
-def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """The learning settings as plain values, for logs."""
-    return dataclasses.asdict(learn_settings(recipe))
-
-
-if sys.platform == "win32":  # pragma: no cover
-    raise ImportError("the backtest reads its memory through `resource`, which Windows lacks")

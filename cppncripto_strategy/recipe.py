@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 
 class PlantedRecipe(Section):
-    """The planted market (see `feeds.planted.PlantedSettings`); used when `candles.source` says so."""
+    """The planted market (see `feeds.planted.PlantedSettings`), for source = "planted"."""
 
     days: Count = 420
     seed: int = 0
@@ -43,7 +43,7 @@ class PlantedRecipe(Section):
 
 
 class CandlesRecipe(Section):
-    """Where candles come from: "planted", or "folder" (a candle store or SYMBOL-5m.parquet files)."""
+    """Where candles come from: "planted", or "folder" (a store, or SYMBOL-5m.parquet files)."""
 
     source: Literal["planted", "folder"] = "folder"
     folder: Path = Path("../candles")
@@ -53,8 +53,8 @@ class CandlesRecipe(Section):
 class MacroRecipe(Section):
     """MacroNet: what it reads, how it is built, how it is pretrained.
 
-    long_window is in candles (1440 are five days of 5-minute candles); options go to the encoder and
-    the objective as they are.
+    long_window is in candles (1440 are five days of 5-minute candles); options go to the encoder
+    and the objective as they are.
     """
 
     enabled: bool = True
@@ -86,7 +86,6 @@ class MicroRecipe(Section):
     weight_decay: NonNegative = 1e-2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05
     confidence_penalty: NonNegative = 0.0
-    score_weight: NonNegative = 1.0
     mirror: bool = True
 
 
@@ -154,8 +153,9 @@ class BrokerRecipe(Section):
 class Recipe(Section):
     """A whole run.
 
-    timerange is `start-end` as dates, end exclusive: the candles that are traded, all of them out of
-    sample. compare_without_macro trains and trades a second MicroNet that never sees the embedding.
+    timerange is `start-end` as dates, end exclusive: the candles that are traded, all of them out
+    of sample. compare_without_macro trains and trades a second MicroNet that never sees the
+    embedding.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
@@ -242,8 +242,14 @@ def load_recipe(path: Path, **overrides: Any) -> Recipe:
     values.update({key: value for key, value in overrides.items() if value is not None})
     recipe = parse_recipe(values, str(path))
     folder = path.parent / recipe.candles.folder
+    options = dict(recipe.macro.encoder_options)
+    if isinstance(options.get("genome"), str):
+        options["genome"] = str(path.parent / options["genome"])
     return recipe.model_copy(
-        update={"candles": recipe.candles.model_copy(update={"folder": folder})}
+        update={
+            "candles": recipe.candles.model_copy(update={"folder": folder}),
+            "macro": recipe.macro.model_copy(update={"encoder_options": options}),
+        }
     )
 
 

@@ -319,10 +319,12 @@ class Evolution:
         TrainingError
             When a genome of this generation has no score.
         """
-        self._scores |= scores
-        missing = [key for key in self._population if key not in self._scores]
+        known = self._scores | scores
+        missing = [key for key in self._population if key not in known]
         if missing:
             raise TrainingError(f"generation {self.generation} lacks scores of genomes {missing}")
+        # In the population's order: the order in which scores arrive differs from run to run.
+        self._scores = {key: known[key] for key in self._population}
         for key, genome in self._population.items():
             genome.fitness = self._scores[key].fitness
             candidate = Candidate(Genome.from_neat(genome), self._scores[key], self.generation)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, Protocol, get_args
 
 import torch
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 BackendName = Literal["processes", "dask", "ray", "none"]
 # Rounds in a row that may end without a single new score before the run gives up.
 _FRUITLESS_ROUNDS = 3
+_WATCH_S = 2.0
 _INSTALL = {
     "dask": "pip install 'cppncripto-strategy[dask]'",
     "ray": "pip install 'cppncripto-strategy[ray]'",
@@ -116,11 +119,29 @@ def _evaluate(
 
 
 def _evaluate_apart(
-    genome: Genome, substrate: Substrate, data: ProbeData, settings: EvolutionSettings
+    master: int | None,
+    genome: Genome,
+    substrate: Substrate,
+    data: ProbeData,
+    settings: EvolutionSettings,
 ) -> tuple[int, Score]:
     """As `_evaluate`, in a worker of its own: the cores are shared out already."""
     torch.set_num_threads(1)
+    if master is not None:
+        _end_with(master)
     return _evaluate(genome, substrate, data, settings)
+
+
+@cache
+def _end_with(master: int) -> None:
+    """End this worker process once its master is gone: loky's would wait for it for ever."""
+
+    def watch() -> None:
+        while os.getppid() == master:
+            time.sleep(_WATCH_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _spread(
@@ -162,7 +183,8 @@ def _round(
 ) -> Iterator[tuple[int, Score]]:
     import joblib
 
-    tasks = (joblib.delayed(_evaluate_apart)(genome, *job) for genome in genomes)
+    master = os.getpid() if options.get("backend") == "loky" else None
+    tasks = (joblib.delayed(_evaluate_apart)(master, genome, *job) for genome in genomes)
     yield from joblib.Parallel(return_as="generator_unordered", **options)(tasks)
 
 

@@ -317,7 +317,9 @@ def learn_bundle(
     train = SessionSet.between(tables, start, split)
     validation = SessionSet.between(tables, split, until_ms)
     _require(train, validation, start, split, until_ms)
-    macro, curves, options = _macronet(train, validation, settings, seed, previous, progress)
+    macro, curves, options = _macronet(
+        train, validation, until_ms, settings, seed, previous, progress
+    )
     labels = [settings.label.compute(table.grid) for table in tables]
     trained = _micronet(
         train, validation, labels, macro, split, until_ms, settings, seed, previous, progress
@@ -457,9 +459,21 @@ def _require(train: SessionSet, validation: SessionSet, start: int, split: int, 
         )
 
 
+def _require_past_genome(options: dict[str, Any], until_ms: int) -> None:
+    """Refuse an encoder whose genome was chosen on later candles. Raises BundleError."""
+    chosen = options.get("evolved_until_ms")
+    if chosen is not None and chosen > until_ms:
+        days = [str(np.datetime64(ms, "ms"))[:10] for ms in (chosen, until_ms)]
+        raise BundleError(
+            f"the genome was evolved on candles until {days[0]}, and the bundle must know nothing"
+            f" after {days[1]}: trade later candles, or evolve again with this recipe's timerange"
+        )
+
+
 def _macronet(
     train: SessionSet,
     validation: SessionSet,
+    until_ms: int,
     settings: LearnSettings,
     seed: int,
     previous: Bundle | None,
@@ -475,6 +489,7 @@ def _macronet(
     macro = build_macronet(
         settings.encoder, len(names), settings.session.n_statistics, settings.encoder_options
     )
+    _require_past_genome(macro.encoder.options, until_ms)
     objective = build_objective(
         settings.objective,
         macro.encoder,

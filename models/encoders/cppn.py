@@ -77,6 +77,8 @@ class CPPNEncoder(Encoder):
     dilations : rows between taps, one for each layer.
     stride : candles averaged into one row.
     interval_ms : length of a candle, milliseconds: taps are painted at physical times.
+    evolved_until_ms : close of the last candle that chose the genome; it goes into the options, so
+        that a bundle can refuse a genome that has seen its future. None: nothing chose it.
 
     Raises
     ------
@@ -97,12 +99,14 @@ class CPPNEncoder(Encoder):
         dilations: Sequence[int] = (1, 2, 4),
         stride: int = 12,
         interval_ms: int = FIVE_MINUTES_MS,
+        evolved_until_ms: int | None = None,
     ) -> None:
         super().__init__()
         if isinstance(genome, str):
-            champion = read_champion(Path(genome))
-            substrate = substrate or champion.get("substrate")
-            genome = dict(champion["genome"])
+            named = inline_champion({"genome": genome})
+            substrate = substrate or named.get("substrate")
+            evolved_until_ms = named.get("evolved_until_ms", evolved_until_ms)
+            genome = dict(named["genome"])
         if substrate is None:
             where = Substrate.temporal(
                 n_features, width, channels, taps, dilations, stride, interval_ms
@@ -122,6 +126,8 @@ class CPPNEncoder(Encoder):
             "genome": self.genome.to_json(),
             "substrate": where.to_json(),
         }
+        if evolved_until_ms is not None:
+            self.options["evolved_until_ms"] = evolved_until_ms
         kernels = decode(self.genome, where)
         self.layers = nn.ModuleList(
             PaintedConv(layer, weight, mask)
@@ -161,6 +167,24 @@ def average_rows(x: Tensor, stride: int) -> Tensor:
     """Mean of every `stride` candles: (B, T, F) -> (B, T // stride, F); NaN stays NaN."""
     batch, time, features = x.shape
     return x.reshape(batch, time // stride, stride, features).mean(dim=2)
+
+
+def inline_champion(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Encoder options with the content of the champion.json that `genome` names in its place.
+
+    So a cache key or a bundle follows what the file held, not what it was called. Options without a
+    path come back as they are. Raises RecipeError as `read_champion` does.
+    """
+    genome = options.get("genome")
+    if not isinstance(genome, str):
+        return dict(options)
+    champion = read_champion(Path(genome))
+    found = {"genome": champion["genome"]}
+    if "substrate" in champion:
+        found["substrate"] = champion["substrate"]
+    if "until_ms" in champion:
+        found["evolved_until_ms"] = champion["until_ms"]
+    return {**found, **{key: value for key, value in options.items() if key != "genome"}}
 
 
 def draw_random_genome(substrate: Substrate) -> Genome:

@@ -34,11 +34,11 @@ from cppncripto_strategy.models.evolution import (
     knee,
     load_run,
     update_front,
-    write_json,
 )
 from cppncripto_strategy.models.grid import DAY_MS
 from cppncripto_strategy.models.probes import walk_forward_r2
 from cppncripto_strategy.models.spread import Spread, evaluator
+from cppncripto_strategy.results import write_json
 
 SUBSTRATE = Substrate.temporal(n_features=4, width=6, channels=5, dilations=(1, 2), stride=12)
 SETTINGS = EvolutionSettings(generations=4, seed=5, neat=NeatSettings(population=12))
@@ -247,7 +247,7 @@ def test_champion_rebuilds_the_encoder_it_was_scored_as(finished, tmp_path):
     """The file a recipe names must hold the substrate too."""
     path = tmp_path / "champion.json"
     place = knee(finished.front)
-    write_json(path, champion_json(finished, place))
+    write_json(path, champion_json(finished, place, 70 * DAY_MS))
     encoder = CPPNEncoder(4, 6, genome=str(path))
     assert encoder.connections == finished.front[place].score.connections
 

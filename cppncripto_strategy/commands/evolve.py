@@ -1,0 +1,178 @@
+"""`cppn-bt evolve`: evolve the CPPN that paints MacroNet's kernels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from cppncripto_strategy.evolving import Evolved
+    from cppncripto_strategy.models.evolution import Evolution, Generation
+
+EXAMPLES = """
+\b
+Examples:
+  cppn-bt evolve                                    the demo's planted market, under 3 minutes
+  cppn-bt evolve my.toml --generations 40           a recipe of your own; run again to resume
+  cppn-bt evolve my.toml --pick best                another point of the same front
+  cppn-bt evolve my.toml --backend dask --scheduler tcp://10.0.0.5:8786
+"""
+
+
+class EvolutionProgress:
+    """A bar over all genomes and one line a generation, on stderr."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("[bold]{task.description:<14}"),
+            BarColumn(bar_width=32),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(compact=True),
+            console=console,
+        )
+        self._task = self._progress.add_task("evolving", total=None)
+        self._generations = 0
+        self._weights = 0
+
+    def __enter__(self) -> EvolutionProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, run: Evolution, pending: int) -> None:
+        """Elites keep their scores, so a generation may be a little shorter than the population."""
+        self._generations = run.settings.generations
+        self._weights = run.substrate.weights
+        done = self._progress.tasks[0].completed
+        left = self._generations - run.generation - 1
+        total = done + pending + left * run.settings.neat.population
+        text = f"generation {run.generation + 1}/{self._generations}"
+        self._progress.update(self._task, total=total, description=text)
+
+    def scored(self) -> None:
+        """One genome further."""
+        self._progress.advance(self._task)
+
+    def end(self, line: Generation, seconds: float, scored: int) -> None:
+        """Print the generation's line."""
+        self._progress.console.print(
+            f"{line.number + 1:>3}/{self._generations}"
+            f"  best [bold]{line.best_fitness:.4f}[/]"
+            f" (probe {line.best_probe:.4f}, {line.best_connections:,} of {self._weights:,}"
+            f" connections)  median {line.median_fitness:.4f}  {line.species} species"
+            f"  {scored / max(seconds, 1e-9):.1f} genomes/s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@click.command(name="evolve", epilog=EXAMPLES)
+@click.argument("recipe", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--generations", type=click.IntRange(1), default=15, show_default=True)
+@click.option("--population", type=click.IntRange(4), default=48, show_default=True)
+@click.option("--seed", type=int, help="Seed of every draw, instead of the recipe's.")
+@click.option(
+    "--connection-cost",
+    type=click.FloatRange(0),
+    default=0.02,
+    show_default=True,
+    help="Fitness that expressing every connection costs.",
+)
+@click.option(
+    "--pick",
+    default="knee",
+    show_default=True,
+    metavar="knee|best|N",
+    help="The champion: the front's knee, its best probe, or its point with N connections.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["processes", "dask", "ray", "none"]),
+    default="processes",
+    show_default=True,
+    help="Where genomes are evaluated.",
+)
+@click.option("--workers", type=click.IntRange(0), default=0, help="Default: one a core.")
+@click.option("--scheduler", help="Address of a Dask scheduler or a Ray cluster.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the evolution; default: evolution/ beside the recipe's results.",
+)
+@click.option("--fresh", is_flag=True, help="Start again, even where a checkpoint exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document only.")
+def command(
+    recipe: Path | None,
+    generations: int,
+    population: int,
+    seed: int | None,
+    connection_cost: float,
+    pick: str,
+    backend: str,
+    workers: int,
+    scheduler: str | None,
+    out: Path | None,
+    fresh: bool,
+    as_json: bool,
+) -> None:
+    """Evolve the CPPN that paints MacroNet's kernels.
+
+    RECIPE is a TOML file; without one, the demo's. Genomes are judged on the days that the
+    recipe's first MacroNet learns from, and on none later. A run that was stopped, in whatever way,
+    goes on where it was when the same command is given again. Open evolution.html in its folder.
+    """
+    from cppncripto_strategy.evolving import evolve, summary
+    from cppncripto_strategy.models.cppn import NeatSettings
+    from cppncripto_strategy.models.evolution import EvolutionSettings
+    from cppncripto_strategy.models.spread import Spread
+    from cppncripto_strategy.recipe import load_recipe, shipped_recipe
+
+    path = recipe or shipped_recipe("demo")
+    values = load_recipe(path)
+    settings = EvolutionSettings(
+        generations=generations,
+        seed=values.seed if seed is None else seed,
+        connection_cost=connection_cost,
+        neat=NeatSettings(population=population),
+    )
+    spread = Spread(backend, workers, scheduler)  # type: ignore[arg-type]
+    base = Path("runs") if recipe is None else path.parent
+    folder = out or base / path.stem / "evolution"
+    with EvolutionProgress(Console(stderr=True, quiet=as_json)) as progress:
+        result = evolve(values, settings, folder, spread, pick, fresh, progress)
+    if as_json:
+        click.echo(json.dumps(summary(result, folder)))
+    else:
+        _report(result, folder)
+
+
+def _report(result: Evolved, folder: Path) -> None:
+    """The champion, the front and what to do next."""
+    from rich.table import Table
+
+    from cppncripto_strategy.evolution_page import recipe_lines
+
+    console = Console(highlight=False)
+    run = result.run
+    table = Table(title="Front", title_justify="left", box=None)
+    for name in ("", "connections", "probe", "hidden nodes", "generation"):
+        table.add_column(name, justify="right")
+    for place, point in enumerate(run.front):
+        mark = "champion" if place == result.place else ""
+        numbers = f"{point.score.connections:,}", f"{point.score.probe:.4f}"
+        table.add_row(mark, *numbers, str(point.genome.hidden), str(point.generation + 1))
+    console.print(table)
+    done = f"{result.genomes} genomes in {result.seconds:.0f} s"
+    console.print(done if result.genomes else "this evolution had finished; nothing was evaluated")
+    for name in ("evolution.html", "champion.json"):
+        console.print(f"  [dim]{folder / name}[/]", soft_wrap=True)
+    console.print("To trade with it:", soft_wrap=True)
+    console.print(recipe_lines(folder / "champion.json"), markup=False, soft_wrap=True)
