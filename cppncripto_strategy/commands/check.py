@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,17 @@ CHECK_NAMES = (
     "ceiling",
 )
 
+EXAMPLES = """
+\b
+Examples:
+  cppn-bt check                                      the demo's pipeline, no data needed
+  cppn-bt check my.toml --candles ~/candles          your recipe on your candles
+  cppn-bt check my.toml --only prefix --only perturbation   the quick, exact ones
+  cppn-bt check my.toml --json > verdicts.json
+"""
 
-@click.command()
+
+@click.command(name="check", epilog=EXAMPLES)
 @click.argument("recipe", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--candles",
@@ -62,7 +72,7 @@ def command(
     if as_json:
         rows = [_plain(verdict) for verdict in verdicts]
         document = {"recipe": name, "seed": plan.seed, "passed": passed, "verdicts": rows}
-        click.echo(json.dumps(document))
+        click.echo(json.dumps(document, allow_nan=False))
     else:
         _print(name, verdicts)
     if not passed:
@@ -77,18 +87,18 @@ def _plan(
     seed: int | None,
 ) -> tuple[str, CheckPlan]:
     """The recipe's name and the plan that checks it, with the command line's replacements."""
+    import torch
+
     from cppncripto_strategy.checks import plan_of
     from cppncripto_strategy.recipe import load_recipe, shipped_recipe
 
-    names = [name.strip() for name in symbols.split(",")] if symbols else None
-    folder = {"source": "folder", "folder": candles.resolve()} if candles else None
-    recipe = load_recipe(
-        path or shipped_recipe("demo"),
-        candles=folder,
-        symbols=names,
-        timerange=timerange,
-        seed=seed,
-    )
+    torch.set_num_threads(1)  # as the backtest does: small tensors, and the same bits every time
+    names = tuple(name.strip().upper() for name in symbols.split(",")) if symbols else None
+    path = path or shipped_recipe("demo")
+    recipe = load_recipe(path, symbols=names, timerange=timerange, seed=seed)
+    if candles is not None:
+        changed = recipe.candles.model_copy(update={"source": "folder", "folder": candles})
+        recipe = recipe.model_copy(update={"candles": changed})
     return recipe.name, plan_of(recipe)
 
 
@@ -110,13 +120,15 @@ def _run(plan: CheckPlan, only: tuple[str, ...], quiet: bool) -> list[LeakVerdic
 
 
 def _plain(verdict: LeakVerdict) -> dict[str, object]:
+    """A verdict as JSON knows it: a value that was undefined (NaN) becomes null."""
+    value = verdict.first_offending_value
     return {
         "check": verdict.name,
         "subject": verdict.subject,
         "passed": verdict.passed,
         "detail": verdict.detail,
         "first_offending_time_ms": verdict.first_offending_time_ms,
-        "first_offending_value": verdict.first_offending_value,
+        "first_offending_value": None if value is None or math.isnan(value) else value,
     }
 
 

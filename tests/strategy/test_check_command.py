@@ -23,6 +23,7 @@ from cppncripto_strategy.indicators import AdaptiveThreshold
 from cppncripto_strategy.models import sessions
 from cppncripto_strategy.models.features import FEATURES, compute_features
 from cppncripto_strategy.models.grid import CandleGrid, FloatArray
+from cppncripto_strategy.models.leaks import LeakVerdict
 from cppncripto_strategy.recipe import load_recipe, shipped_recipe
 
 RECIPE = """
@@ -137,6 +138,19 @@ def test_a_threshold_that_backtrader_draws_from_the_whole_series_is_caught(
     failed = [(verdict.name, verdict.subject) for verdict in verdicts if not verdict.passed]
     assert failed == [("prefix", "orders"), ("perturbation", "orders")]
     assert all("upper" in verdict.detail for verdict in verdicts if not verdict.passed)
+
+
+def test_a_value_that_was_undefined_is_null_in_json() -> None:
+    """Kills a document that no strict JSON reader takes, because it holds NaN."""
+    verdict = LeakVerdict("prefix", False, "gone", 5, float("nan"), "orders")
+    assert json.loads(json.dumps(check._plain(verdict), allow_nan=False)) == {
+        "check": "prefix",
+        "subject": "orders",
+        "passed": False,
+        "detail": "gone",
+        "first_offending_time_ms": 5,
+        "first_offending_value": None,
+    }
 
 
 def test_the_candles_of_a_folder_are_checked_instead_of_the_recipes(
