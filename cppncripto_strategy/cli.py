@@ -52,6 +52,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "cppncripto_strategy.commands.experiment",
         "Compare arms of a recipe: macro, objective, window, threshold, transfer.",
     ),
+    "paper": (
+        "cppncripto_strategy.commands.paper",
+        "Trade live candles on paper; --demo does it offline, at speed.",
+    ),
+    "parity": (
+        "cppncripto_strategy.commands.parity",
+        "Replay a paper session and compare it bar by bar.",
+    ),
 }
 
 

@@ -1,0 +1,174 @@
+"""`cppn-bt paper`: live candles on paper, with the same code as a backtest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from cppncripto_strategy.paper_session import PaperPlan
+    from cppncripto_strategy.recipe import Recipe
+
+EXAMPLES = """
+\b
+Examples:
+  cppn-bt paper --demo                       offline: a loopback exchange on this machine, at speed
+  cppn-bt fetch BTCUSDT --from 2023-01-01 && cppn-bt paper runs/real.toml --candles candles
+  cppn-bt paper runs/real.toml               again: the session goes on where it stopped
+  cppn-bt paper --demo --report              reports of what is recorded so far, and nothing else
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("recipe", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--demo", is_flag=True, help="Offline, against a loopback exchange.")
+@click.option("--name", help="Name of the session; default: the recipe's.")
+@click.option(
+    "--sessions", default=Path("paper"), show_default=True,
+    type=click.Path(file_okay=False, path_type=Path), help="Folder that holds sessions.",
+)  # fmt: skip
+@click.option("--symbols", help="Comma-separated symbols instead of the recipe's.")
+@click.option(
+    "--candles", type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of candles to train on: a candle store, or SYMBOL-5m.parquet files.",
+)  # fmt: skip
+@click.option(
+    "--bundles", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Ready networks (a bundle, or a folder of bundles) instead of training.",
+)  # fmt: skip
+@click.option(
+    "--speed", default=600.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
+    help="Demo: market seconds per wall second.",
+)  # fmt: skip
+@click.option("--stop-after", type=click.IntRange(min=1), help="Stop after so many live candles.")
+@click.option("--no-retrain", is_flag=True, help="Keep today's networks as long as it runs.")
+@click.option("--rest-url", help="Another REST address (keyless market data).")
+@click.option("--stream-url", help="Another websocket address.")
+@click.option("--report", "only_report", is_flag=True, help="Write the reports and exit.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for every event.")
+def command(
+    recipe: Path | None,
+    demo: bool,
+    name: str | None,
+    sessions: Path,
+    symbols: str | None,
+    candles: Path | None,
+    bundles: Path | None,
+    speed: float,
+    stop_after: int | None,
+    no_retrain: bool,
+    rest_url: str | None,
+    stream_url: str | None,
+    only_report: bool,
+    as_json: bool,
+) -> None:
+    """Trade live candles on paper; no key, no real order.
+
+    Candles, times, statuses and trading rules are the exchange's; the account and its fills are
+    simulated: next open, taker fee, slippage, lot steps. Ctrl-C stops after the present candle and
+    writes the reports; the same command goes on with the session.
+    """
+    if (recipe is None) != demo:
+        raise click.UsageError("give a RECIPE, or --demo")
+    settings = _recipe(recipe, symbols, candles)
+    path = sessions / (name or settings.name)
+    if only_report:
+        _report(path, as_json)
+        return
+    from cppncripto_strategy.feeds.sources import Sources
+    from cppncripto_strategy.paper_session import PaperPlan
+
+    public = Sources()
+    plan = PaperPlan(
+        path=path,
+        recipe=settings,
+        sources=Sources(rest_url=rest_url or public.rest_url,
+                        stream_url=stream_url or public.stream_url),
+        bundles=bundles,
+        cache=Path("runs") / settings.name / "bundles",
+        stop_after=stop_after,
+        retrain=not no_retrain,
+    )  # fmt: skip
+    if demo:
+        _demo(plan, speed, as_json)
+    else:
+        _run(plan, as_json)
+
+
+def _recipe(path: Path | None, symbols: str | None, candles: Path | None) -> Recipe:
+    from cppncripto_strategy.recipe import load_recipe, shipped_recipe
+
+    given = tuple(one.strip().upper() for one in symbols.split(",")) if symbols else None
+    recipe = load_recipe(path or shipped_recipe("demo"), symbols=given)
+    if candles is None:
+        return recipe
+    source = recipe.candles.model_copy(update={"source": "folder", "folder": candles})
+    return recipe.model_copy(update={"candles": source})
+
+
+def _run(plan: PaperPlan, as_json: bool) -> None:
+    from rich.console import Console
+
+    from cppncripto_strategy.paper_screen import choose_screen
+    from cppncripto_strategy.paper_session import run_paper
+
+    console = Console()
+    screen = choose_screen(as_json, console)
+    result = run_paper(plan, screen)
+    if as_json:
+        click.echo(json.dumps({"kind": "result", "session": str(plan.path),
+                               "metrics": result.metrics if result else None}))  # fmt: skip
+        return
+    _summary(console, plan.path, result)
+
+
+def _demo(plan: PaperPlan, speed: float, as_json: bool) -> None:
+    """The same, against a loopback exchange in this process."""
+    from dataclasses import replace
+
+    from cppncripto_strategy.feeds.exchange import ExchangeThread
+    from cppncripto_strategy.feeds.sources import Retry, Sources
+    from cppncripto_strategy.feeds.stream import StreamSettings
+    from cppncripto_strategy.paper_session import demo_exchange
+
+    with ExchangeThread(demo_exchange(plan, speed)) as host:
+        local = Sources(host.archive_url, host.rest_url, host.stream_url)
+        quick = StreamSettings.for_speed(speed, plan.recipe.interval)
+        retry = Retry(attempts=6, base_s=0.05, cap_s=1.0, timeout_s=5.0)
+        _run(replace(plan, sources=local, settings=quick, retry=retry), as_json)
+
+
+def _report(path: Path, as_json: bool) -> None:
+    from rich.console import Console
+
+    from cppncripto_strategy.paper_recipe import (
+        SessionTimeline,
+        recipe_of,
+        write_session_results,
+    )
+
+    result = write_session_results(path, recipe_of(path), SessionTimeline.of_session(path))
+    if as_json:
+        click.echo(json.dumps(result.metrics))
+        return
+    _summary(Console(), path, result)
+
+
+def _summary(console: Any, path: Path, result: Any) -> None:
+    from cppncripto_strategy.report import terminal_summary
+
+    if result is None:
+        console.print(f"Nothing live was recorded yet in {path}.", highlight=False)
+        return
+    console.print(terminal_summary(result))
+    session = result.metrics["session"]
+    console.print(
+        f"  candles watched {session['rounds']}, orders missed {session['missed_orders']}"
+        f" (missed.csv), stretches down {len(session['downtime'])}",
+        highlight=False,
+    )
+    for file in ("report.html", "tearsheet.html", "metrics.json"):
+        console.print(f"  [dim]{path / file}[/]", soft_wrap=True, highlight=False)
