@@ -1,7 +1,7 @@
 """MacroEmbedding: MacroNet as a Backtrader indicator, once a day.
 
-The embedding itself has 128 numbers and is an attribute; the lines say how old it is and how far the
-day lies from the days the network learned from. Under `once` everything is computed in batches,
+The embedding itself has 128 numbers and is an attribute; the lines say how old it is and how far
+the day lies from the days the network learned from. Under `once` everything is computed in batches,
 under `next` one candle at a time; both give the same.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from array import array
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
 import numpy as np
@@ -61,7 +61,7 @@ def _taker_line(data: Any) -> Any:
     return getattr(data.lines, "taker_buy_volume", None)
 
 
-class MacroEmbedding(bt.Indicator):  # type: ignore[misc]
+class MacroEmbedding(bt.Indicator):
     """MacroNet's embedding of the last days, renewed at each 00:00 UTC.
 
     Lines: drift (see `models.drift.bank_drift`; 1 is as usual, NaN before the first session) and
@@ -77,12 +77,17 @@ class MacroEmbedding(bt.Indicator):  # type: ignore[misc]
     rollover_s : seconds each embedding took (under `once`, the mean).
     """
 
-    lines = ("drift", "age")
-    params = (("bundles", None),)
-    plotinfo = {"plot": True, "subplot": True}
+    lines: Any = ("drift", "age")
+    params: Any = (("bundles", None),)
+    plotinfo: Any = {"plot": True, "subplot": True}
 
-    def __init__(self) -> None:
-        super().__init__()
+    if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
+
+        def __init__(self):
+            super().__init__()
+            self._build()
+
+    def _build(self) -> None:
         self.timeline = load_timeline(self.p.bundles)
         self.stream = MacroStream(self.timeline)
         self._taker = _taker_line(self.data)
@@ -107,21 +112,22 @@ class MacroEmbedding(bt.Indicator):  # type: ignore[misc]
         session = int(np.searchsorted(self.table.start_ms, close_ms, side="right")) - 1
         if session < 0 or self.states.source[session] < 0:
             return None
-        return self.states.embedding[session]
+        vector: NDArray[np.float32] = self.states.embedding[session]
+        return vector
 
     def embeddings(self) -> list[tuple[int, int, str, float, NDArray[np.float32]]]:
         """What was in force, a row a session: (valid_from_ms, data_end_ms, hash, drift, vector)."""
         if self.table is None or self.states is None:
             return list(self._streamed)
         rows = []
+        hashes = [bundle.model_hash for bundle in self.timeline.bundles]
         for session in np.flatnonzero(self.states.source >= 0):
             source = int(self.states.source[session])
-            bundle = self.timeline.bundles[int(self.states.bundle[session])]
             rows.append(
                 (
                     int(self.table.start_ms[session]),
                     int(self.table.start_ms[source]),
-                    bundle.model_hash,
+                    hashes[int(self.states.bundle[session])],
                     float(self.states.drift[session]),
                     self.states.embedding[session],
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
 import numpy as np
@@ -17,11 +17,11 @@ from cppncripto_strategy.models.streaming import ScoreStream
 LINES = ("score", "p_buy", "p_sell", "score_zero")
 
 
-class MicroScore(bt.Indicator):  # type: ignore[misc]
+class MicroScore(bt.Indicator):
     """MicroNet's score of the last hours, given the embedding of the last days.
 
-    Use as `MicroScore(data, bundles=...)`, or `MicroScore(data, macro=MacroEmbedding(data, ...))` to
-    share an embedding that already exists.
+    Use as `MicroScore(data, bundles=...)`, or as `MicroScore(data, macro=MacroEmbedding(data,
+    ...))` to share an embedding that already exists.
 
     Lines: score in [-1, 1], p_buy, p_sell, and score_zero (the score under a zero embedding: what
     would be left without macro). NaN, never 0, where there is no score: see `models.scoring`.
@@ -34,20 +34,27 @@ class MicroScore(bt.Indicator):  # type: ignore[misc]
     Attributes
     ----------
     macro : the MacroEmbedding.
-    bundle_seeds : list of (valid_from_close_ms, scores): where AdaptiveThreshold starts afresh, with
-        the validation scores of the bundle that comes into force.
+    bundle_seeds : list of (valid_from_close_ms, scores): where AdaptiveThreshold starts afresh,
+        with the validation scores of the bundle that comes into force.
     score_s : seconds a score took, one a bar under `next` (under `once`, the mean).
     """
 
-    lines = LINES
-    params = (("bundles", None), ("macro", None))
-    plotinfo = {"plot": True, "subplot": True, "plothlines": [0.0]}
+    lines: Any = LINES
+    params: Any = (("bundles", None), ("macro", None))
+    plotinfo: Any = {"plot": True, "subplot": True, "plothlines": [0.0]}
 
-    def __init__(self) -> None:
-        super().__init__()
+    if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
+
+        def __init__(self):
+            super().__init__()
+            self._build()
+
+    def _build(self) -> None:
         given: Any = self.p.macro
         self._owns_macro = given is None
-        self.macro = MacroEmbedding(self.data, bundles=self.p.bundles) if given is None else given
+        if given is None:
+            given = MacroEmbedding(self.data, bundles=self.p.bundles)
+        self.macro: MacroEmbedding = given
         self._stream = ScoreStream(self.macro.stream)
         self._done = 0
         self.score_s: list[float] = []
@@ -65,7 +72,7 @@ class MicroScore(bt.Indicator):  # type: ignore[misc]
         ]
 
     def advance(self, size: int = 1) -> None:
-        """Move to the next bar, the embedding with it: Backtrader leaves nested indicators behind."""
+        """Move to the next bar, and the embedding too: Backtrader leaves nested indicators."""
         super().advance(size)
         if self._owns_macro:
             self.macro.advance(size)

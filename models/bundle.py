@@ -4,8 +4,8 @@
     <bundle>/weights.safetensors   both networks, the embedding bank, the score quantiles
 
 `bundle.json` carries the SHA-256 of the weights; a bundle that does not match is refused. A bundle
-says until when it has seen candles (`trained_until_ms`); asking it for an earlier session is refused,
-unless in-sample scoring is asked for by name.
+says until when it has seen candles (`trained_until_ms`); asking it for an earlier session is
+refused, unless in-sample scoring is asked for by name.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ class BundleTimeline:
 
     @classmethod
     def load(cls, folder: Path, in_sample: bool = False) -> BundleTimeline:
-        """A folder of bundles, or one bundle's own folder. Raises BundleError when there is none."""
+        """A folder of bundles, or one bundle's own folder. Raises BundleError for neither."""
         folder = Path(folder)
         if (folder / INFO_FILE).exists():
             return cls((Bundle.load(folder),), in_sample)

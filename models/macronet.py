@@ -1,8 +1,8 @@
 """MacroNet: an encoder over the last days, and the embedding it leaves.
 
-embedding = standardise([encoder(scaled window), scaler centres, log scaler widths]): the scaler takes
-the level of volatility and volume out of the window, so its own statistics are appended, else that
-level would be lost. Standardisation uses the training days alone and is part of the weights.
+embedding = standardise([encoder(scaled window), scaler centres, log scaler widths]): the scaler
+takes the level of volatility and volume out of the window, so its own statistics are appended, else
+that level would be lost. Standardisation uses the training days alone and is part of the weights.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class MacroNet(nn.Module):
         self.register_buffer("spread", torch.ones(self.size))
 
     def raw(self, windows: Tensor, statistics: Tensor) -> Tensor:
-        """Windows (B, T_long, F) and statistics (B, n_statistics) -> (B, size), not standardised."""
+        """Windows (B, T_long, F) and statistics (B, n_statistics) -> (B, size), unscaled."""
         return torch.cat([self.encoder(windows), statistics], dim=1)
 
     def forward(self, windows: Tensor, statistics: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 The body is a stack of dilated convolutions without padding, so an input of T candles gives
 T - receptive_field + 1 outputs, each seeing exactly its own last `receptive_field` candles: a whole
 day is scored in one pass, and that equals scoring each window by itself. The embedding then scales
-and shifts the body's channels (FiLM; Perez et al. 2018, eq. 1, with gamma written as 1 + gamma), and
-an MLP head gives either three classes (sell, nothing, buy) or one bounded score.
+and shifts the body's channels (FiLM; Perez et al. 2018, eq. 1, with gamma written as 1 + gamma),
+and an MLP head gives either three classes (sell, nothing, buy) or one bounded score.
 
 Deviations from the FiLM paper: the embedding is first reduced to its leading whitened principal
 components over the training days, because a label that is mostly noise cannot fit 128 inputs per
@@ -62,9 +62,11 @@ class MicroNetSettings:
 def choose_dilations(short_window: int, kernel: int) -> list[int]:
     """Doubling dilations whose receptive field fills the short window as far as it can.
 
-    The receptive field is 1 + (kernel - 1) * sum(dilations). Raises RecipeError when not even one
-    convolution fits.
+    The receptive field is 1 + (kernel - 1) * sum(dilations), and every candle in it is seen. Raises
+    RecipeError when not even one convolution fits, or the kernel has fewer than two taps.
     """
+    if kernel < 2:
+        raise RecipeError(f"a kernel of {kernel} sees no past: expected at least 2 taps")
     budget = (short_window - 1) // (kernel - 1)
     if budget < 1:
         raise RecipeError(
@@ -74,7 +76,9 @@ def choose_dilations(short_window: int, kernel: int) -> list[int]:
     while sum(dilations) + 2 ** len(dilations) <= budget:
         dilations.append(2 ** len(dilations))
     rest = budget - sum(dilations)
-    if rest > dilations[-1] // 2:
+    # A dilation wider than the receptive field before it would leave candles unseen.
+    widest = 1 + (kernel - 1) * sum(dilations[:-1])
+    if rest > dilations[-1] // 2 or dilations[-1] + rest > widest:
         dilations.append(rest)
     else:
         dilations[-1] += rest
@@ -114,7 +118,7 @@ class MicroNet(nn.Module):
     def body(self, x: Tensor) -> Tensor:
         """Scaled features (B, T, F) -> (B, T - receptive_field + 1, channels)."""
         kernel = self.settings.kernel
-        z = self.embed(x)  # (B, T, C)
+        z: Tensor = self.embed(x)  # (B, T, C)
         for dilation, taps in zip(self.dilations, self.taps, strict=True):
             length = z.shape[1] - (kernel - 1) * dilation
             shifted = [z[:, k * dilation : k * dilation + length] for k in range(kernel)]

@@ -1,8 +1,8 @@
 """Scoring in batches: a span of candles to embeddings and scores, many sessions at a time.
 
 Two halves, as the indicators need them apart: `embed_sessions` decides what is in force in each
-session (bundle, scaler, embedding), `score_sessions` runs MicroNet under it. The streaming twins are
-in `streaming.py`; tests hold the two equal.
+session (bundle, scaler, embedding), `score_sessions` runs MicroNet under it. The streaming twins
+are in `streaming.py`; tests hold the two equal.
 
 A score is NaN, never 0, where there is no candle, where less than half of the short window exists,
 where no bundle may score the session, and where the last good rollover is too old.

@@ -1,7 +1,8 @@
 """Sessions: which rows of a grid belong to which UTC day, and each day's scaler.
 
-Session D holds the candles that close in [D 00:00, D + 1 day 00:00). Its scaler and its embedding see
-the `long_window` rows that close by D 00:00, and no later one; both then stay fixed for the session.
+Session D holds the candles that close in [D 00:00, D + 1 day 00:00). Its scaler and its embedding
+see the `long_window` rows that close by D 00:00, and no later one; both then stay fixed for the
+session.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ class SessionTable:
     symbol : str.
     grid : CandleGrid of T rows.
     settings : SessionSettings.
-    features : float64 (T + padding, F), unscaled, NaN where undefined; the padding completes the last
-        session with missing rows.
+    features : float64 (T + padding, F), unscaled, NaN where undefined; the padding completes the
+        last session with missing rows.
     start_ms : int64 (D,), 00:00 UTC of each session, consecutive days.
     row : int64 (D,), the row that opens at start_ms; the session's own rows are
         row - 1 .. row + day_candles - 2.
@@ -100,7 +101,8 @@ class SessionTable:
     @property
     def statistics(self) -> FloatArray:
         """Scaler centres and log widths, (D, 2 S): what the embedding appends."""
-        return np.concatenate([self.center, np.log(self.scale)], axis=1)
+        both: FloatArray = np.concatenate([self.center, np.log(self.scale)], axis=1)
+        return both
 
     def macro_windows(self, index: IntArray) -> Tensor:
         """Scaled macro windows of sessions `index` (B,) -> (B, long_window, F) float32."""
@@ -138,7 +140,8 @@ def present_share(grid: CandleGrid, window: int) -> FloatArray:
     """Share of candles present among the last `window` rows, at each row, (T,)."""
     count = np.cumsum(grid.present, dtype=np.int64)
     before = np.concatenate([np.zeros(window, dtype=np.int64), count])[: len(count)]
-    return (count - before) / window
+    share: FloatArray = (count - before) / window
+    return share
 
 
 def build_sessions(symbol: str, grid: CandleGrid, settings: SessionSettings) -> SessionTable:

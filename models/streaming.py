@@ -47,7 +47,8 @@ class Ring:
 
     def last(self, count: int, before: int = 0) -> FloatArray:
         """The last `count` rows but `before`, oldest first, a view (count, width)."""
-        return self._rows[max(self.end - before - count, 0) : self.end - before]
+        end = max(self.end - before, 0)
+        return self._rows[max(end - count, 0) : end]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,7 +133,7 @@ class MacroStream:
         )
 
     def present_share(self, window: int) -> float:
-        """Share of the last `window` rows that have a candle; rows before the first count as not."""
+        """Share of the last `window` rows that have a candle; rows before the first have none."""
         present = self.settings.names.index("present")
         return float(self._features.last(window)[:, present].sum()) / window
 
@@ -237,7 +238,7 @@ class MicroStream:
             self.advance(row)
 
     def advance(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take one scaled row (F,); the body's output (channels,), valid after a receptive field."""
+        """Take a scaled row (F,); the body's output (channels,), valid after a receptive field."""
         z: NDArray[np.float32] = self._embed[:, :-1] @ row + self._embed[:, -1]  # (C,)
         step, kernel, channels = self._step, self._kernel, len(z)
         for ring, taps, (weight, bias, dilation) in zip(

@@ -1,13 +1,11 @@
 """How MicroNet learns: several initialisations, early stopping, the best on validation kept.
 
-The loss runs over every candle of a session at once, through the shared convolutions. Candles whose
-label would look past the end of the training span carry no loss.
+The loss runs over every candle of a session at once, through the shared convolutions. Candles
+whose label would look past the end of the training span carry no loss.
 
-Three things keep a network alive on labels that are nearly all noise; `docs/design.md` has what each
-is worth on the planted market:
+Two things keep a network alive on labels that are nearly all noise; `docs/design.md` has what
+each is worth on the planted market:
 
-- the three-class loss has a term on the score itself, because cross-entropy alone is spent mostly on
-  whether the price moves, not where;
 - sessions are mirrored at random (returns negated, in MicroNet's window and in MacroNet's, buy and
   sell exchanged), the symmetry of a market without a preferred direction;
 - the weights that are validated and kept are a running average over steps (Polyak & Juditsky 1992).
@@ -17,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +45,6 @@ class TrainSettings:
     initialisations : int, networks trained from different seeds; the best on validation is kept.
     batch_sessions : int, sessions (days of one symbol) a step.
     learning_rate, weight_decay : of AdamW; label_smoothing in [0, 1), classes only.
-    score_weight : >= 0, weight of the mean squared error between the score and the bounded forward
-        return, beside the cross-entropy; classes only.
     mirror : bool, mirror half of the sessions of each step.
     averaging : float in [0, 1), decay of the running average of the weights.
     confidence_penalty : >= 0, weight of the negative entropy added to the loss (Pereyra et al.
@@ -62,7 +58,6 @@ class TrainSettings:
     learning_rate: float = 5e-3
     weight_decay: float = 1e-2
     label_smoothing: float = 0.05
-    score_weight: float = 1.0
     mirror: bool = True
     averaging: float = 0.998
     confidence_penalty: float = 0.0
@@ -96,6 +91,12 @@ class MicroData:
         """Sessions by number."""
         return MicroData(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
 
+    def batches(self, size: int, order: Tensor | None = None) -> Iterator[MicroData]:
+        """All sessions, `size` at a time, as they come or in this order (N,)."""
+        order = torch.arange(len(self)) if order is None else order
+        for first in range(0, len(self), size):
+            yield self.take(order[first : first + size])
+
     def mirrored(self, flip: Tensor, odd_columns: Sequence[int]) -> MicroData:
         """The sessions where `flip` (N,) is True as a market upside down would show them."""
         inputs, target = self.inputs.clone(), self.target.clone()
@@ -112,6 +113,10 @@ class MicroData:
             value=self.value * sign[:, None],
             forward_return=self.forward_return * sign[:, None],
         )
+
+    def with_labels(self) -> MicroData:
+        """The sessions that have a label at all: a step over none would have no loss, only NaN."""
+        return self.take(torch.nonzero((self.target != IGNORED).any(dim=1))[:, 0])
 
     @property
     def labelled(self) -> int:
@@ -162,6 +167,7 @@ def train_micronet(
                 f"the {name} part has {len(part)} sessions and no labelled candle: give it a longer"
                 " span, a shorter horizon or a shorter macro window"
             )
+    train, validation = train.with_labels(), validation.with_labels()
     best: TrainedMicro | None = None
     curves: list[dict[str, Any]] = []
     for number in range(settings.initialisations):
@@ -227,10 +233,10 @@ def _fit(
     for epoch in range(settings.epochs):
         net.train()
         losses = []
-        for index in torch.randperm(len(train), generator=generator).split(settings.batch_sessions):
-            batch = train.take(index)
+        order = torch.randperm(len(train), generator=generator)
+        for batch in train.batches(settings.batch_sessions, order):
             if settings.mirror:
-                batch = batch.mirrored(torch.rand(len(index), generator=generator) < 0.5, odd)
+                batch = batch.mirrored(torch.rand(len(batch), generator=generator) < 0.5, odd)
             optimiser.zero_grad(set_to_none=True)
             loss = micro_loss(net, batch, settings)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -254,7 +260,7 @@ def _fit(
 
 @torch.no_grad()
 def _average(average: MicroNet, net: MicroNet, decay: float, steps: int) -> None:
-    """Move the running average towards the weights; faster in the first steps, to forget the start."""
+    """Move the average towards the weights; faster in the first steps, to forget the start."""
     rate = 1 - min(decay, (1 + steps) / (10 + steps))
     for kept, new in zip(average.parameters(), net.parameters(), strict=True):
         kept.lerp_(new, rate)
@@ -265,11 +271,9 @@ def _validation_loss(net: MicroNet, data: MicroData, settings: TrainSettings) ->
     """Loss over the labelled candles, without dropout, smoothing or penalty."""
     net.eval()
     total, count = 0.0, 0
-    for index in torch.arange(len(data)).split(64):
-        part = data.take(index)
-        if part.labelled:
-            total += micro_loss(net, part, settings).item() * part.labelled
-            count += part.labelled
+    for part in data.batches(64):
+        total += micro_loss(net, part, settings).item() * part.labelled
+        count += part.labelled
     return total / count
 
 
@@ -277,8 +281,7 @@ def _validation_loss(net: MicroNet, data: MicroData, settings: TrainSettings) ->
 def _scores_of_labelled(net: MicroNet, data: MicroData) -> NDArray[np.float32]:
     """Scores of the labelled candles, in time order within a session."""
     scores = []
-    for index in torch.arange(len(data)).split(64):
-        part = data.take(index)
+    for part in data.batches(64):
         score = net.probabilities(net(part.inputs, part.context))[..., 0]  # (B, day)
         scores.append(score[part.target != IGNORED])
     result: NDArray[np.float32] = torch.cat(scores).numpy()

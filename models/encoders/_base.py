@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def pool(self, z: Tensor) -> Tensor:
-        """Feature map (B, T // stride, width) -> one vector a window (B, width); mean by default."""
+        """Feature map (B, T // stride, width) -> a vector a window (B, width); mean by default."""
         return z.mean(dim=1)  # (B, C)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,4 +63,4 @@ def build_encoder(name: str, n_features: int, options: dict[str, Any] | None = N
         raise RecipeError(f"encoder {name!r} is unknown; there are: {', '.join(ENCODERS)}")
     module, attribute = ENCODERS[name].split(":")
     encoder_class: type[Encoder] = getattr(import_module(module), attribute)
-    return encoder_class(n_features=n_features, **(options or {}))  # type: ignore[call-arg]
+    return encoder_class(n_features=n_features, **(options or {}))

@@ -75,6 +75,6 @@ class TCNEncoder(Encoder):
     def feature_map(self, x: Tensor) -> Tensor:
         """Scaled features (B, T, F) -> causal feature map (B, T // stride, width)."""
         content, gate = self.patch(x.transpose(1, 2)).chunk(2, dim=1)  # 2 x (B, C, T')
-        z = self.blocks(torch.tanh(content) * torch.sigmoid(gate))  # (B, C, T')
+        z: Tensor = self.blocks(torch.tanh(content) * torch.sigmoid(gate))  # (B, C, T')
         z = self.output(functional.gelu(z))  # (B, width, T')
         return z.transpose(1, 2)  # (B, T', width)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -38,7 +39,7 @@ class MacroWindows(Protocol):
 
 
 class Objective(nn.Module):
-    """Base of the objectives. Heads an objective needs are its own parameters, dropped afterwards."""
+    """Base of the objectives. The heads one needs are its own parameters, dropped afterwards."""
 
     name: ClassVar[str]
 
@@ -152,10 +153,10 @@ def pretrain(
 
 def _batches(count: int, size: int) -> list[slice]:
     """Slices of at most `size`; a last batch of one joins the one before (a contrast needs two)."""
-    edges = list(range(0, count, size)) + [count]
+    edges = [*range(0, count, size), count]
     if len(edges) > 2 and edges[-1] - edges[-2] < 2:
         del edges[-2]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def _epoch(

@@ -1,0 +1,111 @@
+"""Small networks with random weights, and short planted markets, for tests of what uses them.
+
+Random weights score as differently from candle to candle as trained ones, and cost nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from cppncripto_strategy.feeds import planted
+from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline
+from cppncripto_strategy.models.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, build_macronet
+from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
+from cppncripto_strategy.models.sessions import (
+    SessionSet,
+    SessionSettings,
+    SessionTable,
+    build_sessions,
+)
+from cppncripto_strategy.models.walkforward import embed_set
+
+HOUR_MS = 3_600_000
+
+
+def candles_of(days: int = 24, interval: str = "1h", seed: int = 0, missing: Sequence[int] = ()):
+    """Planted candles without the rows in `missing`."""
+    settings = planted.PlantedSettings(days=days, interval=interval, seed=seed)
+    candles = planted.generate(settings).candles
+    kept = np.setdiff1d(np.arange(len(candles)), np.asarray(missing, dtype=np.int64))
+    columns = {f.name: getattr(candles, f.name)[kept] for f in dataclasses.fields(candles)}
+    return type(candles)(**columns)
+
+
+def grid_of(candles, interval_ms: int = HOUR_MS) -> CandleGrid:
+    """The grid of a span of candles."""
+    return CandleGrid.from_candles(candles, interval_ms)
+
+
+def bundle_of(table: SessionTable, until_ms: int, seed: int, macro: bool = True, **shape) -> Bundle:
+    """A bundle of random networks, calibrated on the sessions of a table before `until_ms`."""
+    torch.manual_seed(seed)
+    settings = table.settings
+    known = SessionSet.between([table], 0, until_ms)
+    net = None
+    if macro:
+        options = {"channels": 6, "stride": 6, "dilations": [1, 2]}
+        net = build_macronet("tcn", len(settings.names), settings.n_statistics, options).eval()
+        net.calibrate(embed_set(net, known, raw=True))
+        net.spread.clamp_(min=0.1)  # a few alike days would else magnify the rounding of float32
+    wanted = {"short_window": 20, "channels": 8, "hidden": 8, **shape}
+    micro = MicroNet(MicroNetSettings(n_features=len(settings.names), **wanted)).eval()
+    bank = embed_set(net, known)
+    micro.fit_context(bank)
+    info = BundleInfo(
+        session=settings,
+        encoder="tcn" if macro else None,
+        encoder_options=net.encoder.options if net is not None else {},
+        objective="contrastive" if macro else None,
+        micro=micro.settings,
+        label={},
+        symbols=(table.symbol,),
+        trained_from_ms=table.grid.start_ms,
+        trained_until_ms=until_ms,
+        seed=seed,
+        data_fingerprint="",
+        validation={"loss": 1.0},
+    )
+    quantiles = np.linspace(-0.5, 0.5, 401)
+    return Bundle(info, net, micro, quantiles, bank.numpy(), known.start_ms())
+
+
+def timeline_of(
+    grid: CandleGrid,
+    settings: SessionSettings,
+    sessions: Sequence[int] = (4,),
+    warm: bool = False,
+    macro: bool = True,
+    **shape,
+) -> BundleTimeline:
+    """Bundles that come into force with the numbered sessions of the grid.
+
+    With `warm` later bundles keep the first one's MacroNet, as a warm start does.
+    """
+    table = build_sessions("X", grid, settings)
+    starts = [int(table.start_ms[0]) + n * DAY_MS for n in sessions]
+    bundles = [bundle_of(table, ms, seed, macro, **shape) for seed, ms in enumerate(starts)]
+    if warm:
+        bundles = [dataclasses.replace(bundle, macro=bundles[0].macro) for bundle in bundles]
+    return BundleTimeline(tuple(bundles))
+
+
+@pytest.fixture(scope="session")
+def toy() -> SimpleNamespace:
+    """Builders of toy candles, grids, bundles and timelines; see the functions above."""
+    torch.set_num_threads(1)
+    return SimpleNamespace(
+        candles=candles_of,
+        grid=grid_of,
+        bundle=bundle_of,
+        timeline=timeline_of,
+        # Two days of macro window on hourly candles: 14 days of warm-up, in 336 rows.
+        settings=SessionSettings(interval_ms=HOUR_MS, long_window=48),
+        embedding_size=EMBEDDING_SIZE,
+    )
