@@ -48,6 +48,8 @@ from cppncripto_strategy.feeds.candles import (
 logger = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 30.0
+# A tenth larger than level 1 on real candles, and a third quicker to read.
+ZSTD_LEVEL = -1
 # Wide enough for every exchange there was or will be, narrow enough that seconds and microseconds
 # handed over as milliseconds fall outside.
 EARLIEST_MS = utc_to_ms("2000-01-01")
@@ -433,7 +435,7 @@ def month_bytes(candles: Candles) -> bytes:
         sink,
         row_group_size=max(len(candles), 1),
         compression="zstd",
-        compression_level=1,
+        compression_level=ZSTD_LEVEL,
         use_dictionary=False,
         column_encoding=_ENCODINGS,
         write_page_checksum=True,
