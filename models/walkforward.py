@@ -249,15 +249,22 @@ def decide(
     previous : the bundle in force, None at the first stamp; before : the decision before this one.
     """
     nan = float("nan")
+    macro_due = calendar(stamp_ms, stamp_ms, settings.macro_retrain_days)[0]
+    both = RetrainDecision(stamp_ms, nan, Repair.RETRAIN_MACRO, "calendar, both networks")
     if previous is None:
-        return RetrainDecision(stamp_ms, nan, Repair.RETRAIN_MACRO, "first")
+        # A first bundle that is due anyway has the bytes, and so the reason, of a longer run's.
+        due = stamp_ms - macro_due < settings.retrain_days * DAY_MS
+        return (
+            both
+            if due and settings.retrain == "calendar"
+            else dataclasses.replace(both, reason="first")
+        )
     if settings.retrain == "drift" and previous.macro is not None:
         return decide_by_drift(
             stamp_ms, _drifts(tables, stamp_ms, settings, previous), settings.drift_limit, before
         )
-    macro_due = calendar(stamp_ms, stamp_ms, settings.macro_retrain_days)[0]
     if macro_due > previous.info.trained_until_ms:
-        return RetrainDecision(stamp_ms, nan, Repair.RETRAIN_MACRO, "calendar, both networks")
+        return both
     return RetrainDecision(stamp_ms, nan, Repair.RETRAIN_MICRO, "calendar, MicroNet")
 
 

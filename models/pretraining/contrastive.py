@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder
 from cppncripto_strategy.models.pretraining._base import Objective
 
@@ -30,6 +31,11 @@ class SameDayContrast(Objective):
     min_share : float in (0, 1], shortest segment as a share of the day.
     temperature : float, of the cosine similarities.
     projection : int, width of the projection head, which is dropped afterwards.
+
+    Raises
+    ------
+    RecipeError
+        When a day holds less than one patch of the encoder.
     """
 
     name: ClassVar[str] = "contrastive"
@@ -44,6 +50,11 @@ class SameDayContrast(Objective):
         projection: int = 32,
     ) -> None:
         super().__init__()
+        if day_candles < encoder.stride:
+            raise RecipeError(
+                f"a day of {day_candles} candles is shorter than the encoder's stride of"
+                f" {encoder.stride}: give a smaller stride in macro.encoder_options"
+            )
         self.day_candles, self.min_share = day_candles, min_share
         self.temperature = temperature
         self.project = nn.Sequential(

@@ -1,0 +1,188 @@
+"""Bundles: what is written is what is read, and nothing scores its own past."""
+
+import dataclasses
+import json
+import pickletools
+
+import numpy as np
+import pytest
+import torch
+
+from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.models.bundle import (
+    INFO_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+    BundleTimeline,
+)
+from cppncripto_strategy.models.grid import DAY_MS
+from cppncripto_strategy.models.scoring import score_span
+
+
+@pytest.fixture(scope="module")
+def grid(toy):
+    return toy.grid(toy.candles())
+
+
+@pytest.fixture(scope="module")
+def timeline(toy, grid):
+    return toy.timeline(grid, toy.settings, sessions=(4, 6))
+
+
+def rewrite(folder, **changes):
+    """Change keys of bundle.json."""
+    path = folder / INFO_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("macro", [True, False])
+def test_saved_bundle_comes_back_with_the_same_scores_and_bytes(toy, grid, tmp_path, macro):
+    """A buffer, an option or a quantile left out of the file."""
+    timeline = toy.timeline(grid, toy.settings, macro=macro, head="regression", short_window=15)
+    bundle = timeline.bundles[0]
+    loaded = Bundle.load(bundle.save(tmp_path / "one"))
+    assert loaded.info == bundle.info
+    assert loaded.model_hash == bundle.model_hash
+    assert loaded.to_bytes() == bundle.to_bytes()
+    for name in ("score_seed", "bank", "bank_ms"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(bundle, name))
+    before = score_span("X", grid, timeline)
+    after = score_span("X", grid, BundleTimeline((loaded,)))
+    np.testing.assert_array_equal(after.score, before.score)
+    np.testing.assert_array_equal(after.drift, before.drift)
+
+
+def test_folder_holds_json_and_safetensors_and_no_pickle(timeline, tmp_path):
+    """A pickle, by whatever name: loading it would run code."""
+    folder = timeline.bundles[0].save(tmp_path / "one")
+    assert sorted(path.name for path in folder.iterdir()) == [INFO_FILE, WEIGHTS_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]  # nothing temporary left
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert not content.startswith((b"\x80", b"PK"))
+        with pytest.raises(ValueError, match=r"."):
+            list(pickletools.genops(content))
+    header = (folder / WEIGHTS_FILE).read_bytes()
+    assert json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
+
+
+def test_hash_follows_weights_and_settings(timeline):
+    """Two different networks under one name in the tables."""
+    bundle = timeline.bundles[0]
+    net = type(bundle.micro)(bundle.micro.settings)
+    net.load_state_dict(bundle.micro.state_dict())
+    with torch.no_grad():
+        net.output.bias[0] += 1e-6
+    other = dataclasses.replace(bundle, micro=net)
+    info = dataclasses.replace(bundle.info, seed=bundle.info.seed + 1)
+    hashes = {b.model_hash for b in (bundle, other, dataclasses.replace(bundle, info=info))}
+    assert len(hashes) == 3
+
+
+def test_saving_again_is_idle_and_another_bundle_is_refused(timeline, tmp_path):
+    """A finished bundle overwritten by another, or a damaged one taken for finished."""
+    first, second = timeline.bundles
+    folder = first.save(tmp_path / "one")
+    stamp = (folder / INFO_FILE).stat().st_mtime_ns
+    first.save(folder)
+    assert (folder / INFO_FILE).stat().st_mtime_ns == stamp
+    with pytest.raises(BundleError, match="already holds another bundle"):
+        second.save(folder)
+    (folder / WEIGHTS_FILE).write_bytes(b"")
+    with pytest.raises(BundleError, match="already holds another bundle"):
+        first.save(folder)
+
+
+def test_interrupted_save_leaves_nothing_that_looks_like_a_bundle(timeline, tmp_path, monkeypatch):
+    """Half a bundle under its final name after a crash."""
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        timeline.bundles[0].save(tmp_path / "one")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_tampered_weights_are_refused(timeline, tmp_path, place):
+    """A flipped bit that trades."""
+    folder = timeline.bundles[0].save(tmp_path / "one")
+    content = bytearray((folder / WEIGHTS_FILE).read_bytes())
+    content[{"first": 0, "middle": len(content) // 2, "last": -1}[place]] ^= 1
+    (folder / WEIGHTS_FILE).write_bytes(bytes(content))
+    with pytest.raises(BundleError, match="damaged: its SHA-256"):
+        Bundle.load(folder)
+
+
+def test_other_format_is_refused_by_number(timeline, tmp_path):
+    """A future bundle read as if nothing had changed."""
+    folder = timeline.bundles[0].save(tmp_path / "one")
+    rewrite(folder, format=99)
+    with pytest.raises(BundleError, match="format is 99, this version reads 1"):
+        Bundle.load(folder)
+
+
+def test_files_that_are_no_bundle_say_which_and_why(timeline, tmp_path):
+    """A KeyError or a JSON traceback where a sentence belongs."""
+    with pytest.raises(BundleError, match="not a readable bundle"):
+        Bundle.load(tmp_path / "nothing")
+    folder = timeline.bundles[0].save(tmp_path / "one")
+    whole = (folder / INFO_FILE).read_text()
+    (folder / INFO_FILE).write_text(whole[: len(whole) // 2])
+    with pytest.raises(BundleError, match="not a readable bundle"):
+        Bundle.load(folder)
+    (folder / INFO_FILE).write_text(whole)
+    rewrite(folder, symbolz=["X"])
+    with pytest.raises(BundleError, match="symbolz"):
+        Bundle.load(folder)
+    values = json.loads(whole)
+    values["micro"]["channels"] += 1
+    (folder / INFO_FILE).write_text(json.dumps(values))
+    with pytest.raises(BundleError, match="does not hold the networks it describes"):
+        Bundle.load(folder)
+
+
+def test_scoring_the_own_past_is_refused_and_named(timeline):
+    """In-sample results that look like results."""
+    start = timeline.first_session_ms
+    timeline.require_out_of_sample(start)
+    with pytest.raises(BundleError, match=r"trained until 2023-01-19 00:00.*in_sample=True"):
+        timeline.require_out_of_sample(start - 1)
+    assert start == np.datetime64("2023-01-19", "ms").astype(np.int64)
+    BundleTimeline(timeline.bundles, in_sample=True).require_out_of_sample(start - DAY_MS)
+
+
+def test_bundle_in_force_is_the_last_that_was_trained_before(timeline):
+    """A bundle in force a day early scores a day it has learned from."""
+    first, second = (bundle.info.trained_until_ms for bundle in timeline.bundles)
+    asked = [first - 1, first, first + DAY_MS, second - 1, second, second + 9 * DAY_MS]
+    assert timeline.in_force(asked).tolist() == [-1, 0, 0, 0, 1, 1]
+    peeking = BundleTimeline(timeline.bundles, in_sample=True)
+    assert peeking.in_force(asked).tolist() == [0, 0, 0, 0, 1, 1]
+
+
+def test_timeline_refuses_disorder_repeats_mixtures_and_nothing(toy, grid, timeline):
+    """An older bundle put in force after a newer one; inputs made two ways."""
+    first, second = timeline.bundles
+    for wrong in ((second, first), (first, first)):
+        with pytest.raises(BundleError, match="ordered by trained_until"):
+            BundleTimeline(wrong)
+    with pytest.raises(BundleError, match="at least one bundle"):
+        BundleTimeline(())
+    session = dataclasses.replace(second.info.session, scaler="minmax")
+    other = dataclasses.replace(second, info=dataclasses.replace(second.info, session=session))
+    with pytest.raises(BundleError, match="must share interval"):
+        BundleTimeline((first, other))
+
+
+def test_folder_of_bundles_loads_in_order_of_training(timeline, tmp_path):
+    """Alphabetical order taken for order in time; a set-aside folder taken for a bundle."""
+    first, second = timeline.bundles
+    second.save(tmp_path / "a")
+    first.save(tmp_path / "b")
+    first.save(tmp_path / ".damaged-c")
+    loaded = BundleTimeline.load(tmp_path)
+    assert [b.model_hash for b in loaded.bundles] == [first.model_hash, second.model_hash]
+    alone = BundleTimeline.load(tmp_path / "a", in_sample=True)
+    assert [b.model_hash for b in alone.bundles] == [second.model_hash]
+    assert alone.in_sample
+    with pytest.raises(BundleError, match="holds no bundle"):
+        BundleTimeline.load(tmp_path / ".damaged-c" / "empty")
