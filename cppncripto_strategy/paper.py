@@ -313,8 +313,9 @@ def paper_cerebro(
     """
     cerebro = bt.Cerebro(stdstats=False, exactbars=1)
     cerebro.broker = session_broker(broker, filters, lambda data: source.can_trade(data._name))
+    feed: Any = LiveFeed  # its params become keywords by Backtrader's metaclass
     for symbol in symbols:
-        cerebro.adddata(LiveFeed(source=source, symbol=symbol, interval_ms=interval_ms))
+        cerebro.adddata(feed(source=source, symbol=symbol, interval_ms=interval_ms))
     return cerebro
 
 

@@ -47,7 +47,7 @@ from cppncripto_strategy.session import Recording, SessionFacts, SessionFolder
 
 log = logging.getLogger(__name__)
 
-TIMELINE_FILE, RECIPE_FILE = "timeline.json", "recipe.toml"
+TIMELINE_FILE, NEXT_FILE, RECIPE_FILE = "timeline.json", "next.json", "recipe.toml"
 # A week of 5-minute scores fills the default threshold window.
 EARLIER_DAYS = 7
 Progress = Callable[[int, int, str], None]
@@ -265,40 +265,48 @@ class Retrainer:
 
     def before_round(self, one: Round) -> None:
         """At the round that closes a day: put in force what is ready, begin what is due."""
-        if one.close_ms % DAY_MS or one.catch_up:
-            return
-        self._take_over(one.close_ms)
-        self._begin(one.close_ms)
+        if one.close_ms % DAY_MS == 0 and not one.catch_up:
+            self._take_over(one.close_ms)
+            self._begin(one.close_ms)
 
     def _take_over(self, session_ms: int) -> None:
-        if self._process is None or self._process.is_alive():
-            return
-        failed, self._process = self._process.exitcode != 0, None
-        made = self.session / "bundles" / "next.json"
-        if failed or not made.exists():
-            self._note("retraining failed", session_ms=session_ms)
-            log.error("retraining failed: the bundle in force stays")
-            return
-        name = json.loads(made.read_text())["bundle"]
-        made.unlink()
-        bundle = Bundle.load(self.session / "bundles" / name)
-        if bundle.info.trained_until_ms <= self.timeline.bundles[-1].info.trained_until_ms:
-            self._note("retraining kept the bundle", session_ms=session_ms)
+        """Put a bundle that is ready in force from this session on."""
+        if self._process is not None:
+            if self._process.is_alive():
+                return
+            if self._process.exitcode != 0:
+                self._note("retraining failed", session_ms=session_ms)
+                log.error("retraining failed: the bundle in force stays")
+            self._process = None
+        bundle = self._ready()
+        newest_ms = self.timeline.bundles[-1].info.trained_until_ms
+        # Trained later than this session's midnight, it would know the session it is to score.
+        if bundle is None or not newest_ms < bundle.info.trained_until_ms <= session_ms:
             return
         self.timeline = self.timeline.with_bundle(bundle, session_ms)
-        self.timeline.save(self.session)
+        self.timeline.save(self.session)  # on disk first: a restart replays this rollover
         for book in self._books():
             book.score.macro.timeline = book.score.macro.stream.timeline = self.timeline
             book.threshold.add_seed(session_ms, bundle.score_seed)
         self._note("bundle", session_ms=session_ms, bundle=bundle.model_hash)
         log.info("bundle %s is in force from %s", bundle.model_hash, ms_to_utc(session_ms))
 
+    def _ready(self) -> Bundle | None:
+        """The bundle the training process left, if any; taken away."""
+        left = self.session / "bundles" / NEXT_FILE
+        if not left.exists():
+            return None
+        name = json.loads(left.read_text())["bundle"]
+        left.unlink()
+        return Bundle.load(self.session / "bundles" / name)
+
     def _books(self) -> list[Any]:
         return list(self._paper.cerebro.runningstrats[0].books)
 
     def _begin(self, session_ms: int) -> None:
         due = calendar(session_ms, session_ms, self.recipe.walkforward.retrain_days)[-1]
-        if due != session_ms or self._process is not None:
+        newest_ms = self.timeline.bundles[-1].info.trained_until_ms
+        if due != session_ms or due <= newest_ms or self._process is not None:
             return
         self._note("retraining", session_ms=session_ms)
         context = multiprocessing.get_context("spawn")
@@ -316,7 +324,7 @@ class Retrainer:
 
 
 def retrain(session: str, until_ms: int, cache: str | None) -> None:
-    """Train the bundle of a retraining stamp and leave its name in bundles/next.json.
+    """Train the bundle of a retraining stamp and leave its name in the session's bundles.
 
     Runs in a process of its own, behind everything else: `os.nice(19)` and one thread.
     """
@@ -333,7 +341,7 @@ def retrain(session: str, until_ms: int, cache: str | None) -> None:
     timeline = todays_bundle(recipe, Market(joined), until_ms, folder, None)
     bundle = timeline.bundles[-1]
     bundle.save(path / "bundles" / bundle.model_hash)
-    write_json(path / "bundles" / "next.json", {"bundle": bundle.model_hash})
+    write_json(path / "bundles" / NEXT_FILE, {"bundle": bundle.model_hash})
 
 
 # Results ------------------------------------------------------------------------------------------
@@ -348,7 +356,7 @@ def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
         When nothing was traded or watched live yet.
     """
     recording = Recording.read(session)
-    tables = recording.tables()
+    tables: dict[str, Any] = dict(recording.tables())
     if len(tables["equity"]) < 2:
         raise SessionError(f"{session}: fewer than two live candles so far, nothing to report")
     broker = recipe.broker

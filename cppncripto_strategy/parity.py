@@ -182,8 +182,8 @@ def _of_signals(recorded: pd.DataFrame, replayed: pd.DataFrame) -> tuple[list[Di
         replayed, on=["symbol", "close_time_ms"], how="outer", suffixes=("", "_r"), indicator=True
     )
     found = [
-        Difference("backtest", "signals", int(row), "presence", side, None)
-        for row, side in both.loc[both["_merge"] != "both", "_merge"].items()
+        Difference("backtest", "signals", int(row), "presence", both["_merge"].iloc[row], None)
+        for row in np.flatnonzero((both["_merge"] != "both").to_numpy())
     ]
     both = both[both["_merge"] == "both"]
     worst = 0.0

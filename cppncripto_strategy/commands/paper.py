@@ -18,6 +18,7 @@ Examples:
   cppn-bt paper --demo                       offline: a loopback exchange on this machine, at speed
   cppn-bt fetch BTCUSDT --from 2023-01-01 && cppn-bt paper runs/real.toml --candles candles
   cppn-bt paper runs/real.toml               again: the session goes on where it stopped
+  cppn-bt paper my.toml --demo               that recipe's candles, served by the loopback
   cppn-bt paper --demo --report              reports of what is recorded so far, and nothing else
 """
 
@@ -71,7 +72,7 @@ def command(
     simulated: next open, taker fee, slippage, lot steps. Ctrl-C stops after the present candle and
     writes the reports; the same command goes on with the session.
     """
-    if (recipe is None) != demo:
+    if recipe is None and not demo:
         raise click.UsageError("give a RECIPE, or --demo")
     settings = _recipe(recipe, symbols, candles)
     path = sessions / (name or settings.name)
