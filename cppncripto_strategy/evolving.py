@@ -307,7 +307,7 @@ def choose(run: Evolution, pick: str) -> int:
             "generations or a larger population"
         )
     if pick in ("knee", "best"):
-        return knee(run.front) if pick == "knee" else len(run.front) - 1
+        return knee(run.front, run.substrate.weights) if pick == "knee" else len(run.front) - 1
     counts = [str(c.score.connections) for c in run.front]
     if pick not in counts:
         raise RecipeError(

@@ -208,17 +208,18 @@ def update_front(front: Sequence[Candidate], newcomer: Candidate) -> list[Candid
     return sorted([*kept, newcomer], key=lambda c: c.score.connections)
 
 
-def knee(front: Sequence[Candidate]) -> int:
-    """Place of the front's knee: the point farthest above the line between its two ends.
+def knee(front: Sequence[Candidate], weights: int) -> int:
+    """Place of the front's knee: the point farthest above the line from nothing to everything.
 
-    With fewer than three points, the one with the highest probe (the last).
+    The line runs from no connections and a probe of 0 to all `weights` connections and the front's
+    best probe. (Drawn between the ends of the front instead, it makes a knee of the first useless
+    genome that is a little less bad than another.) Where no probe is above 0, the last.
     """
-    if len(front) < 3:
+    best = front[-1].score.probe
+    if best <= 0:
         return len(front) - 1
-    x = np.array([c.score.connections for c in front], dtype=np.float64)
-    y = np.array([c.score.probe for c in front])
-    above = (y - y[0]) / (y[-1] - y[0]) - (x - x[0]) / (x[-1] - x[0])
-    return int(np.argmax(above))
+    above = [c.score.probe / best - c.score.connections / weights for c in front]
+    return above.index(max(above))
 
 
 # ------------------------------------------------------------------------------ the run

@@ -207,11 +207,18 @@ def test_front_is_the_set_that_nothing_beats(points):
 
 
 def test_knee_is_where_more_connections_stop_paying():
-    """The corner of an L is its knee; a front of two points has none: the better one is taken."""
-    corner = [candidate(*p) for p in ((10, 0.0), (20, 0.08), (100, 0.085), (1000, 0.1))]
-    assert knee(corner) == 1
-    assert knee(corner[:2]) == 1
-    assert knee(corner[:1]) == 0
+    """The corner of an L is its knee, and not the end where everything is expressed."""
+    corner = [candidate(*p) for p in ((10, 0.02), (20, 0.08), (100, 0.085), (1000, 0.1))]
+    assert knee(corner, weights=1000) == 1
+    assert knee(corner[:2], weights=1000) == 1
+    assert knee(corner[:1], weights=1000) == 0
+
+
+def test_knee_passes_over_sparse_genomes_that_foretell_nothing():
+    """Seen on a planted market: a constant embedding became champion, for beating a worse one."""
+    front = [candidate(*p) for p in ((719, -0.054), (727, 0.0), (1059, 0.234))]
+    assert knee(front, weights=10_728) == 2
+    assert knee(front[:1], weights=10_728) == 0
 
 
 def test_silent_genomes_stay_off_the_front():
@@ -246,7 +253,7 @@ def test_fingerprint_tells_candles_apart(data):
 def test_champion_rebuilds_the_encoder_it_was_scored_as(finished, tmp_path):
     """The file a recipe names must hold the substrate too."""
     path = tmp_path / "champion.json"
-    place = knee(finished.front)
+    place = knee(finished.front, SUBSTRATE.weights)
     write_json(path, champion_json(finished, place, 70 * DAY_MS))
     encoder = CPPNEncoder(4, 6, genome=str(path))
     assert encoder.connections == finished.front[place].score.connections
