@@ -62,7 +62,6 @@ def html_map(held: Mapping[Series, Sequence[MonthCoverage]], target: Path) -> No
     figure.update_layout(title="Coverage of the candle store", height=160 + 28 * len(rows))
     figure.update_yaxes(autorange="reversed", type="category")
     page: Any = figure.to_html(include_plotlyjs=True, full_html=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, str(page).encode())
 
 

@@ -292,7 +292,9 @@ class ArchiveClient:
 
     async def __aenter__(self) -> ArchiveClient:
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=None, sock_read=self.retry.timeout_s),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self.retry.timeout_s, sock_read=self.retry.timeout_s
+            ),
             trust_env=not is_loopback(self.sources.archive_url),
         )
         return self

@@ -382,9 +382,13 @@ class _Series:
         todo = {month: spans for month, spans in todo.items() if spans}
         self._to_do = sum(self._slot_count(spans) for spans in todo.values())
         self._tell(0)
-        async with asyncio.TaskGroup() as group:
-            for month, spans in todo.items():
-                group.create_task(self._month_in_turn(month, spans))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for month, spans in todo.items():
+                    group.create_task(self._month_in_turn(month, spans))
+        except BaseExceptionGroup as problems:
+            # A full disk fails every month under way alike; one of them says it all.
+            raise problems.exceptions[0] from problems
 
     def _month_spans(self, span: Span) -> dict[str, Span]:
         """The months whose slots the span touches -> the part of the span in each."""

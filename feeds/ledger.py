@@ -133,7 +133,6 @@ class Ledger:
 
     def save(self) -> None:
         """Replace the file as a whole."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         document = {
             "format": FORMAT,
             "symbol": self.symbol,
@@ -275,17 +274,19 @@ def job_lock(store: CandleStore) -> Iterator[None]:
     Raises
     ------
     StoreError
-        At once, when another job holds the store.
+        At once, when another job holds the store, or its folder cannot be written.
     """
-    store.root.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(store.root / ".job.lock", timeout=0, thread_local=False)
     try:
+        store.root.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout as cause:
         raise StoreError(
             f"another fetch, repair or import is at work on {store.root}; wait for it to end, then"
             " try again (nothing was changed)"
         ) from cause
+    except OSError as cause:
+        raise StoreError(f"the store at {store.root} cannot be written: {cause}") from cause
     try:
         # Left by a killed job; the parquet ones are the store's own to sweep.
         for pattern in (f"symbol=*/interval=*/.{FILE}.*.tmp", ".quarantine/.*.tmp"):

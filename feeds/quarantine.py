@@ -48,7 +48,6 @@ class Quarantine:
 
     def keep_file(self, name: str, content: bytes, reason: str) -> Path:
         """Keep damaged bytes, with the reason beside them; returns where."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         # Another suffix, so that nobody's `**/*.parquet` finds a damaged month here.
         target = self.folder / f"{hashlib.sha256(content).hexdigest()[:12]}-{name}.damaged"
         write_atomically(target, content)
@@ -75,7 +74,6 @@ class Quarantine:
             if line not in lines:
                 lines.append(line)
         if rejected:
-            self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(file, ("\n".join(lines) + "\n").encode())
 
     def candles(self, symbol: str, interval: str) -> list[dict[str, object]]:

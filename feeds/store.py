@@ -445,14 +445,27 @@ def month_bytes(candles: Candles) -> bytes:
 
 
 def write_atomically(target: Path, data: bytes) -> None:
-    """Replace a file as a whole: temporary file beside it, fsync, rename, fsync of the folder."""
-    temporary = _write_temporary(target, data)
+    """Replace a file as a whole: temporary file beside it, fsync, rename, fsync of the folder.
+
+    Raises
+    ------
+    StoreError
+        When it cannot be written; the old file is then as it was.
+    """
     try:
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(target.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _write_temporary(target, data)
+        try:
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+    except OSError as cause:
+        raise StoreError(
+            f"{target} could not be written ({cause}); it was left as it was. Is the disk full, or"
+            " the folder read-only?"
+        ) from cause
 
 
 def _check_candles(candles: Candles, interval_ms: int, origin: str, sparse: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -446,6 +447,30 @@ def test_a_dead_exchange_leaves_the_store_alone_and_says_so(tmp_path):
     with pytest.raises(SourceError, match="9 gave no usable answer"):
         fetch(CandleStore(tmp_path), ["BTCUSDT"], "1h", 0, None, settings, gate=RestGate())
     assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_a_full_disk_ends_in_a_sentence_and_the_old_months_stay(host, tmp_path, clean, monkeypatch):
+    """A traceback of exception groups, or a month half written, after ENOSPC."""
+    run_fetch(host, tmp_path, end="2025-01-20")
+    before = digests(tmp_path)
+    real, left = os.fsync, [3]
+
+    def full(handle: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    reports = run_fetch(host, tmp_path)
+    assert any("No space left" in report.error for report in reports)
+    monkeypatch.setattr(os, "fsync", real)
+    after = digests(tmp_path)
+    assert {name for name in before if before[name] != after[name]} <= {
+        name for name in clean if clean[name] == after.get(name)
+    }
+    assert all(report.complete for report in run_fetch(host, tmp_path))
+    assert digests(tmp_path) == clean
 
 
 def test_a_misspelt_symbol_is_an_error_and_leaves_no_trace(host, tmp_path):

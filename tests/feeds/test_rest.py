@@ -332,6 +332,23 @@ def test_the_gate_believes_the_exchange_when_others_spend_too():
     assert gate.reserve(10) == 0.0
 
 
+def test_a_long_read_stays_under_the_exchanges_limit():
+    """A gate that counts, but not the way the exchange does."""
+    exchange = LoopbackExchange(
+        {"BTCUSDT": make_candles()},
+        settings=ExchangeSettings(weight_limit=40, weight_window_s=0.4),
+    )
+
+    async def one_by_one(client: RestClient):
+        spans = [Span(START_MS + k * FIVE_MS, START_MS + (k + 1) * FIVE_MS) for k in range(30)]
+        return [await client.read("BTCUSDT", "5m", span) for span in spans]
+
+    with ExchangeThread(exchange) as host:
+        reads = ask(host, one_by_one, gate=RestGate(limit=40, window_s=0.4))
+    assert [len(read.candles) for read in reads] == [1] * 30
+    assert {request.status for request in exchange.requests} == {200}
+
+
 def test_one_process_has_one_gate_for_an_address():
     """Two feeds that each believe the whole limit is theirs."""
     assert gate_for("http://a") is gate_for("http://a")
