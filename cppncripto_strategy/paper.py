@@ -115,22 +115,29 @@ class Recorder:
         self._derived, self._source, self._on_event = derived, source, on_event
         self._fills = 0
         self._session_ms = -1
+        self._went_live = False
         self.view = SessionView()
         self.latency_s: deque[float] = deque(maxlen=100_000)
 
     def decided(self, decision: Decision) -> None:
         """One candle of one symbol as it was judged."""
         self._derived["decisions"].add(asdict(decision))
+        self._went_live = self._went_live or self._source.status == "LIVE"
         seen = self.view.symbols.setdefault(decision.symbol, SymbolView())
         seen.close, seen.close_time_ms = decision.close, decision.close_time_ms
         seen.score, seen.upper, seen.lower = decision.score, decision.upper, decision.lower
-        if self._live:
+        if self._told:
             self._on_event({"kind": "decision", **asdict(decision)})
 
     @property
     def _live(self) -> bool:
         replaying: bool = getattr(self._source, "replaying", True)
         return not replaying
+
+    @property
+    def _told(self) -> bool:
+        """Whether listeners hear of it: not of the warm-up, nor of what is only replayed."""
+        return self._live and self._went_live
 
     def round_done(self, strategy: MacroMicroStrategy) -> None:
         """The account after a round."""
@@ -150,11 +157,10 @@ class Recorder:
     def _note_fills(self, broker: SpotBroker) -> None:
         for fill in broker.fills[self._fills :]:
             self._derived["fills"].add(asdict(fill))
-            if fill.status == "refused" and fill.reason == "can_trade":
-                self.view.missed += 1
-            else:
-                self.view.orders += 1
-            if self._live:
+            late = fill.status == "refused" and fill.reason == "can_trade"
+            self.view.missed += late and self._went_live
+            self.view.orders += not late
+            if self._told:
                 self._on_event({"kind": "fill", **asdict(fill)})
         self._fills = len(broker.fills)
 
