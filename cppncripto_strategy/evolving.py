@@ -21,9 +21,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from cppncripto_strategy.backtest import Market, learn_settings, load_market, traded_span
+from cppncripto_strategy.embeddings import interval_text
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evolution_page import write_evolution_page
 from cppncripto_strategy.feeds.candles import DAY_MS, Candles
+from cppncripto_strategy.feeds.resample import resample
 from cppncripto_strategy.models.cppn import Substrate, random_genome
 from cppncripto_strategy.models.evolution import (
     SILENT,
@@ -37,7 +39,7 @@ from cppncripto_strategy.models.evolution import (
     knee,
     load_run,
 )
-from cppncripto_strategy.models.grid import CandleGrid, FloatArray, IntArray
+from cppncripto_strategy.models.grid import CandleGrid
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
 from cppncripto_strategy.models.sessions import (
     SessionSet,
@@ -175,41 +177,11 @@ def _table(
     symbol: str, candles: Candles, candle_ms: int, session: SessionSettings, until_ms: int
 ) -> SessionTable:
     """Sessions of the candles that closed by `until_ms`, at the session's interval."""
-    grid = CandleGrid.from_candles(candles, candle_ms)
+    if session.interval_ms != candle_ms:
+        candles = resample(candles, interval_text(candle_ms), interval_text(session.interval_ms))
+    grid = CandleGrid.from_candles(candles, session.interval_ms)
     grid = grid.rows(0, int(np.clip(grid.row_of(until_ms), 0, len(grid))))
-    return build_sessions(symbol, coarser(grid, session.interval_ms), session)
-
-
-def coarser(grid: CandleGrid, interval_ms: int) -> CandleGrid:
-    """The grid in candles of a longer interval; one is present where any of its parts is."""
-    factor = interval_ms // grid.interval_ms
-    if factor == 1:
-        return grid
-    first = -(grid.start_ms // grid.interval_ms) % factor
-    count = (len(grid) - first) // factor
-    parts = grid.rows(first, first + count * factor)
-    present = parts.present.reshape(count, factor)
-    known = present.any(axis=1)
-
-    def fold(values: FloatArray, how: Callable[..., FloatArray]) -> FloatArray:
-        folded = np.full(count, np.nan)
-        folded[known] = how(values.reshape(count, factor)[known], axis=1)
-        return folded
-
-    def pick(values: FloatArray, place: IntArray) -> FloatArray:
-        return np.where(known, values.reshape(count, factor)[np.arange(count), place], np.nan)
-
-    return CandleGrid(
-        start_ms=parts.start_ms,
-        interval_ms=interval_ms,
-        open=pick(parts.open, present.argmax(axis=1)),
-        high=fold(parts.high, np.nanmax),
-        low=fold(parts.low, np.nanmin),
-        close=pick(parts.close, factor - 1 - present[:, ::-1].argmax(axis=1)),
-        volume=fold(parts.volume, np.nansum),
-        taker_buy_volume=fold(parts.taker_buy_volume, np.nansum),
-        present=known,
-    )
+    return build_sessions(symbol, grid, session)
 
 
 def evolve(
@@ -269,11 +241,11 @@ def _evolve(
     run: Evolution, folder: Path, spread: Spread, data: ProbeData, watcher: Watcher | None
 ) -> int:
     """Run the generations that are left; returns how many genomes were evaluated."""
-    if run.finished:
+    genomes, left = 0, run.settings.generations - run.generation
+    if not left:
         return 0
-    genomes = 0
     with evaluator(spread, run.substrate, data, run.settings) as score:
-        while not run.finished:
+        for _ in range(left):
             pending, began = run.pending(), time.perf_counter()
             if watcher is not None:
                 watcher.begin(run, len(pending))

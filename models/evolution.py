@@ -320,7 +320,7 @@ class Evolution:
         TrainingError
             When a genome of this generation has no score.
         """
-        known = self._scores | scores
+        known = {**self._scores, **scores}
         missing = [key for key in self._population if key not in known]
         if missing:
             raise TrainingError(f"generation {self.generation} lacks scores of genomes {missing}")

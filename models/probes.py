@@ -147,7 +147,17 @@ def next_day_profile(table: SessionTable, session: int) -> FloatArray:
     Twelve two-hour means of `volume_z`, then twelve of the log volatility of the last hour less
     the log of the session scaler's centre: the level the scaler knows is not credited to anybody.
     NaN where a block has no candle.
+
+    Raises
+    ------
+    TrainingError
+        When the session's candles cannot be shared out among twelve blocks.
     """
+    if table.settings.day_candles % PROFILE_BLOCKS:
+        raise TrainingError(
+            f"a day of {table.settings.day_candles} candles cannot be cut into {PROFILE_BLOCKS}"
+            " blocks: evolve on candles of 2 hours or less"
+        )
     features = table.features[table.session_rows(session)]  # (day, F)
     names = table.settings.names
     column = names.index("volatility_12")  # scaled columns come first, in the same order

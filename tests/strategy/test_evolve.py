@@ -6,22 +6,27 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cppncripto_strategy.backtest import learn_settings, load_market, session_tables
+from cppncripto_strategy.backtest import (
+    learn_settings,
+    load_market,
+    run_backtest,
+    session_tables,
+)
 from cppncripto_strategy.cli import cli
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.evolution_page import node_places
-from cppncripto_strategy.evolving import choose, coarser, evolve, prepare
+from cppncripto_strategy.evolving import choose, evolve, prepare
 from cppncripto_strategy.feeds.candles import DAY_MS
-from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.cppn import Genome, Link, NeatSettings, Node
 from cppncripto_strategy.models.evolution import EvolutionSettings
-from cppncripto_strategy.models.grid import CandleGrid
 from cppncripto_strategy.models.spread import Spread
 from cppncripto_strategy.models.walkforward import learn_bundle
 from cppncripto_strategy.recipe import load_recipe
@@ -123,25 +128,37 @@ def test_finished_evolution_can_be_picked_from_again(evolved, recipe_path):
         choose(first.run, "7")
 
 
-def test_coarser_candles_match_a_day_counted_by_hand():
-    """Open of the first, close of the last, extremes and sums of the parts that exist."""
-    market = generate(PlantedSettings(days=2))
-    grid = CandleGrid.from_candles(market.candles, 300_000).rows(1, 500)
-    grid.present[5:7] = False
-    for column in (grid.open, grid.high, grid.low, grid.close, grid.volume):
-        column[5:7] = np.nan
-    wide = coarser(grid, 900_000)
-    assert wide.start_ms % 900_000 == 0
-    first = (wide.start_ms - grid.start_ms) // 300_000
-    assert wide.open[0] == grid.open[first]
-    assert wide.close[0] == grid.close[first + 2]
-    assert wide.high[0] == grid.high[first : first + 3].max()
-    holed = (5 - first) // 3
-    rows = slice(first + 3 * holed, first + 3 * holed + 3)
-    assert wide.present[holed]
-    assert wide.volume[holed] == np.nansum(grid.volume[rows])
-    assert wide.low[holed] == np.nanmin(grid.low[rows])
-    assert len(wide) == (len(grid) - first) // 3
+def test_transfer_to_longer_candles_sees_the_same_days(recipe_path):
+    """15-minute candles of the same market must be judged on the same sessions."""
+    ground = prepare(load_recipe(recipe_path))
+    session = replace(ground.session, interval_ms=900_000, long_window=192)
+    substrate = replace(ground.substrate, interval_ms=900_000, stride=4)
+    longer = ground.probe_data(session, substrate)
+    shorter = ground.probe_data(ground.session, ground.substrate)
+    later = longer.day_ms[0]  # a day of volumes is 288 candles: three days of longer ones
+    assert longer.rows.shape[1:] == shorter.rows.shape[1:]
+    np.testing.assert_array_equal(longer.day_ms, shorter.day_ms[shorter.day_ms >= later])
+
+
+@pytest.mark.slow
+def test_run_trades_with_an_evolved_and_fine_tuned_encoder(evolved, recipe_path):
+    """The fourth encoder goes through training, bundle, indicators and broker like the others."""
+    path = recipe_path.with_name("traded.toml")
+    path.write_text(
+        RECIPE.replace(
+            "{ channels = 6, dilations = [1, 2] }", '{ genome = "evolved/champion.json" }'
+        )
+    )
+    folder = recipe_path.parent / "run"
+    result = run_backtest(load_recipe(path, compare_without_macro=False), folder, folder / "cache")
+    assert np.isfinite(result.signals["score"]).all()
+    assert (result.signals["score"] != result.signals["score_zero"]).any()
+    (bundle,) = {row["hash"]: row for row in result.bundles}.values()
+    saved = Bundle.load(next(p for p in (folder / "cache").iterdir() if p.is_dir()))
+    champion = json.loads((recipe_path.parent / "evolved" / "champion.json").read_text())
+    assert bundle["hash"] == saved.model_hash
+    assert saved.info.encoder_options["genome"] == champion["genome"]
+    assert saved.macro.encoder.connections == champion["score"]["connections"]
 
 
 def test_recipe_names_a_champion_relative_to_itself(evolved, recipe_path):
