@@ -10,6 +10,7 @@ from importlib import import_module
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from cppncripto_strategy import __version__
 from cppncripto_strategy.errors import CppnError
@@ -110,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cli.main(args=None if arguments is None else list(arguments), prog_name="cppn-bt")
     except CppnError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        console = Console(stderr=True, highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
 
 

@@ -6,6 +6,7 @@ an error that names the nearest known one. Relative paths in a recipe are relati
 
 from __future__ import annotations
 
+import re
 import tomllib
 from difflib import get_close_matches
 from importlib.resources import files
@@ -90,12 +91,15 @@ class MicroRecipe(Section):
 
 
 class LabelRecipe(Section):
-    """What MicroNet foretells; horizon is in candles."""
+    """What MicroNet foretells; horizon is in candles.
+
+    kind "trade" leaves at a barrier where barrier_bps is above 0; "barrier" needs one.
+    """
 
     kind: Literal["fixed", "barrier", "trade"] = "fixed"
     horizon: Count = 48
     threshold_bps: NonNegative = 25.0
-    barrier_bps: Annotated[float, Field(gt=0)] = 100.0
+    barrier_bps: NonNegative = 100.0
 
 
 class WalkForwardRecipe(Section):
@@ -179,6 +183,8 @@ class Recipe(Section):
         interval_ms = interval_to_ms(self.interval)
         if DAY_MS % interval_ms:
             raise ValueError(f"interval {self.interval} does not divide a day")
+        if self.label.kind == "barrier" and self.label.barrier_bps == 0:
+            raise ValueError("label.kind = 'barrier' needs label.barrier_bps above 0")
         if len(set(self.symbols)) != len(self.symbols):
             raise ValueError(f"symbols repeat: {', '.join(self.symbols)}")
         if self.timerange is not None:
@@ -238,10 +244,13 @@ def load_recipe(path: Path, **overrides: Any) -> Recipe:
         raise RecipeError(f"recipe {path} cannot be read: {cause.strerror or cause}") from cause
     except tomllib.TOMLDecodeError as cause:
         raise RecipeError(f"recipe {path} is not valid TOML: {cause}") from cause
-    values.setdefault("name", path.stem)
+    values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run")
     values.update({key: value for key, value in overrides.items() if value is not None})
     recipe = parse_recipe(values, str(path))
-    folder = path.parent / recipe.candles.folder
+    if recipe.candles.source == "planted":
+        return recipe
+    # Absolute, so that the recipe.toml among the results means the same folder from anywhere.
+    folder = (path.parent / recipe.candles.folder.expanduser()).resolve()
     options = dict(recipe.macro.encoder_options)
     if isinstance(options.get("genome"), str):
         options["genome"] = str(path.parent / options["genome"])

@@ -86,12 +86,16 @@ def command(
     from cppncripto_strategy.backtest import results_folder, run_backtest
     from cppncripto_strategy.recipe import load_recipe, shipped_recipe
     from cppncripto_strategy.report import terminal_summary
+    from cppncripto_strategy.results import to_plain
 
     path = recipe or shipped_recipe("demo")
-    given = tuple(name.strip().upper() for name in symbols.split(",")) if symbols else None
+    named = [name.strip().upper() for name in (symbols or "").split(",")]
+    given = tuple(name for name in named if name) or None
     settings = load_recipe(path, symbols=given, timerange=timerange, seed=seed)
     if candles is not None:
-        changed = settings.candles.model_copy(update={"source": "folder", "folder": candles})
+        changed = settings.candles.model_copy(
+            update={"source": "folder", "folder": candles.resolve()}
+        )
         settings = settings.model_copy(update={"candles": changed})
     folder = results_folder(path, recipe is None, out)
     cache = None if no_cache else folder.parent / "bundles"
@@ -99,7 +103,7 @@ def command(
         result = run_backtest(settings, folder, cache, progress)
     if as_json:
         document = {"folder": str(folder), "planted": result.planted, **result.metrics}
-        click.echo(json.dumps(document, allow_nan=False))
+        click.echo(json.dumps(to_plain(document), allow_nan=False))
         return
     console = Console()
     console.print(terminal_summary(result))

@@ -1,0 +1,166 @@
+"""Recipes: every mistake is named where it stands, and what is shipped parses."""
+
+from pathlib import Path
+
+import pytest
+
+from cppncripto_strategy.backtest import learn_settings
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.feeds.candles import utc_to_ms
+from cppncripto_strategy.recipe import (
+    Recipe,
+    load_recipe,
+    parse_recipe,
+    parse_timerange,
+    shipped_recipe,
+)
+
+RUNS = Path(__file__).parents[2] / "runs"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"sybmols": ["A"]}, r"unknown key 'sybmols' \(did you mean 'symbols'\?\)"),
+        ({"macro": {"long_windw": 1}}, r"'macro.long_windw' \(did you mean 'long_window'\?\)"),
+        (
+            {"candles": {"planted": {"sigmma": 1}}},
+            r"'candles.planted.sigmma' \(did you mean 'sigma'\?\)",
+        ),
+        ({"zzzzqq": 1}, r"unknown key 'zzzzqq'; known here: .*broker"),
+        ({"micro": {"head": "clases"}}, "micro.head: .*'classes' or 'regression'"),
+        ({"threshold": {"quantile": 0.7}}, "threshold.quantile: .*less than 0.5"),
+        ({"walkforward": {"train_days": 0}}, "walkforward.train_days: .*greater than or equal"),
+        ({"interval": "7m"}, "interval 7m does not divide a day"),
+        ({"interval": "5"}, "interval '5' is not understood"),
+        ({"symbols": ["A", "A"]}, "symbols repeat: A, A"),
+        ({"symbols": []}, "symbols: "),
+        ({"timerange": "20240101-20230101"}, "ends before it starts"),
+        ({"seed": "one"}, "seed: "),
+        ({"name": "../up"}, "name: "),
+    ],
+)
+def test_mistake_is_named_with_its_key(values, text):
+    """A typing error that is silently ignored, or a traceback of the validator."""
+    with pytest.raises(RecipeError, match=text) as caught:
+        parse_recipe(values, "my.toml")
+    message = str(caught.value)
+    assert message.startswith("my.toml: ")
+    assert "Value error" not in message
+
+
+def test_two_mistakes_are_told_at_once():
+    """One round of mending for each mistake."""
+    with pytest.raises(RecipeError, match=r"'micro.epoch'.*; unknown key 'sed'"):
+        parse_recipe({"sed": 1, "micro": {"epoch": 3}})
+
+
+@pytest.mark.parametrize(
+    "text", ["20240101", "2024-01-01-2024-02-01", "20240101-20241399", "x-y", "20240101-20240101"]
+)
+def test_timerange_that_is_none_is_refused(text):
+    """A range read as another one, or an empty one."""
+    with pytest.raises(RecipeError, match="timerange"):
+        parse_timerange(text)
+
+
+def test_timerange_is_utc_dates_end_exclusive():
+    """Local time, or a last day that is traded."""
+    span = parse_timerange("20240101-20240901")
+    assert (span.start_ms, span.end_ms) == (utc_to_ms("2024-01-01"), utc_to_ms("2024-09-01"))
+
+
+def write(folder, text, name="mine.toml"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_folder_is_relative_to_the_recipe_and_home_is_expanded(tmp_path, monkeypatch):
+    """Candles looked for where the user happens to stand, or in a folder called ~."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    for given, expected in (
+        ("../candles", tmp_path / "candles"),
+        ("/data/candles", Path("/data/candles")),
+        ("~/candles", tmp_path / "home" / "candles"),
+    ):
+        recipe = load_recipe(write(inner, f'[candles]\nfolder = "{given}"\n'))
+        assert recipe.candles.folder == expected
+
+
+def test_overrides_replace_and_none_leaves(tmp_path):
+    """A command-line option that does nothing, or wipes what the file says."""
+    path = write(tmp_path, 'seed = 4\nsymbols = ["A"]\ntimerange = "20240101-20240201"\n')
+    recipe = load_recipe(path, seed=0, symbols=("B", "C"), timerange=None)
+    assert (recipe.seed, recipe.symbols, recipe.timerange) == (0, ("B", "C"), "20240101-20240201")
+    with pytest.raises(RecipeError, match="timerange 'soon'"):
+        load_recipe(path, timerange="soon")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("mine.toml", "mine"), ("my run (2).toml", "my-run-2"), ("é.toml", "run")]
+)
+def test_name_comes_from_the_file(tmp_path, file, name):
+    """An error about a name that nobody gave."""
+    assert load_recipe(write(tmp_path, "", file)).name == name
+
+
+def test_unreadable_recipes_say_why(tmp_path):
+    """A traceback for a missing or broken file."""
+    with pytest.raises(RecipeError, match=r"nothing.toml cannot be read: No such file"):
+        load_recipe(tmp_path / "nothing.toml")
+    with pytest.raises(RecipeError, match=r"is not valid TOML: .*line 2"):
+        load_recipe(write(tmp_path, "seed = 1\nseed = = 2\n"))
+
+
+@pytest.mark.parametrize("path", sorted(RUNS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_parses_and_comes_back_from_its_plain_values(path):
+    """A recipe that broke when a key was renamed; a resolved recipe.toml that cannot be run."""
+    recipe = load_recipe(path)
+    assert shipped_recipe(path.stem).samefile(path)
+    assert parse_recipe(recipe.to_plain()) == recipe
+
+
+def test_unknown_shipped_recipe_names_the_known_ones():
+    """A bare file-not-found for a misspelt name."""
+    with pytest.raises(RecipeError, match=r"no recipe 'dmeo' is shipped; there are: demo, "):
+        shipped_recipe("dmeo")
+
+
+def other_value(value):
+    """A valid value that differs."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value * 0.5 + 0.01
+    options = {"robust": "minmax", "classes": "regression", "fixed": "barrier", "tcn": "gru"}
+    options |= {"contrastive": "masked", "calendar": "drift"}
+    if isinstance(value, dict):
+        return {"channels": 5}
+    return options[value]
+
+
+LEARNING = ("features", "macro", "micro", "label", "walkforward")
+# `enabled` chooses the arms in `run_backtest`, through `use_macro`.
+ELSEWHERE = {("macro", "enabled")}
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        (section, key)
+        for section in LEARNING
+        for key in Recipe.model_fields[section].annotation.model_fields
+        if (section, key) not in ELSEWHERE
+    ],
+)
+def test_every_learning_key_reaches_the_learning(section, key):
+    """A key that is documented, validated, and does nothing."""
+    plain = Recipe().to_plain()
+    plain[section][key] = other_value(plain[section][key])
+    changed = parse_recipe(plain)
+    assert learn_settings(changed) != learn_settings(Recipe())
