@@ -237,6 +237,7 @@ def first_violation(candles: Candles, interval_ms: int) -> tuple[int, str] | Non
     step = np.diff(c.open_time, prepend=c.open_time[:1] - 1)
     required = np.stack([c.open, c.high, c.low, c.close, c.volume])
     low_body, high_body = np.minimum(c.open, c.close), np.maximum(c.open, c.close)
+    # Reductions are typed as scalar or array by numpy: np.asarray says which.
     rules: list[tuple[BoolArray, str]] = [
         (step == 0, "its open time repeats the row before it (duplicate)"),
         (step < 0, "its open time is earlier than the row before it (unsorted)"),
@@ -244,9 +245,9 @@ def first_violation(candles: Candles, interval_ms: int) -> tuple[int, str] | Non
             (c.open_time - anchor) % interval_ms != 0,
             f"its open time is not a multiple of the interval of {interval_ms} ms (misaligned)",
         ),
-        (np.isnan(required).any(axis=0), "open, high, low, close or volume is NaN"),
-        (np.isinf(required).any(axis=0), "open, high, low, close or volume is infinite"),
-        ((required[:4] <= 0).any(axis=0), "a price is zero or negative"),
+        (np.asarray(np.isnan(required).any(axis=0)), "open, high, low, close or volume is NaN"),
+        (np.asarray(np.isinf(required).any(axis=0)), "open, high, low, close or volume is infinite"),
+        (np.asarray((required[:4] <= 0).any(axis=0)), "a price is zero or negative"),
         (c.high < c.low, "high is below low"),
         (c.low > low_body, "low is above open or close"),
         (c.high < high_body, "high is below open or close"),

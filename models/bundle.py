@@ -103,7 +103,8 @@ class Bundle:
     info : BundleInfo.
     macro : MacroNet, or None when trading without macro.
     micro : MicroNet.
-    score_seed : float64 (Q,), quantiles of the validation scores, ascending: the threshold's start.
+    score_seed : float64 (Q,), quantiles of the validation scores in scattered order: what the
+        threshold starts from.
     bank : float32 (D, E), embeddings of the training sessions; bank_ms : int64 (D,), their starts.
     """
 

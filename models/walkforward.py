@@ -72,6 +72,8 @@ log = logging.getLogger(__name__)
 MONDAY_MS = 4 * DAY_MS
 # More than the adaptive threshold needs before it speaks (288), so a new bundle trades at once.
 SEED_QUANTILES = 401
+# About 401 over the golden ratio squared; 401 is prime, so steps of it visit every quantile once.
+SEED_STRIDE = 153
 EMBED_BATCH = 64
 Progress = Callable[[int, int, str], None]
 
@@ -102,7 +104,9 @@ class LabelSettings:
             return fixed_horizon(grid, self.horizon, self.threshold_bps)
         if self.kind == "barrier":
             return triple_barrier(grid, self.horizon, self.barrier_bps, self.barrier_bps)
-        return net_trade(grid, self.horizon, self.fee_bps, self.slippage_bps)
+        barrier = self.barrier_bps or None
+        costs = self.fee_bps, self.slippage_bps
+        return net_trade(grid, self.horizon, *costs, up_bps=barrier, down_bps=barrier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,10 +367,14 @@ def learn_bundle(
 
 
 def _score_quantiles(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Evenly spaced quantiles of scores of any shape, ascending, (SEED_QUANTILES,)."""
+    """Evenly spaced quantiles of scores of any shape, (SEED_QUANTILES,), scattered in order.
+
+    The threshold forgets its oldest scores first: in ascending order it would forget the lowest,
+    and a short history would hold the highest alone. Any stretch of this order is spread evenly.
+    """
     levels = np.linspace(0, 1, SEED_QUANTILES)
     quantiles: NDArray[np.float64] = np.quantile(scores.astype(np.float64), levels)
-    return quantiles
+    return quantiles[np.arange(SEED_QUANTILES) * SEED_STRIDE % SEED_QUANTILES]
 
 
 def _reach_ms(settings: LearnSettings, until_ms: int) -> int:

@@ -271,7 +271,9 @@ def test_bundle_describes_itself(table):
     assert info.validation["sessions"] == LEARN.validate_days
     assert len(bundle.bank_ms) == LEARN.train_days + LEARN.validate_days
     assert bundle.bank_ms[-1] == until - DAY_MS
-    assert (np.diff(bundle.score_seed) >= 0).all()
+    assert (np.diff(bundle.score_seed) < 0).any(), 'the threshold would forget the lowest first'
+    tail = np.median(bundle.score_seed[-100:])
+    assert abs((bundle.score_seed < tail).mean() - 0.5) < 0.02
     assert np.abs(bundle.score_seed).max() <= 1
 
 
