@@ -510,7 +510,7 @@ def test_stop_ends_the_thread() -> None:
         assert run.stream.rounds.finished
 
 
-SOAK_COUNT = 2000
+SOAK_COUNT = 700
 SOAK_RATES: Mapping[str, float] = {
     "abort": 0.035,
     "close_1001": 0.005,
@@ -526,12 +526,12 @@ SOAK_RATES: Mapping[str, float] = {
 
 @pytest.mark.slow
 def test_soak_delivers_every_candle_once_in_order_and_in_step() -> None:
-    """2,000 candles of three symbols at 300 s per 15 ms, under everything at once."""
+    """Three symbols at 300 s per 15 ms, under everything at once; sessions soak for longer."""
     speed = 300 / 0.015
     rates = dict.fromkeys(REST_FAULTS, 0.02) | {"hang": 0.003, "418": 0.002, "429": 0.004}
-    halts = (Halt(at(700), at(706)), Halt(at(1300), at(1303), "ETHUSDT"))
+    halts = (Halt(at(150), at(156)), Halt(at(500), at(503), "ETHUSDT"))
     with rig(
-        StreamFault("blackout", at(1000), at(1040)),
+        StreamFault("blackout", at(300), at(340)),
         count=SOAK_COUNT,
         symbols=(*SYMBOLS, "BNBUSDT"),
         settings=StreamSettings.for_speed(speed),
@@ -546,7 +546,7 @@ def test_soak_delivers_every_candle_once_in_order_and_in_step() -> None:
             assert time.monotonic() < deadline, run.stream.counters
         run.until(lambda: run.of("BTCUSDT")[-1][0] == at(SOAK_COUNT - 1), "still behind")
         struck = run.exchange.faults.struck
-        assert struck["stream:abort"] >= 50
+        assert struck["stream:abort"] >= 15
         assert struck["stream:missed_close"] >= 0.04 * 3 * SOAK_COUNT
         run.expect_everything()
 

@@ -24,8 +24,9 @@ from cppncripto_strategy.feeds.exchange import (
     ExchangeThread,
     LoopbackExchange,
     ManualClock,
+    SpeedClock,
 )
-from cppncripto_strategy.feeds.exchange_faults import Halt, StreamFault
+from cppncripto_strategy.feeds.exchange_faults import REST_FAULTS, Halt, RandomFaults, StreamFault
 from cppncripto_strategy.feeds.exchange_wire import SymbolRules, symbol_info
 from cppncripto_strategy.feeds.rounds import LineJournal, rows_of
 from cppncripto_strategy.feeds.sources import Retry, Sources
@@ -463,3 +464,68 @@ def test_first_candle_covers_the_warm_up_before_todays_midnight() -> None:
     now_ms = utc_to_ms("2024-05-03 17:05")
     first = first_candle_ms(now_ms, STEP_MS, warmup=1440, earlier_days=2)
     assert first == utc_to_ms("2024-04-26")
+
+
+SOAK_COUNT = 2000
+SOAK_SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+SOAK_STREAM = {
+    "abort": 0.035,
+    "close_1001": 0.003,
+    "shutdown": 0.003,
+    "half_open": 0.001,
+    "malformed": 0.03,
+    "odd": 0.02,
+    "duplicate": 0.05,
+    "stale": 0.05,
+    "missed_close": 0.05,
+    "broken_candle": 0.01,
+    "misaligned": 0.01,
+}
+SOAK_REST = dict.fromkeys(REST_FAULTS, 0.02) | {"hang": 0.003, "418": 0.002, "429": 0.004}
+
+
+@pytest.mark.slow
+def test_soak_loses_nothing_and_its_replay_is_the_same(tmp_path: Path) -> None:
+    """Everything at once: no candle lost, doubled, unclosed or out of step; parity whole."""
+    speed = 300 / 0.015
+    candles = {symbol: walk(SOAK_COUNT, seed) for seed, symbol in enumerate(SOAK_SYMBOLS)}
+    halts = (Halt(at(700), at(706)), Halt(at(1300), at(1303), "ETHUSDT"))
+    exchange = LoopbackExchange(
+        candles,
+        clock=SpeedClock(at(WARMUP), speed),
+        settings=ExchangeSettings(wait_for_subscriber=True, halts=halts, attempts_limit=10_000),
+        faults=RandomFaults(23, rest=SOAK_REST, stream=SOAK_STREAM),
+    )
+    exchange.script(StreamFault("blackout", at(1000), at(1040)))
+    path = tmp_path / "soak"
+    with (
+        ExchangeThread(exchange) as host,
+        SessionFolder.create(path, facts(symbols=SOAK_SYMBOLS, filters=())) as folder,
+    ):
+        session = PaperSession(
+            folder,
+            STRATEGY,
+            sources=Sources(host.archive_url, host.rest_url, host.stream_url),
+            settings=StreamSettings.for_speed(speed),
+            retry=RETRY,
+            until_ms=exchange.end_ms,
+            rng=random.Random(5),
+        )
+        guard = threading.Timer(240, session.stop)
+        guard.start()
+        session.run()
+        guard.cancel()
+    struck = exchange.faults.struck
+    assert struck["stream:abort"] >= 50
+    assert struck["stream:missed_close"] >= 0.04 * 3 * SOAK_COUNT
+    assert {f"rest:{kind}" for kind in REST_FAULTS} <= set(struck) | {"rest:418", "rest:hang"}
+    recording = Recording.read(path)
+    for symbol, held in exchange.candles.items():
+        assert rows_of(recording.candles()[symbol]) == rows_of(held)
+    assert sum(gap["candles"] for gap in recording.gaps()) == 3 * 6 + 3
+    stamps = [one.close_ms for one, _ in recording.past if not one.catch_up]
+    assert stamps == sorted(set(stamps))
+    tables = recording.tables()
+    assert len(tables["trades"]) >= 20
+    report = compare(path, STRATEGY)
+    assert [str(one) for one in report.differences] == []
