@@ -246,7 +246,7 @@ def first_violation(candles: Candles, interval_ms: int) -> tuple[int, str] | Non
             f"its open time is not a multiple of the interval of {interval_ms} ms (misaligned)",
         ),
         (np.asarray(np.isnan(required).any(axis=0)), "open, high, low, close or volume is NaN"),
-        (np.asarray(np.isinf(required).any(axis=0)), "open, high, low, close or volume is infinite"),
+        (np.asarray(np.isinf(required).any(axis=0)), "a price or the volume is infinite"),
         (np.asarray((required[:4] <= 0).any(axis=0)), "a price is zero or negative"),
         (c.high < c.low, "high is below low"),
         (c.low > low_body, "low is above open or close"),

@@ -271,9 +271,10 @@ def test_bundle_describes_itself(table):
     assert info.validation["sessions"] == LEARN.validate_days
     assert len(bundle.bank_ms) == LEARN.train_days + LEARN.validate_days
     assert bundle.bank_ms[-1] == until - DAY_MS
-    assert (np.diff(bundle.score_seed) < 0).any(), 'the threshold would forget the lowest first'
-    tail = np.median(bundle.score_seed[-100:])
-    assert abs((bundle.score_seed < tail).mean() - 0.5) < 0.02
+    # In ascending order the threshold would forget the lowest first; any stretch must be spread.
+    for stretch in (bundle.score_seed[:100], bundle.score_seed[-100:]):
+        rank = (bundle.score_seed < np.median(stretch)).mean()
+        assert abs(rank - 0.5) < 0.05
     assert np.abs(bundle.score_seed).max() <= 1
 
 
