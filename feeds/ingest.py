@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -208,7 +209,7 @@ def import_files(
     files: Sequence[Path],
     *,
     sort: bool = False,
-    workers: int = 4,
+    workers: int | None = None,
 ) -> tuple[int, tuple[str, ...]]:
     """Bring files on disk into the store and its ledger; archives (.zip) and anything importable.
 
@@ -231,7 +232,9 @@ def import_files(
     count = 0
     months: set[str] = set()
     read = partial(_read_local, symbol, interval, sort)
-    with job_lock(store), ThreadPoolExecutor(workers) as pool:
+    # Two more than cores, so that somebody computes while others wait for the disk.
+    threads = workers or min(8, (os.cpu_count() or 2) + 2)
+    with job_lock(store), ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(files), FILES_PER_BATCH):
             pieces = list(pool.map(read, files[first : first + FILES_PER_BATCH]))
             count += sum(len(piece.candles) for piece in pieces)

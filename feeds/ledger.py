@@ -1,6 +1,6 @@
 """The coverage ledger: what is known about every slot of a series, and how it is known.
 
-One JSON file, `ledger.json`, beside the month files of a series. Each span of time is
+One JSON file, `_ledger.json`, beside the month files of a series. Each span of time is
 
     verified        its candles are in the store; source and digest say where they came from
     exchange-down   it has no candles: two complete REST reads, some time apart, showed none
@@ -46,7 +46,8 @@ from cppncripto_strategy.feeds.store import (
 
 logger = logging.getLogger(__name__)
 
-FILE = "ledger.json"
+# With a leading underscore, because readers of Parquet folders pass such files over.
+FILE = "_ledger.json"
 FORMAT = 1
 Status = Literal["verified", "exchange-down", "missing"]
 STATUSES: tuple[str, ...] = get_args(Status)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow.dataset
 import pytest
 
 from cppncripto_strategy.errors import CandleError, SourceError, StoreError
@@ -155,6 +157,17 @@ def test_history_arrives_complete_with_every_hole_named(host, tmp_path):
         assert f"archive:{report.symbol}-1h-2024-12" in sources
         assert f"archive:{report.symbol}-1h-2025-03-09" in sources
         assert "rest" in sources
+
+
+def test_a_fetched_store_is_still_a_plain_parquet_folder(host, tmp_path):
+    """Our own bookkeeping in the way of everybody else's readers."""
+    host.script(RestFault("corrupt_zip", path="BTCUSDT-1h-2024-12.zip", times=1))
+    run_fetch(host, tmp_path)
+    assert len(Quarantine(tmp_path).files()) == 1
+    total = sum(len(candles) for candles in host.exchange.candles.values())
+    dataset = pyarrow.dataset.dataset(tmp_path, format="parquet", partitioning="hive")
+    assert dataset.count_rows() == total
+    assert len(pd.read_parquet(tmp_path)) == total
 
 
 def test_rest_alone_gives_the_same_bytes_as_archives(host, tmp_path, clean):
