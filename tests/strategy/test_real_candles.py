@@ -1,0 +1,95 @@
+"""Real candles with a real outage and a missing day: both reported, and no order crosses them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cppncripto_strategy import backtest
+from cppncripto_strategy.backtest import run_backtest
+from cppncripto_strategy.feeds.candles import utc_to_ms
+from cppncripto_strategy.recipe import parse_recipe
+from cppncripto_strategy.results import read_results
+
+MARKET = os.environ.get("CPPN_BT_REAL_MARKET", "")
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (Path(MARKET) / "candles").is_dir(),
+        reason="CPPN_BT_REAL_MARKET does not point at real candles",
+    ),
+]
+
+CANDLE_MS = 300_000
+SYMBOLS = ["BTCUSDT", "ETHUSDT"]
+# (traded range, first missing candle, first candle after, candles missing)
+GAPS = {
+    "outage": ("20230322-20230326", "2023-03-24 12:40", "2023-03-24 14:00", 16),
+    "missing day": ("20231229-20240103", "2023-12-31 00:00", "2024-01-01 00:00", 288),
+}
+
+
+def recipe_of(timerange):
+    """Small networks, two weeks of training: the gap is what matters."""
+    return parse_recipe(
+        {
+            "symbols": SYMBOLS,
+            "timerange": timerange,
+            "compare_without_macro": False,
+            "candles": {"folder": str(Path(MARKET) / "candles")},
+            "macro": {
+                "long_window": 288,
+                "encoder_options": {"channels": 4, "dilations": [1, 2]},
+                "epochs": 1,
+            },
+            "micro": {
+                "short_window": 12,
+                "channels": 4,
+                "hidden": 4,
+                "components": 2,
+                "initialisations": 1,
+                "epochs": 1,
+            },
+            "label": {"horizon": 12},
+            "walkforward": {"train_days": 14, "validate_days": 4, "retrain_days": 7},
+            # Nearly every candle signals and positions last one candle: orders meet every gap.
+            "threshold": {"window": 300, "quantile": 0.45},
+            "strategy": {"hold_candles": 1},
+        }
+    )
+
+
+@pytest.mark.parametrize("name", GAPS)
+def test_gap_is_reported_and_no_order_crosses_it(name, tmp_path, monkeypatch):
+    """A decision before an outage filled at the first price after it; an outage nobody is told."""
+    timerange, first, after, count = GAPS[name]
+    first_ms, after_ms = utc_to_ms(first), utc_to_ms(after)
+    monkeypatch.setattr(backtest, "save_picture", lambda *_: None)
+    run_backtest(recipe_of(timerange), tmp_path / "run")
+    result = read_results(tmp_path / "run")
+
+    expected = {"start_ms": first_ms, "end_ms": after_ms, "candles": count}
+    for symbol in SYMBOLS:
+        assert {"symbol": symbol, **expected} in result.gaps
+    assert first[:10] in (tmp_path / "run" / "report.html").read_text()
+
+    filled = result.fills[result.fills["status"] == "filled"]
+    assert len(filled) > 200
+    assert (filled["executed_ms"] - filled["created_ms"] == CANDLE_MS).all()
+    before_gap = filled["created_ms"] < first_ms
+    after_gap = filled["created_ms"] > first_ms
+    assert before_gap.any()
+    assert after_gap.any()
+    # The candle that closes as the gap begins is the last that may decide; its order has no open.
+    at_gap = result.fills[result.fills["created_ms"] == first_ms]
+    assert (at_gap["status"] != "filled").all()
+
+    signals = result.signals
+    inside = (signals["close_time_ms"] > first_ms) & (signals["close_time_ms"] <= after_ms)
+    assert not inside.any()
+    scored = signals[signals["close_time_ms"] > after_ms].dropna(subset=["score"])
+    half_window = 12 // 2 * CANDLE_MS
+    assert scored["close_time_ms"].min() >= after_ms + half_window
+    assert np.isfinite(result.equity["equity"]).all()
