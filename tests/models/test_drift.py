@@ -34,7 +34,7 @@ def test_persisting_drift_gets_dearer_repairs_one_at_a_time() -> None:
 def test_drift_that_went_away_starts_again_at_the_cheapest() -> None:
     """A repair that worked must not make the next, unrelated drift dearer."""
     found = [decision.repair for decision in decisions([[2.0], [1.0], [2.0]])]
-    assert [Repair.RECALIBRATE, Repair.KEEP, Repair.RECALIBRATE] == found
+    assert found == [Repair.RECALIBRATE, Repair.KEEP, Repair.RECALIBRATE]
 
 
 def test_median_at_the_limit_is_kept() -> None:
