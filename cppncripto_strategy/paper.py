@@ -20,14 +20,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
 import backtrader as bt
 import numpy as np
 
-from cppncripto_strategy.broker import SpotBroker, filters_from_exchange_info
+from cppncripto_strategy.broker import Fill, SpotBroker, filters_from_exchange_info
 from cppncripto_strategy.feeds.candles import DAY_MS, Candles, ms_to_utc
 from cppncripto_strategy.feeds.live import LiveFeed
 from cppncripto_strategy.feeds.rounds import ChainedRounds, Round, RoundQueue, RoundSource, now_s
@@ -93,6 +93,7 @@ class PaperStrategy(MacroMicroStrategy):
     def next(self) -> None:
         """Decide, then record what the round did to the account."""
         super().next()
+        self.p.recorder.round_decided()
         self.p.recorder.round_done(self)
 
 
@@ -104,15 +105,25 @@ class Recorder:
     derived : where records of each kind go.
     source : the rounds being shown.
     on_event : listener.
+    settle : called after each round's records: puts them on disk.
 
     Attributes
     ----------
     view : SessionView.
-    latency_s : seconds from a candle's arrival to the end of the decisions on it; live rounds only.
+    latency_s : seconds from the arrival of a round's last candle to the last order on it; live
+        rounds only.
     """
 
-    def __init__(self, derived: Mapping[str, Sink], source: RoundSource, on_event: Event) -> None:
+    def __init__(
+        self,
+        derived: Mapping[str, Sink],
+        source: RoundSource,
+        on_event: Event = _nobody,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
         self._derived, self._source, self._on_event = derived, source, on_event
+        self._settle = settle
+        self._untold: list[dict[str, Any]] = []  # told once the round is on disk
         self._fills = 0
         self._session_ms = -1
         self._went_live = False
@@ -121,13 +132,14 @@ class Recorder:
 
     def decided(self, decision: Decision) -> None:
         """One candle of one symbol as it was judged."""
-        self._derived["decisions"].add(asdict(decision))
+        record = _flat(decision)
+        self._derived["decisions"].add(record)
         self._went_live = self._went_live or self._source.status == "LIVE"
         seen = self.view.symbols.setdefault(decision.symbol, SymbolView())
         seen.close, seen.close_time_ms = decision.close, decision.close_time_ms
         seen.score, seen.upper, seen.lower = decision.score, decision.upper, decision.lower
         if self._told:
-            self._on_event({"kind": "decision", **asdict(decision)})
+            self._untold.append({"kind": "decision", **record})
 
     @property
     def _live(self) -> bool:
@@ -139,29 +151,38 @@ class Recorder:
         """Whether listeners hear of it: not of the warm-up, nor of what is only replayed."""
         return self._live and self._went_live
 
+    def round_decided(self) -> None:
+        """Every order of the round is made."""
+        one = self._source.current
+        if one is not None and one.received_s and self._live and self._source.status == "LIVE":
+            self.latency_s.append(now_s() - one.received_s)
+
     def round_done(self, strategy: MacroMicroStrategy) -> None:
         """The account after a round."""
         one = self._source.current
         if one is None:
             return
-        if one.received_s and self._live and self.view.status == "LIVE":
-            self.latency_s.append(now_s() - one.received_s)
         self._note_fills(strategy.broker)
         equity, cash = float(strategy.broker.getvalue()), float(strategy.broker.getcash())
         if not one.catch_up:
             row = {"t": one.close_ms, "equity": equity, "cash": cash}
             self._derived["equity"].add(row)
             self._note_embeddings(strategy, one.close_ms)
+        self._settle()
+        untold, self._untold = self._untold, []
+        for event in untold:
+            self._on_event(event)
         self._look(strategy, one, equity, cash)
 
     def _note_fills(self, broker: SpotBroker) -> None:
         for fill in broker.fills[self._fills :]:
-            self._derived["fills"].add(asdict(fill))
+            record = _flat(fill)
+            self._derived["fills"].add(record)
             late = fill.status == "refused" and fill.reason == "can_trade"
             self.view.missed += late and self._went_live
             self.view.orders += not late
             if self._told:
-                self._on_event({"kind": "fill", **asdict(fill)})
+                self._untold.append({"kind": "fill", **record})
         self._fills = len(broker.fills)
 
     def _note_embeddings(self, strategy: MacroMicroStrategy, close_ms: int) -> None:
@@ -252,7 +273,7 @@ class PaperSession:
         self.queue.judge = self.stream.allowed
         self.queue.put(folder.unopened)
         self.source = ChainedRounds(folder.recorded(), self.queue)
-        self.recorder = Recorder(folder.derived, self.source, on_event)
+        self.recorder = Recorder(folder.derived, self.source, on_event, folder.settle)
         self._on_event = on_event
         self.cerebro = self._build()
 
@@ -304,6 +325,11 @@ class PaperSession:
     def stop(self) -> None:
         """End after the present round; from any thread."""
         self.queue.abandon()
+
+
+def _flat(record: Decision | Fill) -> dict[str, Any]:
+    """A flat dataclass as a dictionary (`dataclasses.asdict` copies deeply: ten times the cost)."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def paper_cerebro(

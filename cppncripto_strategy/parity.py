@@ -113,7 +113,7 @@ def _recorded_order(recording: Recording, strategy: Mapping[str, Any]) -> Parity
     source = RecordedRounds(recording.past)
     derived = {name: Collected() for name in DERIVED}
     cerebro = paper_cerebro(source, facts.symbols, facts.interval_ms, facts.broker, facts.filters)
-    recorder = Recorder(derived, source, lambda _event: None)
+    recorder = Recorder(derived, source)
     cerebro.addstrategy(PaperStrategy, recorder=recorder, keep_rows=False, **strategy)
     cerebro.run()
     differences: list[Difference] = []

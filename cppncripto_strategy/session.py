@@ -24,6 +24,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -115,6 +116,8 @@ class SessionFolder:
         rounds.records, opened.records = [], []
         self._rounds, self._opened = rounds, opened
         self._events = LineJournal(path / "events.jsonl")
+        self._disk = ThreadPoolExecutor(1, "session-disk")
+        self._settling: Future[None] | None = None
         self.derived = {name: _Derived(path / f"{name}.jsonl", name) for name in DERIVED}
 
     @classmethod
@@ -145,6 +148,7 @@ class SessionFolder:
 
     def close(self) -> None:
         """Close the journals and release the folder."""
+        self._disk.shutdown()
         for journal in (self._rounds, self._opened, self._events):
             journal.close()
         for derived in self.derived.values():
@@ -156,14 +160,26 @@ class SessionFolder:
         self._rounds.append([round_record(one) for one in rounds])
 
     def opened(self, one: Round, allowed: frozenset[str], last: bool = True) -> None:
-        """Put on disk that a round is about to be shown, and who may trade on it.
+        """Note that a round is about to be shown, and who may trade on it.
 
-        A round nobody may trade on need not wait for the disk unless it is the latest: should it be
-        lost, the restart judges it again, and it will be older still.
+        The disk is waited for in `settle`, while the decision is already being made: nothing that
+        follows from the round is written, or told to anybody, before. A round nobody may trade on
+        need not wait for the disk unless it is the latest: should it be lost, the restart judges it
+        again, and it will be older still.
         """
         record = {"i": self._next, "t": one.close_ms, "a": sorted(allowed)}
-        self._opened.append([record], synced=bool(allowed) or last)
+        self._opened.append([record], synced=False)
+        if allowed or last:
+            self._settling = self._disk.submit(self._opened.sync)
         self._next += 1
+
+    def settle(self) -> None:
+        """Wait until what was shown is on disk, then write what was made of it."""
+        settling, self._settling = self._settling, None
+        if settling is not None:
+            settling.result()
+        for derived in self.derived.values():
+            derived.flush()
 
     def event(self, kind: str, **facts: Any) -> None:
         """Note something that happened, with the local time."""
@@ -208,12 +224,13 @@ class Collected:
 
 
 class _Derived:
-    """A journal of what can be computed again: records beyond what is known are appended, and known
-    ones are compared with what the replay gives."""
+    """A journal of what can be computed again: known records are compared with what the replay
+    gives, later ones wait for `flush` and are appended."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._journal = LineJournal(path, synced=False)
         self._known, self._journal.records = self._journal.records, []
+        self._waiting: list[Record] = []
         self.name, self.count = name, 0
 
     def add(self, record: Record) -> None:
@@ -234,8 +251,13 @@ class _Derived:
                     " package changed since it was made; start a new session"
                 )
         else:
-            self._journal.append([record])
+            self._waiting.append(record)
         self.count += 1
+
+    def flush(self) -> None:
+        """Append what waits."""
+        waiting, self._waiting = self._waiting, []
+        self._journal.append(waiting)
 
     def close(self) -> None:
         """Close the file."""

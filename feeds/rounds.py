@@ -321,7 +321,11 @@ class LineJournal:
         self._file.write(b"".join(_line(record) for record in records))
         self._file.flush()
         if self.synced if synced is None else synced:
-            os.fdatasync(self._file.fileno())
+            self.sync()
+
+    def sync(self) -> None:
+        """Wait until the disk has everything appended so far; from any thread."""
+        os.fdatasync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""
