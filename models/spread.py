@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import islice
 from typing import Any, Literal, Protocol, get_args
 
 import torch
@@ -29,6 +30,7 @@ BackendName = Literal["processes", "dask", "ray", "none"]
 # Rounds in a row that may end without a single new score before the run gives up.
 _FRUITLESS_ROUNDS = 3
 _WATCH_S = 2.0
+_RAY_BATCH = 16
 _INSTALL = {
     "dask": "pip install 'cppncripto-strategy[dask]'",
     "ray": "pip install 'cppncripto-strategy[ray]'",
@@ -185,7 +187,12 @@ def _round(
 
     master = os.getpid() if options.get("backend") == "loky" else None
     tasks = (joblib.delayed(_evaluate_apart)(master, genome, *job) for genome in genomes)
-    yield from joblib.Parallel(return_as="generator_unordered", **options)(tasks)
+    if options.get("backend") != "ray":
+        yield from joblib.Parallel(return_as="generator_unordered", **options)(tasks)
+        return
+    # Ray's backend returns nothing before everything: batches, so that few are lost with a worker.
+    while batch := list(islice(tasks, _RAY_BATCH)):
+        yield from joblib.Parallel(**options)(batch)
 
 
 def _is_lost_worker(error: BaseException) -> bool:
