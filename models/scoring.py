@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline, zero_context
 from cppncripto_strategy.models.drift import bank_drift
-from cppncripto_strategy.models.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.grid import CandleGrid
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
 from cppncripto_strategy.models.sessions import SessionTable, build_sessions, present_share
 
@@ -164,8 +164,3 @@ def score_span(symbol: str, grid: CandleGrid, timeline: BundleTimeline) -> Score
     """
     table = build_sessions(symbol, grid, timeline.session)
     return score_sessions(table, timeline, embed_sessions(table, timeline))
-
-
-def sessions_between(start_ms: int, end_ms: int) -> range:
-    """Midnights of the sessions whose candles close in [start_ms, end_ms)."""
-    return range(start_ms // DAY_MS * DAY_MS, end_ms, DAY_MS)

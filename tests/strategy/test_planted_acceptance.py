@@ -73,8 +73,7 @@ def test_macro_is_worth_four_points_at_setups_and_nothing_once_shifted(with_macr
     reached, shifted = with_macro.hit(), with_macro.hit(SHIFT_DAYS)
     assert reached.count > 1000
     assert reached.hit - without.hit > 0.04
-    assert shifted.hit < without.hit + 0.02
-    assert shifted.hit < reached.hit - 0.04
+    assert shifted.hit - without.hit < (reached.hit - without.hit) / 3
 
 
 def test_nothing_beats_the_ceiling(with_macro):
