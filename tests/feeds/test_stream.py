@@ -181,6 +181,18 @@ def test_lost_connection_loses_no_candle(kind: str) -> None:
         assert run.stream.counters["generations"] >= 2
 
 
+def test_announced_shutdown_is_left_before_it_happens() -> None:
+    """The announcement comes minutes before the end: waiting for it would lose those minutes."""
+    with rig() as run:
+        run.connect()
+        run.step(0, 4)
+        run.host.call(run.exchange.say, '{"e":"serverShutdown","E":1770123456789}')
+        run.until(lambda: run.exchange.connection_attempts == 2, "it stayed")
+        run.connect()
+        run.step(5, COUNT - 1)
+        run.expect_everything()
+
+
 def test_day_old_connection_is_replaced() -> None:
     """The exchange cuts every connection after 24 hours."""
     with rig(exchange=ExchangeSettings(connection_life_ms=4 * STEP_MS)) as run:
