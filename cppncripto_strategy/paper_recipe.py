@@ -34,12 +34,19 @@ from cppncripto_strategy.backtest import (
 from cppncripto_strategy.errors import BundleError, SessionError
 from cppncripto_strategy.feeds.candles import DAY_MS, Candles, merge, ms_to_utc
 from cppncripto_strategy.feeds.rest import RestClient
-from cppncripto_strategy.feeds.rounds import Round
+from cppncripto_strategy.feeds.rounds import Round, read_lines
 from cppncripto_strategy.feeds.sources import Retry, Sources
 from cppncripto_strategy.feeds.store import CandleStore
 from cppncripto_strategy.indicators.micro import MicroScore
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
-from cppncripto_strategy.models.walkforward import calendar, walk_forward
+from cppncripto_strategy.models.drift import Repair, RetrainDecision
+from cppncripto_strategy.models.walkforward import (
+    calendar,
+    decide,
+    learn_bundle,
+    recalibrate,
+    walk_forward,
+)
 from cppncripto_strategy.paper import PaperSession, first_candle_ms, made_by
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 from cppncripto_strategy.results import RunResult, to_toml, write_json, write_text
@@ -278,11 +285,24 @@ class Retrainer:
                 self._note("retraining failed", session_ms=session_ms)
                 log.error("retraining failed: the bundle in force stays")
             self._process = None
-        bundle = self._ready()
-        newest_ms = self.timeline.bundles[-1].info.trained_until_ms
-        # Trained later than this session's midnight, it would know the session it is to score.
-        if bundle is None or not newest_ms < bundle.info.trained_until_ms <= session_ms:
+        self._adopt(session_ms)
+
+    def _adopt(self, session_ms: int) -> None:
+        """What the training process left, if anything: judged, put in force, taken away."""
+        left = self.session / "bundles" / NEXT_FILE
+        if not left.exists():
             return
+        told = json.loads(left.read_text())
+        self._note("retraining decided", session_ms=session_ms, **told)
+        newest_ms = self.timeline.bundles[-1].info.trained_until_ms
+        if told["bundle"] is not None:
+            bundle = Bundle.load(self.session / "bundles" / told["bundle"])
+            # Trained later than this session's midnight, it would know what it is to score.
+            if newest_ms < bundle.info.trained_until_ms <= session_ms:
+                self._put_in_force(bundle, session_ms)
+        left.unlink()
+
+    def _put_in_force(self, bundle: Bundle, session_ms: int) -> None:
         self.timeline = self.timeline.with_bundle(bundle, session_ms)
         self.timeline.save(self.session)  # on disk first: a restart replays this rollover
         for book in self._books():
@@ -290,15 +310,6 @@ class Retrainer:
             book.threshold.add_seed(session_ms, bundle.score_seed)
         self._note("bundle", session_ms=session_ms, bundle=bundle.model_hash)
         log.info("bundle %s is in force from %s", bundle.model_hash, ms_to_utc(session_ms))
-
-    def _ready(self) -> Bundle | None:
-        """The bundle the training process left, if any; taken away."""
-        left = self.session / "bundles" / NEXT_FILE
-        if not left.exists():
-            return None
-        name = json.loads(left.read_text())["bundle"]
-        left.unlink()
-        return Bundle.load(self.session / "bundles" / name)
 
     def _books(self) -> list[Any]:
         return list(self._paper.cerebro.runningstrats[0].books)
@@ -324,7 +335,7 @@ class Retrainer:
 
 
 def retrain(session: str, until_ms: int, cache: str | None) -> None:
-    """Train the bundle of a retraining stamp and leave its name in the session's bundles.
+    """Decide and do what a retraining stamp calls for; leave the outcome in the session's bundles.
 
     Runs in a process of its own, behind everything else: `os.nice(19)` and one thread.
     """
@@ -333,15 +344,55 @@ def retrain(session: str, until_ms: int, cache: str | None) -> None:
     recipe = recipe_of(path)
     market = closed_market(recipe, until_ms)
     recorded = Recording.read(path).candles()
-    joined = {
-        symbol: merge(held, recorded.get(symbol, Candles.empty()))
-        for symbol, held in market.candles.items()
+    joined = Market(
+        {
+            symbol: merge(held, recorded.get(symbol, Candles.empty()).between(0, until_ms))
+            for symbol, held in market.candles.items()
+        }
+    )
+    if recipe.walkforward.retrain == "drift":
+        bundle, told = _by_drift(path, recipe, joined, until_ms)
+    else:
+        folder = None if cache is None else Path(cache)
+        bundle = todays_bundle(recipe, joined, until_ms, folder, None).bundles[-1]
+        told = {"repair": "retrain", "reason": "calendar", "drift": None}
+    if bundle is not None:
+        bundle.save(path / "bundles" / bundle.model_hash)
+    name = None if bundle is None else bundle.model_hash
+    write_json(path / "bundles" / NEXT_FILE, {"bundle": name, **told})
+
+
+def _by_drift(
+    path: Path, recipe: Recipe, market: Market, until_ms: int
+) -> tuple[Bundle | None, dict[str, Any]]:
+    """The cheapest repair that the drift since the last check calls for; None keeps the bundle."""
+    torch.set_num_threads(1)
+    settings = learn_settings(recipe, recipe.macro.enabled)
+    tables = session_tables(market, settings.session)
+    previous = SessionTimeline.of_session(path).bundles[-1]
+    decision = decide(tables, until_ms, settings, previous, _last_decision(path))
+    told = {
+        "repair": decision.repair.name.lower(),
+        "reason": decision.reason,
+        "drift": None if np.isnan(decision.drift) else decision.drift,
     }
-    folder = None if cache is None else Path(cache)
-    timeline = todays_bundle(recipe, Market(joined), until_ms, folder, None)
-    bundle = timeline.bundles[-1]
-    bundle.save(path / "bundles" / bundle.model_hash)
-    write_json(path / "bundles" / NEXT_FILE, {"bundle": bundle.model_hash})
+    if decision.repair is Repair.KEEP:
+        return None, told
+    if decision.repair is Repair.RECALIBRATE:
+        return recalibrate(tables, previous, until_ms, settings), told
+    kept = None if decision.repair is Repair.RETRAIN_MACRO else previous
+    return learn_bundle(tables, until_ms, settings, recipe.seed, kept), told
+
+
+def _last_decision(path: Path) -> RetrainDecision | None:
+    """What the check before this one decided."""
+    decided = [e for e in read_lines(path / "events.jsonl") if e["kind"] == "retraining decided"]
+    if not decided or decided[-1]["repair"] == "retrain":
+        return None
+    last = decided[-1]
+    drift = float("nan") if last["drift"] is None else last["drift"]
+    repair = Repair[last["repair"].upper()]
+    return RetrainDecision(last["session_ms"], drift, repair, last["reason"])
 
 
 # Results ------------------------------------------------------------------------------------------
@@ -440,7 +491,7 @@ def write_session_results(session: Path, recipe: Recipe, timeline: SessionTimeli
 
 
 def day_report(session: Path, day_ms: int) -> dict[str, Any]:
-    """One UTC day of a session: account, signals, orders, drift, what was missed.
+    """One UTC day of a session: account, signals, orders, drift, what was missed, retraining.
 
     Parameters
     ----------
@@ -470,6 +521,11 @@ def day_report(session: Path, day_ms: int) -> dict[str, Any]:
         "drift": {
             str(symbol): _last_finite(rows["drift"]) for symbol, rows in signals.groupby("symbol")
         },
+        "retraining": [
+            {key: value for key, value in event.items() if key != "at_ms"}
+            for event in read_lines(session / "events.jsonl")
+            if day_ms < event.get("session_ms", 0) <= day_ms + DAY_MS
+        ],
     }
 
 

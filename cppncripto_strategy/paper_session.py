@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cppncripto_strategy.backtest import Market, traded_span
+from cppncripto_strategy.backtest import Market, _log_file, traded_span
 from cppncripto_strategy.errors import CppnError, SessionError
 from cppncripto_strategy.feeds.candles import DAY_MS, HOUR_MS, Candles
 from cppncripto_strategy.feeds.exchange import ExchangeSettings, LoopbackExchange, SpeedClock
@@ -86,6 +86,12 @@ def run_paper(plan: PaperPlan, screen: Listener) -> RunResult | None:
     CppnError
         Saying what was found, what was expected, and what to do.
     """
+    plan.path.mkdir(parents=True, exist_ok=True)
+    with _log_file(plan.path / "log.jsonl"):
+        return _run(plan, screen)
+
+
+def _run(plan: PaperPlan, screen: Listener) -> RunResult | None:
     folder, timeline, recipe = _open(plan, screen)
     retrainer = Retrainer(plan.path, recipe, timeline, plan.cache)
     with folder:

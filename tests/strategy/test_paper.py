@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import threading
@@ -160,6 +161,7 @@ def trade(
     path: Path,
     until: int,
     on_event: Callable[[dict[str, Any]], None] = lambda _event: None,
+    settings: StreamSettings = QUICK,
 ) -> None:
     """Run until candle `until` has closed; each candle closes once the last was shown."""
     exists = (path / "session.json").exists()
@@ -174,7 +176,7 @@ def trade(
             folder,
             STRATEGY,
             sources=Sources(host.archive_url, host.rest_url, host.stream_url),
-            settings=QUICK,
+            settings=settings,
             retry=RETRY,
             on_event=on_event,
             before_round=before_round,
@@ -405,6 +407,25 @@ def test_maintenance_and_a_late_symbol_leave_parity_whole(tmp_path: Path) -> Non
     ]
     report = compare(path, STRATEGY)
     assert [str(one) for one in report.differences] == []
+
+
+def test_symbol_that_was_left_behind_replays_in_the_order_it_came(tmp_path: Path) -> None:
+    """Its candles came after newer ones of the other: a replay by time would see the future."""
+    path = tmp_path / "late"
+    late = StreamFault("late", at(50), at(54), symbol="ETHUSDT", delay_ms=5 * STEP_MS)
+    impatient = dataclasses.replace(QUICK, stale_after_s=0.1, silent_confirm_s=1e9)
+    with market(late) as host:
+        trade(host, path, COUNT - 2, settings=impatient)
+    recording = Recording.read(path)
+    behind = [one for one, _ in recording.past if one.catch_up]
+    assert behind
+    assert all(set(one.candles) == {"ETHUSDT"} for one in behind)
+    assert not any(allowed for one, allowed in recording.past if one.catch_up)
+    for seed, symbol in enumerate(SYMBOLS):
+        assert rows_of(recording.candles()[symbol]) == rows_of(walk(COUNT, seed)[: COUNT - 1])
+    report = compare(path, STRATEGY)
+    assert [str(one) for one in report.differences] == []
+    assert "late" in report.notes[0]
 
 
 def test_second_process_is_refused(tmp_path: Path) -> None:

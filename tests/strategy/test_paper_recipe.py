@@ -137,6 +137,13 @@ def toy_session(toy: Any, tmp_path: Path) -> tuple[Path, Any, BundleTimeline, in
     return path, candles, timeline, start_ms
 
 
+def leave_ready(path: Path, bundle: Any) -> None:
+    """What the training process leaves."""
+    bundle.save(path / "bundles" / bundle.model_hash)
+    told = {"repair": "retrain", "reason": "calendar", "drift": None}
+    write_json(path / "bundles" / "next.json", {"bundle": bundle.model_hash, **told})
+
+
 def test_new_bundle_takes_over_at_a_rollover_and_the_replay_knows(
     toy_session: tuple[Path, Any, BundleTimeline, int],
 ) -> None:
@@ -145,8 +152,7 @@ def test_new_bundle_takes_over_at_a_rollover_and_the_replay_knows(
     day_ms = timeline.first_session_ms
     trade(path, candles, start_ms, day_ms + 3 * DAY_MS - HOUR_MS)
     second = timeline.bundles[1]
-    second.save(path / "bundles" / second.model_hash)
-    write_json(path / "bundles" / "next.json", {"bundle": second.model_hash})
+    leave_ready(path, second)
     trade(path, candles, day_ms + 3 * DAY_MS - HOUR_MS, day_ms + 5 * DAY_MS)
     kept = SessionTimeline.of_session(path)
     assert kept.valid_from_ms == (day_ms, day_ms + 3 * DAY_MS)
@@ -169,8 +175,7 @@ def test_bundle_that_knows_the_session_is_not_put_in_force(
     """A bundle trained on candles it would then score is in-sample."""
     path, candles, timeline, start_ms = toy_session
     second = timeline.bundles[1]
-    second.save(path / "bundles" / second.model_hash)
-    write_json(path / "bundles" / "next.json", {"bundle": second.model_hash})
+    leave_ready(path, second)
     trade(path, candles, start_ms, timeline.first_session_ms + DAY_MS)
     assert len(SessionTimeline.of_session(path).bundles) == 1
 
@@ -229,6 +234,23 @@ def test_day_report_adds_up_with_the_tables(
     mine = fills[(fills["executed_ms"] // DAY_MS * DAY_MS == day_ms + DAY_MS)]
     assert report["filled"] == int((mine["status"] == "filled").sum())
     assert np.isfinite(report["drift"]["X"])
+
+
+@pytest.mark.slow
+def test_retraining_by_drift_follows_the_cheapest_repair(tmp_path: Path) -> None:
+    """A drift that is always above its limit must be answered step by step, dearer each time."""
+    text = SMALL.replace("[walkforward]", '[walkforward]\nretrain = "drift"\ndrift_limit = 0.01')
+    (tmp_path / "small.toml").write_text(text)
+    arguments = ["paper", "small.toml", "--demo", "--speed", "15000", "--json"]
+    result = run_command(tmp_path, *arguments, "--stop-after", "1300")
+    assert result.exit_code == 0, (result.output, result.exception)
+    session = tmp_path / "paper" / "small"
+    events = rounds_module.read_lines(session / "events.jsonl")
+    repairs = [event["repair"] for event in events if event["kind"] == "retraining decided"]
+    assert len(repairs) >= 2, events
+    ladder = ["recalibrate", "retrain_micro", "retrain_macro"] * 3
+    assert repairs == ladder[: len(repairs)]
+    assert run_command(tmp_path, "parity", str(session)).exit_code == 0
 
 
 SMALL = """
