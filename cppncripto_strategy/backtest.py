@@ -712,8 +712,9 @@ def _log_file(path: Path) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     try:
         yield
-    except CppnError as error:
-        logger.error("run failed: %s", error)
+    except Exception as error:
+        name = "" if isinstance(error, CppnError) else f"{type(error).__name__}: "
+        logger.error("run failed: %s%s", name, error)
         raise
     finally:
         logger.removeHandler(handler)

@@ -108,4 +108,5 @@ def command(
     console = Console()
     console.print(terminal_summary(result))
     for name in ("report.html", "tearsheet.html", "metrics.json"):
-        console.print(f"  [dim]{folder / name}[/]", soft_wrap=True, highlight=False)
+        place = f"  {folder / name}"
+        console.print(place, style="dim", soft_wrap=True, highlight=False, markup=False)

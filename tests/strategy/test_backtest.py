@@ -212,6 +212,16 @@ def test_failed_run_leaves_its_reason_in_the_log(tmp_path):
     assert "nothing is left to trade" in lines[-1]["message"]
 
 
+def test_crash_is_named_in_the_log_too(tmp_path, monkeypatch):
+    """A log that ends in the middle, and nobody knows why."""
+    recipe = recipe_of(candles={"source": "planted", "planted": {"days": 20}})
+    monkeypatch.setattr(backtest, "traded_span", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        backtest.run_backtest(recipe, tmp_path / "out")
+    last = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["message"] == "run failed: ZeroDivisionError: division by zero"
+
+
 def test_span_without_a_scored_setup_is_said_and_not_raised(toy):
     """A run of minutes thrown away because a short span had no setup."""
     recipe = recipe_of(candles={"source": "planted", "planted": {"days": 30}})
