@@ -116,18 +116,20 @@ def test_candles_too_short_for_the_warm_starts_begin_afresh_and_say_so(grid, cap
     assert "candles begin too late" in caplog.text
 
 
-def test_nothing_after_trained_until_influences_a_bundle(grid, table):
+@pytest.mark.parametrize("head", ["classes", "regression"])
+def test_nothing_after_trained_until_influences_a_bundle(grid, table, head):
     """Scalers, labels, standardiser, quantiles or fingerprint made with later candles."""
     until = calendar(day(90), day(91), 7)[0]
+    settings = dataclasses.replace(LEARN, micro_options={**LEARN.micro_options, "head": head})
     row = grid.row_of(until)  # opens at the stamp: the first candle that closes after it
-    learned = learn_bundle([table], until, LEARN, seed=0)
+    learned = learn_bundle([table], until, settings, seed=0)
     for change in (lambda v: v * 3, lambda v: v[::-1], lambda v: v * np.nan):
         other = rebuilt(grid, slice(row, None), change)
-        assert learn_bundle([other], until, LEARN, seed=0).to_bytes() == learned.to_bytes()
+        assert learn_bundle([other], until, settings, seed=0).to_bytes() == learned.to_bytes()
     cut = build_sessions("X", grid.rows(0, row), LEARN.session)
-    assert learn_bundle([cut], until, LEARN, seed=0).to_bytes() == learned.to_bytes()
+    assert learn_bundle([cut], until, settings, seed=0).to_bytes() == learned.to_bytes()
     last = rebuilt(grid, slice(row - 1, None), lambda v: v * 1.01)
-    assert learn_bundle([last], until, LEARN, seed=0).to_bytes() != learned.to_bytes()
+    assert learn_bundle([last], until, settings, seed=0).to_bytes() != learned.to_bytes()
 
 
 def test_candles_before_the_training_span_change_nothing(grid, table):
