@@ -153,12 +153,12 @@ def _shown(show: Any, value: Any) -> str:
 
 def _seeds_section(seeds: Sequence[pd.DataFrame]) -> str:
     head = ["Arms", "Seed", "Hit difference, points", "Diebold-Mariano p", "Claimed"]
-    found = "; ".join(f"{t['pair'].iloc[0]}: {int(t['found'].sum())} of {len(t)}" for t in seeds)
     return pages.section(
         "Seed by seed",
         pages.table(head, [row for table in seeds for row in _seed_rows(table)]),
         note="What each seed alone would have claimed (interval above 0 and Diebold-Mariano below"
-        f" 5 %): {found}. Where there is nothing to find, about one seed in forty claims by luck.",
+        f" 5 %): {_claims(seeds)}. Where there is nothing to find, about one seed in forty claims"
+        " by luck.",
     )
 
 
@@ -306,23 +306,40 @@ def accounts_figure(curves: Mapping[str, Sequence[pd.Series[float]]]) -> go.Figu
 
 
 def markdown(findings: Findings) -> str:
-    """The verdict, the differences and the cells as Markdown."""
-    lines = [f"## {findings.name.upper()}: {findings.title}", "", findings.question, ""]
-    lines += [f"**{verdict.headline}**" + "\n" for verdict in findings.verdicts]
-    lines += [
-        f"- {'yes' if holds else 'no'}: {asked}" for asked, holds in findings.verdicts[0].proofs
+    """The verdicts, the differences, seed by seed and cell by cell, as Markdown."""
+    about = [f"{k.replace('_', ' ')}: {pages.anything(v, k)}  " for k, v in findings.about.items()]
+    proofs = findings.verdicts[0].proofs
+    blocks = [
+        [f"## {findings.name.upper()}: {findings.title}"],
+        [findings.question, findings.criterion],
+        *([f"**{verdict.headline}**"] for verdict in findings.verdicts),
+        [f"- {'yes' if holds else 'no'}: {asked}" for asked, holds in proofs],
+        list(findings.notes),
+        markdown_table(*_differences(findings.comparisons)),
+        [f"Seeds that alone would have claimed a gain: {_claims(findings.seeds)}."],
+        markdown_table(*_seed_table(findings.seeds)),
+        markdown_table(*_cell_table(findings.cells)),
+        about,
     ]
-    lines += [
-        "",
-        *markdown_table(*_differences(findings.comparisons)),
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def _claims(seeds: Sequence[pd.DataFrame]) -> str:
+    return "; ".join(f"{t['pair'].iloc[0]}: {int(t['found'].sum())} of {len(t)}" for t in seeds)
+
+
+def _seed_table(seeds: Sequence[pd.DataFrame]) -> tuple[list[str], list[list[str]]]:
+    """One row per seed, one column per pair: hit difference and Diebold-Mariano p."""
+    head = ["Seed", *(f"{table['pair'].iloc[0]}, points (p)" for table in seeds)]
+    cells = [
+        [
+            f"{points(_estimate(row), '')} ({number(_plain(row['diebold_mariano_p']), 3)})"
+            for _, row in table.iterrows()
+        ]
+        for table in seeds
     ]
-    lines += ["", *markdown_table(*_cell_table(findings.cells))]
-    lines += ["", *(f"{note}" for note in findings.notes), ""] if findings.notes else [""]
-    lines += [
-        f"{key.replace('_', ' ')}: {pages.anything(value, key)}  "
-        for key, value in findings.about.items()
-    ]
-    return "\n".join(lines) + "\n"
+    numbers = [str(seed) for seed in seeds[0]["seed"]]
+    return head, [list(row) for row in zip(numbers, *cells, strict=True)]
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
