@@ -432,8 +432,9 @@ def micro_data(
 ) -> MicroData:
     """Inputs, embeddings and targets of a set of sessions.
 
-    A candle carries a target when it closes at or after `from_ms`, its label is known by
-    `until_ms`, and it exists. `return_scale` divides the return before tanh (regression).
+    A candle carries a target when it closes at or after `from_ms`, and its label is valid (all its
+    candles exist) and known by `until_ms`. `return_scale` divides the return before tanh, for the
+    regression head.
     """
     day = sessions.tables[0].settings.day_candles
     target = np.full((len(sessions), day), IGNORED, dtype=np.int64)
@@ -446,7 +447,6 @@ def micro_data(
         close = table.grid.start_ms + (rows + 1) * table.grid.interval_ms
         known_by = close + label.horizon * table.grid.interval_ms
         usable = label.valid[rows] & (close >= from_ms) & (known_by <= until_ms)
-        usable &= table.grid.present[rows]
         columns, rows = np.flatnonzero(usable), rows[usable]
         target[place, columns] = np.where(
             label.target[rows] > 0, BUY, np.where(label.target[rows] < 0, SELL, HOLD)

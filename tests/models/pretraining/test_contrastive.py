@@ -76,6 +76,22 @@ def test_loss_of_what_cannot_be_told_apart_is_the_logarithm_of_the_batch():
     assert loss.item() == pytest.approx(math.log(8), abs=1e-5)
 
 
+def test_loss_is_symmetric_infonce_of_the_cosines_over_the_temperature():
+    """One direction alone, the temperature forgotten, or lengths that count as likeness."""
+    encoder, objective = pair(temperature=0.3)
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(size=(5, 12)) for _ in range(2))
+    parts = [torch.from_numpy(part.astype(np.float32)) for part in (first, second)]
+    encoder.forward = lambda _: parts.pop(0)
+    objective.project = torch.nn.Identity()
+    found = objective.loss(encoder, Windows(5, 0).x, torch.Generator().manual_seed(0)).item()
+    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (first, second)]
+    likeness = np.exp(unit[0] @ unit[1].T / 0.3)
+    own = np.diag(likeness)
+    expected = -(np.log(own / likeness.sum(1)) + np.log(own / likeness.sum(0))).mean() / 2
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
 def test_both_segments_come_from_one_day_of_the_window():
     """Segments across midnight, of different days, or of different windows."""
     encoder, objective = pair()
@@ -187,7 +203,7 @@ def test_too_few_days_say_how_many(train, validation):
 
 def test_day_shorter_than_a_patch_is_refused():
     """Four-hour candles under the default stride: an index error deep in torch."""
-    with pytest.raises(RecipeError, match="a day of 3 candles is shorter than .* stride of 4"):
+    with pytest.raises(RecipeError, match=r"a day of 3 candles is shorter than .* stride of 4"):
         pair(day_candles=STRIDE - 1)
 
 
