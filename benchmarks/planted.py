@@ -1,8 +1,8 @@
 """What macro is worth on the planted market, where the answer is known.
 
-For each seed: a market with the default parameters, networks trained on its first part, hit ratio at
-setups on the rest, with macro, without, under embeddings shifted by 60 days, and on the null market
-(mu = 0, same seed). Prints one line a measurement and, last, one JSON document with everything.
+For each seed: a market with the default parameters, networks trained on its first part, hit ratio
+at setups on the rest, with macro, without, under embeddings shifted by 60 days, and on the null
+market (mu = 0, same seed). Prints one line a measurement and, last, one JSON document with it all.
 
     python benchmarks/planted.py [--seeds 3] [--days 1000] [--test-days 360] [--window 60]
 """
@@ -40,6 +40,8 @@ from cppncripto_strategy.models.walkforward import LearnSettings, calendar, lear
 
 SHIFT_DAYS = 60
 VALIDATE_DAYS = 60
+# What a measurement is: whether anything is planted, whether the network sees the embedding.
+ARMS = {"with": (True, True), "without": (True, False), "null": (False, True)}
 
 
 def scores(table: SessionTable, bundle: Bundle, shift_days: int = 0) -> np.ndarray[Any, Any]:
@@ -112,7 +114,7 @@ def main() -> None:
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     of = {
         arm: float(np.mean([r["hit"]["hit"] for r in rows if (r["mu"] > 0, r["macro"]) == key]))
-        for arm, key in {"with": (True, True), "without": (True, False), "null": (False, True)}.items()
+        for arm, key in ARMS.items()
     }
     document = {
         "name": "planted_macro",

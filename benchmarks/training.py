@@ -2,8 +2,8 @@
 
 Prints one JSON line: name, ours_s, baseline_s (seconds a step of 8 sessions, 2,304 candles),
 speedup (baseline over ours), max_error (largest difference between the two losses' gradients),
-candles and repeats. Both sides compute the same loss of the same weights and step the same optimiser, in this
-process, on one thread, alternating; the median of the repeats counts.
+candles and repeats. Both sides compute the same loss of the same weights and step the same
+optimiser, in this process, on one thread, alternating; the median of the repeats counts.
 
     python benchmarks/training.py [--repeats N]
 """
