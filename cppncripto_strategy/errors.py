@@ -1,14 +1,14 @@
 """Our own errors: each says what was found, what was expected, and the likely fix.
 
-    CppnError
-    ├── CandleError        a candle or a span of candles breaks a rule
-    │   └── StoreError     the candle store cannot be read or written as asked
-    ├── SourceError        an exchange, archive or file did not give what it promised
-    ├── RecipeError        a recipe has an unknown, missing or impossible setting
-    ├── BundleError        a bundle is damaged, unknown, or asked to score its own past
-    ├── TrainingError      there is too little, or too poor, data to learn from
-    ├── SessionError       a paper session cannot start, resume or be compared
-    └── LeakError          a leak check found the future in the past
+CppnError
+├── CandleError        a candle or a span of candles breaks a rule
+│   └── StoreError     the candle store cannot be read or written as asked
+├── SourceError        an exchange, archive or file did not give what it promised
+├── RecipeError        a recipe has an unknown, missing or impossible setting
+├── BundleError        a bundle is damaged, unknown, or asked to score its own past
+├── TrainingError      there is too little, or too poor, data to learn from
+├── SessionError       a paper session cannot start, resume or be compared
+└── LeakError          a leak check found the future in the past
 """
 
 

@@ -274,8 +274,9 @@ def validate(candles: Candles, interval_ms: int, origin: str = "candles") -> Non
     found = first_violation(candles, interval_ms)
     if found is not None:
         row, rule = found
-        values = ", ".join(f"{name}={getattr(candles, name)[row]:.12g}" for name in
-                           (*PRICE_COLUMNS, "volume"))
+        values = ", ".join(
+            f"{name}={getattr(candles, name)[row]:.12g}" for name in (*PRICE_COLUMNS, "volume")
+        )
         stamp = int(candles.open_time[row])
         raise CandleError(
             f"{origin}: row {row} (open_time {stamp}, {ms_to_utc(stamp)}; {values}): {rule}."
