@@ -420,7 +420,8 @@ def terminal_summary(result: RunResult) -> RenderableType:
         parts.append(_planted_table(result.planted))
     luck = result.metrics.get("statistics")
     if luck and luck["deflated_sharpe"] is not None:
-        sure = f"{percent(luck['deflated_sharpe'], 1)} sure after {luck['trials']} trials"
+        tried = "1 trial" if luck["trials"] == 1 else f"{luck['trials']} trials"
+        sure = f"{percent(luck['deflated_sharpe'], 1)} sure after {tried}"
         parts.append(Text(f"Sharpe ratio above 0: {sure}", style="dim"))
     parts += [Text(words["headline"], style=f"bold {colour}"), Text(words["detail"])]
     return Group(*parts)
