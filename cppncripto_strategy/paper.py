@@ -124,7 +124,6 @@ class Recorder:
         self._derived, self._source, self._on_event = derived, source, on_event
         self._settle = settle
         self._untold: list[dict[str, Any]] = []  # told once the round is on disk
-        self._fills = 0
         self._session_ms = -1
         self._went_live = False
         self.view = SessionView()
@@ -173,9 +172,10 @@ class Recorder:
         for event in untold:
             self._on_event(event)
         self._look(strategy, one, equity, cash)
+        _forget(strategy)
 
     def _note_fills(self, broker: SpotBroker) -> None:
-        for fill in broker.fills[self._fills :]:
+        for fill in broker.fills:
             record = _flat(fill)
             self._derived["fills"].add(record)
             late = fill.status == "refused" and fill.reason == "can_trade"
@@ -183,7 +183,6 @@ class Recorder:
             self.view.orders += not late
             if self._told:
                 self._untold.append({"kind": "fill", **record})
-        self._fills = len(broker.fills)
 
     def _note_embeddings(self, strategy: MacroMicroStrategy, close_ms: int) -> None:
         """The embeddings in force, once a day, by symbol."""
@@ -325,6 +324,24 @@ class PaperSession:
     def stop(self) -> None:
         """End after the present round; from any thread."""
         self.queue.abandon()
+
+
+def _forget(strategy: Any) -> None:
+    """Let go of what is over: Backtrader keeps every order and trade, about 7 kB each, for ever.
+
+    The journals have them; results are made from there.
+    """
+    broker = strategy.broker
+    broker.fills.clear()
+    broker.ledger.clear()
+    broker.orders[:] = [order for order in broker.orders if order.alive()]
+    strategy._orders.clear()
+    over = [ref for ref, kin in broker._pchildren.items() if not any(o.alive() for o in kin)]
+    for ref in over:
+        del broker._pchildren[ref]
+    for trades in strategy._trades.values():
+        for history in trades.values():
+            del history[:-1]
 
 
 def _flat(record: Decision | Fill) -> dict[str, Any]:

@@ -826,7 +826,10 @@ class LoopbackExchange:
         if len(streams) > STREAMS_PER_CONNECTION:
             return web.Response(status=400, text="too many streams")
         ws = web.WebSocketResponse(autoping=False, compress=False)
-        await ws.prepare(request)
+        try:
+            await ws.prepare(request)
+        except ConnectionError:  # the client has left again
+            return ws
         connection = _Connection(ws, request, combined, self.now_ms(), streams, asyncio.Queue())
         self._connections.add(connection)
         if isinstance(self.clock, SpeedClock):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import random
 import threading
@@ -29,12 +30,25 @@ from cppncripto_strategy.feeds.exchange import (
 )
 from cppncripto_strategy.feeds.exchange_faults import REST_FAULTS, Halt, RandomFaults, StreamFault
 from cppncripto_strategy.feeds.exchange_wire import SymbolRules, symbol_info
-from cppncripto_strategy.feeds.rounds import LineJournal, rows_of
+from cppncripto_strategy.feeds.rounds import LineJournal, RecordedRounds, Round, rows_of
 from cppncripto_strategy.feeds.sources import Retry, Sources
 from cppncripto_strategy.feeds.stream import StreamSettings
-from cppncripto_strategy.paper import PaperSession, first_candle_ms
+from cppncripto_strategy.paper import (
+    PaperSession,
+    PaperStrategy,
+    Recorder,
+    first_candle_ms,
+    paper_cerebro,
+)
 from cppncripto_strategy.parity import compare
-from cppncripto_strategy.session import Recording, SessionFacts, SessionFolder, plain
+from cppncripto_strategy.session import (
+    DERIVED,
+    Collected,
+    Recording,
+    SessionFacts,
+    SessionFolder,
+    plain,
+)
 
 STEP_MS = 300_000
 START_MS = utc_to_ms("2024-05-01 20:00")
@@ -480,6 +494,31 @@ def test_first_candle_covers_the_warm_up_before_todays_midnight() -> None:
     now_ms = utc_to_ms("2024-05-03 17:05")
     first = first_candle_ms(now_ms, STEP_MS, warmup=1440, earlier_days=2)
     assert first == utc_to_ms("2024-04-26")
+
+
+def test_long_session_keeps_no_finished_order() -> None:
+    """Backtrader keeps every order, trade and fill for ever: a session of months would swell."""
+    count = 1200
+    held = {symbol: rows_of(walk(count, seed)) for seed, symbol in enumerate(SYMBOLS)}
+    shown = [
+        (Round(at(n + 1), {s: held[s][n] for s in SYMBOLS}), frozenset(SYMBOLS))
+        for n in range(count)
+    ]
+    source = RecordedRounds(shown)
+    derived = {name: Collected() for name in DERIVED}
+    cerebro = paper_cerebro(source, SYMBOLS, STEP_MS, BROKER, ())
+    recorder = Recorder(derived, source)
+    cerebro.addstrategy(PaperStrategy, recorder=recorder, keep_rows=False, **STRATEGY)
+    strategy = cerebro.run()[0]
+    fills = len(derived["fills"].records)
+    gc.collect()
+    orders = [thing for thing in gc.get_objects() if issubclass(type(thing), bt.order.OrderBase)]
+    mine = [order for order in orders if order.owner is strategy]
+    assert fills >= 200
+    assert len(mine) <= 3 * len(SYMBOLS)
+    # Only what the end of the run itself cancelled.
+    assert all(fill.reason == "end" for fill in strategy.broker.fills)
+    assert strategy.broker.ledger == []
 
 
 SOAK_COUNT = 2000
