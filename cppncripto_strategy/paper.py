@@ -11,6 +11,7 @@ it had, then backfills what closed meanwhile without trading on it, then goes on
 
 from __future__ import annotations
 
+import gc
 import logging
 import platform
 import random
@@ -310,7 +311,7 @@ class PaperSession:
         self._on_event({"kind": "start", "resumed": self.folder.resumed})
         self.folder.forget_past()
         reason = "error"
-        with _signals(self.stop):
+        with _signals(self.stop), _settled_heap():
             self.stream.start()
             try:
                 strategy: PaperStrategy = self.cerebro.run()[0]
@@ -403,6 +404,21 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _settled_heap() -> Iterator[None]:
+    """Take what is loaded by now out of the garbage collector's sight while a session runs.
+
+    A full collection over torch, pandas and all else takes tens of milliseconds, at any moment:
+    longer than the decision it would delay. What the session itself makes is collected as ever.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def first_candle_ms(now_ms: int, interval_ms: int, warmup: int, earlier_days: int = 0) -> int:
