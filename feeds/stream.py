@@ -680,9 +680,16 @@ class _DroppedError(Exception):
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel and wait, again where need be: until Python 3.12 `asyncio.wait_for` swallows a
+    cancellation that comes together with its result, and the library receives through it."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
     for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as lost
 
 
 class _QuietLog:

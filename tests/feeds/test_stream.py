@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from cppncripto_strategy.feeds.exchange_faults import (
 )
 from cppncripto_strategy.feeds.rounds import Round, RoundQueue, rows_of
 from cppncripto_strategy.feeds.sources import Retry, Sources
-from cppncripto_strategy.feeds.stream import CandleStream, StreamSettings
+from cppncripto_strategy.feeds.stream import CandleStream, StreamSettings, _cancel
 
 STEP_MS = 300_000
 START_MS = utc_to_ms("2024-05-01")
@@ -520,6 +521,23 @@ def test_stop_ends_the_thread() -> None:
         assert not [t for t in threading.enumerate() if t.name == "candle-stream"]
         run.until(lambda: run.exchange.connections == 0, "the socket stayed open")
         assert run.stream.rounds.finished
+
+
+def test_cancellation_that_was_swallowed_is_sent_again() -> None:
+    """`asyncio.wait_for` of Python 3.11 can swallow one; the stream then never stopped."""
+
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    async def work() -> bool:
+        task = asyncio.create_task(stubborn())
+        await asyncio.sleep(0)
+        await asyncio.wait_for(_cancel([task]), 5)
+        return task.cancelled()
+
+    assert asyncio.run(work())
 
 
 SOAK_COUNT = 700
