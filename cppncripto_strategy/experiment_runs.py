@@ -161,7 +161,7 @@ class RecipeRunner:
             "The market is planted, a new one for each seed. Hit ratio at setups: at most"
             f" {100 * planted.oracle_hit(truth):.1f} % knowing the regime, at most"
             f" {100 * planted.micro_only_hit(truth, window):.1f} % from the last {window} candles"
-            " alone."
+            " alone, for a network without a clock."
         ]
 
     def transfer(self, progress: Progress | None = None) -> pd.DataFrame:
