@@ -373,6 +373,7 @@ def test_process_that_is_killed_or_interrupted_goes_on(
         assert time.monotonic() < deadline
     rest = process.stdout.read()
     code = process.wait(60)
+    process.stdout.close()
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
     session = tmp_path / "paper" / "small"
     assert (session / "metrics.json").exists() == (number == signal.SIGINT)
