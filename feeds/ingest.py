@@ -50,6 +50,7 @@ from cppncripto_strategy.feeds.ledger import (
     entries_of,
     job_lock,
     month_matches,
+    name_holes,
     named,
     record_month,
     slot_span,
@@ -266,6 +267,7 @@ def _write_pieces(
         if state.month in stale:
             ledger.months.pop(state.month, None)
         record_month(ledger, state, entries)
+    name_holes(ledger, store)
     ledger.save()
     return [state.month for state, _ in staged if state.changed]
 

@@ -329,6 +329,7 @@ def write_recorded(
         within = slot_span(state.month, interval_ms)
         part = candles.between(within.start_ms, within.end_ms)
         record_month(ledger, state, entries_of(part, interval, source, digest))
+    name_holes(ledger, store)
     ledger.save()
     return tuple(state.month for state in states if state.changed)
 
@@ -353,6 +354,23 @@ def record_month(ledger: Ledger, state: MonthState, entries: list[Entry]) -> Non
     within = slot_span(state.month, interval_to_ms(ledger.interval))
     held.entries = settle(held.entries, state.candles, ledger, within)
     held.file_sha256 = state.file_sha256
+
+
+def name_holes(ledger: Ledger, store: CandleStore) -> None:
+    """Name what a widened span holds beyond the months just written as missing.
+
+    Writing March where January ends on the 30th leaves a hole at January's end and all of February,
+    which no record of March can tell.
+    """
+    asked, interval_ms = ledger.span, interval_to_ms(ledger.interval)
+    if asked is None or asked.start_ms == asked.end_ms:
+        return
+    for month in month_names(np.array([asked.start_ms, asked.end_ms - interval_ms])):
+        within = slot_span(month, interval_ms)
+        start, end = max(within.start_ms, asked.start_ms), min(within.end_ms, asked.end_ms)
+        told = [entry.span for entry in ledger.months.get(month, MonthRecord()).entries]
+        if start < end and uncovered(Span(start, end), told):
+            record_month(ledger, store.month_state(ledger.symbol, ledger.interval, month), [])
 
 
 def settle(entries: list[Entry], stored: Candles, ledger: Ledger, within: Span) -> list[Entry]:

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import StoreError
@@ -94,6 +94,7 @@ def test_runs_are_the_unbroken_stretches(slots):
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(batches=st.lists(neighbours, min_size=1, max_size=4))
+@example(batches=[[0, 1], [144, 145]])  # the hole ends the month before the one written
 def test_after_any_writes_every_wanted_slot_has_one_true_entry(tmp_path_factory, batches):
     """A ledger that claims candles the store lacks, or forgets a hole."""
     store = CandleStore(tmp_path_factory.mktemp("store"))
