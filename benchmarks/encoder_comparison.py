@@ -59,8 +59,9 @@ from cppncripto_strategy.models.training import TrainSettings
 from cppncripto_strategy.models.walkforward import LabelSettings, LearnSettings, learn_bundle
 
 INTERVAL_MS = 300_000
-TRAIN_DAYS, VALIDATE_DAYS = 180, 30
-FINE_TUNE_EPOCHS = 60
+# Months of a regime each: fewer days hold too few changes of it to learn from, or to choose by.
+TRAIN_DAYS, VALIDATE_DAYS = 360, 60
+FINE_TUNE_EPOCHS = 20
 WARMUP_DAYS = 7
 ARMS = (
     "none",
@@ -305,12 +306,14 @@ def compare(ground: Ground, seed: int, generations: int) -> list[dict[str, Any]]
     return lines
 
 
-def table(lines: Sequence[dict[str, Any]], probe_name: str) -> str:
+def table(lines: Sequence[dict[str, Any]], planted: bool) -> str:
     """The comparison in Markdown: means over seeds, range of the probe, interval of the hit ratio.
 
-    The interval pools the seeds' own 95 % intervals over days; it does not know how far another
-    seed's training would have come out, which the range beside it shows.
+    The interval is over days. Planted seeds are markets of their own, so theirs are pooled; real
+    candles are the same for every seed, so there it is as wide as one seed's. Neither knows how
+    far another seed's training would have come out: the seeds beside it show that.
     """
+    probe_name = "regime probe" if planted else "next-day R2"
     head = (
         f"| encoder | {probe_name} | hit ratio [95 %] | seeds | parameters | connections | CPU s |"
     )
@@ -324,7 +327,8 @@ def table(lines: Sequence[dict[str, Any]], probe_name: str) -> str:
             else f"{np.mean(probes):.3f} ({min(probes):.3f}-{max(probes):.3f})"
         )
         hits = [line["hit"] for line in own]
-        half = np.sqrt(sum((line["high"] - line["low"]) ** 2 for line in own)) / 2 / len(own)
+        widths = np.array([line["high"] - line["low"] for line in own])
+        half = (np.sqrt((widths**2).sum()) / len(own) if planted else widths.mean()) / 2
         hit = f"{100 * np.mean(hits):.1f} [{100 * (np.mean(hits) - half):.1f}, "
         hit += f"{100 * (np.mean(hits) + half):.1f}]"
         each = " ".join(f"{100 * value:.1f}" for value in hits)
@@ -361,7 +365,7 @@ def main() -> None:
                 file.writelines(json.dumps(line) + "\n" for line in lines if line["seed"] == seed)
     if asked.out is not None:
         lines = [json.loads(text) for text in asked.out.read_text().splitlines()]
-    print(table(lines, "regime probe" if asked.market is None else "next-day R2"))
+    print(table(lines, planted=asked.market is None))
 
 
 if __name__ == "__main__":
