@@ -6,9 +6,14 @@ Random weights score as differently from candle to candle as trained ones, and c
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from types import SimpleNamespace
 
+# Before numpy: on a busy machine its small decompositions are far slower on two threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -27,6 +32,10 @@ from cppncripto_strategy.models.sessions import (
 from cppncripto_strategy.models.walkforward import embed_set
 
 HOUR_MS = 3_600_000
+
+# The same examples in every run of the same code: a red test must be red again when looked at.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 def candles_of(days: int = 24, interval: str = "1h", seed: int = 0, missing: Sequence[int] = ()):

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.broker import SpotBroker, SymbolFilters
@@ -156,6 +156,8 @@ def by_hand(world: Market, fraction: float, hold: int, cooldown: int, stop_pct: 
             price = world[n][0].open[bars[n][made]] * (1 + side * slip)
             if side > 0:
                 size = min(size, math.floor(cash / (price * (1 + fee)) * lot + 1e-9) / lot)
+                if size * price < 1:
+                    continue  # the other symbol's fill took the cash
             cash -= side * size * price + size * price * fee
             held[n] = round(held.get(n, 0.0) + side * size, 4)
             fills.append((n, made, side, round(size, 4)))
@@ -189,6 +191,15 @@ def by_hand(world: Market, fraction: float, hold: int, cooldown: int, stop_pct: 
 SLOTS = st.lists(st.integers(0, 60), min_size=2, max_size=61, unique=True).map(sorted)
 
 
+@example(  # two symbols want all of the cash at the same open
+    slots=([0, 1, 2], [0, 1]),
+    seed=1,
+    fraction=1.0,
+    hold=0,
+    cooldown=0,
+    stop_pct=0.0,
+    mode={"preload": True, "runonce": True, "exactbars": False},
+)
 @given(
     slots=st.tuples(SLOTS, SLOTS),
     seed=st.integers(0, 999),
