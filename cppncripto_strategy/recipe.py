@@ -246,20 +246,25 @@ def load_recipe(path: Path, **overrides: Any) -> Recipe:
         raise RecipeError(f"recipe {path} is not valid TOML: {cause}") from cause
     values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run")
     values.update({key: value for key, value in overrides.items() if value is not None})
-    recipe = parse_recipe(values, str(path))
-    if recipe.candles.source == "planted":
-        return recipe
-    # Absolute, so that the recipe.toml among the results means the same folder from anywhere.
-    folder = (path.parent / recipe.candles.folder.expanduser()).resolve()
-    options = dict(recipe.macro.encoder_options)
-    if isinstance(options.get("genome"), str):
-        options["genome"] = str(path.parent / options["genome"])
-    return recipe.model_copy(
-        update={
-            "candles": recipe.candles.model_copy(update={"folder": folder}),
-            "macro": recipe.macro.model_copy(update={"encoder_options": options}),
-        }
-    )
+    return _with_absolute_paths(parse_recipe(values, str(path)), path.parent)
+
+
+def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
+    """Paths made absolute, so that the recipe.toml among the results means the same anywhere.
+
+    A planted recipe keeps its candle folder, which nothing reads: what it was made of must not
+    depend on where it lay.
+    """
+    changes: dict[str, Any] = {}
+    if recipe.candles.source != "planted":
+        folder = (base / recipe.candles.folder.expanduser()).resolve()
+        changes["candles"] = recipe.candles.model_copy(update={"folder": folder})
+    genome = recipe.macro.encoder_options.get("genome")
+    if isinstance(genome, str):
+        path = (base / Path(genome).expanduser()).resolve()
+        options = {**recipe.macro.encoder_options, "genome": str(path)}
+        changes["macro"] = recipe.macro.model_copy(update={"encoder_options": options})
+    return recipe.model_copy(update=changes)
 
 
 def parse_recipe(values: dict[str, Any], origin: str = "recipe") -> Recipe:
