@@ -143,8 +143,10 @@ class RoundQueue:
         self.opened = 0
 
     def put(self, rounds: Sequence[Round]) -> None:
-        """Publish rounds: all of them at once."""
+        """Publish rounds: all of them at once; none any more once closed or abandoned."""
         with self._ready:
+            if self._closed:
+                return
             self._rounds.extend(rounds)
             self._ready.notify_all()
 

@@ -288,6 +288,18 @@ def test_catch_up_round_is_never_tradable() -> None:
     assert not queue.can_trade("BTCUSDT")
 
 
+def test_round_that_comes_after_the_stop_is_not_shown() -> None:
+    """The stream publishes from its own thread: what it adds after a stop belongs to the next."""
+    rounds = rounds_of([[True, True, True]] * 3)
+    queue = RoundQueue()
+    queue.put(rounds[:2])
+    queue.open_next(0)
+    queue.abandon()
+    queue.put(rounds[2:])
+    assert queue.finished
+    assert queue.open_next(0) is None
+
+
 def test_held_queue_shows_nothing_before_its_release() -> None:
     """A restarted session must not judge freshness before it knows what happened meanwhile."""
     queue = RoundQueue(held=True)
