@@ -636,7 +636,7 @@ def _planted_facts(
         f"hit at setups, best from {days} days of markers": _percent(
             planted.macro_hit(first, accuracy)
         ),
-        f"hit at setups, best from {window} candles alone": _percent(
+        f"hit at setups, best from {window} candles without a clock": _percent(
             planted.micro_only_hit(first, window)
         ),
     }

@@ -1,4 +1,4 @@
-"""The networks as Backtrader indicators; loadable by `btrun --indicator cppncripto_strategy.indicators:...`."""
+"""The networks as Backtrader indicators, for any Cerebro and for `btrun --indicator`."""
 
 from cppncripto_strategy.indicators.macro import MacroEmbedding
 from cppncripto_strategy.indicators.micro import MicroScore

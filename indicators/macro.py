@@ -161,6 +161,9 @@ class MacroEmbedding(bt.Indicator):
         row = (stream.session_ms, state.session_ms, digest, state.drift, state.embedding)
         self._streamed = (*self._streamed, row)
 
+    def oncestart(self, start: int, end: int) -> None:
+        """Nothing: the engine asks for the first bar alone; `once` fills it with the rest."""
+
     def once(self, start: int, end: int) -> None:
         """Embed every session in batches."""
         settings = self.timeline.session
@@ -175,8 +178,8 @@ class MacroEmbedding(bt.Indicator):
         fresh = int((self.states.source == np.arange(len(self.table))).sum())
         self._batch_s = [(time.perf_counter() - began) / fresh] * fresh if fresh else []
         drift, age = self._session_lines(columns.open_time + settings.interval_ms)
-        self.lines.drift.array[start:end] = array("d", drift[start:end])
-        self.lines.age.array[start:end] = array("d", age[start:end])
+        self.lines.drift.array[:end] = array("d", drift[:end])
+        self.lines.age.array[:end] = array("d", age[:end])
 
     def _session_lines(
         self, close_ms: NDArray[np.int64]

@@ -88,6 +88,9 @@ class MicroScore(bt.Indicator):
         for name, value in zip(LINES, scores, strict=True):
             getattr(self.lines, name)[0] = value
 
+    def oncestart(self, start: int, end: int) -> None:
+        """Nothing: the engine asks for the first bar alone; `once` fills it with the rest."""
+
     def once(self, start: int, end: int) -> None:
         """Score every bar in batches of whole sessions."""
         macro = self.macro
@@ -95,6 +98,6 @@ class MicroScore(bt.Indicator):
             return
         began = time.perf_counter()
         scored = score_sessions(macro.table, macro.timeline, macro.states)
-        self.score_s = [(time.perf_counter() - began) / max(end - start, 1)]
+        self.score_s = [(time.perf_counter() - began) / max(end, 1)]
         for name, values in bars_of(macro, scored).items():
-            getattr(self.lines, name).array[start:end] = array("d", values[start:end])
+            getattr(self.lines, name).array[:end] = array("d", values[:end])
