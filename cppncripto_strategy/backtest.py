@@ -332,7 +332,7 @@ def run_backtest(
     torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
     clock = PhaseClock(progress)
     folder.mkdir(parents=True, exist_ok=True)
-    with _log_file(folder / "log.jsonl"):
+    with log_file(folder / "log.jsonl"):
         with clock.phase("candles"):
             market = load_market(recipe)
             span = traded_span(recipe, market)
@@ -702,7 +702,7 @@ class _JsonLines(logging.Formatter):
 
 
 @contextmanager
-def _log_file(path: Path) -> Iterator[None]:
+def log_file(path: Path) -> Iterator[None]:
     """Everything this package logs, into a JSON-lines file, while the run lasts."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_JsonLines())

@@ -113,11 +113,17 @@ class SessionTimeline(BundleTimeline):
         return cls(bundles, False, tuple(row["valid_from_ms"] for row in rows))
 
 
-def strategy_options(recipe: Recipe, timeline: SessionTimeline) -> dict[str, Any]:
-    """Options of MacroMicroStrategy: those of a backtest of the same recipe."""
+def strategy_options(
+    recipe: Recipe, timeline: SessionTimeline, embeddings: Path | None = None
+) -> dict[str, Any]:
+    """Options of MacroMicroStrategy: those of a backtest of the same recipe.
+
+    `embeddings` is where a live session keeps them, so that a restart does not compute them again;
+    parity is told none, and computes every one.
+    """
     threshold = recipe.threshold
     return {
-        "score_factory": lambda data: MicroScore(data, bundles=timeline),
+        "score_factory": lambda data: MicroScore(data, bundles=timeline, cache=embeddings),
         "window": threshold.window,
         "quantile": threshold.quantile,
         "threshold_mode": threshold.mode,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cppncripto_strategy.backtest import Market, _log_file, traded_span
+from cppncripto_strategy.backtest import Market, log_file, traded_span
 from cppncripto_strategy.errors import CppnError, SessionError
 from cppncripto_strategy.feeds.candles import DAY_MS, HOUR_MS, Candles
 from cppncripto_strategy.feeds.exchange import ExchangeSettings, LoopbackExchange, SpeedClock
@@ -18,6 +20,7 @@ from cppncripto_strategy.feeds.stream import StreamSettings
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper import PaperSession
 from cppncripto_strategy.paper_recipe import (
+    Progress,
     Retrainer,
     SessionTimeline,
     ask_exchange,
@@ -65,6 +68,7 @@ class PaperPlan:
     cache : folder of finished bundles, shared with backtests.
     stop_after : live candles after which to stop; None runs until stopped.
     retrain : follow the recipe's calendar while running.
+    training : opens what shows the first training's progress, closed before the session runs.
     """
 
     path: Path
@@ -76,6 +80,7 @@ class PaperPlan:
     cache: Path | None = None
     stop_after: int | None = None
     retrain: bool = True
+    training: Callable[[], AbstractContextManager[Progress | None]] = nullcontext
 
 
 def run_paper(plan: PaperPlan, screen: Listener) -> RunResult | None:
@@ -87,7 +92,7 @@ def run_paper(plan: PaperPlan, screen: Listener) -> RunResult | None:
         Saying what was found, what was expected, and what to do.
     """
     plan.path.mkdir(parents=True, exist_ok=True)
-    with _log_file(plan.path / "log.jsonl"):
+    with log_file(plan.path / "log.jsonl"):
         return _run(plan, screen)
 
 
@@ -110,7 +115,7 @@ def _run(plan: PaperPlan, screen: Listener) -> RunResult | None:
 
         session = PaperSession(
             folder,
-            strategy_options(recipe, timeline),
+            strategy_options(recipe, timeline, plan.path / "embeddings"),
             sources=plan.sources,
             settings=plan.settings,
             retry=plan.retry,
@@ -143,7 +148,8 @@ def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTime
     else:
         now_ms, _ = ask_exchange(plan.sources, plan.recipe.symbols, plan.retry)
         market = closed_market(plan.recipe, now_ms)
-        trained = todays_bundle(plan.recipe, market, now_ms, plan.cache, None)
+        with plan.training() as progress:
+            trained = todays_bundle(plan.recipe, market, now_ms, plan.cache, progress)
     folder = create_session(plan.path, plan.recipe, trained, plan.sources, plan.retry)
     return folder, SessionTimeline.of_session(plan.path), recipe_of(plan.path)
 

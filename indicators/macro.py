@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.embedding_cache import EmbeddingCache
 from cppncripto_strategy.models.grid import CandleGrid
 from cppncripto_strategy.models.scoring import ScoredSpan, SessionStates, embed_sessions
 from cppncripto_strategy.models.sessions import SessionTable, build_sessions
@@ -70,6 +71,7 @@ class MacroEmbedding(bt.Indicator):
     Params
     ------
     bundles : BundleTimeline, or the path of a bundle or of a folder of bundles.
+    cache : folder in which embeddings are kept by model and data, for `next` (live); None for none.
 
     Attributes
     ----------
@@ -78,7 +80,7 @@ class MacroEmbedding(bt.Indicator):
     """
 
     lines: Any = ("drift", "age")
-    params: Any = (("bundles", None),)
+    params: Any = (("bundles", None), ("cache", None))
     plotinfo: Any = {"plot": True, "subplot": True}
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
@@ -89,7 +91,8 @@ class MacroEmbedding(bt.Indicator):
 
     def _build(self) -> None:
         self.timeline = load_timeline(self.p.bundles)
-        self.stream = MacroStream(self.timeline)
+        cache = None if self.p.cache is None else EmbeddingCache(Path(self.p.cache))
+        self.stream = MacroStream(self.timeline, cache)
         self._taker = _taker_line(self.data)
         self._done = 0  # bars already taken: `next` runs again when another symbol ticks
         self.table: SessionTable | None = None

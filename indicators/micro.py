@@ -28,7 +28,7 @@ class MicroScore(bt.Indicator):
 
     Params
     ------
-    bundles : as in MacroEmbedding, when `macro` is not given.
+    bundles, cache : as in MacroEmbedding, when `macro` is not given.
     macro : a MacroEmbedding over the same data.
 
     Attributes
@@ -40,7 +40,7 @@ class MicroScore(bt.Indicator):
     """
 
     lines: Any = LINES
-    params: Any = (("bundles", None), ("macro", None))
+    params: Any = (("bundles", None), ("cache", None), ("macro", None))
     plotinfo: Any = {"plot": True, "subplot": True, "plothlines": [0.0]}
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
@@ -53,7 +53,7 @@ class MicroScore(bt.Indicator):
         given: Any = self.p.macro
         self._owns_macro = given is None
         if given is None:
-            given = MacroEmbedding(self.data, bundles=self.p.bundles)
+            given = MacroEmbedding(self.data, bundles=self.p.bundles, cache=self.p.cache)
         self.macro: MacroEmbedding = given
         self._stream = ScoreStream(self.macro.stream)
         self._done = 0

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.drift import bank_drift
+from cppncripto_strategy.models.embedding_cache import EmbeddingCache
 from cppncripto_strategy.models.features import FEATURE_MEMORY, last_row_features
 from cppncripto_strategy.models.grid import DAY_MS, CandleGrid
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
@@ -81,8 +82,9 @@ class MacroStream:
     rollover_s : seconds each rollover's scaler and embedding took.
     """
 
-    def __init__(self, timeline: BundleTimeline) -> None:
+    def __init__(self, timeline: BundleTimeline, cache: EmbeddingCache | None = None) -> None:
         self.timeline, self.settings = timeline, timeline.session
+        self._cache = cache
         keep = self.settings.warmup + self.settings.day_candles + timeline.receptive_field + 1
         self._candles = Ring(FEATURE_MEMORY, N_COLUMNS)
         self._features = Ring(keep, len(self.settings.names))
@@ -195,11 +197,27 @@ class MacroStream:
         if bundle.macro is not None:
             scaled = apply_scaling(window, self.settings.names, center[0], scale[0])
             statistics = np.concatenate([center[0], np.log(scale[0])]).astype(np.float32)
-            embedding = bundle.macro(
-                torch.from_numpy(scaled[None]), torch.from_numpy(statistics[None])
-            )[0].numpy()
+            embedding = self._embed(bundle, scaled, statistics)
             drift = bank_drift(bundle, embedding, session_ms)
         return MacroState(session_ms, number, center[0], scale[0], embedding, drift)
+
+    def _embed(
+        self, bundle: Bundle, scaled: NDArray[np.float32], statistics: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """MacroNet's embedding of a scaled window (T_long, F), from the cache where it is known."""
+        assert bundle.macro is not None
+        path = None
+        if self._cache is not None:
+            path = self._cache.path(bundle.model_hash, scaled, statistics)
+            known = self._cache.get(path)
+            if known is not None:
+                return known
+        embedding: NDArray[np.float32] = bundle.macro(
+            torch.from_numpy(scaled[None]), torch.from_numpy(statistics[None])
+        )[0].numpy()
+        if self._cache is not None and path is not None:
+            self._cache.put(path, embedding)
+        return embedding
 
 
 class MicroStream:

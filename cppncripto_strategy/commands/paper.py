@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +97,23 @@ def command(
         stop_after=stop_after,
         retrain=not no_retrain,
     )  # fmt: skip
+    if not as_json:
+        plan = replace(plan, training=_training_bar)
     if demo:
         _demo(plan, speed, as_json)
     else:
         _run(plan, as_json)
+
+
+@contextmanager
+def _training_bar() -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar for the first training, on stderr."""
+    from rich.console import Console
+
+    from cppncripto_strategy.commands.run import RunProgress
+
+    with RunProgress(Console(stderr=True)) as bar:
+        yield partial(bar, "training")
 
 
 def _recipe(path: Path | None, symbols: str | None, candles: Path | None) -> Recipe:
@@ -128,8 +145,6 @@ def _run(plan: PaperPlan, as_json: bool) -> None:
 
 def _demo(plan: PaperPlan, speed: float, as_json: bool) -> None:
     """The same, against a loopback exchange in this process."""
-    from dataclasses import replace
-
     from cppncripto_strategy.feeds.exchange import ExchangeThread
     from cppncripto_strategy.feeds.sources import Retry, Sources
     from cppncripto_strategy.feeds.stream import StreamSettings
