@@ -32,6 +32,7 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 YEAR_MS = DAYS_PER_YEAR * DAY_MS
+MIN_ANNUAL_DAYS = 30
 BPS = 1e-4
 # A position below this share of equity is dust, not exposure.
 _DUST = 1e-9
@@ -201,8 +202,11 @@ def max_drawdown(equity: pd.DataFrame) -> Drawdown:
 
 
 def annual_growth(growth: float | None, span_ms: int) -> float | None:
-    """Compound annual growth rate of a total return over a span; 365 days a year."""
-    if growth is None or growth <= -1 or span_ms <= 0:
+    """Compound annual growth rate of a total return over a span; 365 days a year.
+
+    None for a span under MIN_ANNUAL_DAYS: a good afternoon is not a trillion percent a year.
+    """
+    if growth is None or growth <= -1 or span_ms < MIN_ANNUAL_DAYS * DAY_MS:
         return None
     exponent = YEAR_MS / span_ms * math.log1p(growth)
     return _number(math.expm1(exponent)) if exponent < 700 else None

@@ -114,6 +114,13 @@ def test_cagr_over_half_a_year_compounds_with_365_days():
     assert account.calmar is None  # there was no drawdown to divide by
 
 
+def test_growth_of_a_good_afternoon_is_not_annualised():
+    """Dies here: 1.8 % in six hours shown as a trillion percent a year."""
+    account = metrics.account_metrics(equity_table([100.0, 99.0, 101.8], step_ms=DAY // 8))
+    assert account.total_return == pytest.approx(0.018)
+    assert (account.cagr, account.calmar) == (None, None)
+
+
 def test_ledger_numbers_match_a_ledger_added_up_by_hand():
     """Dies here: slippage signed wrongly for sells, refused orders counted, or profit as a rate."""
     fills = pd.DataFrame(
