@@ -344,6 +344,21 @@ def test_demo_trades_retrains_reports_and_is_the_same_again(tmp_path: Path) -> N
     assert run_command(tmp_path, "parity", str(session)).exit_code == 1
 
 
+@pytest.mark.slow
+def test_painted_encoder_trades_the_demo_like_any_other(tmp_path: Path) -> None:
+    """An encoder that backtests but cannot go live: its bundle, stream or replay differ."""
+    (tmp_path / "small.toml").write_text(SMALL.replace("[macro]", '[macro]\nencoder = "cppn"'))
+    arguments = ["paper", "small.toml", "--demo", "--speed", "15000", "--json", "--no-retrain"]
+    result = run_command(tmp_path, *arguments, "--stop-after", "40")
+    assert result.exit_code == 0, (result.output, result.exception)
+    session = tmp_path / "paper" / "small"
+    [bundle] = BundleTimeline.load(session / "bundles").bundles
+    assert bundle.info.encoder == "cppn"
+    parity = run_command(tmp_path, "parity", str(session), "--json")
+    assert parity.exit_code == 0, parity.output
+    assert json.loads(parity.output)["compared"]["backtest: signals"] >= 40
+
+
 def spoil(session: Path) -> None:
     """Change one recorded score."""
     file = session / "decisions.jsonl"
