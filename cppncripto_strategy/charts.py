@@ -82,9 +82,16 @@ def equity_figure(result: RunResult) -> go.Figure:
         fall = -100 * drawdown_series(equity)
         trace = _line(stamps, fall, name, colour, dash=dash, width=1.1, showlegend=False)
         figure.add_trace(trace, row=2, col=1)
-    for gap in result.gaps[:40]:
+    stamps, _ = _columns(result.equity, "equity")
+    # A gap in the training span would stretch the axis over months without an equity.
+    traded = [gap for gap in result.gaps if len(stamps) and gap["end_ms"] > stamps[0]]
+    for gap in traded[:40]:
         figure.add_vrect(
-            gap["start_ms"], gap["end_ms"], fillcolor=SHADE, line_width=0, layer="below"
+            max(gap["start_ms"], int(stamps[0])),
+            gap["end_ms"],
+            fillcolor=SHADE,
+            line_width=0,
+            layer="below",
         )
     style(figure, 520)
     figure.update_xaxes(type="date")

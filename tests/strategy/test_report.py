@@ -408,3 +408,13 @@ def test_undefined_numbers_are_dashes():
     assert pages.interval({"value": None, "low": None, "high": None}) == "–"
     assert pages.interval({"value": 0.5, "low": None, "high": None}) == "50.0 %"
     assert pages.interval({"value": 0.5, "low": 0.4, "high": 0.625}) == "50.0 % [40.0, 62.5]"
+
+
+def test_gap_before_the_traded_span_does_not_stretch_the_equity_chart(run):
+    """Dies here: a gap in the training span draws months of nothing before the equity."""
+    first = int(run.equity["close_time_ms"].iloc[0])
+    hour = 3_600_000
+    spans = [(first - 500 * hour, first - 499 * hour), (first + hour, first + 2 * hour)]
+    gaps = [{"symbol": "X", "start_ms": a, "end_ms": b, "candles": 12} for a, b in spans]
+    drawn = charts.equity_figure(dataclasses.replace(run, gaps=gaps)).layout.shapes
+    assert {(shape.x0, shape.x1) for shape in drawn} == {spans[1]}
