@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.torch import save as save_tensors
 
+from cppncripto_strategy.atomic import write_bytes
 from cppncripto_strategy.errors import BundleError, StoreError
 from cppncripto_strategy.feeds.candles import (
     DAY_MS,
@@ -37,7 +38,6 @@ from cppncripto_strategy.models.grid import CandleGrid
 from cppncripto_strategy.models.quality import nearest_past
 from cppncripto_strategy.models.scoring import embed_sessions
 from cppncripto_strategy.models.sessions import SessionTable, build_sessions
-from cppncripto_strategy.results import write_bytes
 
 SCHEMA = pa.schema(
     [

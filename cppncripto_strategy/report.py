@@ -455,7 +455,7 @@ def save_picture(path: Path, result: RunResult, symbol: str | None = None, days:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from cppncripto_strategy.results import write_bytes
+    from cppncripto_strategy.atomic import write_bytes
 
     figure = Figure(figsize=(11, 8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles, interval_anchor_ms
 
@@ -314,7 +315,7 @@ class LineJournal:
         kept = sum(len(_line(record)) for record in self.records)
         self._file = open(path, "ab")  # noqa: SIM115 - held open for the session's life
         self._file.truncate(kept)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
     def append(self, records: Sequence[Mapping[str, Any]], synced: bool | None = None) -> None:
         """Write the records and, where `synced`, wait until the disk has them."""
@@ -385,14 +386,6 @@ def round_from_record(record: Mapping[str, Any]) -> Round:
         stale=tuple(record.get("s", ())),
         catch_up=bool(record.get("u", 0)),
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def now_s() -> float:

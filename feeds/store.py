@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import CandleError, StoreError
 from cppncripto_strategy.feeds.candles import (
     CANDLE_SCHEMA,
@@ -369,7 +370,7 @@ class WriteBatch:
         for target, temporary in self._staged.items():
             os.replace(temporary, target)
         if self._staged:
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         self._staged = {}
 
     def discard(self) -> None:
@@ -460,7 +461,7 @@ def write_atomically(target: Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as cause:
         raise StoreError(
             f"{target} could not be written ({cause}); it was left as it was. Is the disk full, or"
@@ -496,16 +497,6 @@ def _write_temporary(target: Path, data: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder to flush it
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _sweep(folder: Path) -> None:

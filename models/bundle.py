@@ -30,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, MacroNet, build_macronet
 from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
@@ -160,7 +161,7 @@ class Bundle:
                     os.fsync(file.fileno())
             temporary.chmod(0o755)
             temporary.replace(folder)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -309,15 +310,6 @@ def _holds(folder: Path, info: bytes, weights: bytes) -> bool:
     except OSError:
         return False
     return found == (info, weights)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename inside the folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def zero_context(count: int) -> torch.Tensor:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cppncripto_strategy.atomic import write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,6 @@ class EmbeddingCache:
         """Keep an embedding (E,), atomically. A full disk costs the copy, not the session."""
         numbers = np.ascontiguousarray(embedding, dtype=np.float32).tobytes()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
-                file.write(numbers + hashlib.sha256(numbers).digest())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(file.name, path)
+            write_bytes(path, numbers + hashlib.sha256(numbers).digest())
         except OSError as error:
             log.warning("the embedding could not be kept in %s: %s", path, error)
