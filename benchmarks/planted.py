@@ -72,6 +72,7 @@ def measure(seed: int, mu: float, use_macro: bool, options: argparse.Namespace) 
     settings = LearnSettings(
         use_macro=use_macro,
         short_window=options.window,
+        micro_options={"clock": False},  # as the closed form of the window alone assumes
         train_days=options.days - options.test_days - VALIDATE_DAYS - 14,
         validate_days=VALIDATE_DAYS,
     )

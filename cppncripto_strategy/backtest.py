@@ -179,6 +179,7 @@ def learn_settings(recipe: Recipe, use_macro: bool = True) -> LearnSettings:
             "hidden": micro.hidden,
             "components": micro.components,
             "head": micro.head,
+            "clock": micro.clock,
         },
         train_days=recipe.walkforward.train_days,
         validate_days=recipe.walkforward.validate_days,

@@ -71,13 +71,17 @@ class MacroRecipe(Section):
 
 
 class MicroRecipe(Section):
-    """MicroNet: what it reads, how it is built, how it learns. short_window is in candles."""
+    """MicroNet: what it reads, how it is built, how it learns. short_window is in candles.
+
+    clock = false hides the time of day from it, so that a window tells only what is in it.
+    """
 
     short_window: Annotated[int, Field(ge=4)] = 60
     head: Literal["classes", "regression"] = "classes"
     channels: Count = 24
     hidden: Count = 32
     components: Count = 4
+    clock: bool = True
     initialisations: Count = 3
     epochs: Count = 24
     warm_epochs: Count = 8

@@ -36,7 +36,7 @@ from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, MacroNet, build_
 from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
 from cppncripto_strategy.models.sessions import SessionSettings
 
-FORMAT = 1
+FORMAT = 2
 INFO_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"
 
 

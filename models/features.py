@@ -46,6 +46,7 @@ SCALED = (
 )
 """Columns a session scaler centres and scales; the others pass through unchanged."""
 PASSTHROUGH = ("sin_day", "cos_day", "present")
+CLOCK_COLUMNS = (FEATURES.index("sin_day"), FEATURES.index("cos_day"))
 
 VOLATILITY_WINDOWS = (12, 24, 48)
 DAY_WINDOW = 288

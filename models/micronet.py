@@ -2,9 +2,19 @@
 
 The body is a stack of dilated convolutions without padding, so an input of T candles gives
 T - receptive_field + 1 outputs, each seeing exactly its own last `receptive_field` candles: a whole
-day is scored in one pass, and that equals scoring each window by itself. The embedding then scales
-and shifts the body's channels (FiLM; Perez et al. 2018, eq. 1, with gamma written as 1 + gamma),
-and an MLP head gives either three classes (sell, nothing, buy) or one bounded score.
+day is scored in one pass, and that equals scoring each window by itself.
+
+Beside the stack runs a recall: how did the market answer earlier in this window, and what does that
+say about the present candle? That is a product of products (an event, its answer, the present
+event), which a stack of ReLU convolutions of this size does not find in labels that are mostly
+noise. Gated units (Dauphin et al. 2017, eq. 1) name the event and its answer within half an hour;
+their gated values are added up over the window, which is causal linear attention with a diagonal
+state (Katharopoulos et al. 2020, eq. 12, kernel and normaliser left out) cut off at the window; and
+the sum is multiplied by a query of the present.
+
+The embedding then scales and shifts the body's channels (FiLM; Perez et al. 2018, eq. 1, with gamma
+written as 1 + gamma), and an MLP head gives either three classes (sell, nothing, buy) or one
+bounded score.
 
 Deviations from the FiLM paper: the embedding is first reduced to its leading whitened principal
 components over the training days, because a label that is mostly noise cannot fit 128 inputs per
@@ -22,8 +32,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.features import CLOCK_COLUMNS
 
 N_CLASSES = 3
+# Candles within which the recall names an event and what followed it.
+RECALL_TAPS = 8
 # Whitened components beyond this many standard deviations are clipped.
 CONTEXT_CLIP = 3.0
 SELL, HOLD, BUY = 0, 1, 2
@@ -43,6 +56,7 @@ class MicroNetSettings:
     hidden : int, width of the head.
     components : int, whitened principal components of the embedding that reach FiLM.
     head : "classes" (score = p_buy - p_sell) or "regression" (score = tanh output).
+    clock : False hides the time of day, so that scores follow from the window's own candles alone.
     """
 
     n_features: int
@@ -53,6 +67,7 @@ class MicroNetSettings:
     hidden: int = 32
     components: int = 4
     head: Literal["classes", "regression"] = "classes"
+    clock: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the bundle."""
@@ -92,9 +107,12 @@ class MicroNet(nn.Module):
     ----------
     dilations : dilation of each convolution.
     receptive_field : candles one score depends on, at most `settings.short_window`.
+    recall_taps : candles the recall's gated units span; it adds up over the rest of the field.
+    seen : 1 for the columns MicroNet reads, 0 for those it does not, (n_features,).
     """
 
     whiten: Tensor
+    seen: Tensor
 
     def __init__(self, settings: MicroNetSettings) -> None:
         super().__init__()
@@ -110,6 +128,16 @@ class MicroNet(nn.Module):
         self.taps = nn.ModuleList(
             nn.Linear(settings.kernel * channels, channels) for _ in self.dilations
         )
+        self.recall_taps = min(RECALL_TAPS, self.receptive_field)
+        self.local = nn.Linear(self.recall_taps * settings.n_features, 2 * channels)
+        self.deepen = nn.Linear(channels, 2 * channels)
+        self.value = nn.Linear(channels, 2 * channels)
+        self.query = nn.Linear(channels, channels)
+        self.recall_out = nn.Linear(3 * channels, channels)
+        seen = torch.ones(settings.n_features)
+        if not settings.clock:
+            seen[list(CLOCK_COLUMNS)] = 0
+        self.register_buffer("seen", seen, persistent=False)
         self.register_buffer("whiten", torch.zeros(settings.n_context, settings.components))
         self.film = nn.Linear(settings.components, 2 * channels)
         self.hidden = nn.Linear(channels, settings.hidden)
@@ -117,13 +145,33 @@ class MicroNet(nn.Module):
 
     def body(self, x: Tensor) -> Tensor:
         """Scaled features (B, T, F) -> (B, T - receptive_field + 1, channels)."""
-        kernel = self.settings.kernel
+        kernel, x = self.settings.kernel, x * self.seen
         z: Tensor = self.embed(x)  # (B, T, C)
         for dilation, taps in zip(self.dilations, self.taps, strict=True):
-            length = z.shape[1] - (kernel - 1) * dilation
-            shifted = [z[:, k * dilation : k * dilation + length] for k in range(kernel)]
+            shifted = _shifted(z, kernel, dilation)
             z = shifted[-1] + functional.relu(taps(torch.cat(shifted, dim=-1)))  # (B, T', C)
-        return z
+        return z + self.recall(x)
+
+    def recall(self, x: Tensor) -> Tensor:
+        """What earlier answers say about the present: (B, T, F) -> as `body`.
+
+        h = a tanh(b) + relu(a), twice; v = sigmoid(gate) tanh(value); s = sum of v over the window;
+        W [h, s, query(h) tanh(s)].
+        """
+        a, b = self.local(torch.cat(_shifted(x, self.recall_taps, 1), dim=-1)).chunk(2, dim=-1)
+        h = a * torch.tanh(b) + functional.relu(a)  # (B, T - taps + 1, C)
+        a, b = self.deepen(h).chunk(2, dim=-1)
+        h = h + a * torch.tanh(b)
+        value, gate = self.value(h).chunk(2, dim=-1)
+        value = torch.sigmoid(gate) * torch.tanh(value)
+        window = self.receptive_field - self.recall_taps + 1
+        # In double precision, so that a sum does not depend on where the running total began.
+        total = functional.pad(value.double().cumsum(dim=1), (0, 0, 1, 0))
+        summed = (total[:, window:] - total[:, :-window]).float()  # (B, T', C)
+        now = h[:, window - 1 :]
+        parts = [now, summed, self.query(now) * torch.tanh(summed)]
+        out: Tensor = self.recall_out(torch.cat(parts, dim=-1))
+        return out
 
     def condition(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding (B, n_context) -> FiLM gamma and beta, each (B, channels)."""
@@ -165,3 +213,9 @@ class MicroNet(nn.Module):
             return torch.stack([p[..., BUY] - p[..., SELL], p[..., BUY], p[..., SELL]], dim=-1)
         score = torch.tanh(logits[..., 0])
         return torch.stack([score, score.clamp(min=0), (-score).clamp(min=0)], dim=-1)
+
+
+def _shifted(z: Tensor, count: int, dilation: int) -> list[Tensor]:
+    """(B, T, C) at `count` lags `dilation` apart, oldest first, each (B, T', C), aligned."""
+    length = z.shape[1] - (count - 1) * dilation
+    return [z[:, k * dilation : k * dilation + length] for k in range(count)]

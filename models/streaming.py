@@ -241,6 +241,9 @@ class MicroStream:
             np.zeros(((kernel - 1) * d + 1, channels), np.float32) for d in net.dilations
         ]
         self._taps = [np.empty(kernel * channels, np.float32) for _ in net.dilations]
+        self._seen = net.seen.numpy()
+        self._recent = np.zeros((net.recall_taps, net.settings.n_features), np.float32)
+        self._values = np.zeros((net.receptive_field - net.recall_taps + 1, channels), np.float32)
         self._step = 0
         self._lit = self._dark = self._film(np.zeros(net.settings.n_context, np.float32))
 
@@ -257,6 +260,8 @@ class MicroStream:
 
     def advance(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take a scaled row (F,); the body's output (channels,), valid after a receptive field."""
+        row = row * self._seen
+        recalled = self._recall(row)  # (C,)
         z: NDArray[np.float32] = self._embed[:, :-1] @ row + self._embed[:, -1]  # (C,)
         step, kernel, channels = self._step, self._kernel, len(z)
         for ring, taps, (weight, bias, dilation) in zip(
@@ -269,7 +274,25 @@ class MicroStream:
                 taps[k * channels : (k + 1) * channels] = ring[(step - back) % size]
             z = z + np.maximum(weight @ taps + bias, 0)  # (C,)
         self._step += 1
-        return z
+        return z + recalled
+
+    def _recall(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The twin of `MicroNet.recall` for the newest row (F,): its part of the body (C,)."""
+        w = self._weights
+        self._recent[:-1] = self._recent[1:]
+        self._recent[-1] = row
+        a, b = np.split(w["local.weight"] @ self._recent.ravel() + w["local.bias"], 2)
+        h = a * np.tanh(b) + np.maximum(a, 0)  # (C,)
+        a, b = np.split(w["deepen.weight"] @ h + w["deepen.bias"], 2)
+        h = h + a * np.tanh(b)
+        value, gate = np.split(w["value.weight"] @ h + w["value.bias"], 2)
+        open_share = 0.5 + 0.5 * np.tanh(0.5 * gate)  # the sigmoid, without overflow
+        self._values[self._step % len(self._values)] = open_share * np.tanh(value)
+        summed = self._values.sum(axis=0)
+        asked = w["query.weight"] @ h + w["query.bias"]
+        parts = np.concatenate([h, summed, asked * np.tanh(summed)])
+        out: NDArray[np.float32] = w["recall_out.weight"] @ parts + w["recall_out.bias"]
+        return out
 
     def scores(self, z: NDArray[np.float32]) -> tuple[float, float, float, float]:
         """(score, p_buy, p_sell, score under a zero embedding) of a body output (channels,)."""

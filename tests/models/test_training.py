@@ -90,7 +90,8 @@ def test_network_without_context_cannot_learn_what_only_context_tells():
         for part in (train, validation)
     ]
     trained = train_micronet(*blind, SHAPE, QUICK, seed=0)
-    test = toy_data(32, seed=2)
+    # A net that always bets on one regime is right in its share of the sessions: many are needed.
+    test = toy_data(400, seed=2)
     assert abs(accuracy(trained.net, test) - 0.5) < 0.1
 
 
