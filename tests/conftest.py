@@ -81,7 +81,10 @@ def bundle_of(table: SessionTable, until_ms: int, seed: int, macro: bool = True,
         data_fingerprint="",
         validation={"loss": 1.0},
     )
-    quantiles = np.linspace(-0.5, 0.5, 401)
+    with torch.no_grad():
+        x = known.micro_inputs(np.arange(len(known)), micro.receptive_field)
+        scores = micro.probabilities(micro(x, bank))[..., 0].numpy()
+    quantiles = np.quantile(scores, np.linspace(0, 1, 401)).astype(np.float64)
     return Bundle(info, net, micro, quantiles, bank.numpy(), known.start_ms())
 
 
