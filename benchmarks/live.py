@@ -28,8 +28,8 @@ from cppncripto_strategy.feeds.candles import DAY_MS
 from cppncripto_strategy.feeds.rounds import Round
 from cppncripto_strategy.feeds.sources import Retry, Sources
 from cppncripto_strategy.feeds.stream import StreamSettings
-from cppncripto_strategy.paper import PaperSession
-from cppncripto_strategy.paper_recipe import (
+from cppncripto_strategy.paper.engine import PaperSession
+from cppncripto_strategy.paper.recipe import (
     SessionTimeline,
     create_session,
     strategy_options,

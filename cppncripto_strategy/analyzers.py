@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cppncripto_strategy import metrics
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.evaluation import metrics
+from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES
 from cppncripto_strategy.feeds.candles import DAY_MS
 from cppncripto_strategy.feeds.replay import bar_interval_ms, nums_to_ms
-from cppncripto_strategy.statistics import DEFAULT_RESAMPLES
 
 Analysis = dict[str, Any]
 

@@ -29,9 +29,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cppncripto_strategy import metrics as measure
 from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.errors import CandleError, CppnError, RecipeError, TrainingError
+from cppncripto_strategy.evaluation import metrics as measure
+from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, discounted_sharpe, fingerprint
 from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.feeds.candles import (
     DAY_MS,
@@ -59,11 +60,10 @@ from cppncripto_strategy.models.walkforward import (
     walk_forward,
 )
 from cppncripto_strategy.recipe import Recipe
-from cppncripto_strategy.report import save_picture, write_report
+from cppncripto_strategy.reports.report import save_picture, write_report
+from cppncripto_strategy.reports.tearsheet import write_tearsheet
 from cppncripto_strategy.results import RunResult, write_results
 from cppncripto_strategy.strategy import MacroMicroStrategy
-from cppncripto_strategy.tearsheet import write_tearsheet
-from cppncripto_strategy.trials import Trial, TrialLedger, discounted_sharpe, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -500,7 +500,7 @@ def _count_trial(
     recipe: Recipe, equity: pd.DataFrame, data_hash: str, folder: Path
 ) -> dict[str, Any]:
     """Append the run to the ledger beside its folder and judge its Sharpe ratio by all trials."""
-    from cppncripto_strategy.trials import daily_sharpe
+    from cppncripto_strategy.evaluation.trials import daily_sharpe
 
     daily = measure.daily_returns(equity)
     ledger = TrialLedger(folder.parent)

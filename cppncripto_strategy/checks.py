@@ -37,6 +37,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.evaluation.statistics import MIN_BOOTSTRAP_DAYS, bootstrap_days, day_totals
 from cppncripto_strategy.feeds.candles import Candles, Span, ms_to_utc
 from cppncripto_strategy.feeds.planted import (
     PlantedMarket,
@@ -72,7 +73,6 @@ from cppncripto_strategy.models.walkforward import (
     learn_bundle,
 )
 from cppncripto_strategy.recipe import Recipe
-from cppncripto_strategy.statistics import MIN_BOOTSTRAP_DAYS, bootstrap_days, day_totals
 
 SHUFFLED = "shuffled labels"
 NULL = "null market"

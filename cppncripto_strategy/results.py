@@ -2,7 +2,7 @@
 
 Every file is written to a temporary name in the same folder, synced and renamed, and the manifest
 comes last: a folder without `manifest.json` is a run that did not finish. Charts and tearsheets
-are made by `report.py`; the log is written by the run itself.
+are made by `reports/report.py`; the log is written by the run itself.
 """
 
 from __future__ import annotations

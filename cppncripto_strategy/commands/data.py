@@ -200,9 +200,9 @@ def coverage(
     """Draw each series' months as a heat map: per cent of the slots held or proved absent."""
     from dataclasses import asdict
 
-    from cppncripto_strategy.coverage_map import html_map, terminal_map
     from cppncripto_strategy.feeds.store import CandleStore
     from cppncripto_strategy.feeds.verify import month_coverage
+    from cppncripto_strategy.reports.coverage_map import html_map, terminal_map
 
     source = CandleStore(store)
     held = {one: month_coverage(source, *one) for one in _series(source, symbols, interval)}

@@ -16,8 +16,8 @@ from rich.console import Console
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cppncripto_strategy.experiment_pages import Findings
-    from cppncripto_strategy.experiment_runs import RecipeRunner
+    from cppncripto_strategy.experiments.page import Findings
+    from cppncripto_strategy.experiments.runs import RecipeRunner
     from cppncripto_strategy.recipe import Recipe
 
 NAMES = ("e1", "e2", "e3", "e4")
@@ -91,7 +91,7 @@ def command(
     experiment that was stopped goes on where it was when started again. Leaves one page per
     experiment and results.parquet with every cell.
     """
-    from cppncripto_strategy.experiment_runs import RecipeRunner
+    from cppncripto_strategy.experiments.runs import RecipeRunner
 
     settings, folder = _recipe(recipe, symbols, timerange, candles, out)
     runner = RecipeRunner(settings, folder / "bundles")
@@ -128,8 +128,8 @@ def _recipe(
 def _run(
     runner: RecipeRunner, name: str, seeds: list[int], folder: Path, console: Console
 ) -> Findings:
-    from cppncripto_strategy.experiment_arms import build_experiment
-    from cppncripto_strategy.experiments import run_experiment
+    from cppncripto_strategy.experiments.arms import build_experiment
+    from cppncripto_strategy.experiments.engine import run_experiment
 
     experiment = build_experiment(name, runner.recipe)
     about = runner.about(_command_line(), seeds) | {"date": f"{datetime.now(UTC):%Y-%m-%d}"}
@@ -164,9 +164,9 @@ def _command_line() -> str:
 
 
 def _report(found: list[Findings], folder: Path, markdown: Path | None, as_json: bool) -> None:
-    from cppncripto_strategy.experiment_pages import markdown as to_markdown
-    from cppncripto_strategy.experiment_pages import terminal_table
-    from cppncripto_strategy.experiments import summary
+    from cppncripto_strategy.experiments.engine import summary
+    from cppncripto_strategy.experiments.page import markdown as to_markdown
+    from cppncripto_strategy.experiments.page import terminal_table
     from cppncripto_strategy.results import write_text
 
     if markdown is not None:
@@ -184,9 +184,9 @@ def _report(found: list[Findings], folder: Path, markdown: Path | None, as_json:
 def _transfer(
     runner: RecipeRunner, folder: Path, markdown: Path | None, as_json: bool, console: Console
 ) -> None:
-    from cppncripto_strategy.experiment_pages import markdown_table
+    from cppncripto_strategy.experiments.page import markdown_table
+    from cppncripto_strategy.experiments.transfer import readable, write_transfer_page
     from cppncripto_strategy.results import to_plain, write_table, write_text
-    from cppncripto_strategy.transfer import readable, write_transfer_page
 
     with _bar(console) as progress:
         table = runner.transfer(progress)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from cppncripto_strategy.paper_session import PaperPlan
+    from cppncripto_strategy.paper.run import PaperPlan
     from cppncripto_strategy.recipe import Recipe
 
 EXAMPLES = """
@@ -84,7 +84,7 @@ def command(
         _report(path, as_json)
         return
     from cppncripto_strategy.feeds.sources import Sources
-    from cppncripto_strategy.paper_session import PaperPlan
+    from cppncripto_strategy.paper.run import PaperPlan
 
     public = Sources()
     plan = PaperPlan(
@@ -130,8 +130,8 @@ def _recipe(path: Path | None, symbols: str | None, candles: Path | None) -> Rec
 def _run(plan: PaperPlan, as_json: bool) -> None:
     from rich.console import Console
 
-    from cppncripto_strategy.paper_screen import choose_screen
-    from cppncripto_strategy.paper_session import run_paper
+    from cppncripto_strategy.paper.run import run_paper
+    from cppncripto_strategy.paper.screen import choose_screen
 
     console = Console()
     screen = choose_screen(as_json, console)
@@ -148,7 +148,7 @@ def _demo(plan: PaperPlan, speed: float, as_json: bool) -> None:
     from cppncripto_strategy.feeds.exchange import ExchangeThread
     from cppncripto_strategy.feeds.sources import Retry, Sources
     from cppncripto_strategy.feeds.stream import StreamSettings
-    from cppncripto_strategy.paper_session import demo_exchange
+    from cppncripto_strategy.paper.run import demo_exchange
 
     with ExchangeThread(demo_exchange(plan, speed)) as host:
         local = Sources(host.archive_url, host.rest_url, host.stream_url)
@@ -160,7 +160,7 @@ def _demo(plan: PaperPlan, speed: float, as_json: bool) -> None:
 def _report(path: Path, as_json: bool) -> None:
     from rich.console import Console
 
-    from cppncripto_strategy.paper_recipe import (
+    from cppncripto_strategy.paper.recipe import (
         SessionTimeline,
         recipe_of,
         write_session_results,
@@ -174,7 +174,7 @@ def _report(path: Path, as_json: bool) -> None:
 
 
 def _summary(console: Any, path: Path, result: Any) -> None:
-    from cppncripto_strategy.report import terminal_summary
+    from cppncripto_strategy.reports.report import terminal_summary
 
     if result is None:
         console.print(f"Nothing live was recorded yet in {path}.", highlight=False)

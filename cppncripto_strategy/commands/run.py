@@ -85,7 +85,7 @@ def command(
     """
     from cppncripto_strategy.backtest import results_folder, run_backtest
     from cppncripto_strategy.recipe import load_recipe, shipped_recipe
-    from cppncripto_strategy.report import terminal_summary
+    from cppncripto_strategy.reports.report import terminal_summary
     from cppncripto_strategy.results import to_plain
 
     path = recipe or shipped_recipe("demo")

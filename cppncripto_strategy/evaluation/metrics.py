@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cppncripto_strategy.statistics import (
+from cppncripto_strategy.evaluation.statistics import (
     DAY_MS,
     DAYS_PER_YEAR,
     DEFAULT_RESAMPLES,

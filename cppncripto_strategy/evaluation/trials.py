@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cppncripto_strategy.evaluation.statistics import deflated_sharpe, probabilistic_sharpe
 from cppncripto_strategy.results import to_plain
-from cppncripto_strategy.statistics import deflated_sharpe, probabilistic_sharpe
 
 logger = logging.getLogger(__name__)
 

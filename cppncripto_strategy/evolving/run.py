@@ -23,7 +23,7 @@ import numpy as np
 from cppncripto_strategy.backtest import Market, learn_settings, load_market, traded_span
 from cppncripto_strategy.embeddings import interval_text
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.evolution_page import write_evolution_page
+from cppncripto_strategy.evolving.page import write_evolution_page
 from cppncripto_strategy.feeds.candles import DAY_MS, Candles
 from cppncripto_strategy.feeds.resample import resample
 from cppncripto_strategy.models.cppn import Substrate, random_genome

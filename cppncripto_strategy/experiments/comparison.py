@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cppncripto_strategy.metrics import drawdown_series
-from cppncripto_strategy.statistics import (
+from cppncripto_strategy.evaluation.metrics import drawdown_series
+from cppncripto_strategy.evaluation.statistics import (
     DAY_MS,
     DAYS_PER_YEAR,
     DieboldMariano,

@@ -26,19 +26,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cppncripto_strategy import comparison
-from cppncripto_strategy.comparison import CellTables, Comparison, Verdict, Where
-from cppncripto_strategy.experiment_pages import Findings, write_experiment_page
-from cppncripto_strategy.metrics import BPS, daily_returns, forward_returns
-from cppncripto_strategy.results import to_plain, write_json, write_table
-from cppncripto_strategy.statistics import overfitting_probability
-from cppncripto_strategy.trials import (
+from cppncripto_strategy.evaluation.metrics import BPS, daily_returns, forward_returns
+from cppncripto_strategy.evaluation.statistics import overfitting_probability
+from cppncripto_strategy.evaluation.trials import (
     Trial,
     TrialLedger,
     daily_sharpe,
     discounted_sharpe,
     fingerprint,
 )
+from cppncripto_strategy.experiments import comparison
+from cppncripto_strategy.experiments.comparison import CellTables, Comparison, Verdict, Where
+from cppncripto_strategy.experiments.page import Findings, write_experiment_page
+from cppncripto_strategy.results import to_plain, write_json, write_table
 
 log = logging.getLogger(__name__)
 

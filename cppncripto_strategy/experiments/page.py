@@ -15,11 +15,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from cppncripto_strategy import pages
-from cppncripto_strategy.charts import HOLD, SELL, STRATEGY, SYMBOL_COLOURS, style
-from cppncripto_strategy.comparison import Comparison, Verdict, points
-from cppncripto_strategy.pages import MISSING, number, percent, whole
-from cppncripto_strategy.statistics import Estimate
+from cppncripto_strategy.evaluation.statistics import Estimate
+from cppncripto_strategy.experiments.comparison import Comparison, Verdict, points
+from cppncripto_strategy.reports import pages
+from cppncripto_strategy.reports.charts import HOLD, SELL, STRATEGY, SYMBOL_COLOURS, style
+from cppncripto_strategy.reports.pages import MISSING, number, percent, whole
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

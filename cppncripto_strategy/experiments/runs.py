@@ -19,7 +19,6 @@ import pandas as pd
 import torch
 
 import cppncripto_strategy
-from cppncripto_strategy import metrics as measure
 from cppncripto_strategy.backtest import (
     Market,
     learn_settings,
@@ -28,9 +27,11 @@ from cppncripto_strategy.backtest import (
     session_tables,
     traded_span,
 )
-from cppncripto_strategy.embedding_probes import probe_embedding
-from cppncripto_strategy.experiment_arms import changed
-from cppncripto_strategy.experiments import Arm, CellOutcome, IntArray, Progress
+from cppncripto_strategy.evaluation import metrics as measure
+from cppncripto_strategy.experiments.arms import changed
+from cppncripto_strategy.experiments.embedding_probes import probe_embedding
+from cppncripto_strategy.experiments.engine import Arm, CellOutcome, IntArray, Progress
+from cppncripto_strategy.experiments.transfer import TransferPlan, transfer_table
 from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.feeds.candles import Span, ms_to_utc
 from cppncripto_strategy.models.bundle import BundleTimeline
@@ -39,18 +40,17 @@ from cppncripto_strategy.models.sessions import SessionTable
 from cppncripto_strategy.models.walkforward import walk_forward
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.strategy import MacroMicroStrategy
-from cppncripto_strategy.transfer import TransferPlan, transfer_table
 
 # What a cell's numbers follow from, besides recipe and candles. Reports are not among them.
 _CODE = (
     "strategy.py",
     "broker.py",
     "backtest.py",
-    "metrics.py",
+    "evaluation/metrics.py",
     "tables.py",
-    "experiments.py",
-    "experiment_runs.py",
-    "embedding_probes.py",
+    "experiments/engine.py",
+    "experiments/runs.py",
+    "experiments/embedding_probes.py",
 )
 _CODE_FOLDERS = ("models", "indicators", "feeds")
 

@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cppncripto_strategy import pages
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES, day_totals, ratio_estimates
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.quantiles import ScoreThreshold, ThresholdSettings, signal_of
 from cppncripto_strategy.models.scoring import embed_sessions, score_sessions
 from cppncripto_strategy.models.sessions import SessionTable
 from cppncripto_strategy.models.walkforward import LearnSettings, walk_forward
-from cppncripto_strategy.statistics import DEFAULT_RESAMPLES, day_totals, ratio_estimates
+from cppncripto_strategy.reports import pages
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -34,7 +34,7 @@ from cppncripto_strategy.feeds.live import LiveFeed
 from cppncripto_strategy.feeds.rounds import ChainedRounds, Round, RoundQueue, RoundSource, now_s
 from cppncripto_strategy.feeds.sources import Retry, Sources
 from cppncripto_strategy.feeds.stream import CandleStream, StreamSettings
-from cppncripto_strategy.session import SessionFolder, Sink
+from cppncripto_strategy.paper.session import SessionFolder, Sink
 from cppncripto_strategy.strategy import Decision, MacroMicroStrategy
 
 log = logging.getLogger(__name__)

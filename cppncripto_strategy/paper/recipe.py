@@ -23,7 +23,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cppncripto_strategy import metrics as measure
 from cppncripto_strategy.backtest import (
     Market,
     learn_settings,
@@ -32,6 +31,7 @@ from cppncripto_strategy.backtest import (
     write_outputs,
 )
 from cppncripto_strategy.errors import BundleError, SessionError
+from cppncripto_strategy.evaluation import metrics as measure
 from cppncripto_strategy.feeds.candles import DAY_MS, Candles, merge, ms_to_utc
 from cppncripto_strategy.feeds.rest import RestClient
 from cppncripto_strategy.feeds.rounds import Round, read_lines
@@ -47,10 +47,10 @@ from cppncripto_strategy.models.walkforward import (
     recalibrate,
     walk_forward,
 )
-from cppncripto_strategy.paper import PaperSession, first_candle_ms, made_by
+from cppncripto_strategy.paper.engine import PaperSession, first_candle_ms, made_by
+from cppncripto_strategy.paper.session import Recording, SessionFacts, SessionFolder
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 from cppncripto_strategy.results import RunResult, to_toml, write_json, write_text
-from cppncripto_strategy.session import Recording, SessionFacts, SessionFolder
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from cppncripto_strategy.feeds.rounds import Round
 from cppncripto_strategy.feeds.sources import Retry, Sources
 from cppncripto_strategy.feeds.stream import StreamSettings
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.paper import PaperSession
-from cppncripto_strategy.paper_recipe import (
+from cppncripto_strategy.paper.engine import PaperSession
+from cppncripto_strategy.paper.recipe import (
     Progress,
     Retrainer,
     SessionTimeline,
@@ -32,9 +32,9 @@ from cppncripto_strategy.paper_recipe import (
     todays_bundle,
     write_session_results,
 )
+from cppncripto_strategy.paper.session import SESSION_FILE, Recording, SessionFolder
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import RunResult, write_json
-from cppncripto_strategy.session import SESSION_FILE, Recording, SessionFolder
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from cppncripto_strategy.metrics import BPS, drawdown_series, forward_returns
+from cppncripto_strategy.evaluation.metrics import BPS, drawdown_series, forward_returns
+from cppncripto_strategy.evaluation.statistics import DAY_MS, wilson_interval
 from cppncripto_strategy.results import RunResult
-from cppncripto_strategy.statistics import DAY_MS, wilson_interval
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy import pages
+from cppncripto_strategy.evaluation.metrics import drawdown_series
+from cppncripto_strategy.evaluation.statistics import DAY_MS
 from cppncripto_strategy.feeds.candles import ms_to_utc
-from cppncripto_strategy.metrics import drawdown_series
-from cppncripto_strategy.pages import MISSING, anything, interval, number, percent, whole
+from cppncripto_strategy.reports import pages
+from cppncripto_strategy.reports.pages import MISSING, anything, interval, number, percent, whole
+from cppncripto_strategy.reports.tearsheet import write_tearsheet
 from cppncripto_strategy.results import RunResult, to_toml
-from cppncripto_strategy.statistics import DAY_MS
-from cppncripto_strategy.tearsheet import write_tearsheet
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -166,7 +166,7 @@ def _accounts_block(result: RunResult) -> str:
 
 
 def _equity_block(result: RunResult) -> str:
-    from cppncripto_strategy import charts
+    from cppncripto_strategy.reports import charts
 
     return pages.section(
         "Equity and drawdown",
@@ -177,7 +177,7 @@ def _equity_block(result: RunResult) -> str:
 
 
 def _quality_block(result: RunResult) -> str:
-    from cppncripto_strategy import charts
+    from cppncripto_strategy.reports import charts
 
     quality = result.metrics["signals"]
     rows = [
@@ -247,7 +247,7 @@ def _luck_block(result: RunResult) -> str:
 
 
 def _week_blocks(result: RunResult, week_end_ms: int | None) -> list[str]:
-    from cppncripto_strategy import charts
+    from cppncripto_strategy.reports import charts
 
     symbols = [str(symbol) for symbol in pd.unique(result.signals["symbol"])]
     blocks = [
@@ -266,7 +266,7 @@ def _week_blocks(result: RunResult, week_end_ms: int | None) -> list[str]:
 
 
 def _macro_block(result: RunResult) -> str:
-    from cppncripto_strategy import charts
+    from cppncripto_strategy.reports import charts
 
     return pages.section(
         "How far macro moved the score",
@@ -276,7 +276,7 @@ def _macro_block(result: RunResult) -> str:
 
 
 def _calibration_block(result: RunResult) -> str:
-    from cppncripto_strategy import charts
+    from cppncripto_strategy.reports import charts
 
     return pages.section(
         "Calibration",
@@ -286,7 +286,7 @@ def _calibration_block(result: RunResult) -> str:
 
 
 def _drift_block(result: RunResult) -> str:
-    from cppncripto_strategy import charts
+    from cppncripto_strategy.reports import charts
 
     return pages.section(
         "Embedding drift",
@@ -472,7 +472,7 @@ def save_picture(path: Path, result: RunResult, symbol: str | None = None, days:
 
 
 def _draw_equity(result: RunResult, equity_axis: Any, fall_axis: Any) -> None:
-    from cppncripto_strategy import charts
+    from cppncripto_strategy.reports import charts
 
     for name, table, colour, _ in charts.equity_arms(result):
         stamps = table["close_time_ms"].to_numpy(np.int64)
@@ -490,7 +490,7 @@ def _draw_equity(result: RunResult, equity_axis: Any, fall_axis: Any) -> None:
 
 
 def _draw_scores(result: RunResult, axis: Any, symbol: str, days: int) -> None:
-    from cppncripto_strategy import charts
+    from cppncripto_strategy.reports import charts
 
     rows = result.signals[result.signals["symbol"] == symbol].sort_values("close_time_ms")
     rows = rows[rows["close_time_ms"] > rows["close_time_ms"].max() - days * DAY_MS]

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy import pages
-from cppncripto_strategy.metrics import sharpe_ratio
+from cppncripto_strategy.evaluation.metrics import sharpe_ratio
+from cppncripto_strategy.evaluation.statistics import DAYS_PER_YEAR
+from cppncripto_strategy.reports import pages
 from cppncripto_strategy.results import write_text
-from cppncripto_strategy.statistics import DAYS_PER_YEAR
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cppncripto_strategy import metrics
+from cppncripto_strategy.evaluation import metrics
 
 DAY = 86_400_000
 CANDLE = 300_000

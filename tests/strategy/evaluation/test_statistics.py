@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from cppncripto_strategy import statistics
+from cppncripto_strategy.evaluation import statistics
 
 DAY = 86_400_000
 

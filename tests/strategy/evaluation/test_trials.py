@@ -7,8 +7,8 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from cppncripto_strategy.statistics import deflated_sharpe, probabilistic_sharpe
-from cppncripto_strategy.trials import (
+from cppncripto_strategy.evaluation.statistics import deflated_sharpe, probabilistic_sharpe
+from cppncripto_strategy.evaluation.trials import (
     Trial,
     TrialLedger,
     daily_sharpe,

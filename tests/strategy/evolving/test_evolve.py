@@ -21,8 +21,8 @@ from cppncripto_strategy.backtest import (
 )
 from cppncripto_strategy.cli import cli
 from cppncripto_strategy.errors import BundleError, RecipeError
-from cppncripto_strategy.evolution_page import node_places
-from cppncripto_strategy.evolving import choose, evolve, prepare
+from cppncripto_strategy.evolving.page import node_places
+from cppncripto_strategy.evolving.run import choose, evolve, prepare
 from cppncripto_strategy.feeds.candles import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.cppn import Genome, Link, NeatSettings, Node

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cppncripto_strategy import comparison
-from cppncripto_strategy.comparison import CellTables, compare
-from cppncripto_strategy.statistics import Estimate
+from cppncripto_strategy.evaluation.statistics import Estimate
+from cppncripto_strategy.experiments import comparison
+from cppncripto_strategy.experiments.comparison import CellTables, compare
 
 DAY = 86_400_000
 HOUR = 3_600_000

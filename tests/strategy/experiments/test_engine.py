@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cppncripto_strategy import metrics
-from cppncripto_strategy.comparison import judge_macro
-from cppncripto_strategy.experiments import Arm, CellOutcome, Experiment, run_experiment
+from cppncripto_strategy.evaluation import metrics
+from cppncripto_strategy.evaluation.trials import TrialLedger
+from cppncripto_strategy.experiments.comparison import judge_macro
+from cppncripto_strategy.experiments.engine import Arm, CellOutcome, Experiment, run_experiment
 from cppncripto_strategy.results import empty_table, to_plain
-from cppncripto_strategy.trials import TrialLedger
 
 HOUR = 3_600_000
 START = 1_704_067_200_000

@@ -5,6 +5,13 @@ from __future__ import annotations
 import pytest
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.experiments.transfer import (
+    TransferPlan,
+    readable,
+    training_sets,
+    transfer_table,
+    write_transfer_page,
+)
 from cppncripto_strategy.feeds.candles import DAY_MS
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.grid import CandleGrid
@@ -12,13 +19,6 @@ from cppncripto_strategy.models.quantiles import ThresholdSettings
 from cppncripto_strategy.models.sessions import SessionSettings, build_sessions
 from cppncripto_strategy.models.training import TrainSettings
 from cppncripto_strategy.models.walkforward import LabelSettings, LearnSettings
-from cppncripto_strategy.transfer import (
-    TransferPlan,
-    readable,
-    training_sets,
-    transfer_table,
-    write_transfer_page,
-)
 
 HOUR_MS = 3_600_000
 SESSION = SessionSettings(interval_ms=HOUR_MS, long_window=120)

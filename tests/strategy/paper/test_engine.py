@@ -33,15 +33,15 @@ from cppncripto_strategy.feeds.exchange_wire import SymbolRules, symbol_info
 from cppncripto_strategy.feeds.rounds import LineJournal, RecordedRounds, Round, rows_of
 from cppncripto_strategy.feeds.sources import Retry, Sources
 from cppncripto_strategy.feeds.stream import StreamSettings
-from cppncripto_strategy.paper import (
+from cppncripto_strategy.paper.engine import (
     PaperSession,
     PaperStrategy,
     Recorder,
     first_candle_ms,
     paper_cerebro,
 )
-from cppncripto_strategy.parity import compare
-from cppncripto_strategy.session import (
+from cppncripto_strategy.paper.parity import compare
+from cppncripto_strategy.paper.session import (
     DERIVED,
     Collected,
     Recording,

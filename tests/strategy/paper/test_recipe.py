@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cppncripto_strategy import paper_recipe
 from cppncripto_strategy.backtest import load_market
 from cppncripto_strategy.errors import BundleError, SessionError
 from cppncripto_strategy.feeds import rounds as rounds_module
@@ -31,12 +30,13 @@ from cppncripto_strategy.feeds.exchange import (
 from cppncripto_strategy.feeds.sources import Retry, Sources
 from cppncripto_strategy.feeds.stream import StreamSettings
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
-from cppncripto_strategy.paper import PaperSession
-from cppncripto_strategy.paper_recipe import Retrainer, SessionTimeline, create_session
-from cppncripto_strategy.parity import compare
+from cppncripto_strategy.paper import recipe as paper_recipe
+from cppncripto_strategy.paper.engine import PaperSession
+from cppncripto_strategy.paper.parity import compare
+from cppncripto_strategy.paper.recipe import Retrainer, SessionTimeline, create_session
+from cppncripto_strategy.paper.session import Recording, SessionFacts, SessionFolder
 from cppncripto_strategy.recipe import Recipe, load_recipe
 from cppncripto_strategy.results import write_json
-from cppncripto_strategy.session import Recording, SessionFacts, SessionFolder
 
 PATIENCE_S = 10.0
 QUICK = dataclasses.replace(StreamSettings.for_speed(12_000, "1h"), settle_ms=0)

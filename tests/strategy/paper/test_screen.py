@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from cppncripto_strategy.feeds.candles import HOUR_MS, utc_to_ms
-from cppncripto_strategy.paper import SessionView, SymbolView
-from cppncripto_strategy.paper_screen import (
+from cppncripto_strategy.paper.engine import SessionView, SymbolView
+from cppncripto_strategy.paper.screen import (
     JsonEvents,
     PlainLines,
     Screen,

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cppncripto_strategy import charts, metrics, pages, report
+from cppncripto_strategy.evaluation import metrics
+from cppncripto_strategy.reports import charts, pages, report
 from cppncripto_strategy.results import RunResult, empty_table, to_plain
 
 DAY = 86_400_000

@@ -1,0 +1,1 @@
+"""Evolving a recipe's encoder (over `models.evolution`), and its page."""

@@ -1,0 +1,1 @@
+"""E1 to E4 and the transfer table: arms, cells, comparisons, verdicts."""

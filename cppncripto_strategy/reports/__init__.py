@@ -1,0 +1,1 @@
+"""What a person looks at: pages, charts, tearsheets, the terminal."""
