@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.features import FEATURES
 from cppncripto_strategy.models.micronet import (
     BUY,
     HOLD,
@@ -116,3 +117,54 @@ def test_embedding_reaches_the_score():
     with torch.no_grad():
         lit, dark = net(x, torch.ones(2, 5)), net(x, torch.zeros(2, 5))
     assert (lit - dark).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("short_window", [5, 12, 40])
+def test_recall_equals_its_definition_window_by_window(short_window):
+    """Another window, another candle's query, or a running total that drifts."""
+    net = net_of(short_window=short_window)
+    field, taps = net.receptive_field, net.recall_taps
+    x = torch.randn(1, field + 30, 3, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        got = net.recall(x)[0].numpy()
+    w = {name: value.double().numpy() for name, value in net.state_dict().items()}
+
+    def affine(name, z):
+        return w[f"{name}.weight"] @ z + w[f"{name}.bias"]
+
+    def local(rows):
+        a, b = np.split(affine("local", rows.ravel()), 2)
+        h = a * np.tanh(b) + np.maximum(a, 0)
+        a, b = np.split(affine("deepen", h), 2)
+        return h + a * np.tanh(b)
+
+    rows = x[0].double().numpy()
+    assert len(got) == 31
+    for end in range(field, len(rows) + 1):
+        window = rows[end - field : end]
+        every = [local(window[i : i + taps]) for i in range(field - taps + 1)]
+        total = np.zeros(net.settings.channels)
+        for h in every:
+            value, gate = np.split(affine("value", h), 2)
+            total += np.tanh(value) / (1 + np.exp(-gate))
+        now = every[-1]
+        asked = affine("query", now) * np.tanh(total)
+        expected = affine("recall_out", np.concatenate([now, total, asked]))
+        np.testing.assert_allclose(got[end - field], expected, atol=2e-6)
+
+
+def test_without_a_clock_the_time_of_day_changes_nothing():
+    """A hidden column that still reaches the score, or one hidden that should not be."""
+    x = torch.randn(1, 30, 9, generator=torch.Generator().manual_seed(5))
+    for clock in (True, False):
+        net = net_of(n_features=9, clock=clock)
+        assert [FEATURES[i] for i in range(9) if not net.seen[i]] == (
+            [] if clock else ["sin_day", "cos_day"]
+        )
+        with torch.no_grad():
+            before = net.body(x)
+            for column in range(9):
+                other = x.clone()
+                other[..., column] += 1.0
+                hidden = torch.equal(net.body(other), before)
+                assert hidden == (not clock and FEATURES[column] in ("sin_day", "cos_day"))

@@ -64,11 +64,12 @@ def test_stream_equals_batch(toy, scenario, warm):
 @pytest.mark.parametrize("scaler", ["robust", "minmax"])
 @pytest.mark.parametrize("head", ["classes", "regression"])
 @pytest.mark.parametrize("short_window", [7, 20, 33])
-def test_stream_equals_batch_for_every_head_scaler_and_window(toy, scaler, head, short_window):
-    """A head or a dilation that only one of the two paths knows."""
+@pytest.mark.parametrize("clock", [True, False], ids=["clock", "no clock"])
+def test_stream_equals_batch_for_every_shape(toy, scaler, head, short_window, clock):
+    """A head, a dilation or a hidden column that only one of the two paths knows."""
     settings = dataclasses.replace(toy.settings, scaler=scaler)
     grid = toy.grid(toy.candles(missing=[480, 481]))
-    shape = {"head": head, "short_window": short_window}
+    shape = {"head": head, "short_window": short_window, "clock": clock}
     score = assert_twins(grid, toy.timeline(grid, settings, sessions=(4, 6), **shape))
     assert len(np.unique(score[np.isfinite(score)])) > 50
 

@@ -14,6 +14,7 @@ from cppncripto_strategy.feeds.planted import (
     ceiling_hit,
     generate,
     hit_at_setups,
+    micro_only_hit,
     oracle_hit,
 )
 from cppncripto_strategy.models.bundle import BundleTimeline
@@ -32,20 +33,23 @@ TEST_DAYS, VALIDATE_DAYS, SHIFT_DAYS = 150, 40, 60
 LEARN = LearnSettings(
     pretrain=PretrainSettings(epochs=12),
     train=TrainSettings(initialisations=2, epochs=12),
+    micro_options={"clock": False},
     train_days=MARKET.days - TEST_DAYS - VALIDATE_DAYS - 14,
     validate_days=VALIDATE_DAYS,
 )
+# Setups often and strongly answered: a window of 5 hours holds three answers, one of 2 hours one.
+DENSE = dataclasses.replace(MARKET, mu=1.2, setup_rate=1 / 12)
 
 
 class Arm:
     """A network trained on the first part of a market, and its scores on the rest."""
 
-    def __init__(self, settings: PlantedSettings, use_macro: bool) -> None:
+    def __init__(self, settings: PlantedSettings, use_macro: bool, **changes: int) -> None:
         self.market = generate(settings)
         grid = CandleGrid.from_candles(self.market.candles, settings.interval_ms)
         self.table = build_sessions("PLANTED", grid, LEARN.session)
         self.until_ms = calendar(grid.end_ms - TEST_DAYS * DAY_MS, grid.end_ms, 7)[0]
-        learn = dataclasses.replace(LEARN, use_macro=use_macro)
+        learn = dataclasses.replace(LEARN, use_macro=use_macro, **changes)
         self.timeline = BundleTimeline((learn_bundle([self.table], self.until_ms, learn, seed=0),))
         self.states = embed_sessions(self.table, self.timeline)
 
@@ -96,3 +100,14 @@ def test_null_market_gives_a_coin():
     null = Arm(dataclasses.replace(MARKET, mu=0.0), use_macro=True).hit()
     assert null.low <= 0.5 <= null.high
     assert null.count > 1000
+
+
+def test_five_hours_alone_read_more_answers_than_two():
+    """A MicroNet that does not let the earlier setups of its window vote on the present one."""
+    five, two = (Arm(DENSE, use_macro=False, short_window=window).hit() for window in (60, 24))
+    assert five.low - two.high > 0.03
+    # Most of what a window of 60 candles allows (85.9 %), and never more.
+    allowed = micro_only_hit(DENSE, 60)
+    assert allowed - 0.05 < five.hit
+    assert five.low < allowed
+    assert two.low < micro_only_hit(DENSE, 24)
