@@ -288,7 +288,9 @@ def conclude(
         criterion=experiment.criterion,
         comparisons=found,
         verdicts=verdicts,
-        seeds=[_seed_by_seed(cells, a, b, about, resamples) for a, b in experiment.pairs],
+        seeds=[
+            _seed_by_seed(experiment, cells, pair, about, resamples) for pair in experiment.pairs
+        ],
         cells=table,
         curves=curves,
         luck=_luck(curves, ledger),
@@ -324,26 +326,31 @@ def _compare(
 
 
 def _seed_by_seed(
+    experiment: Experiment,
     cells: Mapping[str, Sequence[Cell]],
-    a: str,
-    b: str,
+    pair: tuple[str, str],
     about: Mapping[str, Any],
     resamples: int,
 ) -> pd.DataFrame:
-    """What each seed alone would have claimed: on a market without an answer, nothing."""
+    """What each seed alone would have claimed: on a market without an answer, nothing.
+
+    A claim is a gain of hit ratio that is proved, or the experiment's own criterion met.
+    """
+    a, b = pair
     rows = []
-    for k, cell in enumerate(cells[a]):
-        alone = _compare({a: [cells[a][k]], b: [cells[b][k]]}, a, b, about, resamples)
+    for ours, theirs in zip(cells[a], cells[b], strict=True):
+        alone = _compare({a: [ours], b: [theirs]}, a, b, about, resamples)
+        verdict = experiment.judge(alone, pd.DataFrame([ours.row]), pd.DataFrame([theirs.row]))
         gap, test = alone.hit_difference, alone.diebold_mariano
         rows.append(
             {
                 "pair": f"{a} - {b}",
-                "seed": cell.tables.seed,
+                "seed": ours.tables.seed,
                 "hit_difference": gap.value,
                 "low": gap.low,
                 "high": gap.high,
                 "diebold_mariano_p": None if test is None else test.p_value,
-                "found": alone.hit_proved,
+                "found": alone.hit_proved or verdict.met,
             }
         )
     return pd.DataFrame(rows)

@@ -156,9 +156,10 @@ def _seeds_section(seeds: Sequence[pd.DataFrame]) -> str:
     return pages.section(
         "Seed by seed",
         pages.table(head, [row for table in seeds for row in _seed_rows(table)]),
-        note="What each seed alone would have claimed (interval above 0 and Diebold-Mariano below"
-        f" 5 %): {_claims(seeds)}. Where there is nothing to find, about one seed in forty claims"
-        " by luck.",
+        note="What each seed alone would have claimed (a hit difference whose interval lies above 0"
+        " and that Diebold-Mariano confirms at 5 %, or the criterion above met):"
+        f" {_claims(seeds)}. Where there is nothing to find, about one seed in forty claims by"
+        " luck.",
     )
 
 

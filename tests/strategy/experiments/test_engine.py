@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from cppncripto_strategy.evaluation import metrics
 from cppncripto_strategy.evaluation.trials import TrialLedger
-from cppncripto_strategy.experiments.comparison import judge_macro
+from cppncripto_strategy.experiments.comparison import Verdict, judge_macro
 from cppncripto_strategy.experiments.engine import Arm, CellOutcome, Experiment, run_experiment
 from cppncripto_strategy.results import empty_table, to_plain
 
@@ -116,6 +118,19 @@ def test_planted_gain_is_found_and_reported(tmp_path):
     assert (cells["validation_loss"] == 1.5).all()
     answer = json.loads((tmp_path / "e1.json").read_text())
     assert answer["found_in_seeds"] == [{"pair": "macro - none", "found": 2, "of": 2}]
+
+
+def test_seed_that_meets_the_criterion_has_claimed_something(tmp_path):
+    """Dies here: thresholds, whose hits never differ, cleared of every false claim."""
+    met = itertools.cycle([False, True, False])  # the experiment itself, then seed by seed
+    same = (Arm("macro", {"skill": 0.6}), Arm("none", {"skill": 0.6}))
+    judged = dataclasses.replace(
+        MACRO, arms=same, judge=lambda found, a, b: Verdict(next(met), f"{len(a)} {len(b)}", ())
+    )
+    findings = run(tmp_path, Runner(), experiment=judged)
+    assert findings.seeds[0]["hit_difference"].tolist() == [0.0, 0.0]
+    assert findings.seeds[0]["found"].tolist() == [True, False]
+    assert findings.verdicts[0].headline == "2 2"
 
 
 def test_killed_experiment_goes_on_where_it_was(tmp_path):
