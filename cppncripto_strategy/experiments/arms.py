@@ -74,7 +74,7 @@ def _e2(recipe: Recipe) -> Experiment:
         title="how MacroNet is pretrained",
         question="Which objective leaves the better embedding: contrast of segments of a day, an"
         " autoencoder, or masked patches?",
-        criterion="Asked for: a better Sharpe ratio and a lower reconstruction error.",
+        criterion="Asked for: a better Sharpe ratio, above 0, and a lower reconstruction error.",
         arms=arms,
         pairs=(("contrast", "autoencoder"), ("masked", "autoencoder"), ("contrast", "masked")),
         judge=_judge_objective,
@@ -100,7 +100,7 @@ def _e3(recipe: Recipe) -> Experiment:
         title="how much MicroNet sees",
         question="Does a short window of 5 hours serve better than one of 2 hours, or one of 10?"
         ' ("Alone": without macro, which already knows some of what a longer window shows.)',
-        criterion="Asked for: a higher return for its risk.",
+        criterion="Asked for: a higher return for its risk, not merely a smaller loss.",
         arms=(five, two, ten, alone[1], alone[0]),
         pairs=((five.name, two.name), (ten.name, five.name), (alone[1].name, alone[0].name)),
         judge=_judge_window,
@@ -120,7 +120,7 @@ def _e4(recipe: Recipe) -> Experiment:
         name="e4",
         title="static against adaptive threshold",
         question="Does a threshold that follows the scores serve better than a fixed one?",
-        criterion="Asked for: a lower drawdown, and high precision.",
+        criterion="Asked for: a lower drawdown and high precision, of an account that earns.",
         arms=(Arm("adaptive", mode("adaptive")), Arm("static", mode("static"))),
         pairs=(("adaptive", "static"),),
         judge=_judge_threshold,
@@ -131,14 +131,15 @@ def _judge_macro(found: Comparison, _a: pd.DataFrame, _b: pd.DataFrame) -> Verdi
     return comparison.judge_macro(found)
 
 
-def _judge_window(found: Comparison, _a: pd.DataFrame, _b: pd.DataFrame) -> Verdict:
-    return comparison.judge_window(found)
+def _judge_window(found: Comparison, a: pd.DataFrame, _b: pd.DataFrame) -> Verdict:
+    return comparison.judge_window(found, mean_of(a, "sharpe"))
 
 
-def _judge_threshold(found: Comparison, _a: pd.DataFrame, _b: pd.DataFrame) -> Verdict:
-    return comparison.judge_threshold(found)
+def _judge_threshold(found: Comparison, a: pd.DataFrame, _b: pd.DataFrame) -> Verdict:
+    return comparison.judge_threshold(found, mean_of(a, "sharpe"))
 
 
 def _judge_objective(found: Comparison, a: pd.DataFrame, b: pd.DataFrame) -> Verdict:
     name = "reconstruction_error"
-    return comparison.judge_objective(found, mean_of(a, name), mean_of(b, name))
+    sharpe = mean_of(a, "sharpe")
+    return comparison.judge_objective(found, sharpe, mean_of(a, name), mean_of(b, name))

@@ -387,44 +387,58 @@ def judge_macro(found: Comparison, gain_wanted: float = 0.05) -> Verdict:
     return Verdict(found.hit_proved and reaches, headline, proofs)
 
 
-def judge_window(found: Comparison) -> Verdict:
-    """E3: does the longer short window earn a higher return for its risk?"""
+def judge_window(found: Comparison, sharpe_a: float | None) -> Verdict:
+    """E3: does the longer short window earn a higher return for its risk?
+
+    Parameters
+    ----------
+    sharpe_a : Sharpe ratio of the longer window itself. Where all lose, the one that trades less
+        loses less: that is a saving of fees and no sign of a better decision.
+    """
     proofs = (
         ("the interval of the Sharpe difference lies above 0", above(found.sharpe_difference)),
+        _earns(found.a, sharpe_a),
         ("the interval of the hit difference lies above 0", above(found.hit_difference)),
         ("Diebold-Mariano favours it at 5 %", _favours_a(found)),
     )
+    met = above(found.sharpe_difference) and proofs[1][1]
     sharpe = points(found.sharpe_difference, "Sharpe", 1.0)
     hit = points(found.hit_difference)
-    if above(found.sharpe_difference):
+    if met:
         headline = f"{found.a} earns more for its risk than {found.b}: {sharpe}; hits {hit}."
     elif found.hit_proved:
         headline = (
             f"{found.a} hits more often than {found.b} ({hit}), but no higher return for its risk"
             f" is shown: {sharpe}."
         )
+    elif above(found.sharpe_difference):
+        headline = f"{found.a} only loses less than {found.b}: {sharpe}; hits {hit}."
     elif below(found.hit_difference) or below(found.sharpe_difference):
         headline = f"{found.a} is worse than {found.b}: {sharpe}; hits {hit}."
     else:
         headline = f"No difference between {found.a} and {found.b} is shown: {sharpe}; hits {hit}."
-    return Verdict(above(found.sharpe_difference), headline, proofs)
+    return Verdict(met, headline, proofs)
 
 
-def judge_objective(found: Comparison, error_a: float | None, error_b: float | None) -> Verdict:
+def judge_objective(
+    found: Comparison, sharpe_a: float | None, error_a: float | None, error_b: float | None
+) -> Verdict:
     """E2: does objective a give a better Sharpe ratio and a lower reconstruction loss?
 
     Parameters
     ----------
+    sharpe_a : Sharpe ratio of objective a itself, see `judge_window`.
     error_a, error_b : error of a ridge that reconstructs the days from the frozen embedding, the
         one measure of reconstruction that objectives without a decoder have, too.
     """
     lower = error_a is not None and error_b is not None and error_a < error_b
     proofs = (
         ("the interval of the Sharpe difference lies above 0", above(found.sharpe_difference)),
+        _earns(found.a, sharpe_a),
         ("the reconstruction error is lower", lower),
         ("the interval of the hit difference lies above 0", above(found.hit_difference)),
     )
-    met = above(found.sharpe_difference) and lower
+    met = above(found.sharpe_difference) and lower and proofs[1][1]
     sharpe = points(found.sharpe_difference, "Sharpe", 1.0)
     errors = (
         "reconstruction was not measured"
@@ -435,25 +449,38 @@ def judge_objective(found: Comparison, error_a: float | None, error_b: float | N
     return Verdict(met, f"{found.a} {word} {found.b}: {sharpe}; {errors}.", proofs)
 
 
-def judge_threshold(found: Comparison) -> Verdict:
-    """E4: does threshold a bring a lower drawdown at no loss of precision?"""
+def judge_threshold(found: Comparison, sharpe_a: float | None) -> Verdict:
+    """E4: does threshold a bring a lower drawdown at no loss of precision?
+
+    Parameters
+    ----------
+    sharpe_a : Sharpe ratio under threshold a itself, see `judge_window`.
+    """
     no_loss = not below(found.precision_difference)
     proofs = (
         ("the interval of the drawdown difference lies below 0", below(found.drawdown_difference)),
+        _earns(found.a, sharpe_a),
         ("precision is not shown to be lower", no_loss),
     )
-    met = below(found.drawdown_difference) and no_loss
+    lower = below(found.drawdown_difference)
+    met = lower and no_loss and proofs[1][1]
     words = (
         f"drawdown {points(found.drawdown_difference)}, precision"
         f" {points(found.precision_difference)}"
     )
     if met:
         headline = f"The {found.a} threshold draws down less than the {found.b} one: {words}."
+    elif lower and no_loss:
+        headline = f"The {found.a} threshold only loses less than the {found.b} one: {words}."
     elif above(found.drawdown_difference):
         headline = f"The {found.a} threshold draws down more than the {found.b} one: {words}."
     else:
-        headline = f"No difference in drawdown is shown, {found.a} against {found.b}: {words}."
+        headline = f"No gain in drawdown is shown, {found.a} against {found.b}: {words}."
     return Verdict(met, headline, proofs)
+
+
+def _earns(name: str, sharpe: float | None) -> tuple[str, bool]:
+    return f"{name} earns anything at all (Sharpe above 0)", sharpe is not None and sharpe > 0
 
 
 def _favours_a(found: Comparison) -> bool:

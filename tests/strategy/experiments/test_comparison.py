@@ -151,7 +151,7 @@ def test_account_that_never_traded_has_no_sharpe_difference():
     idle = CellTables(5, a.decisions, a.daily * 0)
     found = compared([idle], [b])
     assert found.sharpe_difference.value is None
-    assert not comparison.judge_window(found).met
+    assert not comparison.judge_window(found, 1.0).met
 
 
 def with_gaps(sharpe=(0.0, -1.0, 1.0), drawdown=(0.0, -0.1, 0.1), precision=(0.0, -0.1, 0.1)):
@@ -165,18 +165,35 @@ def with_gaps(sharpe=(0.0, -1.0, 1.0), drawdown=(0.0, -0.1, 0.1), precision=(0.0
 def test_threshold_verdict_needs_lower_drawdown_and_no_lost_precision():
     """Dies here: a win for a threshold that draws down less because it is wrong more cautiously."""
     lower = (-0.05, -0.08, -0.02)
-    assert comparison.judge_threshold(with_gaps(drawdown=lower)).met
+    assert comparison.judge_threshold(with_gaps(drawdown=lower), 0.5).met
     worse = with_gaps(drawdown=lower, precision=(-0.04, -0.06, -0.02))
-    assert not comparison.judge_threshold(worse).met
-    assert not comparison.judge_threshold(with_gaps()).met
-    turned = comparison.judge_threshold(with_gaps(drawdown=(0.05, 0.02, 0.08)))
+    assert not comparison.judge_threshold(worse, 0.5).met
+    assert not comparison.judge_threshold(with_gaps(), 0.5).met
+    turned = comparison.judge_threshold(with_gaps(drawdown=(0.05, 0.02, 0.08)), 0.5)
     assert "more than" in turned.headline
 
 
 def test_objective_verdict_needs_both_sharpe_and_reconstruction():
     """Dies here: half of the criterion taken for the whole."""
     better = with_gaps(sharpe=(1.0, 0.2, 1.8))
-    assert comparison.judge_objective(better, 0.4, 0.5).met
-    assert not comparison.judge_objective(better, 0.5, 0.4).met
-    assert not comparison.judge_objective(with_gaps(), 0.4, 0.5).met
-    assert not comparison.judge_objective(better, None, 0.5).met
+    assert comparison.judge_objective(better, 0.5, 0.4, 0.5).met
+    assert not comparison.judge_objective(better, 0.5, 0.5, 0.4).met
+    assert not comparison.judge_objective(with_gaps(), 0.5, 0.4, 0.5).met
+    assert not comparison.judge_objective(better, 0.5, None, 0.5).met
+
+
+@pytest.mark.parametrize("sharpe", [-0.1, 0.0, None])
+def test_smaller_loss_is_no_gain(sharpe):
+    """Dies here: an arm that trades less, and so pays less, praised on a market of coin tosses."""
+    better = with_gaps(sharpe=(1.0, 0.2, 1.8), drawdown=(-0.05, -0.08, -0.02))
+    verdicts = [
+        comparison.judge_window(better, sharpe),
+        comparison.judge_objective(better, sharpe, 0.4, 0.5),
+        comparison.judge_threshold(better, sharpe),
+    ]
+    assert not any(verdict.met for verdict in verdicts)
+    assert "only loses less" in verdicts[0].headline
+    assert "only loses less" in verdicts[2].headline
+    assert comparison.judge_window(better, 0.1).met
+    assert comparison.judge_objective(better, 0.1, 0.4, 0.5).met
+    assert comparison.judge_threshold(better, 0.1).met
