@@ -37,6 +37,8 @@ from cppncripto_strategy.models.features import CLOCK_COLUMNS
 N_CLASSES = 3
 # Candles within which the recall names an event and what followed it.
 RECALL_TAPS = 8
+# The recall starts this small, so that what the embedding says is learned undisturbed.
+RECALL_START = 0.1
 # Whitened components beyond this many standard deviations are clipped.
 CONTEXT_CLIP = 3.0
 SELL, HOLD, BUY = 0, 1, 2
@@ -134,6 +136,9 @@ class MicroNet(nn.Module):
         self.value = nn.Linear(channels, 2 * channels)
         self.query = nn.Linear(channels, channels)
         self.recall_out = nn.Linear(3 * channels, channels)
+        with torch.no_grad():
+            self.recall_out.weight.mul_(RECALL_START)
+            self.recall_out.bias.zero_()
         seen = torch.ones(settings.n_features)
         if not settings.clock:
             seen[list(CLOCK_COLUMNS)] = 0
