@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 # Below this QuantStats fills its tables with dashes and its charts with one point.
 MIN_DAYS = 5
+# Its rolling charts look back half a year, and are empty frames on anything shorter.
+ROLLING_DAYS = DAYS_PER_YEAR // 2
+_ROLLING = re.compile(r'<div id="rolling_(\w+)">.*?</div>\s*(?=<div id=)', flags=re.S)
 
 
 def write_tearsheet(
@@ -50,6 +53,7 @@ def write_tearsheet(
             logger.warning("QuantStats could not draw %s: %s", path.name, cause)
             obstacle = f"QuantStats could not draw these returns ({cause})."
         else:
+            html = html if len(returns) > ROLLING_DAYS else _without_rolling(html)
             write_text(path, _offline(html))
             return True
     _write_short_page(returns, benchmark, path, title, benchmark_title, obstacle)
@@ -136,6 +140,15 @@ def _known_noise_silenced() -> Iterator[None]:
 
 def _is_not_about_arial(record: logging.LogRecord) -> bool:
     return "Arial" not in record.getMessage()
+
+
+def _without_rolling(html: str) -> str:
+    """The page without its rolling charts, and a sentence in their place."""
+    note = f"<p>Rolling charts look back {ROLLING_DAYS} days: this run is too short for them.</p>"
+    html, dropped = _ROLLING.subn("", html)
+    if dropped == 0:
+        return html
+    return html.replace('<div id="dd_periods">', f'{note}<div id="dd_periods">', 1)
 
 
 def _offline(html: str) -> str:

@@ -339,6 +339,17 @@ def test_tearsheet_of_a_run_that_falls_from_its_first_day_shows_its_drawdown(tmp
     assert shown == pytest.approx(deepest, abs=0.01)
 
 
+@pytest.mark.parametrize(("days", "panels"), [(120, 0), (300, 4)])
+def test_tearsheet_has_rolling_charts_where_there_is_half_a_year_to_roll(tmp_path, days, panels):
+    """Four empty frames, which look like a fault, or full ones thrown away with them."""
+    path = tmp_path / "tearsheet.html"
+    assert report.write_tearsheet(daily(days, 5), daily(days, 6), path, "A run")
+    html = path.read_text("utf-8")
+    assert html.count('<div id="rolling_') == panels
+    assert ("too short for them" in html) == (panels == 0)
+    assert all(f'<div id="{kept}">' in html for kept in ("daily_returns", "dd_periods", "dd_plot"))
+
+
 @pytest.mark.parametrize(
     ("returns", "reason"),
     [
