@@ -142,7 +142,6 @@ def plan_of(recipe: Recipe) -> CheckPlan:
 
     market = load_market(recipe)
     learn = learn_settings(recipe, recipe.macro.enabled)
-    values = recipe.threshold.model_dump()
 
     def trade(
         grids: Mapping[str, CandleGrid], timeline: BundleTimeline, span: Span
@@ -155,7 +154,7 @@ def plan_of(recipe: Recipe) -> CheckPlan:
         interval=recipe.interval,
         grids={table.symbol: table.grid for table in session_tables(market, learn.session)},
         learn=learn,
-        threshold=ThresholdSettings(**values, min_scores=max(2, recipe.threshold.window // 7)),
+        threshold=ThresholdSettings(**recipe.threshold.model_dump()),
         start_ms=traded_span(recipe, market).start_ms,
         seed=recipe.seed,
         trade=trade,

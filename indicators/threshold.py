@@ -73,7 +73,7 @@ class AdaptiveThreshold(bt.Indicator):
             quantile=p.quantile,
             mode=p.mode,
             band=None if p.band is None else (float(p.band[0]), float(p.band[1])),
-            min_scores=max(2, p.window // 7) if p.min_scores is None else p.min_scores,
+            min_scores=p.min_scores,
             lookback_sessions=p.lookback_sessions,
             step=p.step,
             quantile_range=tuple(p.quantile_range),

@@ -32,7 +32,8 @@ class ThresholdSettings:
     quantile : share of scores on each side that count as signals, in (0, 0.5).
     mode : "adaptive" (trailing quantiles) or "static" (the quantiles of the last seed, fixed).
     band : least and most signals per session (buy and sell together), or None for no controller.
-    min_scores : scores needed before there is a threshold at all, from 2 to window.
+    min_scores : scores needed before there is a threshold at all, from 2 to window; None means a
+        seventh of the window, a day of a week.
     lookback_sessions : completed sessions over which signals are averaged, at least 1.
     step : factor by which the controller moves the quantile once per session, above 1.
     quantile_range : bounds that the controller never leaves, inside (0, 0.5).
@@ -47,10 +48,15 @@ class ThresholdSettings:
     quantile: float = 0.15
     mode: Literal["adaptive", "static"] = "adaptive"
     band: tuple[float, float] | None = None
-    min_scores: int = 288
+    min_scores: int | None = None
     lookback_sessions: int = 5
     step: float = 1.15
     quantile_range: tuple[float, float] = (0.01, 0.4)
+
+    @property
+    def least_scores(self) -> int:
+        """`min_scores`, or what None means."""
+        return max(2, self.window // 7) if self.min_scores is None else self.min_scores
 
     def __post_init__(self) -> None:
         low, high = self.quantile_range
@@ -62,7 +68,7 @@ class ThresholdSettings:
                 f"mode must be 'adaptive' or 'static', got {self.mode!r}",
             ),
             (
-                2 <= self.min_scores <= self.window,
+                2 <= self.least_scores <= self.window,
                 f"min_scores must lie from 2 to window={self.window}, got {self.min_scores}",
             ),
             (
@@ -163,7 +169,7 @@ class ScoreThreshold:
 
     def _thresholds(self) -> tuple[float, float]:
         ordered = self._ordered
-        if len(ordered) < self.settings.min_scores and self.settings.mode == "adaptive":
+        if len(ordered) < self.settings.least_scores and self.settings.mode == "adaptive":
             return NAN_PAIR
         quantile = self.quantile
         return sorted_quantile(ordered, 1.0 - quantile), sorted_quantile(ordered, quantile)

@@ -170,15 +170,9 @@ class RecipeRunner:
         span = traded_span(recipe, market)
         settings = learn_settings(recipe, recipe.macro.enabled)
         tables = {t.symbol: t for t in session_tables(market, settings.session)}
-        threshold = recipe.threshold
         plan = TransferPlan(
             learn=settings,
-            threshold=ThresholdSettings(
-                window=threshold.window,
-                quantile=threshold.quantile,
-                mode=threshold.mode,
-                band=threshold.band,
-            ),
+            threshold=ThresholdSettings(**recipe.threshold.model_dump()),
             start_ms=span.start_ms,
             end_ms=span.end_ms,
             seed=recipe.seed,

@@ -80,6 +80,13 @@ def test_a_seed_replaces_the_history() -> None:
     assert (np.quantile(kept, 0.75), np.quantile(kept, 0.25)) == state.update(1.0, 10 * STEP_MS)
 
 
+@pytest.mark.parametrize(("window", "least"), [(2016, 288), (100, 14), (9, 2), (2, 2)])
+def test_a_day_of_a_week_is_needed_unless_told(window: int, least: int) -> None:
+    """A short window refused for a least number of scores that nobody asked for."""
+    assert ThresholdSettings(window=window).least_scores == least
+    assert ThresholdSettings(window=window, min_scores=2).least_scores == 2
+
+
 def test_a_seed_shorter_than_min_scores_waits_for_more() -> None:
     """Thresholds made of a handful of scores die here."""
     state = ScoreThreshold(ThresholdSettings(window=10, min_scores=4))
