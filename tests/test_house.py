@@ -1,0 +1,76 @@
+"""The house: imports run one way between its rooms, as docs/design.md draws them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+PACKAGE = "cppncripto_strategy"
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("feeds", "indicators", "models")
+# Files of these folders are rooms of their own: some are leaves, some stand above others.
+OPEN_PLAN = {"feeds"}
+
+
+def sources() -> Iterator[tuple[str, Path]]:
+    """(module below the package, file) of every source, those behind the links once."""
+    for base, prefix in ((ROOT / PACKAGE, ""), *((ROOT / name, name) for name in FOLDERS)):
+        for path in sorted(base.rglob("*.py")):
+            inner = path.relative_to(base)
+            linked = not prefix and (base / inner.parts[0]).is_symlink()
+            if path.stem != "__init__" and not linked:
+                parts = (*((prefix,) if prefix else ()), *inner.with_suffix("").parts)
+                yield ".".join(parts), path
+
+
+def room(module: str) -> str:
+    """A folder is a room; a file at the top, or in an open-plan folder, is one by itself."""
+    first = module.split(".")[0]
+    return module if first in OPEN_PLAN else first
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Modules of the package that a file imports, wherever in it, without the package's name."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (n.removeprefix(f"{PACKAGE}.") for n in names if n.startswith(f"{PACKAGE}."))
+
+
+MODULES = dict(sources())
+ARROWS = {
+    (module, target)
+    for module, path in MODULES.items()
+    for target in imported(path)
+    if target in MODULES
+}
+
+
+def test_rooms_import_one_way():
+    """A circle: two rooms that can only be understood, and changed, together."""
+    graph: dict[str, set[str]] = {}
+    for module, target in ARROWS:
+        if room(module) != room(target):
+            graph.setdefault(room(module), set()).add(room(target))
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError, naming the circle
+    assert len(order) > 20
+    assert order.index("models") < order.index("indicators") < order.index("strategy")
+
+
+def test_leaves_know_nobody_above_them():
+    """A network that needs Backtrader, or candles that need a network."""
+    allowed = {"errors", "atomic"}
+    for module, target in ARROWS:
+        if module.startswith("models."):
+            assert target.split(".")[0] in {"models", *allowed} or target == "feeds.candles", module
+        if module in ("feeds.candles", "feeds.store"):
+            assert target in {"feeds.candles", *allowed}, module
+        if module in allowed:
+            raise AssertionError(f"{module} imports {target}")
+        assert target != "cli", module
