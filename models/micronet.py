@@ -7,10 +7,10 @@ day is scored in one pass, and that equals scoring each window by itself.
 Beside the stack runs a recall: how did the market answer earlier in this window, and what does that
 say about the present candle? That is a product of products (an event, its answer, the present
 event), which a stack of ReLU convolutions of this size does not find in labels that are mostly
-noise. Gated units (Dauphin et al. 2017, eq. 1) name the event and its answer within half an hour;
-their gated values are added up over the window, which is causal linear attention with a diagonal
-state (Katharopoulos et al. 2020, eq. 12, kernel and normaliser left out) cut off at the window; and
-the sum is multiplied by a query of the present.
+noise. Gated units (after Dauphin et al. 2017, eq. 1) name the event and its answer within half an
+hour; their gated values are added up over the window, which is causal linear attention with a
+diagonal state (Katharopoulos et al. 2020, section 3.3; kernel and normaliser left out) cut off at
+the window; and the sum is multiplied by a query of the present.
 
 The embedding then scales and shifts the body's channels (FiLM; Perez et al. 2018, eq. 1, with gamma
 written as 1 + gamma), and an MLP head gives either three classes (sell, nothing, buy) or one
@@ -160,8 +160,8 @@ class MicroNet(nn.Module):
     def recall(self, x: Tensor) -> Tensor:
         """What earlier answers say about the present: (B, T, F) -> as `body`.
 
-        h = a tanh(b) + relu(a), twice; v = sigmoid(gate) tanh(value); s = sum of v over the window;
-        W [h, s, query(h) tanh(s)].
+        h = a tanh(b) + relu(a), then h + a' tanh(b'); v = sigmoid(gate) tanh(value); s = sum of v
+        over the window; W [h, s, query(h) tanh(s)].
         """
         a, b = self.local(torch.cat(_shifted(x, self.recall_taps, 1), dim=-1)).chunk(2, dim=-1)
         h = a * torch.tanh(b) + functional.relu(a)  # (B, T - taps + 1, C)
