@@ -185,7 +185,7 @@ def test_the_plan_is_the_recipes_own(recipe: Path) -> None:
     assert plan.learn.session.long_window == 288
     assert plan.learn.short_window == 24
     assert plan.learn.use_macro
-    assert (plan.threshold.window, plan.threshold.min_scores) == (400, 57)
+    assert (plan.threshold.window, plan.threshold.least_scores) == (400, 57)
     assert plan.seed == 4
     recipe.write_text(RECIPE.replace("[macro]", "[macro]\nenabled = false"))
     assert not checks.plan_of(load_recipe(recipe)).learn.use_macro
