@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
+from cppncripto_strategy.evolving.outcome import Evolved
 from cppncripto_strategy.feeds.candles import ms_to_utc
 from cppncripto_strategy.models.cppn import COORDINATES, OUTPUTS, Genome, Substrate, decode
 from cppncripto_strategy.models.evolution import Candidate, Generation
 from cppncripto_strategy.reports import pages
 from cppncripto_strategy.reports.charts import BUY, HOLD, SELL, STRATEGY, WITHOUT, style
-
-if TYPE_CHECKING:
-    from cppncripto_strategy.evolving.run import Evolved
 
 NOT_EXPRESSED = "#e3e7ec"
 

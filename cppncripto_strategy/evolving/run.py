@@ -23,6 +23,7 @@ import numpy as np
 from cppncripto_strategy.backtest import Market, learn_settings, load_market, traded_span
 from cppncripto_strategy.embeddings import interval_text
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.evolving.outcome import Evolved, Transfer
 from cppncripto_strategy.evolving.page import write_evolution_page
 from cppncripto_strategy.feeds.candles import DAY_MS, Candles
 from cppncripto_strategy.feeds.resample import resample
@@ -77,45 +78,6 @@ class Watcher(Protocol):
 
     def end(self, line: Generation, seconds: float, scored: int) -> None:
         """A generation has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transfer:
-    """How the champion does on another substrate, and the mean of random CPPNs there.
-
-    Parameters
-    ----------
-    where : the substrate in words. evolved, random : probes (out-of-sample R2).
-    connections, weights : what the champion expresses there, of how many.
-    """
-
-    where: str
-    evolved: float
-    random: float
-    connections: int
-    weights: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Evolved:
-    """What an evolution left.
-
-    Parameters
-    ----------
-    run : the finished run. place : the champion's place on its front.
-    days : sessions the probe judged on. from_ms, until_ms : the span it saw.
-    genomes, seconds : evaluated by this call, and its wall time; 0 where it was finished already.
-    transfers : the champion on other substrates.
-    """
-
-    run: Evolution
-    place: int
-    days: int
-    from_ms: int
-    until_ms: int
-    genomes: int
-    seconds: float
-    transfers: tuple[Transfer, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
