@@ -64,6 +64,7 @@ def _e1(recipe: Recipe) -> Experiment:
         arms=(Arm("macro"), Arm("no macro", {"macro.enabled": False})),
         pairs=(("macro", "no macro"),),
         judge=_judge_macro,
+        wanted_points=100 * comparison.MACRO_GAIN,
     )
 
 

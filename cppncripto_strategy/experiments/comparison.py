@@ -33,6 +33,8 @@ FloatArray = NDArray[np.float64]
 DEFAULT_RESAMPLES = 1_000
 SIGNIFICANT = 0.05
 MIN_DAYS = 5
+# What E1's criterion asks of macro, as a fraction of hit ratio.
+MACRO_GAIN = 0.05
 Where = Literal["setups", "signals", "all"]
 
 
@@ -366,7 +368,7 @@ def below(estimate: Estimate) -> bool:
     return estimate.high is not None and estimate.high < 0
 
 
-def judge_macro(found: Comparison, gain_wanted: float = 0.05) -> Verdict:
+def judge_macro(found: Comparison, gain_wanted: float = MACRO_GAIN) -> Verdict:
     """E1: does macro add `gain_wanted` of hit ratio?"""
     value = found.hit_difference.value
     reaches = value is not None and value >= gain_wanted

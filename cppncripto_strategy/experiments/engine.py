@@ -64,6 +64,7 @@ class Experiment:
     ----------
     pairs : (a, b) arm names; the first pair is the one the criterion is about.
     judge : turns a comparison and both arms' rows of the cell table into a verdict.
+    wanted_points : gain of hit ratio the criterion asks for, in percentage points, if any.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Experiment:
     arms: tuple[Arm, ...]
     pairs: tuple[tuple[str, str], ...]
     judge: Callable[[Comparison, pd.DataFrame, pd.DataFrame], Verdict]
+    wanted_points: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,6 +298,7 @@ def conclude(
         luck=_luck(curves, ledger),
         about=about,
         notes=notes,
+        wanted_points=experiment.wanted_points,
     )
 
 

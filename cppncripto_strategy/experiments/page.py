@@ -60,6 +60,7 @@ class Findings:
     luck : arm -> trials, probabilistic_sharpe, deflated_sharpe; and "pbo" for the family.
     about : what was run: command, recipe, candles, span, seeds, date, commit.
     notes : sentences a reader needs, such as the ceiling of a planted market.
+    wanted_points : gain of hit ratio the criterion asks for, in percentage points, if any.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Findings:
     luck: Mapping[str, Any]
     about: Mapping[str, Any]
     notes: Sequence[str] = ()
+    wanted_points: float | None = None
 
 
 def write_experiment_page(findings: Findings, path: Path) -> None:
@@ -90,7 +92,9 @@ def write_experiment_page(findings: Findings, path: Path) -> None:
         pages.section(
             "The differences",
             pages.table(*_differences(findings.comparisons)),
-            pages.figure(difference_figure(findings.comparisons), "differences"),
+            pages.figure(
+                difference_figure(findings.comparisons, findings.wanted_points), "differences"
+            ),
             note="Same candles, same seeds. Brackets: 95 % intervals, days and seeds resampled;"
             " hollow marks: single seeds. A negative Diebold-Mariano statistic favours the first"
             " arm.",
@@ -237,8 +241,11 @@ def terminal_table(findings: Findings) -> RenderableType:
 # ---------------------------------------------------------------- charts
 
 
-def difference_figure(comparisons: Sequence[Comparison]) -> go.Figure:
-    """Hit differences with intervals, single seeds beside them, 0 and the wanted gain as lines."""
+def difference_figure(comparisons: Sequence[Comparison], wanted: float | None = None) -> go.Figure:
+    """Hit differences with intervals, single seeds beside them; 0 and the gain `wanted` as lines.
+
+    wanted : in percentage points; None where a criterion asks for no amount.
+    """
     figure = go.Figure()
     for k, found in enumerate(comparisons):
         name, colour = f"{found.a} − {found.b}", SYMBOL_COLOURS[k % len(SYMBOL_COLOURS)]
@@ -249,10 +256,13 @@ def difference_figure(comparisons: Sequence[Comparison]) -> go.Figure:
         )
         _add_interval(figure, found.hit_difference, name, colour)
     figure.add_vline(0, line={"color": HOLD, "width": 1})
-    figure.add_vline(5, line={"color": SELL, "width": 1, "dash": "dot"})
+    title = "hit ratio difference, percentage points"
+    if wanted is not None:
+        figure.add_vline(wanted, line={"color": SELL, "width": 1, "dash": "dot"})
+        title += f" (dotted: the {wanted:g} asked for)"
     style(figure, 140 + 60 * len(comparisons))
     figure.update_layout(hovermode="closest")
-    figure.update_xaxes(title="hit ratio difference, percentage points (dotted: 5)")
+    figure.update_xaxes(title=title)
     return figure
 
 

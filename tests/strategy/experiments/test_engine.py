@@ -120,6 +120,14 @@ def test_planted_gain_is_found_and_reported(tmp_path):
     assert answer["found_in_seeds"] == [{"pair": "macro - none", "found": 2, "of": 2}]
 
 
+@pytest.mark.parametrize("wanted", [None, 5.0])
+def test_only_a_criterion_that_asks_for_an_amount_draws_its_line(tmp_path, wanted):
+    """Dies here: E1's five points drawn as everybody's."""
+    run(tmp_path, Runner(), experiment=dataclasses.replace(MACRO, wanted_points=wanted))
+    page = (tmp_path / "e1.html").read_text("utf-8")
+    assert ("the 5 asked for" in page) == (wanted is not None)
+
+
 def test_seed_that_meets_the_criterion_has_claimed_something(tmp_path):
     """Dies here: thresholds, whose hits never differ, cleared of every false claim."""
     met = itertools.cycle([False, True, False])  # the experiment itself, then seed by seed
