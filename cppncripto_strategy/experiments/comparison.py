@@ -35,6 +35,7 @@ SIGNIFICANT = 0.05
 MIN_DAYS = 5
 # What E1's criterion asks of macro, as a fraction of hit ratio.
 MACRO_GAIN = 0.05
+EARNS = "earns anything at all (Sharpe above 0)"
 Where = Literal["setups", "signals", "all"]
 
 
@@ -397,13 +398,14 @@ def judge_window(found: Comparison, sharpe_a: float | None) -> Verdict:
     sharpe_a : Sharpe ratio of the longer window itself. Where all lose, the one that trades less
         loses less: that is a saving of fees and no sign of a better decision.
     """
+    better, earns = above(found.sharpe_difference), _earns(sharpe_a)
     proofs = (
-        ("the interval of the Sharpe difference lies above 0", above(found.sharpe_difference)),
-        _earns(found.a, sharpe_a),
+        ("the interval of the Sharpe difference lies above 0", better),
+        (f"{found.a} {EARNS}", earns),
         ("the interval of the hit difference lies above 0", above(found.hit_difference)),
         ("Diebold-Mariano favours it at 5 %", _favours_a(found)),
     )
-    met = above(found.sharpe_difference) and proofs[1][1]
+    met = better and earns
     sharpe = points(found.sharpe_difference, "Sharpe", 1.0)
     hit = points(found.hit_difference)
     if met:
@@ -413,7 +415,7 @@ def judge_window(found: Comparison, sharpe_a: float | None) -> Verdict:
             f"{found.a} hits more often than {found.b} ({hit}), but no higher return for its risk"
             f" is shown: {sharpe}."
         )
-    elif above(found.sharpe_difference):
+    elif better:
         headline = f"{found.a} only loses less than {found.b}: {sharpe}; hits {hit}."
     elif below(found.hit_difference) or below(found.sharpe_difference):
         headline = f"{found.a} is worse than {found.b}: {sharpe}; hits {hit}."
@@ -434,13 +436,14 @@ def judge_objective(
         one measure of reconstruction that objectives without a decoder have, too.
     """
     lower = error_a is not None and error_b is not None and error_a < error_b
+    better, earns = above(found.sharpe_difference), _earns(sharpe_a)
     proofs = (
-        ("the interval of the Sharpe difference lies above 0", above(found.sharpe_difference)),
-        _earns(found.a, sharpe_a),
+        ("the interval of the Sharpe difference lies above 0", better),
+        (f"{found.a} {EARNS}", earns),
         ("the reconstruction error is lower", lower),
         ("the interval of the hit difference lies above 0", above(found.hit_difference)),
     )
-    met = above(found.sharpe_difference) and lower and proofs[1][1]
+    met = better and earns and lower
     sharpe = points(found.sharpe_difference, "Sharpe", 1.0)
     errors = (
         "reconstruction was not measured"
@@ -458,14 +461,14 @@ def judge_threshold(found: Comparison, sharpe_a: float | None) -> Verdict:
     ----------
     sharpe_a : Sharpe ratio under threshold a itself, see `judge_window`.
     """
+    lower, earns = below(found.drawdown_difference), _earns(sharpe_a)
     no_loss = not below(found.precision_difference)
     proofs = (
-        ("the interval of the drawdown difference lies below 0", below(found.drawdown_difference)),
-        _earns(found.a, sharpe_a),
+        ("the interval of the drawdown difference lies below 0", lower),
+        (f"{found.a} {EARNS}", earns),
         ("precision is not shown to be lower", no_loss),
     )
-    lower = below(found.drawdown_difference)
-    met = lower and no_loss and proofs[1][1]
+    met = lower and earns and no_loss
     words = (
         f"drawdown {points(found.drawdown_difference)}, precision"
         f" {points(found.precision_difference)}"
@@ -481,8 +484,8 @@ def judge_threshold(found: Comparison, sharpe_a: float | None) -> Verdict:
     return Verdict(met, headline, proofs)
 
 
-def _earns(name: str, sharpe: float | None) -> tuple[str, bool]:
-    return f"{name} earns anything at all (Sharpe above 0)", sharpe is not None and sharpe > 0
+def _earns(sharpe: float | None) -> bool:
+    return sharpe is not None and sharpe > 0
 
 
 def _favours_a(found: Comparison) -> bool:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MIN_DAYS = 5
 # Its rolling charts look back half a year, and are empty frames on anything shorter.
 ROLLING_DAYS = DAYS_PER_YEAR // 2
-_ROLLING = re.compile(r'<div id="rolling_(\w+)">.*?</div>\s*(?=<div id=)', flags=re.S)
+_ROLLING = re.compile(r'<div id="rolling_\w+">.*?</div>\s*(?=<div id=)', flags=re.S)
 
 
 def write_tearsheet(
