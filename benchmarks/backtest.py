@@ -24,7 +24,7 @@ from cppncripto_strategy.backtest import Market, learn_settings, replay, session
 from cppncripto_strategy.feeds.candles import DAY_MS, Candles, Span
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.walkforward import learn_bundle
+from cppncripto_strategy.models.learning.walkforward import learn_bundle
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 
 YEAR_DAYS, LEARN_DAYS = 365, 42

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from cppncripto_strategy.feeds.candles import Candles
-from cppncripto_strategy.feeds.importer import open_source
+from cppncripto_strategy.feeds.history.files import open_source
 from cppncripto_strategy.feeds.planted import (
     HitRatio,
     PlantedMarket,
@@ -38,10 +38,9 @@ from cppncripto_strategy.feeds.planted import (
     hit_at_setups,
 )
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
-from cppncripto_strategy.models.cppn import Substrate
 from cppncripto_strategy.models.encoders import ENCODERS, Encoder, build_encoder
-from cppncripto_strategy.models.encoders.cppn import CPPNEncoder
-from cppncripto_strategy.models.evolution import (
+from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder
+from cppncripto_strategy.models.hyperneat.evolution import (
     Evolution,
     EvolutionSettings,
     ProbeData,
@@ -49,14 +48,19 @@ from cppncripto_strategy.models.evolution import (
     evaluate,
     knee,
 )
-from cppncripto_strategy.models.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.hyperneat.genome import Substrate
+from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable, build_sessions
+from cppncripto_strategy.models.judging.probes import fit_ridge, profile_targets, sign_accuracy
+from cppncripto_strategy.models.learning.training import TrainSettings
+from cppncripto_strategy.models.learning.walkforward import (
+    LabelSettings,
+    LearnSettings,
+    learn_bundle,
+)
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
 from cppncripto_strategy.models.pretraining import PretrainSettings, build_objective, pretrain
-from cppncripto_strategy.models.probes import fit_ridge, profile_targets, sign_accuracy
-from cppncripto_strategy.models.scoring import score_span
-from cppncripto_strategy.models.sessions import SessionSet, SessionTable, build_sessions
-from cppncripto_strategy.models.training import TrainSettings
-from cppncripto_strategy.models.walkforward import LabelSettings, LearnSettings, learn_bundle
+from cppncripto_strategy.models.scoring.batch import score_span
 
 INTERVAL_MS = 300_000
 # Months of a regime each: fewer days hold too few changes of it to learn from, or to choose by.

@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from cppncripto_strategy.models.cppn import (
+from cppncripto_strategy.models.hyperneat.genome import (
     Genome,
     Kernels,
     Substrate,

@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.feeds.candles import MINUTE_MS
-from cppncripto_strategy.feeds.ingest import import_files
-from cppncripto_strategy.feeds.store import CandleStore, month_span
+from cppncripto_strategy.feeds.history.fetch import import_files
+from cppncripto_strategy.feeds.history.store import CandleStore, month_span
 
 SYMBOL, INTERVAL = "BTCUSDT", "1m"
 

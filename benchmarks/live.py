@@ -24,17 +24,17 @@ import numpy as np
 
 from cppncripto_strategy.backtest import Market, micro_latency_s
 from cppncripto_strategy.commands.exchange import planted_candles
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import DAY_MS
-from cppncripto_strategy.feeds.rounds import Round
-from cppncripto_strategy.feeds.sources import Retry, Sources
-from cppncripto_strategy.feeds.stream import StreamSettings
-from cppncripto_strategy.paper.engine import PaperSession
+from cppncripto_strategy.feeds.live.rounds import Round
+from cppncripto_strategy.feeds.live.stream import StreamSettings
 from cppncripto_strategy.paper.recipe import (
     SessionTimeline,
     create_session,
     strategy_options,
     todays_bundle,
 )
+from cppncripto_strategy.paper.trader import PaperSession
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 
 SYMBOLS = ("AUSDT", "BUSDT", "CUSDT", "DUSDT", "EUSDT")

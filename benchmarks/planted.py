@@ -33,10 +33,10 @@ from cppncripto_strategy.feeds.planted import (
     oracle_hit,
 )
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
-from cppncripto_strategy.models.grid import CandleGrid
-from cppncripto_strategy.models.scoring import embed_sessions, score_sessions
-from cppncripto_strategy.models.sessions import SessionTable, build_sessions
-from cppncripto_strategy.models.walkforward import LearnSettings, calendar, learn_bundle
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
+from cppncripto_strategy.models.learning.walkforward import LearnSettings, calendar, learn_bundle
+from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
 
 SHIFT_DAYS = 60
 VALIDATE_DAYS = 60

@@ -20,8 +20,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cppncripto_strategy.models.learning.training import MicroData, TrainSettings, micro_loss
 from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
-from cppncripto_strategy.models.training import MicroData, TrainSettings, micro_loss
 
 SESSIONS, DAY, FEATURES = 8, 288, 9
 SETTINGS = TrainSettings()

@@ -43,22 +43,22 @@ from cppncripto_strategy.feeds.candles import (
     utc_to_ms,
     validate,
 )
-from cppncripto_strategy.feeds.importer import open_source
+from cppncripto_strategy.feeds.history.files import open_source
 from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.indicators import MicroScore
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
-from cppncripto_strategy.models.encoders.cppn import inline_champion
-from cppncripto_strategy.models.grid import CandleGrid
-from cppncripto_strategy.models.pretraining import PretrainSettings
-from cppncripto_strategy.models.sessions import SessionSettings, SessionTable, build_sessions
-from cppncripto_strategy.models.streaming import MicroStream
-from cppncripto_strategy.models.training import TrainSettings
-from cppncripto_strategy.models.walkforward import (
+from cppncripto_strategy.models.hyperneat.encoder import inline_champion
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable, build_sessions
+from cppncripto_strategy.models.learning.training import TrainSettings
+from cppncripto_strategy.models.learning.walkforward import (
     LabelSettings,
     LearnSettings,
     calendar,
     walk_forward,
 )
+from cppncripto_strategy.models.pretraining import PretrainSettings
+from cppncripto_strategy.models.scoring.streaming import MicroStream
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.reports.report import save_picture, write_report
 from cppncripto_strategy.reports.tearsheet import write_tearsheet

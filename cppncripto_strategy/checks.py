@@ -47,9 +47,9 @@ from cppncripto_strategy.feeds.planted import (
     oracle_hit,
 )
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.grid import DAY_MS, CandleGrid, FloatArray, IntArray
-from cppncripto_strategy.models.labels import Labels
-from cppncripto_strategy.models.leaks import (
+from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid, FloatArray, IntArray
+from cppncripto_strategy.models.inputs.sessions import build_sessions
+from cppncripto_strategy.models.judging.leaks import (
     PERTURBATION,
     PREFIX,
     START_INVARIANCE,
@@ -63,15 +63,15 @@ from cppncripto_strategy.models.leaks import (
     mid_session_cuts,
     perturb_from,
 )
-from cppncripto_strategy.models.quantiles import ScoreThreshold, ThresholdSettings
-from cppncripto_strategy.models.scoring import GRACE_SESSIONS, embed_sessions, score_sessions
-from cppncripto_strategy.models.sessions import build_sessions
-from cppncripto_strategy.models.walkforward import (
+from cppncripto_strategy.models.labels import Labels
+from cppncripto_strategy.models.learning.walkforward import (
     LabelSettings,
     LearnSettings,
     calendar,
     learn_bundle,
 )
+from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, embed_sessions, score_sessions
+from cppncripto_strategy.models.scoring.threshold import ScoreThreshold, ThresholdSettings
 from cppncripto_strategy.recipe import Recipe
 
 SHUFFLED = "shuffled labels"

@@ -34,10 +34,10 @@ from cppncripto_strategy.feeds.candles import (
     ms_to_utc,
 )
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
-from cppncripto_strategy.models.grid import CandleGrid
-from cppncripto_strategy.models.quality import nearest_past
-from cppncripto_strategy.models.scoring import embed_sessions
-from cppncripto_strategy.models.sessions import SessionTable, build_sessions
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
+from cppncripto_strategy.models.judging.quality import nearest_past
+from cppncripto_strategy.models.scoring.batch import embed_sessions
 
 SCHEMA = pa.schema(
     [

@@ -28,7 +28,7 @@ from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.candles import DAY_MS
 from cppncripto_strategy.feeds.replay import bar_interval_ms, num_to_ms, nums_to_ms
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
-from cppncripto_strategy.models.quantiles import signal_of
+from cppncripto_strategy.models.scoring.threshold import signal_of
 
 log = logging.getLogger(__name__)
 

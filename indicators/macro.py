@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.embedding_cache import EmbeddingCache
-from cppncripto_strategy.models.grid import CandleGrid
-from cppncripto_strategy.models.scoring import ScoredSpan, SessionStates, embed_sessions
-from cppncripto_strategy.models.sessions import SessionTable, build_sessions
-from cppncripto_strategy.models.streaming import MacroStream
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
+from cppncripto_strategy.models.scoring.batch import ScoredSpan, SessionStates, embed_sessions
+from cppncripto_strategy.models.scoring.embedding_cache import EmbeddingCache
+from cppncripto_strategy.models.scoring.streaming import MacroStream
 
 _EPOCH_DAYS = 719163.0  # 1970-01-01 in Backtrader's day numbers
 _MS_PER_DAY = 86_400_000.0

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cppncripto_strategy.indicators.macro import MacroEmbedding, bars_of
-from cppncripto_strategy.models.scoring import score_sessions
-from cppncripto_strategy.models.streaming import ScoreStream
+from cppncripto_strategy.models.scoring.batch import score_sessions
+from cppncripto_strategy.models.scoring.streaming import ScoreStream
 
 LINES = ("score", "p_buy", "p_sell", "score_zero")
 

@@ -14,7 +14,7 @@ import backtrader as bt
 import numpy as np
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.quantiles import ScoreThreshold, ThresholdSettings
+from cppncripto_strategy.models.scoring.threshold import ScoreThreshold, ThresholdSettings
 
 _EPOCH_DAYS = 719163.0  # 1970-01-01 in Backtrader's day numbers
 _MS_PER_DAY = 86_400_000.0

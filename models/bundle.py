@@ -32,9 +32,9 @@ from safetensors.torch import save as save_tensors
 
 from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, MacroNet, build_macronet
 from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
-from cppncripto_strategy.models.sessions import SessionSettings
 
 FORMAT = 2
 INFO_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.grid import BoolArray, CandleGrid, FloatArray
+from cppncripto_strategy.models.inputs.grid import BoolArray, CandleGrid, FloatArray
 
 BPS = 1e-4
 FEE_BPS = 10.0

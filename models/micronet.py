@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.features import CLOCK_COLUMNS
+from cppncripto_strategy.models.inputs.features import CLOCK_COLUMNS
 
 N_CLASSES = 3
 # Candles within which the recall names an event and what followed it.

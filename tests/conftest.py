@@ -20,16 +20,16 @@ import torch
 
 from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline
-from cppncripto_strategy.models.grid import DAY_MS, CandleGrid
-from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, build_macronet
-from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
-from cppncripto_strategy.models.sessions import (
+from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.sessions import (
     SessionSet,
     SessionSettings,
     SessionTable,
     build_sessions,
 )
-from cppncripto_strategy.models.walkforward import embed_set
+from cppncripto_strategy.models.learning.walkforward import embed_set
+from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, build_macronet
+from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
 
 HOUR_MS = 3_600_000
 

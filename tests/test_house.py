@@ -77,7 +77,7 @@ def test_leaves_know_nobody_above_them():
     for module, target in ARROWS:
         if module.startswith("models."):
             assert target.split(".")[0] in {"models", *allowed} or target == "feeds.candles", module
-        if module in ("feeds.candles", "feeds.store"):
+        if module in ("feeds.candles", "feeds.history.store"):
             assert target in {"feeds.candles", *allowed}, module
         if module in allowed:
             raise AssertionError(f"{module} imports {target}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from cppncripto_strategy.feeds.ingest import FetchSettings, Progress, SeriesReport
+    from cppncripto_strategy.feeds.history.fetch import FetchSettings, Progress, SeriesReport
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -41,8 +41,8 @@ def fetch_settings(
     archive_url: str | None, rest_url: str | None, no_archives: bool
 ) -> FetchSettings:
     """Fetch settings from the options of `source_options`."""
-    from cppncripto_strategy.feeds.ingest import FetchSettings
-    from cppncripto_strategy.feeds.sources import Sources
+    from cppncripto_strategy.feeds.binance.endpoints import Sources
+    from cppncripto_strategy.feeds.history.fetch import FetchSettings
 
     default = Sources()
     sources = Sources(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from cppncripto_strategy.checks import CheckPlan
-    from cppncripto_strategy.models.leaks import LeakVerdict
+    from cppncripto_strategy.models.judging.leaks import LeakVerdict
 
 # As in `checks.CHECKS`, which cannot be imported here without torch; a test holds them equal.
 CHECK_NAMES = (

@@ -23,8 +23,8 @@ from cppncripto_strategy.commands._store_options import (
 )
 
 if TYPE_CHECKING:
-    from cppncripto_strategy.feeds.store import CandleStore, Coverage
-    from cppncripto_strategy.feeds.verify import SeriesCheck
+    from cppncripto_strategy.feeds.history.store import CandleStore, Coverage
+    from cppncripto_strategy.feeds.history.verify import SeriesCheck
 
 
 @click.group()
@@ -53,8 +53,8 @@ def import_files(
     (BTCUSDT-1m-2026-03.zip) are taken too, against the .CHECKSUM beside them. Every row is checked
     first; a bad one is named and the store stays as it was.
     """
-    from cppncripto_strategy.feeds.ingest import import_files as bring
-    from cppncripto_strategy.feeds.store import CandleStore
+    from cppncripto_strategy.feeds.history.fetch import import_files as bring
+    from cppncripto_strategy.feeds.history.store import CandleStore
 
     target = CandleStore(store)
     count, months = bring(target, symbol, interval, files, sort=sort)
@@ -81,7 +81,7 @@ def import_files(
 @json_option
 def list_series(store: Path, as_json: bool) -> None:
     """List what the store holds: symbol, interval, span, candles and gaps."""
-    from cppncripto_strategy.feeds.store import CandleStore
+    from cppncripto_strategy.feeds.history.store import CandleStore
 
     source = CandleStore(store)
     held = [source.coverage(one.symbol, one.interval) for one in source.list()]
@@ -123,8 +123,8 @@ def verify(
     """
     from dataclasses import replace
 
-    from cppncripto_strategy.feeds.store import CandleStore
-    from cppncripto_strategy.feeds.verify import find_restated, verify_series
+    from cppncripto_strategy.feeds.history.store import CandleStore
+    from cppncripto_strategy.feeds.history.verify import find_restated, verify_series
 
     source = CandleStore(store)
     checks = [verify_series(source, *series) for series in _series(source, symbols, interval)]
@@ -161,8 +161,8 @@ def repair_series(
     as_json: bool,
 ) -> None:
     """Move damaged files to quarantine and fetch what is missing; exit status 1 if it stays so."""
-    from cppncripto_strategy.feeds.store import CandleStore
-    from cppncripto_strategy.feeds.verify import repair, verify_series
+    from cppncripto_strategy.feeds.history.store import CandleStore
+    from cppncripto_strategy.feeds.history.verify import repair, verify_series
 
     source = CandleStore(store)
     series = _series(source, symbols, interval)
@@ -200,8 +200,8 @@ def coverage(
     """Draw each series' months as a heat map: per cent of the slots held or proved absent."""
     from dataclasses import asdict
 
-    from cppncripto_strategy.feeds.store import CandleStore
-    from cppncripto_strategy.feeds.verify import month_coverage
+    from cppncripto_strategy.feeds.history.store import CandleStore
+    from cppncripto_strategy.feeds.history.verify import month_coverage
     from cppncripto_strategy.reports.coverage_map import html_map, terminal_map
 
     source = CandleStore(store)
@@ -230,8 +230,8 @@ def coverage(
 @json_option
 def resample_series(symbol: str, interval: str, target: str, store: Path, as_json: bool) -> None:
     """Make longer candles from SYMBOL's shorter ones, complete buckets only."""
-    from cppncripto_strategy.feeds.resample import resample_stored
-    from cppncripto_strategy.feeds.store import CandleStore
+    from cppncripto_strategy.feeds.history.resample import resample_stored
+    from cppncripto_strategy.feeds.history.store import CandleStore
 
     count, months = resample_stored(CandleStore(store), symbol, interval, target)
     if as_json:
@@ -311,7 +311,7 @@ def _print_series(held: list[Coverage]) -> None:
 
 
 def _print_checks(checks: list[SeriesCheck]) -> None:
-    from cppncripto_strategy.feeds.verify import describe
+    from cppncripto_strategy.feeds.history.verify import describe
 
     console = Console(highlight=False)
     table = Table("series", "from (UTC)", "to (UTC)", box=None, padding=(0, 1, 0, 0))

@@ -81,7 +81,7 @@ def _what_followed(folder: Path, interval: str, near: list[SimilarDay]) -> list[
     """The outcome of each day found."""
     from cppncripto_strategy.embeddings import outcomes
     from cppncripto_strategy.feeds.candles import interval_to_ms
-    from cppncripto_strategy.feeds.importer import open_source
+    from cppncripto_strategy.feeds.history.files import open_source
 
     source = open_source(folder)
     series = {name: source.read(name, interval) for name in {day.symbol for day in near}}

@@ -13,7 +13,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from cppncripto_strategy.feeds.candles import Candles
     from cppncripto_strategy.models.bundle import BundleTimeline
-    from cppncripto_strategy.models.quality import QualityCard
+    from cppncripto_strategy.models.judging.quality import QualityCard
 
 
 @click.command()
@@ -99,7 +99,7 @@ def command(
 def _read(folder: Path, symbols: str | None, timeline: BundleTimeline) -> dict[str, Candles]:
     """Candles of each symbol asked for."""
     from cppncripto_strategy.embeddings import interval_text
-    from cppncripto_strategy.feeds.importer import open_source
+    from cppncripto_strategy.feeds.history.files import open_source
 
     source, interval = open_source(folder), interval_text(timeline.session.interval_ms)
     asked = symbols.split(",") if symbols else timeline.bundles[0].info.symbols
@@ -115,9 +115,9 @@ def _judge(
     console: Console,
 ) -> QualityCard:
     """The bundle's quality card, written beside the embeddings as <out>.card.json."""
-    from cppncripto_strategy.models.grid import CandleGrid
-    from cppncripto_strategy.models.quality import quality_card
-    from cppncripto_strategy.models.sessions import build_sessions
+    from cppncripto_strategy.models.inputs.grid import CandleGrid
+    from cppncripto_strategy.models.inputs.sessions import build_sessions
+    from cppncripto_strategy.models.judging.quality import quality_card
     from cppncripto_strategy.results import write_json
 
     with console.status("judging the embedding"):
@@ -139,7 +139,7 @@ def _print_card(card: QualityCard) -> None:
     from rich.table import Table
 
     from cppncripto_strategy.feeds.candles import ms_to_utc
-    from cppncripto_strategy.models.quality import INPUTS
+    from cppncripto_strategy.models.judging.quality import INPUTS
 
     span = f"{ms_to_utc(card.judged_from_ms)[:10]} to {ms_to_utc(card.judged_until_ms)[:10]}"
     where = "in-sample" if card.in_sample else "out of sample"

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from cppncripto_strategy.evolving.outcome import Evolved
-    from cppncripto_strategy.models.evolution import Evolution, Generation
+    from cppncripto_strategy.evolution.outcome import Evolved
+    from cppncripto_strategy.models.hyperneat.evolution import Evolution, Generation
 
 EXAMPLES = """
 \b
@@ -129,10 +129,10 @@ def command(
     recipe's first MacroNet learns from, and on none later. A run that was stopped, in whatever way,
     goes on where it was when the same command is given again. Open evolution.html in its folder.
     """
-    from cppncripto_strategy.evolving.run import evolve, summary
-    from cppncripto_strategy.models.cppn import NeatSettings
-    from cppncripto_strategy.models.evolution import EvolutionSettings
-    from cppncripto_strategy.models.spread import Spread
+    from cppncripto_strategy.evolution.search import evolve, summary
+    from cppncripto_strategy.models.hyperneat.evolution import EvolutionSettings
+    from cppncripto_strategy.models.hyperneat.genome import NeatSettings
+    from cppncripto_strategy.models.hyperneat.workers import Spread
     from cppncripto_strategy.recipe import load_recipe, shipped_recipe
 
     path = recipe or shipped_recipe("demo")
@@ -158,7 +158,7 @@ def _report(result: Evolved, folder: Path) -> None:
     """The champion, the front and what to do next."""
     from rich.table import Table
 
-    from cppncripto_strategy.evolving.page import recipe_lines
+    from cppncripto_strategy.evolution.page import recipe_lines
 
     console = Console(highlight=False)
     run = result.run

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from cppncripto_strategy.feeds.candles import Candles
-    from cppncripto_strategy.feeds.exchange import LoopbackExchange
+    from cppncripto_strategy.feeds.loopback.server import LoopbackExchange
 
 DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 
@@ -79,7 +79,7 @@ def planted_candles(
 
 
 def _stored(root: Path, symbols: tuple[str, ...], interval: str) -> dict[str, Candles]:
-    from cppncripto_strategy.feeds.store import CandleStore
+    from cppncripto_strategy.feeds.history.store import CandleStore
 
     store = CandleStore(root)
     held = [series.symbol for series in store.list() if series.interval == interval]
@@ -91,7 +91,11 @@ def _exchange(
 ) -> LoopbackExchange:
     from cppncripto_strategy.errors import SourceError
     from cppncripto_strategy.feeds.candles import DAY_MS
-    from cppncripto_strategy.feeds.exchange import ExchangeSettings, LoopbackExchange, SpeedClock
+    from cppncripto_strategy.feeds.loopback.server import (
+        ExchangeSettings,
+        LoopbackExchange,
+        SpeedClock,
+    )
 
     first = [int(held.open_time[0]) for held in candles.values() if len(held)]
     if not first:

@@ -129,7 +129,7 @@ def _run(
     runner: RecipeRunner, name: str, seeds: list[int], folder: Path, console: Console
 ) -> Findings:
     from cppncripto_strategy.experiments.arms import build_experiment
-    from cppncripto_strategy.experiments.engine import run_experiment
+    from cppncripto_strategy.experiments.cells import run_experiment
 
     experiment = build_experiment(name, runner.recipe)
     about = runner.about(_command_line(), seeds) | {"date": f"{datetime.now(UTC):%Y-%m-%d}"}
@@ -164,7 +164,7 @@ def _command_line() -> str:
 
 
 def _report(found: list[Findings], folder: Path, markdown: Path | None, as_json: bool) -> None:
-    from cppncripto_strategy.experiments.engine import summary
+    from cppncripto_strategy.experiments.cells import summary
     from cppncripto_strategy.experiments.page import markdown as to_markdown
     from cppncripto_strategy.experiments.page import terminal_table
     from cppncripto_strategy.results import write_text

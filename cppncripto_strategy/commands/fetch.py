@@ -56,8 +56,8 @@ def command(
     from dataclasses import replace
 
     from cppncripto_strategy.feeds.candles import utc_to_ms
-    from cppncripto_strategy.feeds.ingest import fetch
-    from cppncripto_strategy.feeds.store import CandleStore
+    from cppncripto_strategy.feeds.history.fetch import fetch
+    from cppncripto_strategy.feeds.history.store import CandleStore
 
     settings = replace(fetch_settings(archive_url, rest_url, no_archives), concurrency=concurrency)
     start_ms, end_ms = utc_to_ms(start), None if end is None else utc_to_ms(end)

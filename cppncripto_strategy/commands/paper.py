@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from cppncripto_strategy.paper.run import PaperPlan
+    from cppncripto_strategy.paper.start import PaperPlan
     from cppncripto_strategy.recipe import Recipe
 
 EXAMPLES = """
@@ -83,8 +83,8 @@ def command(
     if only_report:
         _report(path, as_json)
         return
-    from cppncripto_strategy.feeds.sources import Sources
-    from cppncripto_strategy.paper.run import PaperPlan
+    from cppncripto_strategy.feeds.binance.endpoints import Sources
+    from cppncripto_strategy.paper.start import PaperPlan
 
     public = Sources()
     plan = PaperPlan(
@@ -130,8 +130,8 @@ def _recipe(path: Path | None, symbols: str | None, candles: Path | None) -> Rec
 def _run(plan: PaperPlan, as_json: bool) -> None:
     from rich.console import Console
 
-    from cppncripto_strategy.paper.run import run_paper
     from cppncripto_strategy.paper.screen import choose_screen
+    from cppncripto_strategy.paper.start import run_paper
 
     console = Console()
     screen = choose_screen(as_json, console)
@@ -145,10 +145,10 @@ def _run(plan: PaperPlan, as_json: bool) -> None:
 
 def _demo(plan: PaperPlan, speed: float, as_json: bool) -> None:
     """The same, against a loopback exchange in this process."""
-    from cppncripto_strategy.feeds.exchange import ExchangeThread
-    from cppncripto_strategy.feeds.sources import Retry, Sources
-    from cppncripto_strategy.feeds.stream import StreamSettings
-    from cppncripto_strategy.paper.run import demo_exchange
+    from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+    from cppncripto_strategy.feeds.live.stream import StreamSettings
+    from cppncripto_strategy.feeds.loopback.server import ExchangeThread
+    from cppncripto_strategy.paper.start import demo_exchange
 
     with ExchangeThread(demo_exchange(plan, speed)) as host:
         local = Sources(host.archive_url, host.rest_url, host.stream_url)

@@ -9,8 +9,8 @@ import pandas as pd
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.experiments import comparison
+from cppncripto_strategy.experiments.cells import Arm, Experiment, mean_of
 from cppncripto_strategy.experiments.comparison import Comparison, Verdict
-from cppncripto_strategy.experiments.engine import Arm, Experiment, mean_of
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 
 HOUR_MS = 3_600_000

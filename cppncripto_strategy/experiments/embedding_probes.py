@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.models.bundle import Bundle
-from cppncripto_strategy.models.features import SCALED
-from cppncripto_strategy.models.probes import profile_targets, walk_forward_r2
-from cppncripto_strategy.models.sessions import SessionSet, SessionTable
-from cppncripto_strategy.models.walkforward import embed_set
+from cppncripto_strategy.models.inputs.features import SCALED
+from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
+from cppncripto_strategy.models.judging.probes import profile_targets, walk_forward_r2
+from cppncripto_strategy.models.learning.walkforward import embed_set
 
 log = logging.getLogger(__name__)
 

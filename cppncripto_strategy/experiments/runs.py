@@ -29,15 +29,15 @@ from cppncripto_strategy.backtest import (
 )
 from cppncripto_strategy.evaluation import metrics as measure
 from cppncripto_strategy.experiments.arms import changed
+from cppncripto_strategy.experiments.cells import Arm, CellOutcome, IntArray, Progress
 from cppncripto_strategy.experiments.embedding_probes import probe_embedding
-from cppncripto_strategy.experiments.engine import Arm, CellOutcome, IntArray, Progress
 from cppncripto_strategy.experiments.transfer import TransferPlan, transfer_table
 from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.feeds.candles import Span, ms_to_utc
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.quantiles import ThresholdSettings
-from cppncripto_strategy.models.sessions import SessionTable
-from cppncripto_strategy.models.walkforward import walk_forward
+from cppncripto_strategy.models.inputs.sessions import SessionTable
+from cppncripto_strategy.models.learning.walkforward import walk_forward
+from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.strategy import MacroMicroStrategy
 
@@ -48,7 +48,7 @@ _CODE = (
     "backtest.py",
     "evaluation/metrics.py",
     "tables.py",
-    "experiments/engine.py",
+    "experiments/cells.py",
     "experiments/runs.py",
     "experiments/embedding_probes.py",
 )

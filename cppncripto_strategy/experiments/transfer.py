@@ -21,10 +21,14 @@ from numpy.typing import NDArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES, day_totals, ratio_estimates
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.quantiles import ScoreThreshold, ThresholdSettings, signal_of
-from cppncripto_strategy.models.scoring import embed_sessions, score_sessions
-from cppncripto_strategy.models.sessions import SessionTable
-from cppncripto_strategy.models.walkforward import LearnSettings, walk_forward
+from cppncripto_strategy.models.inputs.sessions import SessionTable
+from cppncripto_strategy.models.learning.walkforward import LearnSettings, walk_forward
+from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
+from cppncripto_strategy.models.scoring.threshold import (
+    ScoreThreshold,
+    ThresholdSettings,
+    signal_of,
+)
 from cppncripto_strategy.reports import pages
 
 FloatArray = NDArray[np.float64]

@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.feeds.candles import ms_to_utc
+from cppncripto_strategy.feeds.live.rounds import RecordedRounds
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
-from cppncripto_strategy.feeds.rounds import RecordedRounds
-from cppncripto_strategy.paper.engine import PaperStrategy, Recorder, paper_cerebro, session_broker
 from cppncripto_strategy.paper.session import DERIVED, Collected, Recording
+from cppncripto_strategy.paper.trader import PaperStrategy, Recorder, paper_cerebro, session_broker
 from cppncripto_strategy.strategy import MacroMicroStrategy
 
 # Batches sum in another order than single candles: float32 networks, scores in [-1, 1].

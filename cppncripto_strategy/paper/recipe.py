@@ -32,23 +32,23 @@ from cppncripto_strategy.backtest import (
 )
 from cppncripto_strategy.errors import BundleError, SessionError
 from cppncripto_strategy.evaluation import metrics as measure
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.binance.rest import RestClient
 from cppncripto_strategy.feeds.candles import DAY_MS, Candles, merge, ms_to_utc
-from cppncripto_strategy.feeds.rest import RestClient
-from cppncripto_strategy.feeds.rounds import Round, read_lines
-from cppncripto_strategy.feeds.sources import Retry, Sources
-from cppncripto_strategy.feeds.store import CandleStore
+from cppncripto_strategy.feeds.history.store import CandleStore
+from cppncripto_strategy.feeds.live.rounds import Round, read_lines
 from cppncripto_strategy.indicators.micro import MicroScore
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
-from cppncripto_strategy.models.drift import Repair, RetrainDecision
-from cppncripto_strategy.models.walkforward import (
+from cppncripto_strategy.models.learning.drift import Repair, RetrainDecision
+from cppncripto_strategy.models.learning.walkforward import (
     calendar,
     decide,
     learn_bundle,
     recalibrate,
     walk_forward,
 )
-from cppncripto_strategy.paper.engine import PaperSession, first_candle_ms, made_by
 from cppncripto_strategy.paper.session import Recording, SessionFacts, SessionFolder
+from cppncripto_strategy.paper.trader import PaperSession, first_candle_ms, made_by
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 from cppncripto_strategy.results import RunResult, to_toml, write_json, write_text
 

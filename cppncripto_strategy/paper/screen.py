@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cppncripto_strategy.feeds.candles import DAY_MS, MINUTE_MS, ms_to_utc
-from cppncripto_strategy.paper.engine import PaperSession, SessionView, SymbolView
 from cppncripto_strategy.paper.session import plain
+from cppncripto_strategy.paper.trader import PaperSession, SessionView, SymbolView
 
 _STATUS = {
     "LIVE": "[bold green]LIVE[/]",

@@ -35,7 +35,7 @@ import pandas as pd
 
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.candles import Candles, interval_to_ms, ms_to_utc
-from cppncripto_strategy.feeds.rounds import (
+from cppncripto_strategy.feeds.live.rounds import (
     LineJournal,
     RecordedRounds,
     Round,

@@ -12,8 +12,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cppncripto_strategy.feeds.store import write_atomically
-from cppncripto_strategy.feeds.verify import MonthCoverage
+from cppncripto_strategy.feeds.history.store import write_atomically
+from cppncripto_strategy.feeds.history.verify import MonthCoverage
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 Series = tuple[str, str]

@@ -18,7 +18,7 @@ ENCODERS = {
     "tcn": "cppncripto_strategy.models.encoders.tcn:TCNEncoder",
     "transformer": "cppncripto_strategy.models.encoders.transformer:TransformerEncoder",
     "gru": "cppncripto_strategy.models.encoders.gru:GRUEncoder",
-    "cppn": "cppncripto_strategy.models.encoders.cppn:CPPNEncoder",
+    "cppn": "cppncripto_strategy.models.hyperneat.encoder:CPPNEncoder",
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.features import feature_names, scaled_columns
+from cppncripto_strategy.models.inputs.features import feature_names, scaled_columns
 
 
 @dataclass(frozen=True, slots=True)

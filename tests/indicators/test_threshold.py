@@ -14,7 +14,7 @@ from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
-from cppncripto_strategy.models.quantiles import ScoreThreshold, ThresholdSettings
+from cppncripto_strategy.models.scoring.threshold import ScoreThreshold, ThresholdSettings
 
 STEP_MS = 300_000
 START_MS = 1_704_067_200_000 - 40 * STEP_MS  # the run crosses a midnight

@@ -15,8 +15,8 @@ from cppncripto_strategy.models.bundle import (
     Bundle,
     BundleTimeline,
 )
-from cppncripto_strategy.models.grid import DAY_MS
-from cppncripto_strategy.models.scoring import score_span
+from cppncripto_strategy.models.inputs.grid import DAY_MS
+from cppncripto_strategy.models.scoring.batch import score_span
 
 
 @pytest.fixture(scope="module")

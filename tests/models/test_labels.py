@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.grid import CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.labels import (
     DEFAULT_THRESHOLD_BPS,
     ROUND_TRIP_BPS,

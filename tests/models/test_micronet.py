@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.features import FEATURES
+from cppncripto_strategy.models.inputs.features import FEATURES
 from cppncripto_strategy.models.micronet import (
     BUY,
     HOLD,

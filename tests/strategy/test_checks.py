@@ -18,16 +18,21 @@ from cppncripto_strategy.checks import CheckPlan, ShuffledLabels, Study, hit_ver
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.candles import Span
 from cppncripto_strategy.feeds.planted import PlantedMarket, PlantedSettings, generate
-from cppncripto_strategy.models import sessions, walkforward
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.features import FEATURES, compute_features
-from cppncripto_strategy.models.grid import DAY_MS, CandleGrid, FloatArray
-from cppncripto_strategy.models.leaks import LeakVerdict
+from cppncripto_strategy.models.inputs import sessions
+from cppncripto_strategy.models.inputs.features import FEATURES, compute_features
+from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid, FloatArray
+from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable, build_sessions
+from cppncripto_strategy.models.judging.leaks import LeakVerdict
+from cppncripto_strategy.models.learning import walkforward
+from cppncripto_strategy.models.learning.training import TrainSettings
+from cppncripto_strategy.models.learning.walkforward import (
+    LabelSettings,
+    LearnSettings,
+    learn_bundle,
+)
 from cppncripto_strategy.models.pretraining import PretrainSettings
-from cppncripto_strategy.models.quantiles import ThresholdSettings
-from cppncripto_strategy.models.sessions import SessionSettings, SessionTable, build_sessions
-from cppncripto_strategy.models.training import TrainSettings
-from cppncripto_strategy.models.walkforward import LabelSettings, LearnSettings, learn_bundle
+from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 
 DAY = 288
 LEARN = LearnSettings(

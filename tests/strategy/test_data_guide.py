@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from cppncripto_strategy.cli import cli
-from cppncripto_strategy.feeds import ingest
 from cppncripto_strategy.feeds.candles import Candles, utc_to_ms
-from cppncripto_strategy.feeds.exchange import (
+from cppncripto_strategy.feeds.history import fetch as ingest
+from cppncripto_strategy.feeds.loopback.server import (
     ExchangeSettings,
     ExchangeThread,
     LoopbackExchange,
@@ -72,7 +72,7 @@ def test_the_guide_does_what_it_says(tmp_path, monkeypatch, capsys):
 def test_the_query_in_the_guide_reads_the_store(tmp_path, monkeypatch):
     """A layout that DuckDB does not read."""
     duckdb = pytest.importorskip("duckdb")
-    from cppncripto_strategy.feeds.store import CandleStore
+    from cppncripto_strategy.feeds.history.store import CandleStore
 
     monkeypatch.chdir(tmp_path)
     CandleStore("candles").write("BTCUSDT", "1h", make_candles())

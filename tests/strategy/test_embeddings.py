@@ -19,15 +19,15 @@ from cppncripto_strategy import embeddings
 from cppncripto_strategy.cli import cli
 from cppncripto_strategy.errors import BundleError, StoreError
 from cppncripto_strategy.feeds.candles import DAY_MS, HOUR_MS, Candles, ms_to_utc
+from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
-from cppncripto_strategy.feeds.store import CandleStore
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
-from cppncripto_strategy.models.grid import CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions
+from cppncripto_strategy.models.learning.training import TrainSettings
+from cppncripto_strategy.models.learning.walkforward import LearnSettings, learn_bundle
 from cppncripto_strategy.models.pretraining import PretrainSettings
-from cppncripto_strategy.models.scoring import embed_sessions
-from cppncripto_strategy.models.sessions import SessionSettings, build_sessions
-from cppncripto_strategy.models.training import TrainSettings
-from cppncripto_strategy.models.walkforward import LearnSettings, learn_bundle
+from cppncripto_strategy.models.scoring.batch import embed_sessions
 
 START_MS = 1_704_067_200_000  # 2024-01-01
 DAYS = 140

@@ -18,13 +18,13 @@ from cppncripto_strategy.feeds.planted import (
     oracle_hit,
 )
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.sessions import build_sessions
 from cppncripto_strategy.models.labels import BPS
+from cppncripto_strategy.models.learning.training import TrainSettings
+from cppncripto_strategy.models.learning.walkforward import LearnSettings, calendar, learn_bundle
 from cppncripto_strategy.models.pretraining import PretrainSettings
-from cppncripto_strategy.models.scoring import embed_sessions, score_sessions
-from cppncripto_strategy.models.sessions import build_sessions
-from cppncripto_strategy.models.training import TrainSettings
-from cppncripto_strategy.models.walkforward import LearnSettings, calendar, learn_bundle
+from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder, build_encoder
-from cppncripto_strategy.models.features import feature_names
+from cppncripto_strategy.models.inputs.features import feature_names
 from cppncripto_strategy.models.pretraining import (
     Objective,
     PretrainSettings,

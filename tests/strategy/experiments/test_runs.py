@@ -12,7 +12,7 @@ from cppncripto_strategy.commands.experiment import command
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.experiments import runs as experiment_runs
 from cppncripto_strategy.experiments.arms import NAMES, build_experiment, changed
-from cppncripto_strategy.experiments.engine import Arm
+from cppncripto_strategy.experiments.cells import Arm
 from cppncripto_strategy.experiments.runs import RecipeRunner
 from cppncripto_strategy.recipe import parse_recipe
 from cppncripto_strategy.results import to_toml

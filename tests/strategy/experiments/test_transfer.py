@@ -14,11 +14,11 @@ from cppncripto_strategy.experiments.transfer import (
 )
 from cppncripto_strategy.feeds.candles import DAY_MS
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
-from cppncripto_strategy.models.grid import CandleGrid
-from cppncripto_strategy.models.quantiles import ThresholdSettings
-from cppncripto_strategy.models.sessions import SessionSettings, build_sessions
-from cppncripto_strategy.models.training import TrainSettings
-from cppncripto_strategy.models.walkforward import LabelSettings, LearnSettings
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions
+from cppncripto_strategy.models.learning.training import TrainSettings
+from cppncripto_strategy.models.learning.walkforward import LabelSettings, LearnSettings
+from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 
 HOUR_MS = 3_600_000
 SESSION = SessionSettings(interval_ms=HOUR_MS, long_window=120)

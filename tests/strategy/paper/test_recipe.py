@@ -19,22 +19,22 @@ from click.testing import CliRunner
 
 from cppncripto_strategy.backtest import load_market
 from cppncripto_strategy.errors import BundleError, SessionError
-from cppncripto_strategy.feeds import rounds as rounds_module
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import DAY_MS, HOUR_MS
-from cppncripto_strategy.feeds.exchange import (
+from cppncripto_strategy.feeds.live import rounds as rounds_module
+from cppncripto_strategy.feeds.live.stream import StreamSettings
+from cppncripto_strategy.feeds.loopback.server import (
     ExchangeSettings,
     ExchangeThread,
     LoopbackExchange,
     ManualClock,
 )
-from cppncripto_strategy.feeds.sources import Retry, Sources
-from cppncripto_strategy.feeds.stream import StreamSettings
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.paper import recipe as paper_recipe
-from cppncripto_strategy.paper.engine import PaperSession
 from cppncripto_strategy.paper.parity import compare
 from cppncripto_strategy.paper.recipe import Retrainer, SessionTimeline, create_session
 from cppncripto_strategy.paper.session import Recording, SessionFacts, SessionFolder
+from cppncripto_strategy.paper.trader import PaperSession
 from cppncripto_strategy.recipe import Recipe, load_recipe
 from cppncripto_strategy.results import write_json
 

@@ -1,0 +1,247 @@
+"""The page of an evolution: the front, the run, the champion's CPPN and the kernels it paints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from cppncripto_strategy.evolution.outcome import Evolved
+from cppncripto_strategy.feeds.candles import ms_to_utc
+from cppncripto_strategy.models.hyperneat.evolution import Candidate, Generation
+from cppncripto_strategy.models.hyperneat.genome import (
+    COORDINATES,
+    OUTPUTS,
+    Genome,
+    Substrate,
+    decode,
+)
+from cppncripto_strategy.reports import pages
+from cppncripto_strategy.reports.charts import BUY, HOLD, SELL, STRATEGY, WITHOUT, style
+
+NOT_EXPRESSED = "#e3e7ec"
+
+
+def write_evolution_page(path: Path, result: Evolved, name: str) -> None:
+    """Write evolution.html: one file, no network."""
+    run, champion = result.run, result.run.front[result.place]
+    genome, substrate = champion.genome, run.substrate
+    blocks = [
+        _cards(result),
+        pages.section(
+            "The front",
+            pages.figure(front_figure(run.front, result.place), "front"),
+            note=(
+                "Each point is a genome that no other beats: fewer connections, or a better probe."
+                " The probe is the out-of-sample R2 of a ridge on the embedding, foretelling the"
+                " next day's profile of volume and volatility. The champion is the filled point."
+            ),
+        ),
+        pages.section(
+            "Generation by generation",
+            pages.figure(history_figure(run.history), "history"),
+            note="Fitness is the probe less the price of the connections.",
+        ),
+        pages.section(
+            "The champion's CPPN",
+            pages.figure(genome_figure(genome), "genome"),
+            note=(
+                "It is asked for the coordinates on the left at every connection, and answers with"
+                " the weight and whether there is a connection at all. Blue links add, red links"
+                " subtract; width is strength."
+            ),
+        ),
+        pages.section(
+            "The kernels it paints",
+            pages.figure(kernel_figure(genome, substrate), "kernels"),
+            note=(
+                "A row is a filter, a column an input channel at a tap (oldest first)."
+                " Grey is not expressed."
+            ),
+        ),
+        _transfers(result),
+        pages.section("Use it", pages.preformatted(recipe_lines(path.with_name("champion.json")))),
+    ]
+    span = f"{ms_to_utc(result.from_ms)[:10]} to {ms_to_utc(result.until_ms)[:10]}"
+    pages.write_page(
+        path, f"Evolution of {name}", blocks, subtitle=f"{result.days} days judged, {span}"
+    )
+
+
+def recipe_lines(champion: Path) -> str:
+    """What to put into a recipe to use a champion."""
+    return f'[macro]\nencoder = "cppn"\nencoder_options = {{ genome = "{champion.resolve()}" }}'
+
+
+def _cards(result: Evolved) -> str:
+    run, champion = result.run, result.run.front[result.place]
+    share = champion.score.connections / run.substrate.weights
+    return pages.cards(
+        [
+            ("probe (R2 of the next day)", pages.number(champion.score.probe, 3)),
+            ("connections", pages.whole(champion.score.connections)),
+            ("of all that could be", pages.percent(share, 1)),
+            ("nodes of the CPPN", pages.whole(len(champion.genome.nodes))),
+            ("generations", pages.whole(len(run.history))),
+            ("found in generation", pages.whole(champion.generation + 1)),
+        ]
+    )
+
+
+def _transfers(result: Evolved) -> str:
+    rows = [
+        (
+            t.where,
+            pages.number(t.evolved, 3),
+            pages.number(t.random, 3),
+            f"{t.connections:,} of {t.weights:,}",
+        )
+        for t in result.transfers
+    ]
+    return pages.section(
+        "The same genome elsewhere",
+        pages.table(("painted for", "probe", "random CPPNs", "connections"), rows),
+        note=(
+            "Kernels come from coordinates, so the genome can be painted for other windows, rows"
+            " and candles without evolving again. Only the first row was selected for."
+        ),
+    )
+
+
+def front_figure(front: list[Candidate], place: int) -> go.Figure:
+    """Probe against connections, the champion filled."""
+    x = [c.score.connections for c in front]
+    y = [c.score.probe for c in front]
+    chosen = [STRATEGY if i == place else "#fff" for i in range(len(front))]
+    text = [f"generation {c.generation + 1}, {c.genome.hidden} hidden nodes" for c in front]
+    marks = go.Scatter(
+        x=x,
+        y=y,
+        mode="lines+markers",
+        line={"shape": "hv", "color": HOLD, "width": 1},
+        marker={"size": 11, "color": chosen, "line": {"color": STRATEGY, "width": 2}},
+        text=text,
+        hovertemplate="%{x:,} connections<br>probe %{y:.4f}<br>%{text}<extra></extra>",
+    )
+    figure = style(go.Figure(marks), 380, showlegend=False)
+    figure.update_layout(hovermode="closest")
+    figure.update_xaxes(title="connections expressed")
+    figure.update_yaxes(title="probe (R2)")
+    return figure
+
+
+def history_figure(history: list[Generation]) -> go.Figure:
+    """Best and median fitness, and species below."""
+    x = [line.number + 1 for line in history]
+    figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.72, 0.28])
+    for values, name, colour in (
+        ([line.best_fitness for line in history], "best", STRATEGY),
+        ([line.median_fitness for line in history], "median", WITHOUT),
+    ):
+        trace = go.Scatter(x=x, y=values, name=name, mode="lines+markers", line={"color": colour})
+        figure.add_trace(trace, row=1, col=1)
+    species = go.Bar(x=x, y=[line.species for line in history], name="species", marker_color=HOLD)
+    figure.add_trace(species, row=2, col=1)
+    style(figure, 420)
+    figure.update_xaxes(title="generation", row=2, col=1)
+    return figure
+
+
+def genome_figure(genome: Genome) -> go.Figure:
+    """The CPPN as a graph: coordinates left, outputs right, hidden nodes by depth."""
+    where = node_places(genome)
+    figure = go.Figure()
+    strongest = max((abs(link.weight) for link in genome.links), default=1.0) or 1.0
+    for link in genome.links:
+        if not link.enabled or link.source not in where or link.target not in where:
+            continue
+        (x0, y0), (x1, y1) = where[link.source], where[link.target]
+        width = 0.5 + 5 * abs(link.weight) / strongest
+        colour = STRATEGY if link.weight > 0 else SELL
+        line = {"color": colour, "width": width}
+        figure.add_trace(
+            go.Scatter(x=[x0, x1], y=[y0, y1], mode="lines", line=line, hoverinfo="skip")
+        )
+    _draw_nodes(figure, genome, where)
+    style(figure, 420, showlegend=False)
+    figure.update_layout(hovermode="closest")
+    figure.update_xaxes(visible=False, range=[-0.18, 1.18])
+    figure.update_yaxes(visible=False)
+    return figure
+
+
+def _draw_nodes(figure: go.Figure, genome: Genome, where: dict[int, tuple[float, float]]) -> None:
+    names = {-1 - i: name for i, name in enumerate(COORDINATES)}
+    for node in genome.nodes:
+        kind = node.activation if node.aggregation == "sum" else f"{node.activation} of product"
+        names[node.key] = f"{OUTPUTS[node.key]}: {kind}" if node.key < len(OUTPUTS) else kind
+    sides = {-1: "middle left", 0: "top center", 1: "middle right"}
+    for key, (x, y) in where.items():
+        side = sides[-1 if key < 0 else 1 if key < len(OUTPUTS) else 0]
+        figure.add_trace(
+            go.Scatter(
+                x=[x],
+                y=[y],
+                mode="markers+text",
+                text=[names[key]],
+                textposition=side,
+                marker={"size": 14, "color": HOLD if key < 0 else BUY},
+                hovertemplate=f"{names[key]}<extra></extra>",
+            )
+        )
+
+
+def node_places(genome: Genome) -> dict[int, tuple[float, float]]:
+    """Where each node is drawn, x and y in [0, 1]: x is the longest way from the inputs."""
+    depth = {-1 - i: 0 for i in range(len(COORDINATES))}
+    keys = {node.key for node in genome.nodes}
+    incoming = {
+        key: [y.source for y in genome.links if y.target == key and y.enabled] for key in keys
+    }
+
+    def deepest(key: int) -> int:
+        if key not in depth:
+            depth[key] = 1 + max((deepest(source) for source in incoming[key]), default=0)
+        return depth[key]
+
+    last = max(deepest(key) for key in keys)
+    for output in range(len(OUTPUTS)):
+        depth[output] = max(last, 1)
+    columns: dict[int, list[int]] = {}
+    for key in sorted(depth, key=lambda k: (depth[k], -k if k < 0 else k)):
+        columns.setdefault(depth[key], []).append(key)
+    return {
+        key: (column / max(depth.values()), 1 - (row + 1) / (len(members) + 1))
+        for column, members in columns.items()
+        for row, key in enumerate(members)
+    }
+
+
+def kernel_figure(genome: Genome, substrate: Substrate) -> go.Figure:
+    """One image a layer: filters by inputs and taps, blank where not expressed."""
+    kernels = decode(genome, substrate)
+    titles = [
+        f"layer {i}: {y.outputs} x {y.inputs} x {y.taps}, dilation {y.dilation}"
+        for i, y in enumerate(substrate.layers)
+    ]
+    figure = make_subplots(rows=len(titles), subplot_titles=titles, vertical_spacing=0.06)
+    for row, (weight, mask) in enumerate(zip(kernels.weights, kernels.masks, strict=True), 1):
+        image: NDArray[np.float64] = np.where(mask.numpy(), weight.numpy(), np.nan).astype(float)
+        reach = float(np.nanmax(np.abs(image))) if mask.any() else 1.0
+        picture = go.Heatmap(
+            z=np.round(image.reshape(len(image), -1), 4),
+            colorscale="RdBu",
+            zmin=-reach,
+            zmax=reach,
+            showscale=False,
+            hovertemplate="filter %{y}, input x tap %{x}<br>weight %{z}<extra></extra>",
+        )
+        figure.add_trace(picture, row=row, col=1)
+    style(figure, 240 * len(titles))
+    figure.update_layout(hovermode="closest", plot_bgcolor=NOT_EXPRESSED)
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed")
+    return figure

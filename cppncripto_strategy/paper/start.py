@@ -1,0 +1,212 @@
+"""Runs a paper session of a recipe from its start, new or resumed, to its reports."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from cppncripto_strategy.backtest import Market, log_file, traded_span
+from cppncripto_strategy.errors import CppnError, SessionError
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.candles import DAY_MS, HOUR_MS, Candles
+from cppncripto_strategy.feeds.live.rounds import Round
+from cppncripto_strategy.feeds.live.stream import StreamSettings
+from cppncripto_strategy.feeds.loopback.server import ExchangeSettings, LoopbackExchange, SpeedClock
+from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.paper.recipe import (
+    Progress,
+    Retrainer,
+    SessionTimeline,
+    ask_exchange,
+    closed_market,
+    create_session,
+    day_report,
+    recipe_of,
+    strategy_options,
+    todays_bundle,
+    write_session_results,
+)
+from cppncripto_strategy.paper.session import SESSION_FILE, Recording, SessionFolder
+from cppncripto_strategy.paper.trader import PaperSession
+from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.results import RunResult, write_json
+
+log = logging.getLogger(__name__)
+
+# The demo's first day is some hours old when it starts, so that it has something to show at once.
+DEMO_STARTS_AFTER_MS = 6 * HOUR_MS
+
+
+class Listener(Protocol):
+    """A screen: hears events, follows the session."""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Hear an event."""
+
+    def attach(self, session: PaperSession) -> None:
+        """The session is about to run."""
+
+    def close(self) -> None:
+        """The session is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaperPlan:
+    """What `cppn-bt paper` was asked for.
+
+    Parameters
+    ----------
+    path : the session's folder; resumed when a session stands there.
+    recipe : used for a new session; a resumed one runs the recipe it was made with.
+    sources, settings, retry : the exchange and how patiently it is asked.
+    bundles : ready networks; None trains what the recipe's calendar has in force today.
+    cache : folder of finished bundles, shared with backtests.
+    stop_after : live candles after which to stop; None runs until stopped.
+    retrain : follow the recipe's calendar while running.
+    training : opens what shows the first training's progress, closed before the session runs.
+    """
+
+    path: Path
+    recipe: Recipe
+    sources: Sources = field(default_factory=Sources)
+    settings: StreamSettings = field(default_factory=StreamSettings)
+    retry: Retry = field(default_factory=Retry)
+    bundles: Path | None = None
+    cache: Path | None = None
+    stop_after: int | None = None
+    retrain: bool = True
+    training: Callable[[], AbstractContextManager[Progress | None]] = nullcontext
+
+
+def run_paper(plan: PaperPlan, screen: Listener) -> RunResult | None:
+    """Run a session until it is stopped, then write its reports; None when nothing was live.
+
+    Raises
+    ------
+    CppnError
+        Saying what was found, what was expected, and what to do.
+    """
+    plan.path.mkdir(parents=True, exist_ok=True)
+    with log_file(plan.path / "log.jsonl"):
+        return _run(plan, screen)
+
+
+def _run(plan: PaperPlan, screen: Listener) -> RunResult | None:
+    folder, timeline, recipe = _open(plan, screen)
+    retrainer = Retrainer(plan.path, recipe, timeline, plan.cache)
+    with folder:
+        hooks = [_DayReports(plan.path, screen).before_round]
+        hooks += [retrainer.before_round] if plan.retrain else []
+        left = plan.stop_after
+
+        def before_round(one: Round) -> None:
+            nonlocal left
+            for hook in hooks:
+                hook(one)
+            if left is not None and session.queue.allowed:
+                left -= 1
+                if left <= 0:
+                    session.stop()
+
+        session = PaperSession(
+            folder,
+            strategy_options(recipe, timeline, plan.path / "embeddings"),
+            sources=plan.sources,
+            settings=plan.settings,
+            retry=plan.retry,
+            seed=_local_candles(recipe, folder),
+            on_event=screen,
+            before_round=before_round,
+        )
+        retrainer.attach(session)
+        screen.attach(session)
+        try:
+            session.run()
+        finally:
+            screen.close()
+            retrainer.stop()
+    try:
+        return write_session_results(plan.path, recipe, SessionTimeline.of_session(plan.path))
+    except SessionError as error:
+        log.info("%s", error)
+        return None
+
+
+def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTimeline, Recipe]:
+    """The session's folder, networks and recipe; made when there is none."""
+    if (plan.path / SESSION_FILE).exists():
+        timeline = SessionTimeline.of_session(plan.path)
+        return SessionFolder(plan.path), timeline, recipe_of(plan.path)
+    screen({"kind": "preparing", "recipe": plan.recipe.name})
+    if plan.bundles is not None:
+        trained = BundleTimeline.load(plan.bundles)
+    else:
+        now_ms, _ = ask_exchange(plan.sources, plan.recipe.symbols, plan.retry)
+        market = closed_market(plan.recipe, now_ms)
+        with plan.training() as progress:
+            trained = todays_bundle(plan.recipe, market, now_ms, plan.cache, progress)
+    folder = create_session(plan.path, plan.recipe, trained, plan.sources, plan.retry)
+    return folder, SessionTimeline.of_session(plan.path), recipe_of(plan.path)
+
+
+def _local_candles(recipe: Recipe, folder: SessionFolder) -> dict[str, Candles]:
+    """Closed candles of the local store, so that they need not be downloaded.
+
+    Planted candles are left to the exchange that serves them: it rounds, as a real one does.
+    """
+    if recipe.candles.source == "planted" or folder.resumed:
+        return {}
+    try:
+        return closed_market(recipe, folder.facts.created_ms).candles
+    except CppnError as error:
+        log.info("no local candles: %s", error)
+        return {}
+
+
+class _DayReports:
+    """Writes a day's report once it is over, on a thread of its own: no candle waits for it."""
+
+    def __init__(self, path: Path, screen: Listener) -> None:
+        self._path, self._screen = path, screen
+
+    def before_round(self, one: Round) -> None:
+        """At the round that closes at 00:00 the day before is complete."""
+        if one.close_ms % DAY_MS == 0 and one.received_s and not one.catch_up:
+            threading.Thread(target=self._write, args=(one.close_ms - DAY_MS,), daemon=True).start()
+
+    def _write(self, day_ms: int) -> None:
+        try:
+            report = day_report(self._path, day_ms)
+        except CppnError as error:
+            log.info("no report of the day: %s", error)
+            return
+        if report["candles"]:
+            folder = self._path / "days"
+            folder.mkdir(exist_ok=True)
+            write_json(folder / f"{report['day']}.json", report)
+            self._screen({"kind": "day", **report})
+
+
+def demo_exchange(plan: PaperPlan, speed: float) -> LoopbackExchange:
+    """A loopback exchange over the recipe's market, its clock where the session is.
+
+    A new session starts some hours into the first day that may be traded; a resumed one where it
+    stopped. The clock waits for the first subscriber.
+    """
+    resumed = (plan.path / SESSION_FILE).exists()
+    recipe = recipe_of(plan.path) if resumed else plan.recipe
+    market = closed_market(recipe, 2**62)
+    start_ms = traded_span(recipe, Market(market.candles)).start_ms + DEMO_STARTS_AFTER_MS
+    if resumed:
+        start_ms = max([start_ms, *(one.close_ms for one, _ in Recording.read(plan.path).past)])
+    settings = ExchangeSettings(
+        interval=recipe.interval,
+        updates_per_candle=max(1, min(9, int(recipe.interval_ms / 1000 / speed * 10))),
+        wait_for_subscriber=True,
+    )
+    return LoopbackExchange(market.candles, clock=SpeedClock(start_ms, speed), settings=settings)

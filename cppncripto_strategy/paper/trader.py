@@ -1,0 +1,460 @@
+"""Paper trading: live candles through the same strategy, broker and networks as a backtest.
+
+Candles come from `feeds.stream`, through `feeds.live`, into Cerebro. What is simulated: the
+account, and its fills, at the next candle's open with taker fee and slippage, under the exchange's
+own lot steps and least notional. What is not: candles, their times, statuses, trading rules. No
+order ever leaves this machine.
+
+A session is a folder (`session`). Started again, it replays its own rounds first, to the very state
+it had, then backfills what closed meanwhile without trading on it, then goes on.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import platform
+import random
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import backtrader as bt
+import numpy as np
+
+from cppncripto_strategy.broker import Fill, SpotBroker, filters_from_exchange_info
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.candles import DAY_MS, Candles, ms_to_utc
+from cppncripto_strategy.feeds.live.feed import LiveFeed
+from cppncripto_strategy.feeds.live.rounds import (
+    ChainedRounds,
+    Round,
+    RoundQueue,
+    RoundSource,
+    now_s,
+)
+from cppncripto_strategy.feeds.live.stream import CandleStream, StreamSettings
+from cppncripto_strategy.paper.session import SessionFolder, Sink
+from cppncripto_strategy.strategy import Decision, MacroMicroStrategy
+
+log = logging.getLogger(__name__)
+
+Event = Callable[[dict[str, Any]], None]
+"""Called with one plain dictionary per event; `kind` says what it is."""
+
+
+def _nobody(event: dict[str, Any]) -> None:
+    """An event listener that does not listen."""
+
+
+@dataclass(slots=True)
+class SymbolView:
+    """What a person wants to see of one symbol; the last decision's numbers."""
+
+    close: float = float("nan")
+    close_time_ms: int = 0
+    score: float = float("nan")
+    upper: float = float("nan")
+    lower: float = float("nan")
+    position: float = 0.0
+    tradable: bool = False
+
+
+@dataclass(slots=True)
+class SessionView:
+    """What a person wants to see; written by Backtrader's thread, read by screens."""
+
+    symbols: dict[str, SymbolView] = field(default_factory=dict)
+    equity: float = float("nan")
+    cash: float = float("nan")
+    day_start_equity: float = float("nan")
+    peak_equity: float = float("nan")
+    status: str = "DELAYED"
+    close_ms: int = 0
+    rounds: int = 0
+    orders: int = 0
+    missed: int = 0
+    replaying: bool = False
+
+
+class PaperStrategy(MacroMicroStrategy):
+    """MacroMicroStrategy that writes down everything it does.
+
+    Params
+    ------
+    recorder : Recorder of the session; the rest as for MacroMicroStrategy.
+    """
+
+    params = (("recorder", None),)
+
+    def decided(self, decision: Decision) -> None:
+        """Record a decision before its orders."""
+        self.p.recorder.decided(decision)
+
+    def next(self) -> None:
+        """Decide, then record what the round did to the account."""
+        super().next()
+        self.p.recorder.round_decided()
+        self.p.recorder.round_done(self)
+
+
+class Recorder:
+    """Writes a session's derived journals and its view; lives as long as the session runs.
+
+    Parameters
+    ----------
+    derived : where records of each kind go.
+    source : the rounds being shown.
+    on_event : listener.
+    settle : called after each round's records: puts them on disk.
+
+    Attributes
+    ----------
+    view : SessionView.
+    latency_s : seconds from the arrival of a round's last candle to the last order on it; live
+        rounds only.
+    """
+
+    def __init__(
+        self,
+        derived: Mapping[str, Sink],
+        source: RoundSource,
+        on_event: Event = _nobody,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._derived, self._source, self._on_event = derived, source, on_event
+        self._settle = settle
+        self._untold: list[dict[str, Any]] = []  # told once the round is on disk
+        self._session_ms = -1
+        self._went_live = False
+        self.view = SessionView()
+        self.latency_s: deque[float] = deque(maxlen=100_000)
+
+    def decided(self, decision: Decision) -> None:
+        """One candle of one symbol as it was judged."""
+        record = _flat(decision)
+        self._derived["decisions"].add(record)
+        self._went_live = self._went_live or self._source.status == "LIVE"
+        seen = self.view.symbols.setdefault(decision.symbol, SymbolView())
+        seen.close, seen.close_time_ms = decision.close, decision.close_time_ms
+        seen.score, seen.upper, seen.lower = decision.score, decision.upper, decision.lower
+        if self._told:
+            self._untold.append({"kind": "decision", **record})
+
+    @property
+    def _live(self) -> bool:
+        replaying: bool = getattr(self._source, "replaying", True)
+        return not replaying
+
+    @property
+    def _told(self) -> bool:
+        """Whether listeners hear of it: not of the warm-up, nor of what is only replayed."""
+        return self._live and self._went_live
+
+    def round_decided(self) -> None:
+        """Every order of the round is made."""
+        one = self._source.current
+        if one is not None and one.received_s and self._live and self._source.status == "LIVE":
+            self.latency_s.append(now_s() - one.received_s)
+
+    def round_done(self, strategy: MacroMicroStrategy) -> None:
+        """The account after a round."""
+        one = self._source.current
+        if one is None:
+            return
+        self._note_fills(strategy.broker)
+        equity, cash = float(strategy.broker.getvalue()), float(strategy.broker.getcash())
+        if not one.catch_up:
+            row = {"t": one.close_ms, "equity": equity, "cash": cash}
+            self._derived["equity"].add(row)
+            self._note_embeddings(strategy, one.close_ms)
+        self._settle()
+        untold, self._untold = self._untold, []
+        for event in untold:
+            self._on_event(event)
+        self._look(strategy, one, equity, cash)
+        _forget(strategy)
+
+    def _note_fills(self, broker: SpotBroker) -> None:
+        for fill in broker.fills:
+            record = _flat(fill)
+            self._derived["fills"].add(record)
+            late = fill.status == "refused" and fill.reason == "can_trade"
+            self.view.missed += late and self._went_live
+            self.view.orders += not late
+            if self._told:
+                self._untold.append({"kind": "fill", **record})
+
+    def _note_embeddings(self, strategy: MacroMicroStrategy, close_ms: int) -> None:
+        """The embeddings in force, once a day, by symbol."""
+        session_ms = close_ms // DAY_MS * DAY_MS
+        if session_ms == self._session_ms:
+            return
+        self._session_ms = session_ms
+        for book in strategy.books:
+            macro = getattr(book.score, "macro", None)
+            if macro is None or macro.vector is None or not len(book.data):
+                continue
+            state = macro.stream.state
+            row = {
+                "symbol": book.data._name,
+                "session_ms": session_ms,
+                "valid_from_ms": state.session_ms,
+                "model_hash": macro.timeline.bundles[state.bundle].model_hash,
+                "drift": float(state.drift),
+                "vector": np.asarray(macro.vector, dtype=np.float64),
+            }
+            self._derived["embeddings"].add(row)
+
+    def _look(self, strategy: Any, one: Round, equity: float, cash: float) -> None:
+        view = self.view
+        view.status, view.replaying = self._source.status, not self._live
+        view.close_ms, view.rounds = one.close_ms, view.rounds + 1
+        new_day = one.close_ms % DAY_MS == 0 or view.day_start_equity != view.day_start_equity
+        view.day_start_equity = equity if new_day else view.day_start_equity
+        view.equity, view.cash = equity, cash
+        view.peak_equity = max(equity, view.peak_equity) if view.rounds > 1 else equity
+        for book in strategy.books:
+            seen = view.symbols.setdefault(book.data._name, SymbolView())
+            seen.position = float(strategy.broker.getposition(book.data).size)
+            seen.tradable = self._source.can_trade(book.data._name)
+
+
+class PaperSession:
+    """A session running against an exchange; `run` returns when it is stopped.
+
+    Parameters
+    ----------
+    folder : the session, new or resumed.
+    strategy : options of MacroMicroStrategy (score_factory, window, ...).
+    sources, settings, retry : the exchange and how patiently it is asked.
+    seed : local candles, so that the warm-up need not be downloaded.
+    on_event : listener, see `Event`.
+    before_round : called with each live round before it is shown (retraining takes over here).
+    until_ms : stop after the round that closes at or after this (UTC ms); None runs until stopped.
+    rng : jitter of waits.
+
+    Attributes
+    ----------
+    stream, queue, recorder : its parts, for screens.
+    """
+
+    def __init__(
+        self,
+        folder: SessionFolder,
+        strategy: Mapping[str, Any],
+        *,
+        sources: Sources | None = None,
+        settings: StreamSettings | None = None,
+        retry: Retry | None = None,
+        seed: Mapping[str, Candles] | None = None,
+        on_event: Event = _nobody,
+        before_round: Callable[[Round], None] = lambda _round: None,
+        until_ms: int | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.folder, self._strategy = folder, dict(strategy)
+        self._before_round, self._until_ms = before_round, until_ms
+        frontier, following = folder.resume_at()
+        self.queue = RoundQueue(on_open=self._opening, held=True)
+        self.stream = CandleStream(
+            folder.facts.symbols,
+            folder.facts.interval,
+            frontier,
+            sources=sources,
+            settings=settings,
+            retry=retry,
+            seed=seed,
+            next_open=following,
+            journal=folder.journal,
+            queue=self.queue,
+            rng=rng,
+        )
+        self.queue.judge = self.stream.allowed
+        self.queue.put(folder.unopened)
+        self.source = ChainedRounds(folder.recorded(), self.queue)
+        self.recorder = Recorder(folder.derived, self.source, on_event, folder.settle)
+        self._on_event = on_event
+        self.cerebro = self._build()
+
+    @property
+    def view(self) -> SessionView:
+        """What a person wants to see."""
+        return self.recorder.view
+
+    def _build(self) -> Any:
+        facts = self.folder.facts
+        cerebro = paper_cerebro(
+            self.source, facts.symbols, facts.interval_ms, facts.broker, facts.filters
+        )
+        cerebro.addstrategy(
+            PaperStrategy, recorder=self.recorder, keep_rows=False, **self._strategy
+        )
+        return cerebro
+
+    def _opening(self, one: Round, allowed: frozenset[str]) -> None:
+        """Before a live round is shown: on disk first, then whatever else must precede it."""
+        self.folder.opened(one, allowed, last=self.queue.waiting() == 0)
+        self._before_round(one)
+        if self._until_ms is not None and one.close_ms >= self._until_ms:
+            self.queue.abandon()
+
+    def run(self) -> PaperStrategy:
+        """Trade until stopped, by `stop`, a signal, or `until_ms`.
+
+        Raises
+        ------
+        CppnError
+            When the stream cannot go on, or a replay differs from what was recorded.
+        """
+        self.folder.event("start", resumed=self.folder.resumed, rounds=len(self.folder.past))
+        self._on_event({"kind": "start", "resumed": self.folder.resumed})
+        self.folder.forget_past()
+        reason = "error"
+        with _signals(self.stop), _settled_heap():
+            self.stream.start()
+            try:
+                strategy: PaperStrategy = self.cerebro.run()[0]
+                reason = "stopped"
+            finally:
+                self.stream.stop()
+                self.folder.event("stop", reason=reason, rounds=self.view.rounds)
+                self._on_event({"kind": "stop", "reason": reason})
+        return strategy
+
+    def stop(self) -> None:
+        """End after the present round; from any thread."""
+        self.queue.abandon()
+
+
+def _forget(strategy: Any) -> None:
+    """Let go of what is over: Backtrader keeps every order and trade, about 7 kB each, for ever.
+
+    The journals have them; results are made from there.
+    """
+    broker = strategy.broker
+    broker.fills.clear()
+    broker.ledger.clear()
+    broker.orders[:] = [order for order in broker.orders if order.alive()]
+    strategy._orders.clear()
+    over = [ref for ref, kin in broker._pchildren.items() if not any(o.alive() for o in kin)]
+    for ref in over:
+        del broker._pchildren[ref]
+    for trades in strategy._trades.values():
+        for history in trades.values():
+            del history[:-1]
+
+
+def _flat(record: Decision | Fill) -> dict[str, Any]:
+    """A flat dataclass as a dictionary (`dataclasses.asdict` copies deeply: ten times the cost)."""
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+def paper_cerebro(
+    source: RoundSource,
+    symbols: Sequence[str],
+    interval_ms: int,
+    broker: Mapping[str, Any],
+    filters: Sequence[Mapping[str, Any]],
+) -> Any:
+    """Cerebro over rounds with the session's account; the strategy is the caller's.
+
+    A long session must not grow: exactbars=1 keeps only the bars its indicators look back on.
+    """
+    cerebro = bt.Cerebro(stdstats=False, exactbars=1)
+    cerebro.broker = session_broker(broker, filters, lambda data: source.can_trade(data._name))
+    feed: Any = LiveFeed  # its params become keywords by Backtrader's metaclass
+    for symbol in symbols:
+        cerebro.adddata(feed(source=source, symbol=symbol, interval_ms=interval_ms))
+    return cerebro
+
+
+def session_broker(
+    account: Mapping[str, Any],
+    filters: Sequence[Mapping[str, Any]],
+    gate: Callable[[Any], bool],
+) -> SpotBroker:
+    """The session's account: recorded filters, and a gate that says what may be traded now."""
+    known = filters_from_exchange_info({"symbols": list(filters)})
+    # Statuses change while a session runs: each round says which symbols could be traded.
+    rules = {name: replace(one, status="TRADING") for name, one in known.items()}
+    return SpotBroker(filters=rules or None, trade_gate=gate, **account)
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the session after the present round, and the reports are written.
+
+    A second signal acts as if we were not here. Outside the main thread nothing is installed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: object) -> None:
+        log.info("signal %d: stopping after the present round", number)
+        signal.signal(number, before[signal.Signals(number)])
+        stop()
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _settled_heap() -> Iterator[None]:
+    """Take what is loaded by now out of the garbage collector's sight while a session runs.
+
+    A full collection over torch, pandas and all else takes tens of milliseconds, at any moment:
+    longer than the decision it would delay. What the session itself makes is collected as ever.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def first_candle_ms(now_ms: int, interval_ms: int, warmup: int, earlier_days: int = 0) -> int:
+    """Open time from which a session must see candles so that today is scored from its midnight.
+
+    Parameters
+    ----------
+    now_ms : the exchange's time. warmup : candles before the first session that can be scored.
+    earlier_days : further sessions to score, so that thresholds know the recent scores.
+    """
+    midnight_ms = now_ms // DAY_MS * DAY_MS
+    return midnight_ms - earlier_days * DAY_MS - warmup * interval_ms
+
+
+def made_by() -> dict[str, Any]:
+    """Versions of what makes a session."""
+    names = ("cppncripto-strategy", "backtrader", "numpy", "torch", "python-binance")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def wall_text(now_ms: int) -> str:
+    """UTC text of a time for screens."""
+    return ms_to_utc(now_ms - now_ms % 1000)
+
+
+def wait_until(done: Callable[[], bool], timeout_s: float, poll_s: float = 0.02) -> bool:
+    """Wait for a condition; False when the time is up."""
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(poll_s)
+    return True

@@ -1,0 +1,1 @@
+"""The exchange's wire: end points, archives, REST."""

@@ -1,0 +1,475 @@
+"""Candles over Binance's REST interface, through python-binance's AsyncClient.
+
+One `RestGate` per process and address counts request weight and stops every request while the
+exchange says so (429, 418). `RestClient` retries what can be retried with capped, jittered waits,
+refuses every answer that is not what was asked for, and never returns a candle that may still be
+forming: closed means open + interval <= the exchange's own clock. It needs no key and sends none.
+
+What python-binance does with each fault (its exceptions, its empty dictionary for an empty answer)
+is described where it is caught.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import numpy as np
+from binance.async_client import AsyncClient
+from binance.exceptions import BinanceAPIException, BinanceRequestException
+
+from cppncripto_strategy.errors import SourceError
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.candles import Candles, Span, concat, interval_to_ms
+from cppncripto_strategy.feeds.history.quarantine import Rejected, split_valid
+
+logger = logging.getLogger(__name__)
+
+PAGE_ROWS = 1000
+KLINE_FIELDS = 11
+KLINES_WEIGHT = 2
+INFO_WEIGHT = 20
+WEIGHT_LIMIT = 6000
+WINDOW_S = 60.0
+# Other programs behind the same address spend weight too; the rest of the limit is theirs.
+WEIGHT_SHARE = 0.8
+PAUSE_S = {429: 60.0, 418: 120.0}  # without a readable Retry-After
+PAUSES_PER_CALL = 20
+REREADS = 2
+_UNKNOWN_SYMBOL = -1121
+# The client raises AttributeError for an error body that is JSON but no object, ValueError for one
+# that cannot be decoded; both are the server's fault, and both pass.
+_PASSING = (
+    *(BinanceRequestException, aiohttp.ClientError, TimeoutError, OSError),
+    *(ValueError, AttributeError, KeyError, TypeError),
+)
+Answer = TypeVar("Answer")
+
+
+class UnknownSymbolError(SourceError):
+    """The exchange does not know the symbol (any more)."""
+
+
+class RestGate:
+    """Request weight of one process and address, and the pauses the exchange ordered.
+
+    Thread-safe, and free of any event loop: callers sleep for as long as `reserve` says. Lives as
+    long as the process (`gate_for`).
+
+    Parameters
+    ----------
+    limit : weight the exchange allows per window.
+    window_s : seconds of that window.
+    share : the part of the limit this process allows itself, 0 to 1.
+    clock : monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        limit: int = WEIGHT_LIMIT,
+        window_s: float = WINDOW_S,
+        share: float = WEIGHT_SHARE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limit, self.window_s, self.share = limit, window_s, share
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._used = 0
+        self._window_end = 0.0
+        self._paused_until = 0.0
+
+    @property
+    def used(self) -> int:
+        """Weight spent in the present window, by our count and the exchange's, the larger."""
+        return self._used
+
+    def reserve(self, weight: int) -> float:
+        """0.0 when a request of this weight may go now (it is then counted), else seconds to wait.
+
+        After waiting, ask again: others may have gone first.
+        """
+        with self._lock:
+            now = self._clock()
+            if now < self._paused_until:
+                return self._paused_until - now
+            if now >= self._window_end:
+                self._used, self._window_end = 0, now + self.window_s
+            if self._used and self._used + weight > self.limit * self.share:
+                return self._window_end - now
+            self._used += weight
+            return 0.0
+
+    def report(self, used: int) -> None:
+        """The exchange's own count of this window (header X-MBX-USED-WEIGHT-1M)."""
+        with self._lock:
+            self._used = max(self._used, used)
+
+    def pause(self, seconds: float) -> None:
+        """No request for so long; never shortens a pause already ordered."""
+        with self._lock:
+            self._paused_until = max(self._paused_until, self._clock() + seconds)
+
+
+_GATES: dict[str, RestGate] = {}
+_GATES_LOCK = threading.Lock()
+
+
+def gate_for(rest_url: str) -> RestGate:
+    """This process's one gate for an address."""
+    with _GATES_LOCK:
+        return _GATES.setdefault(rest_url, RestGate())
+
+
+@dataclass(frozen=True, slots=True)
+class RestRead:
+    """One complete answer about a span.
+
+    Parameters
+    ----------
+    span : what was asked for, [start_ms, end_ms); a slot without a candle does not exist there.
+    candles : the closed, valid candles of the span.
+    rejected : candles the exchange sent, more than once, that break a rule.
+    read_ms : the exchange's time of the read.
+    """
+
+    span: Span
+    candles: Candles
+    rejected: tuple[Rejected, ...]
+    read_ms: int
+
+
+class RestClient:
+    """Reads closed candles; an async context manager, bound to the running event loop.
+
+    Parameters
+    ----------
+    sources, retry : where to ask and how patiently.
+    gate : default the process's gate for this address.
+    rng : source of the jitter.
+    settle_ms : a candle counts as closed only so long after its close, by the exchange's clock.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        retry: Retry | None = None,
+        *,
+        gate: RestGate | None = None,
+        rng: random.Random | None = None,
+        settle_ms: int = 2_000,
+    ) -> None:
+        self.sources, self.retry = sources, retry or Retry()
+        self.gate = gate or gate_for(sources.rest_url)
+        self.settle_ms = settle_ms
+        self.requests = 0
+        self._rng = rng or random.Random()
+        self._client: AsyncClient | None = None
+        self._clock: tuple[int, float] | None = None  # (server ms, monotonic s) of one moment
+
+    async def __aenter__(self) -> RestClient:
+        self._client = _client_class(self.sources.rest_url, self.gate)(
+            session_params={"trust_env": not is_loopback(self.sources.rest_url)},
+            requests_params={"timeout": aiohttp.ClientTimeout(total=self.retry.timeout_s)},
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._client is not None:
+            await self._client.close_connection()
+            self._client = None
+
+    async def server_time_ms(self) -> int:
+        """The exchange's time now, UTC milliseconds, asked of the exchange.
+
+        Raises
+        ------
+        SourceError
+            When the exchange does not answer.
+        """
+        answer = await self._call("server time", 1, _read_time, lambda c: c.get_server_time())
+        # Pairing it with the moment of arrival puts us a little behind the exchange, never ahead,
+        # so no forming candle passes for closed.
+        self._clock = (answer, time.monotonic())
+        return answer
+
+    async def closed_until_ms(self, interval: str) -> int:
+        """The latest grid time by which every candle has closed and settled (UTC ms)."""
+        if self._clock is None:
+            await self.server_time_ms()
+        interval_ms = interval_to_ms(interval)
+        settled = self.now_ms() - self.settle_ms
+        return settled - settled % interval_ms
+
+    def now_ms(self) -> int:
+        """The exchange's time by the last `server_time_ms` and our own steady clock since."""
+        if self._clock is None:
+            raise SourceError("the exchange's time is not known yet: ask server_time_ms() first")
+        server_ms, at_s = self._clock
+        return server_ms + int((time.monotonic() - at_s) * 1000)
+
+    async def first_open_ms(self, symbol: str, interval: str) -> int | None:
+        """Open time of the symbol's first candle; None when it has none.
+
+        Raises
+        ------
+        UnknownSymbolError
+            When the exchange does not know the symbol.
+        SourceError
+            When the exchange does not answer.
+        """
+        page = await self._page(symbol, interval, Span(0, self.now_ms()), rows=1)
+        return int(page.open_time[0]) if len(page) else None
+
+    async def read_limit(self, symbol: str) -> None:
+        """Learn the exchange's weight limit, and that it knows the symbol.
+
+        Raises
+        ------
+        UnknownSymbolError
+            When the exchange does not know the symbol.
+        SourceError
+            When the exchange does not answer.
+        """
+        self.gate.limit = await self._call(
+            f"exchangeInfo of {symbol}",
+            INFO_WEIGHT,
+            _read_weight_limit,
+            lambda c: c._get("exchangeInfo", data={"symbol": symbol}),
+        )
+
+    async def exchange_info(self, symbols: Sequence[str]) -> dict[str, Any]:
+        """exchangeInfo of these symbols, as sent: trading rules (filters) and status of each.
+
+        Raises
+        ------
+        UnknownSymbolError
+            When the exchange does not know one of them.
+        SourceError
+            When the exchange does not answer.
+        """
+        wanted = json.dumps(list(symbols), separators=(",", ":"))
+        return await self._call(
+            f"exchangeInfo of {', '.join(symbols)}",
+            INFO_WEIGHT,
+            _read_info,
+            lambda c: c._get("exchangeInfo", data={"symbols": wanted}),
+        )
+
+    async def read(self, symbol: str, interval: str, span: Span) -> RestRead:
+        """Every closed candle with span.start_ms <= open time < span.end_ms.
+
+        Candles that break a rule are asked for again, twice; what is still broken is returned as
+        rejected and is in nobody's candles.
+
+        Raises
+        ------
+        UnknownSymbolError
+            When the exchange does not know the symbol.
+        SourceError
+            When the exchange does not answer as it should, after every retry.
+        """
+        interval_ms = interval_to_ms(interval)
+        closed_until_ms = await self.closed_until_ms(interval)
+        whole = Span(span.start_ms, max(span.start_ms, min(span.end_ms, closed_until_ms)))
+        candles, rejected = split_valid(await self._pages(symbol, interval, whole), interval_ms)
+        for _ in range(REREADS):
+            if not rejected:
+                break
+            candles, rejected = await self._again(symbol, interval, candles, rejected)
+        return RestRead(whole, candles, tuple(rejected), self.now_ms())
+
+    async def _again(
+        self, symbol: str, interval: str, candles: Candles, rejected: list[Rejected]
+    ) -> tuple[Candles, list[Rejected]]:
+        interval_ms = interval_to_ms(interval)
+        first = min(one.open_time for one in rejected)
+        last = max(one.open_time for one in rejected) + 1
+        fresh, rejected = split_valid(
+            await self._pages(symbol, interval, Span(first, last)), interval_ms
+        )
+        kept = candles[(candles.open_time < first) | (candles.open_time >= last)]
+        both = concat([kept, fresh])
+        return both[np.argsort(both.open_time, kind="stable")], rejected
+
+    async def _pages(self, symbol: str, interval: str, span: Span) -> Candles:
+        pages, start_ms = [], span.start_ms
+        while start_ms < span.end_ms:
+            page = await self._page(symbol, interval, Span(start_ms, span.end_ms))
+            if len(page) == 0:
+                break
+            pages.append(page)
+            last = int(page.open_time[-1])
+            # Nothing fits between the last candle and the end; a shorter page proves nothing.
+            start_ms = span.end_ms if last + interval_to_ms(interval) >= span.end_ms else last + 1
+        return concat(pages)
+
+    async def _page(self, symbol: str, interval: str, span: Span, rows: int = PAGE_ROWS) -> Candles:
+        return await self._call(
+            f"klines of {symbol} {interval} from {span.start_ms}",
+            KLINES_WEIGHT,
+            lambda answer: read_klines(answer, span),
+            lambda client: client.get_klines(
+                symbol=symbol,
+                interval=interval,
+                startTime=span.start_ms,
+                endTime=span.end_ms - 1,
+                limit=rows,
+            ),
+        )
+
+    async def _call(
+        self,
+        what: str,
+        weight: int,
+        read: Callable[[Any], Answer],
+        send: Callable[[Any], Awaitable[Any]],
+    ) -> Answer:
+        """Send until `read` accepts the answer; see the module's docstring for the rules."""
+        attempt, pauses, problem = 0, 0, ""
+        while attempt < self.retry.attempts and pauses < PAUSES_PER_CALL:
+            await self._pass_gate(weight, what)
+            self.requests += 1
+            try:
+                async with asyncio.timeout(self.retry.timeout_s):
+                    return read(await send(self._client))
+            except BinanceAPIException as error:
+                problem = f"status {error.status_code}, {error}"
+                if error.status_code in PAUSE_S:
+                    self.gate.pause(_pause_s(error))
+                    pauses += 1
+                    logger.warning("%s: %s; all REST requests pause", what, problem)
+                    continue
+                _refuse_if_final(error, what)
+            except _PASSING as error:
+                problem = f"{type(error).__name__}: {error}"
+            logger.info("%s: attempt %d failed: %s", what, attempt + 1, problem)
+            await asyncio.sleep(self.retry.wait_s(attempt, self._rng))
+            attempt += 1
+        raise SourceError(
+            f"{self.sources.rest_url} gave no usable answer to {what} after {attempt} attempts and"
+            f" {pauses} ordered pauses; the last problem was: {problem}. Try again later."
+        )
+
+    async def _pass_gate(self, weight: int, what: str) -> None:
+        while (wait_s := self.gate.reserve(weight)) > 0:
+            if wait_s > self.retry.longest_pause_s:
+                raise SourceError(
+                    f"{self.sources.rest_url} forbids requests for another {wait_s:.0f} s"
+                    f" ({what}): it has banned this address for a while. Try again after that."
+                )
+            await asyncio.sleep(wait_s + self._rng.uniform(0.0, 0.05))
+
+
+def read_klines(answer: Any, span: Span | None = None) -> Candles:
+    """Candles of a klines answer; their values are not judged.
+
+    [[1736121600000,"98363.61000000","98626.77000000","98363.61000000","98455.89000000",
+      "159.94725000",1736122499999,"15757307.02497990",37955,"83.69236000","8244504.24170150","0"]]
+
+    Raises
+    ------
+    ValueError
+        When it is not a list of such rows, ascending and inside `span`.
+    """
+    if not isinstance(answer, list):
+        raise ValueError(f"expected a list of candles, found {str(answer)[:80]!r}")
+    if any(not isinstance(row, list) or len(row) < KLINE_FIELDS for row in answer):
+        raise ValueError(f"expected rows of {KLINE_FIELDS} or more fields")
+    if any(type(row[0]) is not int for row in answer):
+        raise ValueError("an open time is not a whole number")
+    opens = [row[0] for row in answer]
+    inside = span is None or all(span.start_ms <= stamp < span.end_ms for stamp in opens)
+    if not inside or any(b <= a for a, b in itertools.pairwise(opens)):
+        raise ValueError("candles are out of order or outside the span asked for")
+    columns = list(zip(*answer, strict=False)) or [()] * KLINE_FIELDS
+    names = ("open", "high", "low", "close", "volume")
+    fields: dict[str, object] = {
+        name: np.array([float(text) for text in columns[place]])
+        for place, name in enumerate(names, start=1)
+    }
+    for place, name in ((7, "quote_volume"), (8, "trades"), (9, "taker_buy_volume")):
+        fields[name] = np.array([float(text) for text in columns[place]])
+    fields["taker_buy_quote_volume"] = np.array([float(text) for text in columns[10]])
+    return Candles.from_columns(open_time=np.array(opens, dtype=np.int64), **fields)
+
+
+def is_loopback(url: str) -> bool:
+    """True for an address on this machine, which no proxy must see."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def _client_class(rest_url: str, gate: RestGate) -> type[Any]:
+    """AsyncClient at another address, reporting used weight to the gate.
+
+    The address must be a class attribute: an instance builds its URLs while it is made.
+    """
+
+    class Client(AsyncClient):
+        API_URL = f"{rest_url.rstrip('/')}/api"
+
+        async def _handle_response(self, response: aiohttp.ClientResponse) -> Any:
+            used = response.headers.get("X-MBX-USED-WEIGHT-1M", "")
+            if used.isdecimal():
+                gate.report(int(used))
+            return await super()._handle_response(response)
+
+    return Client
+
+
+def _read_time(answer: Any) -> int:
+    # An empty body arrives as {} here, hence as a KeyError, and is asked for again.
+    server_ms = answer["serverTime"]
+    if type(server_ms) is not int:
+        raise ValueError(f"serverTime is {server_ms!r}")
+    return server_ms
+
+
+def _read_info(answer: Any) -> dict[str, Any]:
+    for one in answer["symbols"]:
+        if not (one["symbol"] and one["status"] and isinstance(one["filters"], list)):
+            raise ValueError(f"exchangeInfo of {one['symbol']} lacks its status or filters")
+    return dict(answer)
+
+
+def _read_weight_limit(answer: Any) -> int:
+    for limit in answer["rateLimits"]:
+        if limit["rateLimitType"] == "REQUEST_WEIGHT" and limit["interval"] == "MINUTE":
+            return int(limit["limit"]) // int(limit["intervalNum"])
+    raise ValueError("exchangeInfo names no REQUEST_WEIGHT limit per minute")
+
+
+def _pause_s(error: BinanceAPIException) -> float:
+    """How long a 429 or 418 says to wait: Retry-After, else the time in its text, else a guess."""
+    header = str(error.response.headers.get("Retry-After", ""))
+    if re.fullmatch(r"\d+(\.\d+)?", header):
+        return float(header)
+    until = re.search(r"until (\d{13})", str(error.message))
+    if until is not None:
+        return max(0.0, int(until[1]) / 1000 - time.time())
+    return PAUSE_S[error.status_code]
+
+
+def _refuse_if_final(error: BinanceAPIException, what: str) -> None:
+    """Raise for answers that no retry will change: 4xx other than firewall and time-outs."""
+    if error.code == _UNKNOWN_SYMBOL:
+        raise UnknownSymbolError(f"the exchange does not know the symbol ({what})") from error
+    if error.status_code in (400, 401, 404, 451):
+        said = json.dumps({"code": error.code, "msg": str(error.message)[:200]})
+        raise SourceError(f"the exchange refused {what}: {said}") from error

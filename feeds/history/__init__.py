@@ -1,0 +1,1 @@
+"""Candles on disk: store, ledger, quarantine, fetching, verifying, resampling, foreign files."""

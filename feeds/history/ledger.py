@@ -1,0 +1,422 @@
+"""The coverage ledger: what is known about every slot of a series, and how it is known.
+
+One JSON file, `_ledger.json`, beside the month files of a series. Each span of time is
+
+    verified        its candles are in the store; source and digest say where they came from
+    exchange-down   it has no candles: two complete REST reads, some time apart, showed none
+    missing         it has no candles, and nobody has proved that it should not
+
+and for each month the sha256 of the file it describes: a month changed by anybody else, or cut off
+from its ledger by a kill, no longer matches and is fetched and recorded anew. The ledger never
+holds candles, and the store can be read without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import filelock
+import numpy as np
+
+from cppncripto_strategy.errors import StoreError
+from cppncripto_strategy.feeds.candles import (
+    COLUMNS,
+    Candles,
+    IntArray,
+    Span,
+    gaps,
+    interval_anchor_ms,
+    interval_to_ms,
+)
+from cppncripto_strategy.feeds.history.store import (
+    CandleStore,
+    MonthState,
+    file_digest,
+    month_names,
+    month_span,
+    write_atomically,
+)
+
+logger = logging.getLogger(__name__)
+
+# With a leading underscore, because readers of Parquet folders pass such files over.
+FILE = "_ledger.json"
+FORMAT = 1
+Status = Literal["verified", "exchange-down", "missing"]
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known about one span.
+
+    Parameters
+    ----------
+    start_ms, end_ms : the span, half-open, UTC milliseconds.
+    status : verified, exchange-down or missing.
+    source : of verified candles: 'archive:BTCUSDT-5m-2024-05', 'rest', 'import:FILE', ...
+    digest : sha256 of the archive, or of the candles (`content_digest`) for other sources.
+    reads_ms : exchange times of the REST reads that showed no candle here.
+    reason : of a missing span, in words.
+    """
+
+    start_ms: int
+    end_ms: int
+    status: Status
+    source: str = ""
+    digest: str = ""
+    reads_ms: tuple[int, ...] = ()
+    reason: str = ""
+
+    @property
+    def span(self) -> Span:
+        """The span as such."""
+        return Span(self.start_ms, self.end_ms)
+
+    def same_but_span(self, other: Entry) -> bool:
+        """True when only the span differs."""
+        return replace(self, start_ms=0, end_ms=0) == replace(other, start_ms=0, end_ms=0)
+
+
+@dataclass(slots=True)
+class MonthRecord:
+    """One month: the sha256 of its file ('' where it has none), and its entries in order."""
+
+    file_sha256: str = ""
+    entries: list[Entry] = field(default_factory=list)
+
+
+class Ledger:
+    """The ledger of one series; lives as long as the job that loaded it, saved after each month.
+
+    Attributes
+    ----------
+    months : month ('2024-05') -> record.
+    span : the widest span ever asked for, None before the first.
+    """
+
+    def __init__(self, path: Path, symbol: str, interval: str) -> None:
+        self.path, self.symbol, self.interval = path, symbol, interval
+        self.months: dict[str, MonthRecord] = {}
+        self.span: Span | None = None
+
+    @staticmethod
+    def path_of(store: CandleStore, symbol: str, interval: str) -> Path:
+        """Where the ledger of a series lives."""
+        return store.folder(symbol, interval) / FILE
+
+    @classmethod
+    def load(cls, store: CandleStore, symbol: str, interval: str) -> Ledger:
+        """The ledger of a series; empty when there is none.
+
+        Raises
+        ------
+        StoreError
+            When the file is no ledger of this series.
+        """
+        ledger = cls(cls.path_of(store, symbol, interval), symbol, interval)
+        if ledger.path.exists():
+            try:
+                ledger._read(json.loads(ledger.path.read_text()))
+            except (ValueError, KeyError, TypeError) as cause:
+                raise StoreError(
+                    f"{ledger.path} is not a coverage ledger of {symbol} {interval} ({cause});"
+                    " `cppn-bt data repair` makes a new one"
+                ) from cause
+        return ledger
+
+    def save(self) -> None:
+        """Replace the file as a whole."""
+        document = {
+            "format": FORMAT,
+            "symbol": self.symbol,
+            "interval": self.interval,
+            "start_ms": self.span.start_ms if self.span else None,
+            "end_ms": self.span.end_ms if self.span else None,
+            "months": {
+                month: {
+                    "file_sha256": record.file_sha256,
+                    "entries": [_brief(entry) for entry in record.entries],
+                }
+                for month, record in sorted(self.months.items())
+            },
+        }
+        write_atomically(self.path, (json.dumps(document, indent=1) + "\n").encode())
+
+    def widen(self, span: Span) -> None:
+        """Remember that this span was asked for."""
+        held = self.span or span
+        self.span = Span(min(held.start_ms, span.start_ms), max(held.end_ms, span.end_ms))
+
+    def entries(self) -> list[Entry]:
+        """Every entry, in order of time, joined across months where nothing else differs."""
+        every = [entry for _, record in sorted(self.months.items()) for entry in record.entries]
+        return join(every)
+
+    def spans(self, status: Status) -> list[Span]:
+        """The spans of one status, joined where they touch."""
+        chosen = [Entry(e.start_ms, e.end_ms, status) for e in self.entries() if e.status == status]
+        return [entry.span for entry in join(chosen)]
+
+    def open_spans(self, month: str, wanted: Span) -> list[Span]:
+        """The parts of `wanted` that are neither verified nor proved absent."""
+        record = self.months.get(month, MonthRecord())
+        settled = [entry.span for entry in record.entries if entry.status != "missing"]
+        return uncovered(wanted, settled)
+
+    def record(self, month: str, entries: Iterable[Entry]) -> None:
+        """Lay newer entries over what is known about a month."""
+        held = self.months.setdefault(month, MonthRecord())
+        for entry in entries:
+            if entry.end_ms > entry.start_ms:
+                held.entries = join(overlay(held.entries, entry))
+
+    def _read(self, document: dict[str, Any]) -> None:
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']}, expected {FORMAT}")
+        if (document["symbol"], document["interval"]) != (self.symbol, self.interval):
+            raise ValueError(f"it belongs to {document['symbol']} {document['interval']}")
+        if document["start_ms"] is not None:
+            self.span = Span(document["start_ms"], document["end_ms"])
+        for month, held in document["months"].items():
+            entries = [_entry(fields) for fields in held["entries"]]
+            self.months[month] = MonthRecord(held["file_sha256"], entries)
+
+
+def join(entries: list[Entry]) -> list[Entry]:
+    """Neighbours that differ in nothing but their span become one."""
+    joined: list[Entry] = []
+    for entry in entries:
+        if joined and joined[-1].end_ms == entry.start_ms and joined[-1].same_but_span(entry):
+            joined[-1] = replace(joined[-1], end_ms=entry.end_ms)
+        else:
+            joined.append(entry)
+    return joined
+
+
+def named(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Entries for a reader: neighbours of one status and reason as one, whenever they were read."""
+    return tuple(join([replace(entry, reads_ms=()) for entry in entries]))
+
+
+def overlay(entries: list[Entry], newer: Entry) -> list[Entry]:
+    """The entries with `newer` over them: older ones are cut where they overlap."""
+    kept: list[Entry] = []
+    for entry in entries:
+        if entry.start_ms < newer.start_ms:
+            kept.append(replace(entry, end_ms=min(entry.end_ms, newer.start_ms)))
+        if entry.end_ms > newer.end_ms:
+            kept.append(replace(entry, start_ms=max(entry.start_ms, newer.end_ms)))
+    return sorted([*kept, newer], key=lambda entry: entry.start_ms)
+
+
+def uncovered(wanted: Span, covered: list[Span]) -> list[Span]:
+    """The parts of `wanted` that no span of `covered` (ordered, disjoint) touches."""
+    rest, start_ms = [], wanted.start_ms
+    for span in covered:
+        if span.end_ms <= wanted.start_ms or span.start_ms >= wanted.end_ms:
+            continue
+        if span.start_ms > start_ms:
+            rest.append(Span(start_ms, span.start_ms))
+        start_ms = max(start_ms, span.end_ms)
+    if start_ms < wanted.end_ms:
+        rest.append(Span(start_ms, wanted.end_ms))
+    return rest
+
+
+def runs(open_time: IntArray, interval_ms: int) -> list[Span]:
+    """The unbroken stretches of candles, in order."""
+    if len(open_time) == 0:
+        return []
+    breaks = np.flatnonzero(np.diff(open_time) != interval_ms) + 1
+    firsts = open_time[np.concatenate([[0], breaks]).astype(int)]
+    lasts = open_time[np.concatenate([breaks - 1, [len(open_time) - 1]]).astype(int)]
+    return [Span(int(a), int(b) + interval_ms) for a, b in zip(firsts, lasts, strict=True)]
+
+
+def entries_of(
+    candles: Candles, interval: str, source: str, digest: str | None = None
+) -> list[Entry]:
+    """Verified entries, one for each unbroken stretch of candles from one source."""
+    found = []
+    for run in runs(candles.open_time, interval_to_ms(interval)):
+        told = digest or content_digest(candles.between(run.start_ms, run.end_ms))
+        found.append(Entry(run.start_ms, run.end_ms, "verified", source, told))
+    return found
+
+
+def content_digest(candles: Candles) -> str:
+    """sha256 of the candles themselves, whatever file they are in."""
+    digest = hashlib.sha256()
+    for name in COLUMNS:
+        values = np.ascontiguousarray(getattr(candles, name))
+        digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def month_matches(ledger: Ledger, store: CandleStore, month: str) -> bool:
+    """True when the ledger describes exactly the file that is there."""
+    record = ledger.months.get(month)
+    path = store.month_path(ledger.symbol, ledger.interval, month)
+    return record is not None and record.file_sha256 == file_digest(path)
+
+
+@contextlib.contextmanager
+def job_lock(store: CandleStore) -> Iterator[None]:
+    """One job (fetch, repair, import, resample) at a time on a store.
+
+    Raises
+    ------
+    StoreError
+        At once, when another job holds the store, or its folder cannot be written.
+    """
+    lock = filelock.FileLock(store.root / ".job.lock", timeout=0, thread_local=False)
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as cause:
+        raise StoreError(
+            f"another fetch, repair or import is at work on {store.root}; wait for it to end, then"
+            " try again (nothing was changed)"
+        ) from cause
+    except OSError as cause:
+        raise StoreError(f"the store at {store.root} cannot be written: {cause}") from cause
+    try:
+        # Left by a killed job; the parquet ones are the store's own to sweep.
+        for pattern in (f"symbol=*/interval=*/.{FILE}.*.tmp", ".quarantine/.*.tmp"):
+            for orphan in store.root.glob(pattern):
+                orphan.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def write_recorded(
+    store: CandleStore,
+    symbol: str,
+    interval: str,
+    candles: Candles,
+    source: str,
+    digest: str | None = None,
+    *,
+    sparse: bool = False,
+) -> tuple[str, ...]:
+    """Write candles that did not come from a fetch and record where they came from.
+
+    Call it inside `job_lock`. Returns the months whose file changed.
+
+    Raises
+    ------
+    CandleError, StoreError
+        As `CandleStore.write`; nothing is changed then.
+    """
+    ledger = Ledger.load(store, symbol, interval)
+    interval_ms = interval_to_ms(interval)
+    months = month_names(candles.open_time)
+    stale = [month for month in months if not month_matches(ledger, store, month)]
+    states = store.write_months(symbol, interval, candles, sparse=sparse)
+    ledger.widen(Span(int(candles.open_time[0]), int(candles.open_time[-1]) + interval_ms))
+    for state in states:
+        if state.month in stale:
+            ledger.months.pop(state.month, None)
+        within = slot_span(state.month, interval_ms)
+        part = candles.between(within.start_ms, within.end_ms)
+        record_month(ledger, state, entries_of(part, interval, source, digest))
+    name_holes(ledger, store)
+    ledger.save()
+    return tuple(state.month for state in states if state.changed)
+
+
+def slot_span(month: str, interval_ms: int) -> Span:
+    """A month's slots: from its first grid time to the first one of the next month.
+
+    For intervals that divide a day this is the month itself; weeks begin on their first Monday.
+    """
+    within, anchor = month_span(month), interval_anchor_ms(interval_ms)
+    first, last = (
+        anchor - (anchor - edge) // interval_ms * interval_ms
+        for edge in (within.start_ms, within.end_ms)
+    )
+    return Span(first, last)
+
+
+def record_month(ledger: Ledger, state: MonthState, entries: list[Entry]) -> None:
+    """Lay entries over a month, name its holes inside the wanted span, and bind it to its file."""
+    held = ledger.months.setdefault(state.month, MonthRecord())
+    ledger.record(state.month, entries)
+    within = slot_span(state.month, interval_to_ms(ledger.interval))
+    held.entries = settle(held.entries, state.candles, ledger, within)
+    held.file_sha256 = state.file_sha256
+
+
+def name_holes(ledger: Ledger, store: CandleStore) -> None:
+    """Name what a widened span holds beyond the months just written as missing.
+
+    Writing March where January ends on the 30th leaves a hole at January's end and all of February,
+    which no record of March can tell.
+    """
+    asked, interval_ms = ledger.span, interval_to_ms(ledger.interval)
+    if asked is None or asked.start_ms == asked.end_ms:
+        return
+    for month in month_names(np.array([asked.start_ms, asked.end_ms - interval_ms])):
+        within = slot_span(month, interval_ms)
+        start, end = max(within.start_ms, asked.start_ms), min(within.end_ms, asked.end_ms)
+        told = [entry.span for entry in ledger.months.get(month, MonthRecord()).entries]
+        if start < end and uncovered(Span(start, end), told):
+            record_month(ledger, store.month_state(ledger.symbol, ledger.interval, month), [])
+
+
+def settle(entries: list[Entry], stored: Candles, ledger: Ledger, within: Span) -> list[Entry]:
+    """Entries that agree with what is stored: no verified span without candles, no candle without
+    an entry, no hole inside the wanted span unnamed."""
+    interval_ms = interval_to_ms(ledger.interval)
+    asked = ledger.span or within
+    wanted = Span(
+        max(within.start_ms, asked.start_ms),
+        max(within.start_ms, asked.start_ms, min(within.end_ms, asked.end_ms)),
+    )
+    settled = entries
+    for run in runs(stored.open_time, interval_ms):
+        known = [e.span for e in settled if e.status == "verified"]
+        for part in uncovered(run, known):
+            found = stored.between(part.start_ms, part.end_ms)
+            entry = Entry(*_ends(part), "verified", "unrecorded", content_digest(found))
+            settled = overlay(settled, entry)
+    for hole in gaps(stored.open_time, interval_ms, within):
+        for part in _overlaps(settled, hole):
+            settled = overlay(settled, Entry(*_ends(part), "missing", reason="lost from the file"))
+    for part in uncovered(wanted, [entry.span for entry in settled]):
+        settled = overlay(settled, Entry(*_ends(part), "missing", reason="never fetched"))
+    return join(settled)
+
+
+def _overlaps(entries: list[Entry], hole: Span) -> list[Span]:
+    """The parts of verified entries that lie in a hole."""
+    return [
+        Span(max(e.start_ms, hole.start_ms), min(e.end_ms, hole.end_ms))
+        for e in entries
+        if e.status == "verified" and e.start_ms < hole.end_ms and hole.start_ms < e.end_ms
+    ]
+
+
+def _ends(span: Span) -> tuple[int, int]:
+    return span.start_ms, span.end_ms
+
+
+def _brief(entry: Entry) -> dict[str, object]:
+    """An entry's fields, the empty ones left out."""
+    return {name: value for name, value in asdict(entry).items() if value not in ("", ())}
+
+
+def _entry(fields: dict[str, Any]) -> Entry:
+    if fields["status"] not in STATUSES:
+        raise ValueError(f"unknown status {fields['status']!r}")
+    reads = tuple(int(read) for read in fields.pop("reads_ms", ()))
+    return Entry(**fields, reads_ms=reads)

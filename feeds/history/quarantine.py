@@ -1,0 +1,90 @@
+"""What was refused, kept for inspection: damaged files and candles that break a rule.
+
+Everything lives in `.quarantine/` of the store, out of sight of Parquet readers. Nothing is ever
+read back into the store from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles, first_violation
+from cppncripto_strategy.feeds.history.store import write_atomically
+
+FOLDER = ".quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A candle that broke a rule: its open time (UTC ms), its values as text, and the rule."""
+
+    open_time: int
+    rule: str
+    values: str
+
+
+def split_valid(candles: Candles, interval_ms: int) -> tuple[Candles, list[Rejected]]:
+    """The candles that keep every rule, and those that do not, one by one."""
+    rejected: list[Rejected] = []
+    while (found := first_violation(candles, interval_ms)) is not None:
+        row, rule = found
+        values = ", ".join(f"{name}={getattr(candles, name)[row]:.12g}" for name in COLUMNS[1:])
+        rejected.append(Rejected(int(candles.open_time[row]), rule, values))
+        candles = candles[np.arange(len(candles)) != row]
+    return candles, rejected
+
+
+class Quarantine:
+    """The quarantine of one store; a file or candle kept twice is kept once."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / FOLDER
+
+    def keep_file(self, name: str, content: bytes, reason: str) -> Path:
+        """Keep damaged bytes, with the reason beside them; returns where."""
+        # Another suffix, so that nobody's `**/*.parquet` finds a damaged month here.
+        target = self.folder / f"{hashlib.sha256(content).hexdigest()[:12]}-{name}.damaged"
+        write_atomically(target, content)
+        write_atomically(target.with_name(target.name + ".reason"), reason.encode())
+        return target
+
+    def take_file(self, file: Path, reason: str) -> Path:
+        """Move a damaged month out of the store."""
+        kept = self.keep_file(f"{'-'.join(file.parts[-3:])}", file.read_bytes(), reason)
+        os.unlink(file)
+        return kept
+
+    def keep_candles(
+        self, symbol: str, interval: str, source: str, rejected: list[Rejected]
+    ) -> None:
+        """Keep refused candles, one JSON line each."""
+        file = self._candle_file(symbol, interval)
+        lines = file.read_text().splitlines() if file.exists() else []
+        for one in rejected:
+            line = json.dumps(
+                {"open_time": one.open_time, "rule": one.rule, "values": one.values}
+                | {"source": source}
+            )
+            if line not in lines:
+                lines.append(line)
+        if rejected:
+            write_atomically(file, ("\n".join(lines) + "\n").encode())
+
+    def candles(self, symbol: str, interval: str) -> list[dict[str, object]]:
+        """The refused candles of a series, oldest record first."""
+        file = self._candle_file(symbol, interval)
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def files(self) -> list[Path]:
+        """The damaged files kept."""
+        found = self.folder.glob("*.reason")
+        return sorted(reason.with_name(reason.name.removesuffix(".reason")) for reason in found)
+
+    def _candle_file(self, symbol: str, interval: str) -> Path:
+        return self.folder / f"{symbol}-{interval}.jsonl"

@@ -1,0 +1,129 @@
+"""Longer candles from shorter ones: complete buckets only, nothing filled in.
+
+A bucket is made only where every one of its short candles exists. Volumes are added as the decimal
+numbers they were on the wire (eight places), so that 1m candles give the exchange's own 5m candles
+to the last bit, not merely about the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cppncripto_strategy.errors import CandleError
+from cppncripto_strategy.feeds.candles import (
+    Candles,
+    FloatArray,
+    Span,
+    interval_anchor_ms,
+    interval_to_ms,
+)
+from cppncripto_strategy.feeds.history.ledger import Entry, Ledger, job_lock, write_recorded
+from cppncripto_strategy.feeds.history.store import CandleStore
+
+# The exchange's numbers have eight decimals; beyond 2**62 their sum would leave int64.
+_SCALE = 10**8
+_LARGEST = 2.0**62 / _SCALE
+
+
+def resample(candles: Candles, interval: str, target: str) -> Candles:
+    """Candles of `target` length from candles of `interval`.
+
+    Parameters
+    ----------
+    candles : sorted, aligned candles of `interval`; gaps are allowed and make no bucket.
+    target : a whole multiple of `interval`, such as 5m for 1m.
+
+    Returns
+    -------
+    Candles : one per complete bucket. A nullable column is NaN where any of its parts is.
+
+    Raises
+    ------
+    CandleError
+        When `target` is no larger whole multiple of `interval`.
+    """
+    short_ms, long_ms = interval_to_ms(interval), interval_to_ms(target)
+    if long_ms % short_ms or long_ms <= short_ms:
+        raise CandleError(
+            f"{interval} candles cannot be joined to {target}: the target must be a larger whole"
+            " multiple"
+        )
+    count = long_ms // short_ms
+    anchor = interval_anchor_ms(long_ms)
+    bucket = (candles.open_time - anchor) // long_ms
+    _, first, size = np.unique(bucket, return_index=True, return_counts=True)
+    rows = first[size == count][:, None] + np.arange(count)  # (buckets, count)
+    return Candles.from_columns(
+        open_time=anchor + bucket[rows[:, 0]] * long_ms,
+        open=candles.open[rows[:, 0]],
+        high=candles.high[rows].max(axis=1),
+        low=candles.low[rows].min(axis=1),
+        close=candles.close[rows[:, -1]],
+        volume=_sum(candles.volume[rows]),
+        quote_volume=_sum(candles.quote_volume[rows]),
+        trades=candles.trades[rows].sum(axis=1),
+        taker_buy_volume=_sum(candles.taker_buy_volume[rows]),
+        taker_buy_quote_volume=_sum(candles.taker_buy_quote_volume[rows]),
+    )
+
+
+def resample_stored(
+    store: CandleStore, symbol: str, interval: str, target: str
+) -> tuple[int, tuple[str, ...]]:
+    """Make a stored series' longer candles and record them in their own ledger.
+
+    A bucket that lacks candles only because the exchange was down counts as exchange-down too.
+
+    Returns
+    -------
+    (candles made, months whose file changed).
+
+    Raises
+    ------
+    CandleError
+        When the intervals do not fit, or no bucket is complete.
+    StoreError
+        When the series is absent or damaged, or another job holds the store.
+    """
+    with job_lock(store):
+        candles = resample(store.read(symbol, interval), interval, target)
+        if len(candles) == 0:
+            raise CandleError(f"{symbol} {interval} holds no complete candle of {target}")
+        source = f"resample:{interval}"
+        months = write_recorded(store, symbol, target, candles, source, sparse=True)
+        down = Ledger.load(store, symbol, interval).spans("exchange-down")
+        lost = Ledger.load(store, symbol, interval).spans("missing")
+        made = Ledger.load(store, symbol, target)
+        long_ms = interval_to_ms(target)
+        for month, record in made.months.items():
+            for hole in [entry for entry in record.entries if entry.status == "missing"]:
+                explained = [
+                    Entry(start_ms, start_ms + long_ms, "exchange-down", source)
+                    for start_ms in range(hole.start_ms, hole.end_ms, long_ms)
+                    if _touches(down, start_ms, long_ms) and not _touches(lost, start_ms, long_ms)
+                ]
+                made.record(month, explained)
+        made.save()
+    return len(candles), months
+
+
+def _touches(spans: list[Span], start_ms: int, long_ms: int) -> bool:
+    return any(span.start_ms < start_ms + long_ms and start_ms < span.end_ms for span in spans)
+
+
+def _sum(parts: FloatArray) -> FloatArray:
+    """Sums over axis 1 of (buckets, count), exact where the numbers have eight decimals."""
+    plain: FloatArray = parts.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        exact = np.isfinite(plain) & (np.abs(parts).sum(axis=1) < _LARGEST)
+    chosen = np.where(exact[:, None], parts, 0.0).astype(np.longdouble)
+    whole = np.rint(chosen * _SCALE)
+    # Numbers with more decimals (not this exchange's) must not be rounded.
+    fits = exact & (np.abs(whole / _SCALE - chosen) <= np.spacing(np.abs(parts))).all(axis=1)
+    total = whole.astype(np.int64).sum(axis=1)
+    # Below 2**53 one division is correctly rounded; a detour over long doubles would round twice.
+    decimal = np.where(
+        total < 2**53, total / _SCALE, (total.astype(np.longdouble) / _SCALE).astype(np.float64)
+    )
+    result: FloatArray = np.where(fits, decimal, plain)
+    return result

@@ -1,0 +1,377 @@
+"""Checking and mending a store: what its files hold against what its ledger says.
+
+`verify_series` reads files and changes nothing. `find_restated` compares what is stored with what
+the exchange says today. `repair` moves damage into quarantine and fetches what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cppncripto_strategy.errors import StoreError
+from cppncripto_strategy.feeds.binance.rest import RestClient, RestGate
+from cppncripto_strategy.feeds.candles import (
+    COLUMNS,
+    WEEK_MS,
+    BoolArray,
+    Candles,
+    Span,
+    concat,
+    first_violation,
+    interval_to_ms,
+    ms_to_utc,
+)
+from cppncripto_strategy.feeds.history.fetch import FetchSettings, Progress, SeriesReport, fetch
+from cppncripto_strategy.feeds.history.ledger import (
+    Entry,
+    Ledger,
+    MonthRecord,
+    entries_of,
+    job_lock,
+    join,
+    named,
+    record_month,
+    runs,
+    settle,
+    slot_span,
+)
+from cppncripto_strategy.feeds.history.quarantine import Quarantine
+from cppncripto_strategy.feeds.history.store import CandleStore, MonthState
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesCheck:
+    """What a series holds, proves and lacks.
+
+    Parameters
+    ----------
+    span : the span that should be covered: asked for once, or held.
+    count, expected : candles held, and slots of the span.
+    damaged : (month, problem) of files that cannot be read or break a rule.
+    unrecorded : months whose file is not the one the ledger describes.
+    missing, exchange_down : ledger entries, recomputed from the files.
+    flat : stretches of candles without a trade whose four prices are equal (allowed, but rare).
+    refused : candles that the sources sent and that are quarantined, by rule.
+    restated : open times whose candle the exchange now states differently; None if not asked.
+    ledger_problem : why the ledger cannot be read, '' when it can (or there is none).
+    """
+
+    symbol: str
+    interval: str
+    span: Span
+    count: int
+    expected: int
+    damaged: tuple[tuple[str, str], ...] = ()
+    unrecorded: tuple[str, ...] = ()
+    missing: tuple[Entry, ...] = ()
+    exchange_down: tuple[Entry, ...] = ()
+    flat: tuple[Span, ...] = ()
+    refused: tuple[tuple[str, int], ...] = ()
+    restated: tuple[int, ...] | None = None
+    ledger_problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """True when every slot is held or proved absent, by undamaged, recorded files."""
+        wrong = (self.damaged, self.unrecorded, self.missing, self.restated, self.ledger_problem)
+        return not any(wrong)
+
+
+@dataclass(frozen=True, slots=True)
+class MonthCoverage:
+    """One month of a series: slots wanted, candles held, slots proved absent."""
+
+    month: str
+    expected: int
+    held: int
+    exchange_down: int
+
+    @property
+    def fraction(self) -> float:
+        """Held plus proved absent, over wanted."""
+        return (self.held + self.exchange_down) / self.expected if self.expected else 1.0
+
+
+def verify_series(store: CandleStore, symbol: str, interval: str) -> SeriesCheck:
+    """Recompute a series' coverage from its files and compare it with its ledger.
+
+    Raises
+    ------
+    StoreError
+        When there is neither a file nor a ledger of the series.
+    """
+    ledger, problem = _ledger(store, symbol, interval)
+    states, damaged = _states(store, symbol, interval)
+    span = _whole_span(store, ledger, states, interval)
+    entries = _recomputed(ledger, states, span, interval)
+    held = concat([state.candles for state in states])
+    return SeriesCheck(
+        symbol,
+        interval,
+        span,
+        count=len(held.between(span.start_ms, span.end_ms)),
+        expected=(span.end_ms - span.start_ms) // interval_to_ms(interval),
+        damaged=tuple(damaged),
+        unrecorded=tuple(_unrecorded(ledger, states)),
+        missing=named(entry for entry in entries if entry.status == "missing"),
+        exchange_down=named(entry for entry in entries if entry.status == "exchange-down"),
+        flat=tuple(runs(held.open_time[flat_candles(held)], interval_to_ms(interval))),
+        refused=tuple(_refused(store, symbol, interval)),
+        ledger_problem=problem,
+    )
+
+
+def flat_candles(candles: Candles) -> BoolArray:
+    """True (N,) for candles without volume whose four prices are one."""
+    same = (candles.open == candles.high) & (candles.open == candles.low)
+    flat: BoolArray = same & (candles.open == candles.close) & (candles.volume == 0)
+    return flat
+
+
+def month_coverage(store: CandleStore, symbol: str, interval: str) -> list[MonthCoverage]:
+    """Each month between the first and the last slot wanted, in order.
+
+    Raises
+    ------
+    StoreError
+        When there is neither a file nor a ledger of the series, or a ledger is damaged.
+    """
+    check = verify_series(store, symbol, interval)
+    interval_ms, found = interval_to_ms(interval), []
+    for month in _months_between(check.span):
+        within = slot_span(month, interval_ms)
+        start_ms = max(within.start_ms, check.span.start_ms)
+        end_ms = min(within.end_ms, check.span.end_ms)
+        if end_ms <= start_ms:
+            continue
+        part = Span(start_ms, end_ms)
+        down, lost = (_slots(of, part, interval_ms) for of in (check.exchange_down, check.missing))
+        expected = (end_ms - start_ms) // interval_ms
+        found.append(MonthCoverage(month, expected, expected - down - lost, down))
+    return found
+
+
+def find_restated(
+    store: CandleStore,
+    symbol: str,
+    interval: str,
+    settings: FetchSettings | None = None,
+    *,
+    gate: RestGate | None = None,
+    rng: random.Random | None = None,
+) -> Candles:
+    """The exchange's present candles where they differ from the stored ones.
+
+    Columns the store does not have (NaN) are not compared.
+
+    Raises
+    ------
+    SourceError
+        When the exchange does not answer.
+    StoreError
+        When the series is absent or damaged.
+    """
+    return asyncio.run(
+        _find_restated(store, symbol, interval, settings or FetchSettings(), gate, rng)
+    )
+
+
+def repair(
+    store: CandleStore,
+    series: Sequence[tuple[str, str]],
+    settings: FetchSettings | None = None,
+    progress: Progress | None = None,
+    *,
+    restated: bool = False,
+    gate: RestGate | None = None,
+    rng: random.Random | None = None,
+) -> list[SeriesReport]:
+    """Quarantine damage in each (symbol, interval), then fetch what is missing.
+
+    Parameters
+    ----------
+    restated : also replace candles that the exchange now states differently.
+
+    Raises
+    ------
+    SourceError, StoreError
+        As `feeds.ingest.fetch`.
+    """
+    reports = []
+    for symbol, interval in series:
+        with job_lock(store):
+            span = _clear_damage(store, symbol, interval)
+        [report] = fetch(
+            *(store, [symbol], interval, span.start_ms, span.end_ms, settings, progress),
+            gate=gate,
+            rng=rng,
+        )
+        if restated and report.held:
+            fresh = find_restated(store, symbol, interval, settings, gate=gate, rng=rng)
+            report = replace(report, from_rest=report.from_rest + len(fresh))
+            with job_lock(store):
+                _restate(store, symbol, interval, fresh)
+        reports.append(report)
+    return reports
+
+
+def describe(check: SeriesCheck) -> list[str]:
+    """The problems of a check, in words; empty when it is ok."""
+    lines = [f"{month}: {problem}" for month, problem in check.damaged]
+    lines += [
+        f"{month}: its file is not the one the ledger describes" for month in check.unrecorded
+    ]
+    lines += [f"missing {entry.span}: {entry.reason}" for entry in check.missing]
+    lines += [f"restated by the exchange: {ms_to_utc(stamp)}" for stamp in check.restated or ()]
+    return lines + ([check.ledger_problem] if check.ledger_problem else [])
+
+
+def _ledger(store: CandleStore, symbol: str, interval: str) -> tuple[Ledger, str]:
+    try:
+        return Ledger.load(store, symbol, interval), ""
+    except StoreError as error:
+        return Ledger(Path(), symbol, interval), str(error)
+
+
+def _states(
+    store: CandleStore, symbol: str, interval: str
+) -> tuple[list[MonthState], list[tuple[str, str]]]:
+    """The months that can be read and keep the rules, and those that do not with the problem."""
+    good, damaged = [], []
+    for month in store.months(symbol, interval):
+        try:
+            state = store.month_state(symbol, interval, month)
+        except StoreError as error:
+            damaged.append((month, str(error)))
+            continue
+        broken = first_violation(state.candles, interval_to_ms(interval))
+        if broken is None:
+            good.append(state)
+        else:
+            stamp = ms_to_utc(int(state.candles.open_time[broken[0]]))
+            damaged.append((month, f"row {broken[0]} ({stamp}): {broken[1]}"))
+    return good, damaged
+
+
+def _whole_span(
+    store: CandleStore, ledger: Ledger, states: list[MonthState], interval: str
+) -> Span:
+    edges = [ledger.span] if ledger.span else []
+    if states:
+        first, last = states[0].candles.open_time[0], states[-1].candles.open_time[-1]
+        edges.append(Span(int(first), int(last) + interval_to_ms(interval)))
+    # Without a ledger a damaged month counts as wanted in full.
+    readable = {state.month for state in states}
+    unreadable = set(store.months(ledger.symbol, interval)) - readable
+    if not ledger.span:
+        edges += [slot_span(month, interval_to_ms(interval)) for month in sorted(unreadable)]
+    if not edges:
+        raise StoreError(f"{ledger.symbol} {interval} is not in the store at {store.root}")
+    return Span(min(e.start_ms for e in edges), max(e.end_ms for e in edges))
+
+
+def _recomputed(ledger: Ledger, states: list[MonthState], span: Span, interval: str) -> list[Entry]:
+    """The entries as the files support them; the ledger itself is not touched."""
+    believed = Ledger(ledger.path, ledger.symbol, interval)
+    believed.span = span
+    held = {state.month: state for state in states}
+    entries: list[Entry] = []
+    for month in _months_between(span):
+        state = held.get(month, MonthState(month, Candles.empty(), ""))
+        record = ledger.months.get(month, MonthRecord())
+        within = slot_span(month, interval_to_ms(interval))
+        entries += settle(record.entries, state.candles, believed, within)
+    return join(entries)
+
+
+def _months_between(span: Span) -> list[str]:
+    edges = np.array([span.start_ms - WEEK_MS, span.end_ms - 1])
+    first, last = edges.astype("datetime64[ms]").astype("datetime64[M]")
+    return [str(month) for month in np.arange(first, last + 1)]
+
+
+def _unrecorded(ledger: Ledger, states: list[MonthState]) -> list[str]:
+    found = []
+    for state in states:
+        record = ledger.months.get(state.month)
+        if record is None or record.file_sha256 != state.file_sha256:
+            found.append(state.month)
+    return found
+
+
+def _refused(store: CandleStore, symbol: str, interval: str) -> list[tuple[str, int]]:
+    rules: dict[str, int] = {}
+    for one in Quarantine(store.root).candles(symbol, interval):
+        rules[str(one["rule"])] = rules.get(str(one["rule"]), 0) + 1
+    return sorted(rules.items())
+
+
+def _slots(entries: Sequence[Entry], part: Span, interval_ms: int) -> int:
+    shared = (
+        min(e.end_ms, part.end_ms) - max(e.start_ms, part.start_ms)
+        for e in entries
+        if e.start_ms < part.end_ms and part.start_ms < e.end_ms
+    )
+    return sum(shared) // interval_ms
+
+
+async def _find_restated(
+    store: CandleStore,
+    symbol: str,
+    interval: str,
+    settings: FetchSettings,
+    gate: RestGate | None,
+    rng: random.Random | None,
+) -> Candles:
+    client = RestClient(
+        settings.sources, settings.retry, gate=gate, rng=rng, settle_ms=settings.settle_ms
+    )
+    changed = []
+    async with client:
+        for month in store.months(symbol, interval):
+            stored = store.month_state(symbol, interval, month).candles
+            last_ms = int(stored.open_time[-1]) + interval_to_ms(interval)
+            read = await client.read(symbol, interval, Span(int(stored.open_time[0]), last_ms))
+            changed.append(_differing(stored, read.candles))
+    return concat(changed)
+
+
+def _differing(stored: Candles, told: Candles) -> Candles:
+    """The candles of `told` that contradict `stored` at the same open time."""
+    _, mine, theirs = np.intersect1d(stored.open_time, told.open_time, return_indices=True)
+    differs = np.zeros(len(mine), dtype=np.bool_)
+    for name in COLUMNS[1:]:
+        held, said = getattr(stored, name)[mine], getattr(told, name)[theirs]
+        differs |= (held != said) & ~np.isnan(held)
+    return told[theirs[differs]]
+
+
+def _clear_damage(store: CandleStore, symbol: str, interval: str) -> Span:
+    """Move a damaged ledger and damaged months away; the span that should be covered."""
+    ledger, problem = _ledger(store, symbol, interval)
+    states, damaged = _states(store, symbol, interval)
+    span = _whole_span(store, ledger, states, interval)
+    quarantine = Quarantine(store.root)
+    if problem:
+        quarantine.take_file(Ledger.path_of(store, symbol, interval), problem)
+    for month, why in damaged:
+        quarantine.take_file(store.month_path(symbol, interval, month), why)
+    return span
+
+
+def _restate(store: CandleStore, symbol: str, interval: str, fresh: Candles) -> None:
+    ledger = Ledger.load(store, symbol, interval)
+    for state in store.write_months(symbol, interval, fresh, sparse=True):
+        within = slot_span(state.month, interval_to_ms(interval))
+        part = fresh.between(within.start_ms, within.end_ms)
+        record_month(ledger, state, entries_of(part, interval, "rest"))
+    ledger.save()

@@ -1,0 +1,1 @@
+"""Candles as they close: stream, rounds, Backtrader feed."""

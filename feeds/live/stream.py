@@ -1,0 +1,759 @@
+"""Live candles: one thread, one loop, supervised websocket generations, and REST for what is late.
+
+What it promises: a candle that closed on the exchange is published once, in order, or reported as
+a gap; symbols move together. How: subscribe first, then reconcile by REST from each symbol's next
+expected open; commit contiguously per symbol; publish a round (`feeds.rounds`) when every symbol's
+candle of a closing time is there, proved absent by two REST reads apart, or late beyond a deadline
+(then the symbol is stale until it has caught up). A connection is a generation: on any error it is
+dropped whole and a new one made, for ever, with capped and jittered waits.
+
+A candle counts as closed when its frame says x = true for the right symbol, interval and a grid
+time, or when REST serves it and the exchange's own clock is past its close. Left out: trades,
+order books, account streams.
+
+The socket is python-binance's ReconnectingWebsocket with its own reconnecting turned off: it gives
+up after four attempts, and one bad frame or a full queue ends its read loop for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from binance.ws.reconnecting_websocket import ReconnectingWebsocket
+
+from cppncripto_strategy.errors import SourceError
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.binance.rest import RestClient, UnknownSymbolError, is_loopback
+from cppncripto_strategy.feeds.candles import Candles, Span, interval_to_ms, ms_to_utc
+from cppncripto_strategy.feeds.live.rounds import (
+    Round,
+    RoundQueue,
+    Row,
+    now_s,
+    row_problem,
+    rows_of,
+)
+
+log = logging.getLogger(__name__)
+
+# Of a kline event, in the order of candles.COLUMNS after the open time.
+_KLINE_FIELDS = ("o", "h", "l", "c", "v", "q", "n", "V", "Q")
+_REAL_CANDLE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """How patient the stream is. All waits are wall seconds.
+
+    Parameters
+    ----------
+    market_speed : market seconds per wall second; 1 on the real exchange, more on a loopback.
+    close_grace_s : after a close, how long its frame may take before REST is asked.
+    stale_after_s : how long symbols that have a candle wait for one that does not.
+    gap_confirm_s : least time between the two REST reads that prove a gap.
+    silent_confirm_s : the same while nothing newer of the symbol was seen: it may only lag.
+    refetch_s : least time between two REST reads of a symbol.
+    watchdog_s : a connection silent for so long is replaced.
+    backoff_first_s, backoff_cap_s : waits between generations, doubled and jittered.
+    poll_s : how often deadlines are looked at.
+    info_every_s : how often trading rules and statuses are read again.
+    clock_refresh_s : without a frame for so long, the exchange is asked for its time.
+    close_timeout_s : bounds the closing of a dropped socket.
+    settle_ms : market milliseconds after a close before REST is believed.
+    queue_frames : unread frames a socket may hold.
+    """
+
+    market_speed: float = 1.0
+    close_grace_s: float = 3.0
+    stale_after_s: float = 30.0
+    gap_confirm_s: float = 5.0
+    silent_confirm_s: float = 60.0
+    refetch_s: float = 1.0
+    watchdog_s: float = 30.0
+    backoff_first_s: float = 0.5
+    backoff_cap_s: float = 30.0
+    poll_s: float = 0.5
+    info_every_s: float = 300.0
+    clock_refresh_s: float = 20.0
+    close_timeout_s: float = 1.0
+    settle_ms: int = 1_000
+    queue_frames: int = 100_000
+
+    @classmethod
+    def for_speed(cls, speed: float, interval: str = "5m") -> StreamSettings:
+        """Settings whose waits shrink with the wall time of a candle, down to what a loop can keep.
+
+        At speed 1 and 5-minute candles they are the defaults.
+        """
+        candle_s = interval_to_ms(interval) / 1000 / speed
+        part = min(1.0, candle_s / _REAL_CANDLE_S)
+        return cls(
+            market_speed=speed,
+            close_grace_s=max(0.04, 3.0 * part),
+            stale_after_s=max(1.0, 30.0 * part),
+            gap_confirm_s=max(0.1, 5.0 * part),
+            silent_confirm_s=max(1.0, 60.0 * part),
+            refetch_s=max(0.03, 1.0 * part),
+            watchdog_s=max(0.4, 30.0 * part, 4 * candle_s if speed > 1 else 0.0),
+            backoff_first_s=max(0.02, 0.5 * part),
+            backoff_cap_s=max(0.2, 30.0 * part),
+            poll_s=max(0.02, 0.5 * part),
+            info_every_s=max(2.0, 300.0 * part),
+            clock_refresh_s=max(0.2, 20.0 * part),
+            close_timeout_s=max(0.2, part),
+        )
+
+
+class ExchangeClock:
+    """The exchange's time as last heard, carried on by our steady clock.
+
+    A wrong local clock does not matter: only what the exchange says, and elapsed time, count.
+    """
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._heard: tuple[int, float] | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether the exchange's time was heard at all."""
+        return self._heard is not None
+
+    def hear(self, server_ms: int, exact: bool = False) -> None:
+        """Take a server time; an event's time (not exact) may only move the clock on."""
+        if exact or self._heard is None or server_ms > self.now_ms():
+            self._heard = (server_ms, time.monotonic())
+
+    def now_ms(self) -> int:
+        """The exchange's time now, UTC milliseconds; 0 while unknown."""
+        if self._heard is None:
+            return 0
+        server_ms, at_s = self._heard
+        return server_ms + int((time.monotonic() - at_s) * 1000 * self._speed)
+
+    def wall_s_since(self, market_ms: int) -> float:
+        """Wall seconds since the exchange's clock showed this time."""
+        return (self.now_ms() - market_ms) / 1000 / self._speed
+
+
+class _Series:
+    """One symbol: what is expected next, what has arrived, what seems not to exist.
+
+    Lives as long as the stream; touched only from the stream's loop.
+    """
+
+    def __init__(self, symbol: str, next_open: int) -> None:
+        self.symbol = symbol
+        self.next_open = next_open
+        self.pending: dict[int, Row] = {}
+        self.absent: dict[int, tuple[float, int]] = {}  # open -> (first seen absent, reads)
+        self.newest_seen = next_open  # open time of the newest candle any frame spoke of
+        self.fetching = False
+        self.fetch_now = False
+        self.not_before_s = 0.0
+
+    def resolved(self, open_ms: int) -> bool:
+        """Whether this slot's candle is here or proved absent."""
+        return open_ms in self.pending or self.absent.get(open_ms, (0.0, 0))[1] >= 2
+
+    def note_absent(self, open_ms: int, at_s: float, confirm_s: float) -> None:
+        """A successful REST read shows no candle here; twice, apart, is a proof."""
+        first_s, reads = self.absent.get(open_ms, (at_s, 0))
+        if reads == 0 or at_s - first_s >= confirm_s:
+            self.absent[open_ms] = (first_s, reads + 1)
+
+
+class CandleStream:
+    """Live candles of several symbols; owns one daemon thread and its loop.
+
+    Parameters
+    ----------
+    symbols : such as ("BTCUSDT", "ETHUSDT").
+    interval : of all of them.
+    start_ms : open time of the first candle wanted (UTC ms, on the grid); what has closed since is
+        backfilled by REST.
+    sources, settings, retry : where, and how patiently.
+    seed : candles already known locally, from start_ms on; REST is only asked for the rest.
+    next_open : symbol -> open time of its next candle, where a recorded session left it behind
+        start_ms (it was stale).
+    journal : called with every batch of rounds before it is published; it must have them on disk
+        when it returns.
+    queue : where rounds are published; default one that judges by `allowed`.
+    max_age_ms : market milliseconds after its close during which a candle may be traded on; default
+        one interval, that is, until the next one closes.
+    rng : jitter.
+
+    Attributes
+    ----------
+    rounds : the `RoundQueue`.
+    counters : what happened: generations, frames, malformed, duplicates, stale_frames, rejected,
+        fetches, fetch_failures, published, gaps, stale, catch_up, false_gaps.
+    gap_list : (symbol, open time) of every proved gap.
+    last_frame : symbol -> (close price, exchange time) of the newest frame, forming ones included.
+    info : the exchange's latest exchangeInfo; status_of : symbol -> its status there.
+
+    Raises
+    ------
+    SourceError
+        When start_ms is off the grid, or symbols are none or repeated.
+    """
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        interval: str,
+        start_ms: int,
+        *,
+        sources: Sources | None = None,
+        settings: StreamSettings | None = None,
+        retry: Retry | None = None,
+        seed: Mapping[str, Candles] | None = None,
+        next_open: Mapping[str, int] | None = None,
+        journal: Callable[[Sequence[Round]], None] | None = None,
+        queue: RoundQueue | None = None,
+        max_age_ms: int | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.symbols, self.interval = tuple(symbols), interval
+        self.interval_ms = interval_to_ms(interval)
+        self._check(start_ms)
+        self.sources, self.settings = sources or Sources(), settings or StreamSettings()
+        self.retry = retry or Retry()
+        self.max_age_ms = self.interval_ms if max_age_ms is None else max_age_ms
+        self.clock = ExchangeClock(self.settings.market_speed)
+        self.rounds = queue or RoundQueue(self.allowed)
+        self.info: dict[str, Any] = {}
+        self.status_of: dict[str, str] = {}
+        self.counters: Counter[str] = Counter()
+        self.gap_list: list[tuple[str, int]] = []
+        self.last_frame: dict[str, tuple[float, int]] = {}
+        self.connected = False
+        self._journal = journal or (lambda _rounds: None)
+        self._rng = rng or random.Random()
+        self._frontier = start_ms  # open time of the next round
+        first = dict.fromkeys(self.symbols, start_ms) | dict(next_open or {})
+        self._series = {symbol: _Series(symbol, first[symbol]) for symbol in self.symbols}
+        for symbol, candles in (seed or {}).items():
+            held = candles.between(first[symbol], 2**62)
+            self._series[symbol].pending.update({int(row[0]): row for row in rows_of(held)})
+        self._failure: Exception | None = None
+        self._info_due_s = 0.0
+        self._waiting = (-1, 0.0)  # the round waited for, since when (monotonic seconds)
+        self._received_s = 0.0
+        self._frame_s = 0.0
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._closers: set[asyncio.Task[None]] = set()
+
+    def _check(self, start_ms: int) -> None:
+        if not self.symbols or len(set(self.symbols)) != len(self.symbols):
+            raise SourceError(f"expected one or more different symbols, found {self.symbols}")
+        if start_ms % self.interval_ms != 0:
+            raise SourceError(
+                f"the stream must start at an open time: {start_ms} is no multiple of"
+                f" {self.interval_ms} ms"
+            )
+
+    # Any thread ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread; candles begin to arrive in `rounds`."""
+        self._thread = threading.Thread(target=self._run, name="candle-stream", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Close the connection and end the thread; rounds already published stay readable."""
+        loop, thread = self._loop, self._thread
+        if loop is not None and thread is not None and thread.is_alive():
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._stopping.set)
+            thread.join(timeout_s)
+        self.rounds.close()
+
+    def __enter__(self) -> CandleStream:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def fresh(self, one: Round) -> bool:
+        """Whether a round may be traded on now: connected, and no newer candle has closed yet."""
+        return self.connected and self.clock.now_ms() - one.close_ms < self.max_age_ms
+
+    def allowed(self, one: Round) -> frozenset[str]:
+        """Symbols that may be traded on a round now: fresh, and TRADING on the exchange."""
+        if not self.fresh(one):
+            return frozenset()
+        return frozenset(s for s in one.candles if self.status_of.get(s, "TRADING") == "TRADING")
+
+    # The loop -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            asyncio.run(self._main())
+        except Exception as error:
+            log.exception("the candle stream stopped")
+            failure = error
+        self.connected = False
+        self.rounds.connection("DISCONNECTED")
+        self.rounds.close(failure)
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping, self._wake = asyncio.Event(), asyncio.Event()
+        rest = RestClient(
+            self.sources, self.retry, rng=self._rng, settle_ms=self.settings.settle_ms
+        )
+        async with rest:
+            self._rest = rest
+            work = [
+                asyncio.create_task(self._generations()),
+                asyncio.create_task(self._deadlines()),
+            ]
+            stopping = asyncio.create_task(self._stopping.wait())
+            try:
+                done, _ = await asyncio.wait([*work, stopping], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _cancel([*work, stopping])
+                await _cancel(list(self._fetches))
+                # Sockets close in bounded time; each is let finish so that none stays open.
+                await asyncio.gather(*self._closers, return_exceptions=True)
+            for task in done:
+                if task is not stopping:
+                    task.result()
+            if self._failure is not None:
+                raise self._failure
+
+    def _fail(self, error: Exception) -> None:
+        """Stop the stream with an error that waiting cannot cure."""
+        self._failure = self._failure or error
+        self._stopping.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        kept.add(task)
+        task.add_done_callback(kept.discard)
+
+    # Generations --------------------------------------------------------------------------------
+
+    async def _generations(self) -> None:
+        """Connect, listen, drop; for ever."""
+        wait_s = self.settings.backoff_first_s
+        while True:
+            self.counters["generations"] += 1
+            frames = self.counters["frames"]
+            try:
+                await self._generation()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                # The library raises its own, websockets' and the system's errors: no common base.
+                log.info("stream lost: %s: %s", type(error).__name__, error)
+            self.connected = False
+            self.rounds.connection("CONNBROKEN")
+            if self.counters["frames"] > frames:
+                wait_s = self.settings.backoff_first_s
+            await asyncio.sleep(wait_s * self._rng.uniform(0.5, 1.0))
+            wait_s = min(self.settings.backoff_cap_s, 2 * wait_s)
+
+    async def _generation(self) -> None:
+        """One connection, until anything at all goes wrong with it."""
+        socket = self._new_socket()
+        try:
+            async with asyncio.timeout(max(1.0, self.settings.watchdog_s)):
+                await socket.connect()
+            self._subscribed()
+            while True:
+                async with asyncio.timeout(self.settings.watchdog_s):
+                    frame = await socket.recv()
+                self._hear(frame)
+                while not socket._queue.empty():
+                    self._hear(socket._queue.get_nowait())
+                self.counters["malformed"] += socket.take_malformed()
+                self._publish()
+        finally:
+            self._drain(socket)
+            self._spawn(_close(socket, self.settings.close_timeout_s), self._closers)
+
+    def _subscribed(self) -> None:
+        self.connected = True
+        self.rounds.connection("DELAYED")
+        for series in self._series.values():
+            series.fetch_now, series.not_before_s = True, 0.0
+        self._wake.set()
+
+    def _drain(self, socket: Any) -> None:
+        """Candles that arrived before the connection died are as good as any."""
+        self.counters["malformed"] += socket.take_malformed()
+        while not socket._queue.empty():
+            with suppress(_DroppedError):
+                self._hear(socket._queue.get_nowait())
+        self._publish()
+
+    def _new_socket(self) -> Any:
+        streams = "/".join(f"{symbol.lower()}@kline_{self.interval}" for symbol in self.symbols)
+        url = self.sources.stream_url.rstrip("/") + "/"
+        return _Socket(
+            url=url,
+            path=f"streams={streams}",
+            prefix="stream?",
+            max_queue_size=self.settings.queue_frames,
+            timeout_s=self.settings.close_timeout_s,
+            **({"proxy": None} if is_loopback(url) else {}),
+        )
+
+    def _hear(self, frame: Any) -> None:
+        """One message of any kind; raises `_DroppedError` when it ends the generation."""
+        event = frame.get("data", frame) if isinstance(frame, dict) else None
+        if not isinstance(event, dict):
+            self.counters["odd"] += 1
+            return
+        kind = event.get("e")
+        if kind == "error":
+            raise _DroppedError(str(event.get("type")))
+        if kind == "serverShutdown":
+            raise _DroppedError("the exchange announced a shutdown")
+        if kind != "kline" or not isinstance(event.get("k"), dict):
+            self.counters["odd"] += 1
+            return
+        self._hear_kline(event)
+
+    def _hear_kline(self, event: dict[str, Any]) -> None:
+        kline = event["k"]
+        series = self._series.get(str(kline.get("s")))
+        open_ms, event_ms = kline.get("t"), event.get("E")
+        if series is None or kline.get("i") != self.interval or type(open_ms) is not int:
+            self.counters["odd"] += 1
+            return
+        self.counters["frames"] += 1
+        self._frame_s = time.monotonic()
+        if type(event_ms) is int:
+            self.clock.hear(event_ms)
+        row = _row_of(kline)
+        if row is None or open_ms % self.interval_ms != 0:
+            self.counters["rejected"] += 1
+            return
+        self.last_frame[series.symbol] = (row[4], self.clock.now_ms())
+        if open_ms > series.newest_seen:
+            series.newest_seen = open_ms
+        if kline.get("x") is True:
+            self._accept(series, row)
+        if series.newest_seen > series.next_open and not series.resolved(series.next_open):
+            self._wake.set()
+
+    # Commit and publish -------------------------------------------------------------------------
+
+    def _accept(self, series: _Series, row: Row) -> None:
+        """A closed candle from the stream or REST."""
+        open_ms = int(row[0])
+        problem = row_problem(row, self.interval_ms)
+        if problem is not None:
+            self.counters["rejected"] += 1
+            log.warning("%s %s: %s", series.symbol, ms_to_utc(open_ms), problem)
+        elif open_ms < series.next_open:
+            late = (series.symbol, open_ms) in self.gap_list[-1000:]
+            self.counters["false_gaps" if late else "stale_frames"] += 1
+            if late:
+                log.error(
+                    "%s %s came after two REST reads had shown that it does not exist",
+                    series.symbol,
+                    ms_to_utc(open_ms),
+                )
+        elif open_ms in series.pending:
+            self.counters["duplicates"] += 1
+        else:
+            series.pending[open_ms] = row
+            series.newest_seen = max(series.newest_seen, open_ms)
+            series.absent.pop(open_ms, None)
+            self._received_s = now_s()
+
+    def _publish(self) -> None:
+        """Publish every round that is complete, oldest first."""
+        rounds: list[Round] = []
+        while True:
+            rounds += self._catch_up()
+            complete = self._next_round()
+            if complete is None:
+                break
+            rounds.append(complete)
+        if not rounds:
+            return
+        try:
+            self._journal(rounds)
+        except Exception as error:
+            # Not on disk, hence not shown: the session stops and a restart reads them again.
+            self._fail(error)
+            return
+        self.counters["published"] += len(rounds)
+        for one in rounds:
+            self.gap_list += [(symbol, one.close_ms - self.interval_ms) for symbol in one.gaps]
+        self.counters["gaps"] = len(self.gap_list)
+        self.rounds.put(rounds)
+
+    def _catch_up(self) -> list[Round]:
+        """Rounds of stale symbols' candles that have arrived by now, in order of time."""
+        rounds = []
+        for series in self._series.values():
+            while series.next_open < self._frontier and series.resolved(series.next_open):
+                open_ms = series.next_open
+                row = self._take(series, open_ms)
+                held = {} if row is None else {series.symbol: row}
+                gaps = (series.symbol,) if row is None else ()
+                rounds.append(
+                    Round(open_ms + self.interval_ms, held, gaps, (), True, self._received_s)
+                )
+                self.counters["catch_up"] += 1
+        return sorted(rounds, key=lambda one: one.close_ms)
+
+    def _next_round(self) -> Round | None:
+        """The round at the frontier, or None while it must be waited for."""
+        open_ms = self._frontier
+        behind = [s for s in self._series.values() if s.next_open < open_ms]
+        level = [s for s in self._series.values() if s.next_open == open_ms]
+        missing = [s for s in level if not s.resolved(open_ms)]
+        if not level:
+            return None
+        if missing and not self._too_late(open_ms, level):
+            return None
+        late = tuple(s.symbol for s in (*behind, *missing))
+        candles, gaps = {}, []
+        for series in level:
+            if series in missing:
+                self.counters["stale"] += 1
+                log.warning("%s is late and stale from here", series.symbol)
+                continue
+            row = self._take(series, open_ms)
+            if row is None:
+                gaps.append(series.symbol)
+            else:
+                candles[series.symbol] = row
+        self._frontier += self.interval_ms
+        return Round(self._frontier, candles, tuple(gaps), late, received_s=self._received_s)
+
+    def _too_late(self, open_ms: int, level: Sequence[_Series]) -> bool:
+        """Whether the others have waited long enough for a late symbol.
+
+        When nobody has this candle the exchange, or our line to it, is down: everybody waits. The
+        wait begins when the first one has it, not at its close: after an outage all are old.
+        """
+        if not any(open_ms in series.pending for series in level):
+            return False
+        if self._waiting[0] != open_ms:
+            self._waiting = (open_ms, time.monotonic())
+        return time.monotonic() - self._waiting[1] > self.settings.stale_after_s
+
+    def _take(self, series: _Series, open_ms: int) -> Row | None:
+        series.next_open = open_ms + self.interval_ms
+        absent = series.absent.pop(open_ms, None)
+        row = series.pending.pop(open_ms, None)
+        if row is None:
+            log.warning("%s %s does not exist (%s)", series.symbol, ms_to_utc(open_ms), absent)
+        return row
+
+    # Deadlines and REST -------------------------------------------------------------------------
+
+    async def _deadlines(self) -> None:
+        """Look at every deadline now and then, and whenever a frame shows that one is missing."""
+        while True:
+            if self._clock_is_old():
+                await self._ask_time()
+            if time.monotonic() >= self._info_due_s:
+                self._info_due_s = time.monotonic() + self.settings.info_every_s
+                self._spawn(self._read_info(), self._fetches)
+            for series in self._series.values():
+                if not series.fetching and self._needs_fetch(series):
+                    series.fetching = True
+                    self._spawn(self._fetch(series), self._fetches)
+            self._publish()
+            if self._level():
+                self.rounds.release()
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.poll_s):
+                    await self._wake.wait()
+            # However often frames wake us, deadlines cost one look per fifth of a poll.
+            await asyncio.sleep(self.settings.poll_s / 5)
+
+    def _level(self) -> bool:
+        """Whether everything that has closed is published, as far as the exchange tells."""
+        idle = not any(series.fetching or series.fetch_now for series in self._series.values())
+        known = self.connected and self.clock.known and bool(self.info)
+        return known and idle and not any(self._lacking(s) for s in self._series.values())
+
+    async def _read_info(self) -> None:
+        """Trading rules and statuses; a failure leaves those of the last time in force."""
+        try:
+            self.info = await self._rest.exchange_info(self.symbols)
+        except UnknownSymbolError as error:
+            self._fail(error)
+        except SourceError as error:
+            self._info_due_s = time.monotonic() + self.settings.refetch_s
+            log.info("stream: %s", error)
+        else:
+            self.status_of = {one["symbol"]: one["status"] for one in self.info["symbols"]}
+
+    def _clock_is_old(self) -> bool:
+        quiet_s = time.monotonic() - self._frame_s
+        return not self.clock.known or quiet_s > self.settings.clock_refresh_s
+
+    async def _ask_time(self) -> None:
+        try:
+            self.clock.hear(await self._rest.server_time_ms(), exact=True)
+            self._frame_s = time.monotonic()
+        except SourceError as error:
+            log.info("stream: %s", error)
+
+    def _needs_fetch(self, series: _Series) -> bool:
+        if time.monotonic() < series.not_before_s:
+            return False
+        if series.fetch_now:
+            return True
+        open_ms = series.next_open
+        while series.resolved(open_ms):
+            open_ms += self.interval_ms
+        overdue_s = self.clock.wall_s_since(open_ms + self.interval_ms)
+        return overdue_s > self.settings.close_grace_s or (
+            open_ms < series.newest_seen and overdue_s >= 0
+        )
+
+    async def _fetch(self, series: _Series) -> None:
+        """Read what this symbol lacks; a slot absent from two reads apart is a gap."""
+        try:
+            series.fetch_now = False
+            self.counters["fetches"] += 1
+            self.clock.hear(await self._rest.server_time_ms(), exact=True)
+            for span in self._lacking(series):
+                read = await self._rest.read(series.symbol, self.interval, span)
+                self._take_read(series, read.candles, read.span)
+        except UnknownSymbolError as error:
+            self._fail(error)
+        except SourceError as error:
+            self.counters["fetch_failures"] += 1
+            series.fetch_now = True
+            log.info("stream: %s", error)
+        finally:
+            series.fetching = False
+            series.not_before_s = time.monotonic() + self._rest_s(series)
+        self._publish()
+
+    def _rest_s(self, series: _Series) -> float:
+        """Wall seconds before this symbol is read again; longer where a gap waits for its proof."""
+        doubtful = any(reads == 1 for _, reads in series.absent.values())
+        confirm_s = self.settings.gap_confirm_s if doubtful else 0.0
+        return max(self.settings.refetch_s, confirm_s)
+
+    def _lacking(self, series: _Series) -> list[Span]:
+        """The stretches of closed slots that are not resolved, oldest first."""
+        closed_until = self.clock.now_ms() - self.settings.settle_ms
+        spans: list[Span] = []
+        open_ms = series.next_open
+        while open_ms + self.interval_ms <= closed_until:
+            if not series.resolved(open_ms):
+                if spans and spans[-1].end_ms == open_ms:
+                    spans[-1] = Span(spans[-1].start_ms, open_ms + self.interval_ms)
+                else:
+                    spans.append(Span(open_ms, open_ms + self.interval_ms))
+            open_ms += self.interval_ms
+        return spans
+
+    def _take_read(self, series: _Series, candles: Candles, span: Span) -> None:
+        for row in rows_of(candles):
+            if int(row[0]) not in series.pending:
+                self._accept(series, row)
+        present = set(candles.open_time.tolist())
+        at_s = time.monotonic()
+        for open_ms in range(span.start_ms, span.end_ms, self.interval_ms):
+            if open_ms not in present and open_ms >= series.next_open:
+                silent = series.newest_seen <= open_ms
+                settings = self.settings
+                confirm_s = settings.silent_confirm_s if silent else settings.gap_confirm_s
+                series.note_absent(open_ms, at_s, confirm_s)
+
+
+class _DroppedError(Exception):
+    """The generation is over; the text says why."""
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel and wait, again where need be: until Python 3.12 `asyncio.wait_for` swallows a
+    cancellation that comes together with its result, and the library receives through it."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as lost
+
+
+class _QuietLog:
+    """The library reports each disconnection as an error; here they are routine."""
+
+    def debug(self, text: str) -> None:
+        """Nothing: one line per message would be too many."""
+
+    def error(self, text: str) -> None:
+        """A routine message."""
+        log.debug("socket: %s", text)
+
+
+class _Socket(ReconnectingWebsocket):
+    """One generation's socket: never reconnects by itself, survives what it cannot parse."""
+
+    MAX_RECONNECTS = 0
+
+    def __init__(self, timeout_s: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.TIMEOUT = timeout_s
+        self._log = _QuietLog()
+        self._malformed = 0
+        self.held: Any = None
+
+    async def connect(self) -> None:
+        """Connect once, and remember the connection."""
+        await super().connect()
+        self.held = self.ws
+
+    def _handle_message(self, evt: Any) -> Any:
+        try:
+            return self.json_loads(evt)
+        except (ValueError, TypeError):
+            self._malformed += 1
+            return None
+
+    def take_malformed(self) -> int:
+        """Messages that could not be parsed since the last call."""
+        count, self._malformed = self._malformed, 0
+        return count
+
+
+async def _close(socket: _Socket, timeout_s: float) -> None:
+    """Close a dropped socket, politely if it listens, in bounded time if it does not."""
+    with suppress(Exception):
+        async with asyncio.timeout(3 * timeout_s + 0.5):
+            await socket.close()
+    # The library forgets a connection that failed; its file descriptor would stay open.
+    transport = getattr(socket.held, "transport", None)
+    if transport is not None:
+        transport.abort()
+
+
+def _row_of(kline: Mapping[str, Any]) -> Row | None:
+    """The row of a kline event; None when a number is missing or unreadable."""
+    try:
+        return (kline["t"], *(float(kline[name]) for name in _KLINE_FIELDS))
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""An exchange in a box, for tests and demonstrations."""

@@ -1,0 +1,1 @@
+"""CPPNs that paint kernels: genome, decoding, encoder, evolution, workers."""

@@ -1,0 +1,201 @@
+"""A temporal CNN whose kernels and sparsity a CPPN paints (HyperNEAT), to evolve and to fine-tune.
+
+Candles are averaged into rows of `stride` candles, then pass causal dilated convolutions with
+residual connections. The kernels come from `decode(genome, substrate)`; training moves the weights
+of expressed connections, and the mask is frozen: what the CPPN left out stays out. It leaves out
+the search for the genome, which is in `evolution.py`.
+
+Source: Verbancsics & Harguess 2013 (HyperNEAT as a feature extractor); Fernando et al. 2016
+(weights painted, then learned).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.encoders._base import Encoder
+from cppncripto_strategy.models.hyperneat.genome import (
+    FIVE_MINUTES_MS,
+    Genome,
+    Kernels,
+    Layer,
+    Substrate,
+    decode,
+    random_genome,
+    read_champion,
+)
+
+# A random CPPN that expresses less than this share of its connections is drawn again.
+MIN_EXPRESSED = 0.02
+
+
+class PaintedConv(nn.Module):
+    """Causal convolution with a frozen connection mask.
+
+    Parameters
+    ----------
+    layer : shape and dilation.
+    weight, mask : float32 and bool tensors (out, in, tap).
+    """
+
+    mask: Tensor
+
+    def __init__(self, layer: Layer, weight: Tensor, mask: Tensor) -> None:
+        super().__init__()
+        self.layer = layer
+        self.weight = nn.Parameter(weight.clone())
+        self.bias = nn.Parameter(torch.zeros(layer.outputs))
+        self.register_buffer("mask", mask.clone())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Rows (B, in, R) -> (B, out, R); output row j reads rows j and earlier, zeros before 0."""
+        padded = functional.pad(z, ((self.layer.taps - 1) * self.layer.dilation, 0))
+        kernel = self.weight * self.mask  # (O, I, K): no gradient reaches what is not expressed
+        return functional.conv1d(padded, kernel, self.bias, dilation=self.layer.dilation)
+
+
+class CPPNEncoder(Encoder):
+    """Encoder `cppn`.
+
+    Parameters
+    ----------
+    n_features : features of a candle.
+    width : length of the pooled vector; kernels are painted for the width that is asked for.
+    genome : a genome's JSON document, or the path of a champion.json that `cppn-bt evolve` wrote;
+        without one a random CPPN is drawn from torch's random state.
+    substrate : a substrate's JSON document; without one it is the champion's, or else made of the
+        settings that follow.
+    channels : channels of every layer but the last.
+    taps : taps of every kernel.
+    dilations : rows between taps, one for each layer.
+    stride : candles averaged into one row.
+    interval_ms : length of a candle, milliseconds: taps are painted at physical times.
+    evolved_until_ms : close of the last candle that chose the genome; it goes into the options, so
+        that a bundle can refuse a genome that has seen its future. None: nothing chose it.
+
+    Raises
+    ------
+    RecipeError
+        When genome or substrate cannot be used, or the substrate reads another number of features.
+    """
+
+    name: ClassVar[str] = "cppn"
+
+    def __init__(
+        self,
+        n_features: int,
+        width: int = 116,
+        genome: Mapping[str, Any] | str | None = None,
+        substrate: Mapping[str, Any] | None = None,
+        channels: int = 24,
+        taps: int = 3,
+        dilations: Sequence[int] = (1, 2, 4),
+        stride: int = 12,
+        interval_ms: int = FIVE_MINUTES_MS,
+        evolved_until_ms: int | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(genome, str):
+            named = inline_champion({"genome": genome})
+            substrate = substrate or named.get("substrate")
+            evolved_until_ms = named.get("evolved_until_ms", evolved_until_ms)
+            genome = dict(named["genome"])
+        if substrate is None:
+            where = Substrate.temporal(
+                n_features, width, channels, taps, dilations, stride, interval_ms
+            )
+        else:
+            where = Substrate.from_json(substrate).with_width(width)
+        if where.layers[0].inputs != n_features:
+            raise RecipeError(
+                f"the substrate reads {where.layers[0].inputs} features and the candles have "
+                f"{n_features}; evolve a genome with the same features"
+            )
+        self.substrate = where
+        self.genome = Genome.from_json(genome) if genome else draw_random_genome(where)
+        self.stride, self.width = where.stride, where.width
+        self.options = {
+            "width": self.width,
+            "genome": self.genome.to_json(),
+            "substrate": where.to_json(),
+        }
+        if evolved_until_ms is not None:
+            self.options["evolved_until_ms"] = evolved_until_ms
+        kernels = decode(self.genome, where)
+        self.layers = nn.ModuleList(
+            PaintedConv(layer, weight, mask)
+            for layer, weight, mask in zip(
+                where.layers, kernels.weights, kernels.masks, strict=True
+            )
+        )
+
+    @property
+    def connections(self) -> int:
+        """Expressed connections: weights that training can move, biases aside."""
+        return sum(int(layer.mask.count_nonzero()) for layer in self.painted)
+
+    @property
+    def painted(self) -> list[PaintedConv]:
+        """The convolutions, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, PaintedConv)]
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """Scaled features (B, T, F) -> causal feature map (B, T // stride, width)."""
+        return self.rows_map(self.rows(x))
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Candles (B, T, F) averaged into rows (B, T // stride, F); no parameter is involved."""
+        return average_rows(x, self.stride)
+
+    def rows_map(self, rows: Tensor) -> Tensor:
+        """Rows (B, R, F) -> feature map (B, R, width)."""
+        z = rows.transpose(1, 2)  # (B, F, R)
+        for layer in self.painted:
+            new = functional.gelu(layer(z))  # (B, C, R)
+            z = z + new if z.shape == new.shape else new  # (B, C, R)
+        return z.transpose(1, 2)  # (B, R, C)
+
+
+def average_rows(x: Tensor, stride: int) -> Tensor:
+    """Mean of every `stride` candles: (B, T, F) -> (B, T // stride, F); NaN stays NaN."""
+    batch, time, features = x.shape
+    return x.reshape(batch, time // stride, stride, features).mean(dim=2)
+
+
+def inline_champion(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Encoder options with the content of the champion.json that `genome` names in its place.
+
+    So a cache key or a bundle follows what the file held, not what it was called. Options without a
+    path come back as they are. Raises RecipeError as `read_champion` does.
+    """
+    genome = options.get("genome")
+    if not isinstance(genome, str):
+        return dict(options)
+    champion = read_champion(Path(genome))
+    found = {"genome": champion["genome"]}
+    if "substrate" in champion:
+        found["substrate"] = champion["substrate"]
+    if "until_ms" in champion:
+        found["evolved_until_ms"] = champion["until_ms"]
+    return {**found, **{key: value for key, value in options.items() if key != "genome"}}
+
+
+def draw_random_genome(substrate: Substrate) -> Genome:
+    """A random CPPN from torch's random state, one that expresses at least a few connections."""
+    while True:
+        genome = random_genome(int(torch.randint(2**31, ()).item()))
+        if is_expressed(decode(genome, substrate), substrate):
+            return genome
+
+
+def is_expressed(kernels: Kernels, substrate: Substrate) -> bool:
+    """Whether enough connections are expressed for anything to pass the network."""
+    every_layer = all(bool(mask.any()) for mask in kernels.masks)
+    return every_layer and kernels.connections >= MIN_EXPRESSED * substrate.weights

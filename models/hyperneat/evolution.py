@@ -1,0 +1,517 @@
+"""Evolving the CPPN behind an encoder: NEAT for the search, a ridge probe for its fitness.
+
+A genome is worth what a ridge on its pooled embedding foretells of the next day (`probes`), judged
+on later days than it learned from and all of them before `until_ms`, less a price for every
+connection it expresses. NEAT maximises that one number; the front of probe against connections is
+kept beside it, in an archive that selection never reads, and the champion is a point on it.
+
+A run is a pure function of its settings and its data. Its state between two generations is one
+JSON document, so that a run killed at any moment resumes to the result it would have had; genes,
+species, counters and the generator's state are written out one by one, never pickled. How a
+generation is spread over processes or machines is in `spread.py`.
+
+Sources: Stanley & Miikkulainen 2002 (NEAT, through neat-python); Clune, Mouret & Lipson 2013
+(connection cost).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cppncripto_strategy.errors import BundleError, RecipeError, TrainingError
+from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder, average_rows, is_expressed
+from cppncripto_strategy.models.hyperneat.genome import (
+    OUTPUTS,
+    Genome,
+    NeatSettings,
+    Substrate,
+    decode,
+    neat_config,
+    neat_random,
+)
+from cppncripto_strategy.models.inputs.sessions import SessionSet
+from cppncripto_strategy.models.judging.probes import profile_targets, walk_forward_r2
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+CHECKPOINT_FORMAT = "cppn-evolution"
+# Fitness of a genome that expresses next to nothing: below anything a probe can score.
+SILENT = -1.0
+# Windows gathered or embedded at a time: 64 x 30 days of candles are 20 MB.
+_BATCH = 64
+# A probe is rounded to this many decimals: machines that differ in the last bit of a convolution
+# must not steer a run apart.
+_DECIMALS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class EvolutionSettings:
+    """What a run is, besides its data.
+
+    Parameters
+    ----------
+    generations : generations evaluated, at least 1.
+    seed : of every draw.
+    connection_cost : fitness taken for expressing every connection of the substrate; a genome that
+        expresses a tenth of them pays a tenth.
+    folds : parts of the span that the probe foretells, each from the days before it.
+    neat : how genomes vary and compete.
+    """
+
+    generations: int = 15
+    seed: int = 0
+    connection_cost: float = 0.02
+    folds: int = 3
+    neat: NeatSettings = field(default_factory=NeatSettings)
+
+    def __post_init__(self) -> None:
+        if self.generations < 1 or self.neat.population < 4:
+            raise RecipeError(
+                f"evolution needs at least 1 generation of 4 genomes, found "
+                f"{self.generations} of {self.neat.population}"
+            )
+        if self.connection_cost < 0 or self.folds < 1:
+            raise RecipeError(
+                f"connection_cost must be 0 or more and folds 1 or more, found "
+                f"{self.connection_cost} and {self.folds}"
+            )
+
+
+# ------------------------------------------------------------------------------ fitness
+@dataclass(frozen=True, slots=True, eq=False)
+class ProbeData:
+    """The days a genome is judged on.
+
+    Parameters
+    ----------
+    rows : float32 (N, R, F), scaled macro windows averaged over the substrate's stride.
+    targets : float64 (N, K), what is to be foretold of each session; finite.
+    day_ms : int64 (N,), 00:00 UTC of each session.
+    """
+
+    rows: NDArray[np.float32]
+    targets: FloatArray
+    day_ms: IntArray
+
+    @classmethod
+    def of_sessions(cls, sessions: SessionSet, until_ms: int, stride: int) -> ProbeData:
+        """Windows and next-day profiles of the sessions that are over by `until_ms`.
+
+        Raises
+        ------
+        TrainingError
+            When no session has a whole next day by then.
+        """
+        targets = profile_targets(sessions, until_ms)
+        known = np.flatnonzero(np.isfinite(targets).all(axis=1))
+        if not len(known):
+            raise TrainingError(
+                "no session of the span has a complete next day: give the evolution more days"
+            )
+        parts = [
+            average_rows(sessions.gather(known[i : i + _BATCH]), stride).numpy()
+            for i in range(0, len(known), _BATCH)
+        ]
+        return cls(np.concatenate(parts), targets[known], sessions.start_ms()[known])
+
+    def __len__(self) -> int:
+        return len(self.day_ms)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all arrays: a checkpoint resumes on the very same data."""
+        digest = hashlib.sha256()
+        for array in (self.rows, self.targets, self.day_ms):
+            digest.update(f"{array.shape}{array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a genome is worth: probe (out-of-sample R2), expressed connections, fitness."""
+
+    probe: float
+    connections: int
+    fitness: float
+
+
+@torch.no_grad()
+def embed_rows(encoder: CPPNEncoder, rows: NDArray[np.float32]) -> FloatArray:
+    """Pooled embeddings, float64 (N, width), of averaged rows (N, R, F)."""
+    # Copied because an array that joblib mapped from disk is read-only, which torch warns about.
+    whole = torch.from_numpy(np.array(rows))  # (N, R, F)
+    parts = [
+        encoder.pool(encoder.rows_map(whole[first : first + _BATCH]))
+        for first in range(0, len(whole), _BATCH)
+    ]
+    return np.asarray(torch.cat(parts).numpy(), dtype=np.float64)
+
+
+def evaluate(
+    genome: Genome, substrate: Substrate, data: ProbeData, settings: EvolutionSettings
+) -> Score:
+    """Paint, embed, probe. A genome that expresses too little is `SILENT` and not embedded."""
+    kernels = decode(genome, substrate)
+    if not is_expressed(kernels, substrate):
+        return Score(SILENT, kernels.connections, SILENT)
+    encoder = CPPNEncoder(
+        substrate.layers[0].inputs,
+        substrate.width,
+        genome=genome.to_json(),
+        substrate=substrate.to_json(),
+    )
+    embedding = embed_rows(encoder, data.rows)
+    r2 = walk_forward_r2(embedding, data.targets, data.day_ms, settings.folds)
+    probe = round(r2, _DECIMALS)
+    price = settings.connection_cost * kernels.connections / substrate.weights
+    return Score(probe, kernels.connections, probe - price)
+
+
+# ------------------------------------------------------------------------------ the front
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A genome on the front, its score and the generation it was first seen in."""
+
+    genome: Genome
+    score: Score
+    generation: int
+
+
+def update_front(front: Sequence[Candidate], newcomer: Candidate) -> list[Candidate]:
+    """The front with a newcomer: by connections ascending, which is by probe ascending too.
+
+    A newcomer that equals a point in both numbers is left out: the earlier one stays.
+    """
+    new = newcomer.score
+    if new.fitness <= SILENT:
+        return list(front)
+    for old in front:
+        if old.score.connections <= new.connections and old.score.probe >= new.probe:
+            return list(front)
+    kept = [
+        old
+        for old in front
+        if not (old.score.connections >= new.connections and old.score.probe <= new.probe)
+    ]
+    return sorted([*kept, newcomer], key=lambda c: c.score.connections)
+
+
+def knee(front: Sequence[Candidate], weights: int) -> int:
+    """Place of the front's knee: the point farthest above the line from nothing to everything.
+
+    The line runs from no connections and a probe of 0 to all `weights` connections and the front's
+    best probe. (Drawn between the ends of the front instead, it makes a knee of the first useless
+    genome that is a little less bad than another.) Where no probe is above 0, the last.
+    """
+    best = front[-1].score.probe
+    if best <= 0:
+        return len(front) - 1
+    above = [c.score.probe / best - c.score.connections / weights for c in front]
+    return above.index(max(above))
+
+
+# ------------------------------------------------------------------------------ the run
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One line of a run's history."""
+
+    number: int
+    best_fitness: float
+    median_fitness: float
+    best_probe: float
+    best_connections: int
+    species: int
+    silent: int
+
+
+class Counter(Iterator[int]):
+    """`itertools.count` whose next value can be read, and so be written to a checkpoint."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __next__(self) -> int:
+        self.value += 1
+        return self.value - 1
+
+
+class Evolution:
+    """The state of a run; it lives from the first generation to the last and owns all of it.
+
+    Ask `pending` for the genomes that need a score, and hand the scores to `advance`.
+    """
+
+    def __init__(
+        self, settings: EvolutionSettings, substrate: Substrate, data_fingerprint: str
+    ) -> None:
+        from neat.reporting import ReporterSet
+
+        self.settings, self.substrate = settings, substrate
+        self.data_fingerprint = data_fingerprint
+        self.generation = 0
+        self.front: list[Candidate] = []
+        self.history: list[Generation] = []
+        self._config = neat_config(settings.neat)
+        self._reporters = ReporterSet()
+        stagnation = self._config.stagnation_type(self._config.stagnation_config, self._reporters)
+        self._reproduction = self._config.reproduction_type(
+            self._config.reproduction_config, self._reporters, stagnation
+        )
+        self._species = self._config.species_set_type(
+            self._config.species_set_config, self._reporters
+        )
+        self._reproduction.genome_indexer = Counter(1)
+        self._species.indexer = Counter(1)
+        self._config.genome_config.node_indexer = Counter(len(OUTPUTS))
+        self._config.genome_config.innovation_tracker = self._reproduction.innovation_tracker
+        self._population: dict[int, Any] = {}
+        self._scores: dict[int, Score] = {}
+        self._random_state: tuple[Any, ...] = ()
+
+    @classmethod
+    def begin(
+        cls, settings: EvolutionSettings, substrate: Substrate, data_fingerprint: str
+    ) -> Evolution:
+        """A new run, its first generation drawn."""
+        run = cls(settings, substrate, data_fingerprint)
+        config = run._config
+        with neat_random(settings.seed):
+            run._population = run._reproduction.create_new(
+                config.genome_type, config.genome_config, config.pop_size
+            )
+            run._species.speciate(config, run._population, 0)
+            run._random_state = random.getstate()
+        return run
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last generation has been scored."""
+        return self.generation >= self.settings.generations
+
+    @property
+    def species(self) -> int:
+        """Species alive."""
+        return len(self._species.species)
+
+    def pending(self) -> list[Genome]:
+        """Genomes of this generation without a score; elites keep the one they have."""
+        if self.finished:
+            return []
+        waiting = (g for key, g in self._population.items() if key not in self._scores)
+        return [Genome.from_neat(genome) for genome in waiting]
+
+    def advance(self, scores: Mapping[int, Score]) -> Generation:
+        """Take the pending genomes' scores by genome key, then breed the next generation.
+
+        Raises
+        ------
+        TrainingError
+            When a genome of this generation has no score.
+        """
+        known = {**self._scores, **scores}
+        missing = [key for key in self._population if key not in known]
+        if missing:
+            raise TrainingError(f"generation {self.generation} lacks scores of genomes {missing}")
+        # In the population's order: the order in which scores arrive differs from run to run.
+        self._scores = {key: known[key] for key in self._population}
+        for key, genome in self._population.items():
+            genome.fitness = self._scores[key].fitness
+            candidate = Candidate(Genome.from_neat(genome), self._scores[key], self.generation)
+            self.front = update_front(self.front, candidate)
+        line = self._summary()
+        self.history.append(line)
+        self.generation += 1
+        if not self.finished:
+            self._breed()
+        return line
+
+    def _summary(self) -> Generation:
+        scores = [self._scores[key] for key in self._population]
+        best = max(scores, key=lambda score: score.fitness)
+        return Generation(
+            number=self.generation,
+            best_fitness=best.fitness,
+            median_fitness=median(score.fitness for score in scores),
+            best_probe=best.probe,
+            best_connections=best.connections,
+            species=self.species,
+            silent=sum(score.fitness <= SILENT for score in scores),
+        )
+
+    def _breed(self) -> None:
+        config = self._config
+        with neat_random(self._random_state):
+            self._population = self._reproduction.reproduce(
+                config, self._species, config.pop_size, self.generation - 1
+            )
+            self._species.speciate(config, self._population, self.generation)
+            self._random_state = random.getstate()
+        self._scores = {k: s for k, s in self._scores.items() if k in self._population}
+
+    # ------------------------------------------------------------------ checkpoint
+    def to_json(self) -> dict[str, Any]:
+        """The whole state, as a JSON document that `from_json` reads."""
+        return {
+            "format": CHECKPOINT_FORMAT,
+            "version": 1,
+            "settings": asdict(self.settings),
+            "substrate": self.substrate.to_json(),
+            "data": self.data_fingerprint,
+            "generation": self.generation,
+            "population": [Genome.from_neat(g).to_json() for g in self._population.values()],
+            "scores": {str(key): asdict(score) for key, score in self._scores.items()},
+            "species": [self._species_json(s) for s in self._species.species.values()],
+            "counters": {
+                "genome": self._reproduction.genome_indexer.value,
+                "species": self._species.indexer.value,
+                "node": self._config.genome_config.node_indexer.value,
+                "innovation": self._reproduction.innovation_tracker.global_counter,
+            },
+            "random": self._random_state,
+            "front": [_candidate_json(c) for c in self.front],
+            "history": [asdict(line) for line in self.history],
+        }
+
+    @staticmethod
+    def _species_json(species: Any) -> dict[str, Any]:
+        return {
+            "key": species.key,
+            "created": species.created,
+            "last_improved": species.last_improved,
+            "representative": species.representative.key,
+            "members": list(species.members),
+            "fitness": species.fitness,
+            "adjusted_fitness": species.adjusted_fitness,
+            "fitness_history": species.fitness_history,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Evolution:
+        """The run of a document written by `to_json`.
+
+        Raises
+        ------
+        BundleError
+            When the document is no checkpoint, or is incomplete.
+        """
+        if document.get("format") != CHECKPOINT_FORMAT or document.get("version") != 1:
+            raise BundleError(
+                f"this is no checkpoint of an evolution: format {document.get('format')!r}, "
+                f"version {document.get('version')!r}"
+            )
+        try:
+            return cls._from_json(document)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"the checkpoint of the evolution is incomplete: {error!r}"
+            ) from error
+
+    @classmethod
+    def _from_json(cls, document: Mapping[str, Any]) -> Evolution:
+        raw = dict(document["settings"])
+        settings = EvolutionSettings(**{**raw, "neat": NeatSettings(**raw["neat"])})
+        run = cls(settings, Substrate.from_json(document["substrate"]), document["data"])
+        run.generation = document["generation"]
+        run._scores = {int(k): Score(**score) for k, score in document["scores"].items()}
+        for plain in document["population"]:
+            genome = Genome.from_json(plain).to_neat()
+            if genome.key in run._scores:
+                genome.fitness = run._scores[genome.key].fitness
+            run._population[genome.key] = genome
+        for species in document["species"]:
+            run._restore_species(species)
+        counters = document["counters"]
+        run._reproduction.genome_indexer.value = counters["genome"]
+        run._species.indexer.value = counters["species"]
+        run._config.genome_config.node_indexer.value = counters["node"]
+        run._reproduction.innovation_tracker.global_counter = counters["innovation"]
+        version, words, gauss_next = document["random"]
+        run._random_state = (version, tuple(words), gauss_next)
+        run.front = [_candidate_from_json(c) for c in document["front"]]
+        run.history = [Generation(**line) for line in document["history"]]
+        return run
+
+    def _restore_species(self, plain: Mapping[str, Any]) -> None:
+        from neat.species import Species
+
+        species = Species(plain["key"], plain["created"])
+        species.last_improved = plain["last_improved"]
+        members = {key: self._population[key] for key in plain["members"]}
+        species.update(self._population[plain["representative"]], members)
+        species.fitness, species.adjusted_fitness = plain["fitness"], plain["adjusted_fitness"]
+        species.fitness_history = list(plain["fitness_history"])
+        self._species.species[species.key] = species
+        self._species.genome_to_species.update(dict.fromkeys(members, species.key))
+
+
+def _candidate_json(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "genome": candidate.genome.to_json(),
+        "score": asdict(candidate.score),
+        "generation": candidate.generation,
+    }
+
+
+def _candidate_from_json(document: Mapping[str, Any]) -> Candidate:
+    return Candidate(
+        Genome.from_json(document["genome"]), Score(**document["score"]), document["generation"]
+    )
+
+
+def champion_json(run: Evolution, place: int, until_ms: int) -> dict[str, Any]:
+    """What a champion.json holds: the genome at this place of the front, and its origin.
+
+    until_ms : close of the last candle that the evolution saw; an encoder with this genome must not
+        be scored on earlier ones.
+    """
+    candidate = run.front[place]
+    return {
+        "until_ms": until_ms,
+        "genome": candidate.genome.to_json(),
+        "substrate": run.substrate.to_json(),
+        "score": asdict(candidate.score),
+        "generation": candidate.generation,
+        "settings": asdict(run.settings),
+        "data": run.data_fingerprint,
+    }
+
+
+def load_run(
+    path: Path, settings: EvolutionSettings, substrate: Substrate, data_fingerprint: str
+) -> Evolution:
+    """The run that a checkpoint holds, if it is a run of these settings on this data.
+
+    Raises
+    ------
+    BundleError
+        When the checkpoint is damaged, or of another run; the message names what differs.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise BundleError(f"the checkpoint {path} cannot be read: {error}") from error
+    run = Evolution.from_json(document)
+    found = {
+        "settings": (run.settings, settings),
+        "substrate": (run.substrate, substrate),
+        "candles": (run.data_fingerprint, data_fingerprint),
+    }
+    differ = [name for name, (old, new) in found.items() if old != new]
+    if differ:
+        raise BundleError(
+            f"the checkpoint {path} is of another evolution: its {' and '.join(differ)} differ. "
+            "Give another folder, or start afresh with --fresh"
+        )
+    return run

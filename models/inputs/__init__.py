@@ -1,0 +1,1 @@
+"""What the networks read: grid, features, session scalers."""

@@ -1,0 +1,247 @@
+"""Sessions: which rows of a grid belong to which UTC day, and each day's scaler.
+
+Session D holds the candles that close in [D 00:00, D + 1 day 00:00). Its scaler and its embedding
+see the `long_window` rows that close by D 00:00, and no later one; both then stay fixed for the
+session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cppncripto_strategy.models.inputs.features import (
+    FEATURE_MEMORY,
+    SCALED,
+    compute_features,
+    feature_names,
+)
+from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.scaling import ScalerKind, apply_scaling, fit_sessions
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What a session's inputs are made of; part of every bundle.
+
+    Parameters
+    ----------
+    interval_ms : int.
+    long_window : int, candles MacroNet and the session scaler see.
+    scaler : "robust" or "minmax".
+    taker : bool, whether the taker imbalance is a feature (the candles must carry it).
+    """
+
+    interval_ms: int = 300_000
+    long_window: int = 1440
+    scaler: ScalerKind = "robust"
+    taker: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Feature names in column order."""
+        return feature_names(self.taker)
+
+    @property
+    def n_statistics(self) -> int:
+        """Numbers a session scaler appends to the embedding."""
+        return 2 * sum(name in SCALED for name in self.names)
+
+    @property
+    def day_candles(self) -> int:
+        """Candles a day."""
+        return DAY_MS // self.interval_ms
+
+    @property
+    def warmup(self) -> int:
+        """Rows before the first session: the long window, each of its rows with full memory."""
+        return self.long_window + FEATURE_MEMORY - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionTable:
+    """One symbol's features and sessions.
+
+    Parameters
+    ----------
+    symbol : str.
+    grid : CandleGrid of T rows.
+    settings : SessionSettings.
+    features : float64 (T + padding, F), unscaled, NaN where undefined; the padding completes the
+        last session with missing rows.
+    start_ms : int64 (D,), 00:00 UTC of each session, consecutive days.
+    row : int64 (D,), the row that opens at start_ms; the session's own rows are
+        row - 1 .. row + day_candles - 2.
+    center, scale : float64 (D, S), the session scalers.
+    ok : bool (D,), whether the macro window had enough candles for a scaler.
+    """
+
+    symbol: str
+    grid: CandleGrid
+    settings: SessionSettings
+    features: FloatArray
+    start_ms: IntArray
+    row: IntArray
+    center: FloatArray
+    scale: FloatArray
+    ok: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.start_ms)
+
+    @property
+    def statistics(self) -> FloatArray:
+        """Scaler centres and log widths, (D, 2 S): what the embedding appends."""
+        both: FloatArray = np.concatenate([self.center, np.log(self.scale)], axis=1)
+        return both
+
+    def macro_windows(self, index: IntArray) -> Tensor:
+        """Scaled macro windows of sessions `index` (B,) -> (B, long_window, F) float32."""
+        first = self.row[index] - self.settings.long_window
+        return self._scaled(first, self.settings.long_window, index)
+
+    def micro_inputs(
+        self, index: IntArray, receptive_field: int, scaler_of: IntArray | None = None
+    ) -> Tensor:
+        """Scaled rows that give one score a candle of sessions `index` (B,).
+
+        Returns (B, receptive_field - 1 + day_candles, F) float32. `scaler_of` names the sessions
+        whose scalers apply, when a failed rollover left an older one in force.
+        """
+        first = self.row[index] - receptive_field
+        length = receptive_field - 1 + self.settings.day_candles
+        return self._scaled(first, length, index if scaler_of is None else scaler_of)
+
+    def _scaled(self, first: IntArray, length: int, scaler_of: IntArray) -> Tensor:
+        rows = first[:, None] + np.arange(length)  # (B, T)
+        scaled = apply_scaling(
+            self.features[rows],
+            self.settings.names,
+            self.center[scaler_of][:, None],
+            self.scale[scaler_of][:, None],
+        )  # (B, T, F)
+        return torch.from_numpy(scaled)
+
+    def session_rows(self, index: int) -> slice:
+        """Grid rows of one session (the last session may reach past the grid)."""
+        return slice(int(self.row[index]) - 1, int(self.row[index]) - 1 + self.settings.day_candles)
+
+
+def present_share(grid: CandleGrid, window: int) -> FloatArray:
+    """Share of candles present among the last `window` rows, at each row, (T,)."""
+    count = np.cumsum(grid.present, dtype=np.int64)
+    before = np.concatenate([np.zeros(window, dtype=np.int64), count])[: len(count)]
+    share: FloatArray = (count - before) / window
+    return share
+
+
+def build_sessions(symbol: str, grid: CandleGrid, settings: SessionSettings) -> SessionTable:
+    """Features, session boundaries and scalers of one symbol.
+
+    Sessions start at the first midnight with `settings.warmup` rows before it and end with the one
+    the last row closes in. There may be none (D = 0).
+    """
+    day = settings.day_candles
+    first_midnight = -(-grid.start_ms // DAY_MS) * DAY_MS
+    first = first_midnight
+    while grid.row_of(first) < settings.warmup:
+        first += DAY_MS
+    starts = np.arange(first, grid.end_ms + 1, DAY_MS, dtype=np.int64)
+    rows = (starts - grid.start_ms) // settings.interval_ms
+    features = compute_features(grid, settings.taker)
+    if len(rows):
+        features = _pad(features, int(rows[-1]) - 1 + day, settings.names)
+    center, scale, ok = fit_sessions(
+        features, rows, settings.long_window, settings.names, settings.scaler
+    )
+    return SessionTable(symbol, grid, settings, features, starts, rows, center, scale, ok)
+
+
+def _pad(features: FloatArray, length: int, names: tuple[str, ...]) -> FloatArray:
+    """Rows of missing candles up to `length`."""
+    missing = max(length - len(features), 0)
+    padding = np.full((missing, features.shape[1]), np.nan)
+    for name in ("sin_day", "cos_day", "present"):
+        padding[:, names.index(name)] = 0.0
+    return np.concatenate([features, padding])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionSet:
+    """Sessions of several symbols as one indexable set: what training iterates over.
+
+    Parameters
+    ----------
+    tables : the symbols' session tables.
+    members : int64 (N, 2), table number and session number.
+    """
+
+    tables: tuple[SessionTable, ...]
+    members: IntArray
+
+    @classmethod
+    def between(cls, tables: Iterable[SessionTable], start_ms: int, end_ms: int) -> SessionSet:
+        """All usable sessions with start_ms <= session start < end_ms."""
+        chosen, tables = [], tuple(tables)
+        for number, table in enumerate(tables):
+            inside = (table.start_ms >= start_ms) & (table.start_ms < end_ms) & table.ok
+            index = np.flatnonzero(inside)
+            chosen.append(np.stack([np.full(len(index), number), index], axis=1))
+        members = np.concatenate(chosen) if chosen else np.empty((0, 2))
+        return cls(tables, members.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def gather(self, index: NDArray[np.int64]) -> Tensor:
+        """Scaled macro windows (B, long_window, F)."""
+        parts = [
+            (places, self.tables[number].macro_windows(sessions))
+            for number, places, sessions in self._by_table(index)
+        ]
+        return _interleave(parts, len(index))
+
+    def micro_inputs(self, index: NDArray[np.int64], receptive_field: int) -> Tensor:
+        """Scaled rows for MicroNet, (B, receptive_field - 1 + day_candles, F)."""
+        parts = [
+            (places, self.tables[number].micro_inputs(sessions, receptive_field))
+            for number, places, sessions in self._by_table(index)
+        ]
+        return _interleave(parts, len(index))
+
+    def statistics(self) -> Tensor:
+        """Scaler statistics of every member, (N, 2 S) float32."""
+        of_table = [table.statistics for table in self.tables]
+        rows = [of_table[t][d] for t, d in self.members]
+        return torch.from_numpy(np.asarray(rows, dtype=np.float32))
+
+    def start_ms(self) -> IntArray:
+        """00:00 UTC of every member, (N,)."""
+        return np.array([self.tables[t].start_ms[d] for t, d in self.members], dtype=np.int64)
+
+    def _by_table(
+        self, index: NDArray[np.int64]
+    ) -> Iterable[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+        chosen = self.members[index]  # (B, 2)
+        for number in np.unique(chosen[:, 0]):
+            places = np.flatnonzero(chosen[:, 0] == number)
+            yield int(number), places, chosen[places, 1]
+
+
+def _interleave(parts: list[tuple[NDArray[np.int64], Tensor]], size: int) -> Tensor:
+    """Put each table's rows back where the index asked for them."""
+    if len(parts) == 1:
+        return parts[0][1]
+    whole = torch.empty((size, *parts[0][1].shape[1:]), dtype=parts[0][1].dtype)
+    for places, values in parts:
+        whole[torch.from_numpy(places)] = values
+    return whole

@@ -1,0 +1,1 @@
+"""How networks are judged: probes, quality of embeddings, leak checks."""

@@ -1,0 +1,504 @@
+"""The quality card of a bundle: what its embedding tells about the next day, and beside what.
+
+- **Probes**: ridge regressions of the next day's realised volatility, absolute trend and volume
+  regime, refitted every four weeks on the days before. Beside the embedding stand HAR-RV (Corsi
+  2009), 22 hand-made day features, and the same encoder with random weights; HAR-RV with the
+  embedding beside it says whether the embedding adds anything to it.
+- **Retrieval**: the next day's volatility foretold by the mean of the nearest past days that share
+  no candle with this one.
+- **Alignment and uniformity** (Wang & Isola 2020, eq. 6 and 7) of the encoder's vectors of a day's
+two
+  halves, and the **effective rank** of the embedding (Roy & Vetterli 2007). These compare runs of
+  one method with each other, not methods.
+
+Every day judged lies after the span the bundle learned from, unless in-sample is asked for by name.
+Left out: tests of significance; a card describes, experiments decide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.models.bundle import Bundle
+from cppncripto_strategy.models.encoders import Encoder
+from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
+from cppncripto_strategy.models.judging.probes import fit_ridge
+from cppncripto_strategy.models.macronet import MacroNet, build_macronet
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+TARGETS = ("realised_volatility", "trend", "volume_regime")
+INPUTS = ("embedding", "har_rv", "har_rv_and_embedding", "hand_made", "random_encoder")
+REFIT_DAYS = 28
+# Fewer days than this before the first refit and a ridge says nothing.
+MIN_LEARN_DAYS = 60
+MIN_JUDGED_DAYS = 20
+NEIGHBOURS = 5
+# Days of history behind the volume regime, and at least so many of them.
+REGIME_DAYS, MIN_REGIME_DAYS = 30, 10
+# The usual horizons of HAR, with the seven days of a week that never closes.
+HAR_DAYS = (1, 7, 30)
+# A day with fewer of its candles than this has no statistics.
+MIN_PRESENT_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One probe of one symbol.
+
+    Parameters
+    ----------
+    symbol, target, inputs : what foretells what (see `TARGETS` and `INPUTS`).
+    metric : "r2" out of sample, against the mean of the days before; "accuracy" for the regime.
+    value : of the metric.
+    benchmark : what no inputs reach: 0 for r2; for accuracy, that of the class commoner before.
+    days : days judged.
+    """
+
+    symbol: str
+    target: str
+    inputs: str
+    metric: str
+    value: float
+    benchmark: float
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class QualityCard:
+    """What `quality_card` found; all plain values.
+
+    Parameters
+    ----------
+    model_hash, encoder, objective : of the bundle.
+    judged_from_ms, judged_until_ms : sessions judged start in [from, until).
+    in_sample : whether the bundle may have learned from days that are judged.
+    probes : ridge probes. retrieval : nearest past days, target realised_volatility, metric r2.
+    alignment : mean squared distance of a day's two halves on the unit sphere, 0 to 4, lower is
+        closer. uniformity : log mean Gaussian potential, 0 (one point) to about -4 (evenly spread).
+    effective_rank : of the embeddings, 1 to their length.
+    """
+
+    model_hash: str
+    encoder: str
+    objective: str
+    judged_from_ms: int
+    judged_until_ms: int
+    in_sample: bool
+    probes: tuple[Probe, ...]
+    retrieval: tuple[Probe, ...]
+    alignment: float
+    uniformity: float
+    effective_rank: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a report or a file."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DayTable:
+    """Statistics of each UTC day of a grid, by the candles that open in it (N days).
+
+    Parameters
+    ----------
+    day_ms : int64 (N,), 00:00 UTC of consecutive days.
+    log_volatility : float64 (N,), ln of realised volatility (root of summed squared log returns).
+    log_return : float64 (N,), sum of the day's log returns.
+    log_volume : float64 (N,), mean ln volume of candles with trades.
+    statistics : float64 (N, 11), the hand-made features of one day, the three above among them.
+
+    NaN where fewer than half of a day's candles exist.
+    """
+
+    day_ms: IntArray
+    log_volatility: FloatArray
+    log_return: FloatArray
+    log_volume: FloatArray
+    statistics: FloatArray
+
+    def at(self, session_ms: IntArray) -> IntArray:
+        """Row of the day that starts at each session (may lie outside)."""
+        return (session_ms - self.day_ms[0]) // DAY_MS if len(self.day_ms) else session_ms * 0 - 1
+
+
+def quality_card(
+    bundle: Bundle, tables: Sequence[SessionTable], seed: int = 0, in_sample: bool = False
+) -> QualityCard:
+    """Judge a bundle's embedding on the sessions of some symbols.
+
+    Parameters
+    ----------
+    bundle : with a MacroNet.
+    tables : session tables made with the bundle's session settings; sessions without a scaler, or
+        whose day is not over, are left out.
+    seed : of the random encoder.
+    in_sample : judge days that the bundle learned from, too.
+
+    Raises
+    ------
+    BundleError
+        When the bundle has no MacroNet, or fewer than 20 days may be judged.
+    """
+    if bundle.macro is None:
+        raise BundleError("this bundle trades without macro: there is no embedding to judge")
+    start_ms = 0 if in_sample else bundle.info.trained_until_ms
+    macros = {"embedding": bundle.macro, "random_encoder": _random_twin(bundle, tables, seed)}
+    probes: list[Probe] = []
+    retrieval: list[Probe] = []
+    members: list[SessionSet] = []
+    judged: list[IntArray] = []
+    for table in tables:
+        sessions, inputs, targets = _of_symbol(table, macros)
+        day_ms = sessions.start_ms()
+        counted = (day_ms >= start_ms) & (np.arange(len(day_ms)) >= MIN_LEARN_DAYS)
+        _require(table.symbol, int(counted.sum()), in_sample)
+        probes += _probes(table.symbol, inputs, targets, counted)
+        retrieval += _retrievals(table, day_ms, inputs, targets["realised_volatility"], counted)
+        members.append(sessions)
+        judged.append(day_ms[counted])
+    vectors = np.concatenate([_embed(bundle.macro, sessions) for sessions in members])
+    halves = [_halves(bundle.macro.encoder, sessions) for sessions in members]
+    first, second = (np.concatenate([half[side] for half in halves]) for side in (0, 1))
+    return QualityCard(
+        model_hash=bundle.model_hash,
+        encoder=bundle.info.encoder or "none",
+        objective=bundle.info.objective or "none",
+        judged_from_ms=int(min(days[0] for days in judged)),
+        judged_until_ms=int(max(days[-1] for days in judged)) + DAY_MS,
+        in_sample=in_sample,
+        probes=tuple(probes),
+        retrieval=tuple(retrieval),
+        alignment=alignment(*_on_sphere(first, second)),
+        uniformity=uniformity(_on_sphere(first, second)[0]),
+        effective_rank=effective_rank(vectors),
+    )
+
+
+def day_table(grid: CandleGrid) -> DayTable:
+    """Statistics of every whole UTC day of a grid."""
+    per_day = DAY_MS // grid.interval_ms
+    first = -(-grid.start_ms // DAY_MS) * DAY_MS
+    row = grid.row_of(first)
+    days = max((len(grid) - row) // per_day, 0)
+    whole = grid.rows(row, row + days * per_day)
+    close = np.concatenate([grid.close[row - 1 : row] if row else [np.nan], whole.close])
+    returns = np.diff(np.log(close)).reshape(days, per_day)  # NaN beside a missing candle
+    statistics = np.concatenate([_price_statistics(returns), _volume_statistics(whole)], axis=1)
+    statistics = np.concatenate([statistics, _ranges(whole)[:, None]], axis=1)  # (N, 11)
+    known = np.count_nonzero(~np.isnan(returns), axis=1)
+    statistics[known < MIN_PRESENT_SHARE * per_day] = np.nan
+    return DayTable(
+        day_ms=first + np.arange(days, dtype=np.int64) * DAY_MS,
+        log_volatility=statistics[:, 0],
+        log_return=statistics[:, 1],
+        log_volume=statistics[:, 7],
+        statistics=statistics,
+    )
+
+
+def _price_statistics(returns: FloatArray) -> FloatArray:
+    """From log returns (N, day): ln volatility, return, |return|, autocorrelation, share of falls,
+    and the 24-hour wave of absolute returns (sine, cosine); (N, 7)."""
+    per_day = returns.shape[1]
+    known, flat = ~np.isnan(returns), np.nan_to_num(returns)
+    squares = flat**2
+    power = squares.sum(axis=1) + 1e-18
+    # A day with an outage is brought to the length of a whole one.
+    variance = power * per_day / np.maximum(known.sum(axis=1), 1)
+    total = flat.sum(axis=1)
+    pairs = (flat[:, 1:] * flat[:, :-1]).sum(axis=1)
+    falls = np.where(flat < 0, squares, 0.0).sum(axis=1)
+    size = np.abs(flat) / np.sqrt(variance / per_day)[:, None]
+    wave = _daily_wave(size, known)
+    columns = [np.log(variance) / 2, total, np.abs(total), pairs / power, falls / power, *wave]
+    return np.stack(columns, axis=1)
+
+
+def _volume_statistics(whole: CandleGrid) -> FloatArray:
+    """Mean ln volume of candles with trades, and its 24-hour wave (sine, cosine); (N, 3)."""
+    volume = whole.volume.reshape(-1, DAY_MS // whole.interval_ms)
+    traded = volume > 0
+    log_volume = np.log(np.where(traded, volume, 1.0))
+    mean = log_volume.sum(axis=1) / np.maximum(traded.sum(axis=1), 1)
+    return np.stack([mean, *_daily_wave(log_volume, traded)], axis=1)
+
+
+def _ranges(whole: CandleGrid) -> FloatArray:
+    """ln of each day's high over its low, (N,); 0 without candles."""
+    shape = (-1, DAY_MS // whole.interval_ms)
+    highs = np.where(whole.present, whole.high, -np.inf).reshape(shape).max(axis=1, initial=-np.inf)
+    lows = np.where(whole.present, whole.low, np.inf).reshape(shape).min(axis=1, initial=np.inf)
+    known = np.isfinite(highs)
+    return np.asarray(np.log(np.where(known, highs, 1.0) / np.where(known, lows, 1.0)))
+
+
+def _daily_wave(values: FloatArray, known: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """Mean products (N,) of a day's deviations from their mean with the sine and cosine of time."""
+    count = np.maximum(known.sum(axis=1), 1)
+    mean = np.where(known, values, 0.0).sum(axis=1) / count
+    away = np.where(known, values - mean[:, None], 0.0)
+    clock = 2 * np.pi * np.arange(values.shape[1]) / values.shape[1]
+    return away @ np.sin(clock) / count, away @ np.cos(clock) / count
+
+
+def har_features(days: DayTable, session_ms: IntArray) -> FloatArray:
+    """Mean ln volatility of the last 1, 7 and 30 days before each session, (D, 3).
+
+    Over the days that are known, at least one. Source: Corsi 2009, in logs.
+    """
+    return np.stack([_mean_before(days, session_ms, span)[:, 0] for span in HAR_DAYS], axis=1)
+
+
+def hand_made_features(days: DayTable, session_ms: IntArray, long_days: int) -> FloatArray:
+    """Statistics of the day before each session, and their mean over the long window, (D, 22)."""
+    yesterday = _mean_before(days, session_ms, 1)
+    return np.concatenate([yesterday, _mean_before(days, session_ms, long_days)], axis=1)
+
+
+def day_targets(days: DayTable, session_ms: IntArray) -> dict[str, FloatArray]:
+    """What follows each session's midnight: `TARGETS`, each (D,); NaN where the day is not known.
+
+    realised_volatility: its ln. trend: absolute log return of the day. volume_regime: +1 where mean
+    log volume is above the median of the 30 days before, else -1.
+    """
+    row = days.at(session_ms)
+    inside = (row >= 0) & (row < len(days.day_ms))
+    safe = np.where(inside, row, 0)
+
+    def of(values: FloatArray) -> FloatArray:
+        return np.where(inside, values[safe], np.nan)
+
+    usual = np.full(len(days.day_ms), np.nan)
+    for day in range(MIN_REGIME_DAYS, len(usual)):
+        before = days.log_volume[max(0, day - REGIME_DAYS) : day]
+        if np.count_nonzero(~np.isnan(before)) >= MIN_REGIME_DAYS:
+            usual[day] = np.nanmedian(before)
+    regime = np.sign(days.log_volume - usual)
+    return {
+        "realised_volatility": of(days.log_volatility),
+        "trend": np.abs(of(days.log_return)),
+        "volume_regime": of(np.where(regime == 0, -1.0, regime)),
+    }
+
+
+def foretell(inputs: FloatArray, target: FloatArray, counted: NDArray[np.bool_]) -> FloatArray:
+    """Predictions and learning means (D, 2) of the rows `counted`, NaN elsewhere.
+
+    Every four weeks a ridge is fitted to all rows before; row d's target is known when row d + 1 is
+    foretold, so nothing has to be purged. Rows are consecutive sessions of one symbol, oldest
+    first.
+    """
+    told = np.full((len(target), 2), np.nan)
+    rows = np.flatnonzero(counted)
+    for begin in range(int(rows[0]) if len(rows) else 0, len(target), REFIT_DAYS):
+        part = np.arange(begin, min(begin + REFIT_DAYS, len(target)))
+        part = part[counted[part]]
+        if len(part):
+            ridge = fit_ridge(inputs[:begin], target[:begin, None])
+            told[part, 0] = ridge.predict(inputs[part])[:, 0]
+            told[part, 1] = ridge.intercept[0]
+    return told
+
+
+def nearest_past(
+    vectors: FloatArray, day_ms: IntArray, query: FloatArray, query_ms: int, lag_ms: int, k: int
+) -> tuple[IntArray, FloatArray]:
+    """The k nearest days at least `lag_ms` before a day: their rows and Euclidean distances.
+
+    Days closer in time than the long window share candles with the query and would look near by
+    construction. Fewer than k where there are fewer; ties go to the earlier row.
+
+    Parameters
+    ----------
+    vectors : float array (D, E). day_ms : int64 (D,). query : float array (E,).
+    """
+    allowed = np.flatnonzero(day_ms <= query_ms - lag_ms)
+    away = vectors[allowed].astype(np.float64) - query.astype(np.float64)
+    distance = np.linalg.norm(away, axis=1)
+    order = np.argsort(distance, kind="stable")[:k]
+    return allowed[order], distance[order]
+
+
+def alignment(first: FloatArray, second: FloatArray) -> float:
+    """Mean squared distance of pairs of unit vectors, both (N, E)."""
+    return float(((first - second) ** 2).sum(axis=1).mean())
+
+
+def uniformity(vectors: FloatArray) -> float:
+    """ln of the mean of exp(-2 d^2) over all pairs of unit vectors (N, E), N >= 2; at least -8."""
+    squared = np.clip(2 - 2 * vectors @ vectors.T, 0, None)
+    pairs = squared[np.triu_indices(len(vectors), 1)]
+    return float(np.log(np.exp(-2 * pairs).mean()))
+
+
+def effective_rank(vectors: FloatArray) -> float:
+    """exp of the entropy of the normalised singular values of the centred vectors (N, E)."""
+    singular = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False)
+    share = singular / max(singular.sum(), 1e-300)
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def _require(symbol: str, days: int, in_sample: bool) -> None:
+    if days < MIN_JUDGED_DAYS:
+        advice = (
+            "import more candles" if in_sample else "import later candles, or ask for in-sample"
+        )
+        raise BundleError(
+            f"{symbol}: {days} days may be judged, a card needs {MIN_JUDGED_DAYS} (and"
+            f" {MIN_LEARN_DAYS} before them to fit the probes): {advice}"
+        )
+
+
+def _random_twin(bundle: Bundle, tables: Sequence[SessionTable], seed: int) -> MacroNet:
+    """The same encoder with random weights, standardised as the trained one was."""
+    info, settings = bundle.info, bundle.info.session
+    # A genome in the options would paint the very weights that randomness is to replace.
+    options = {key: value for key, value in info.encoder_options.items() if key != "genome"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        twin = build_macronet(
+            info.encoder or "tcn", len(settings.names), settings.n_statistics, options
+        )
+    twin.eval()
+    known = SessionSet.between(tables, 0, info.trained_until_ms)
+    every = SessionSet.between(tables, 0, np.iinfo(np.int64).max)
+    learned = known if len(known) >= MIN_LEARN_DAYS else every
+    twin.calibrate(torch.from_numpy(_embed(twin, learned, raw=True)))
+    return twin
+
+
+def _of_symbol(
+    table: SessionTable, macros: Mapping[str, MacroNet]
+) -> tuple[SessionSet, dict[str, FloatArray], dict[str, FloatArray]]:
+    """A symbol's sessions whose every input and target is known, with both."""
+    sessions = SessionSet.between([table], 0, np.iinfo(np.int64).max)
+    days, session_ms = day_table(table.grid), sessions.start_ms()
+    long_days = max(table.settings.long_window // table.settings.day_candles, 1)
+    inputs = {
+        "har_rv": har_features(days, session_ms),
+        "hand_made": hand_made_features(days, session_ms, long_days),
+    }
+    targets = day_targets(days, session_ms)
+    columns = [*inputs.values(), *(values[:, None] for values in targets.values())]
+    whole = np.isfinite(np.concatenate(columns, axis=1)).all(axis=1)
+    kept = SessionSet(sessions.tables, sessions.members[whole])
+    inputs = {name: values[whole] for name, values in inputs.items()}
+    inputs |= {name: _embed(macro, kept).astype(np.float64) for name, macro in macros.items()}
+    both = [inputs["har_rv"], inputs["embedding"]]
+    inputs["har_rv_and_embedding"] = np.concatenate(both, axis=1)
+    return kept, inputs, {name: values[whole] for name, values in targets.items()}
+
+
+def _probes(
+    symbol: str,
+    inputs: Mapping[str, FloatArray],
+    targets: Mapping[str, FloatArray],
+    counted: NDArray[np.bool_],
+) -> list[Probe]:
+    """Every target by every input."""
+    found = []
+    for target in TARGETS:
+        truth = targets[target][counted]
+        for name in INPUTS:
+            told, usual = foretell(inputs[name], targets[target], counted)[counted].T
+            if target == "volume_regime":
+                metric, value = "accuracy", float(np.mean(np.sign(told) == truth))
+                benchmark = float(np.mean(np.where(usual >= 0, 1.0, -1.0) == truth))
+            else:
+                metric, value, benchmark = "r2", _r2(told, truth, usual), 0.0
+            found.append(Probe(symbol, target, name, metric, value, benchmark, len(truth)))
+    return found
+
+
+def _retrievals(
+    table: SessionTable,
+    day_ms: IntArray,
+    inputs: Mapping[str, FloatArray],
+    target: FloatArray,
+    counted: NDArray[np.bool_],
+) -> list[Probe]:
+    """The target as the mean of the nearest past days', for every input."""
+    lag_ms = table.settings.long_window * table.settings.interval_ms
+    rows = np.flatnonzero(counted)
+    usual = np.array([target[day_ms <= day_ms[row] - lag_ms].mean() for row in rows])
+    found = []
+    for name in INPUTS:
+        told = []
+        for row in rows:
+            past = day_ms <= day_ms[row] - lag_ms
+            center, spread = inputs[name][past].mean(axis=0), inputs[name][past].std(axis=0)
+            scaled = (inputs[name] - center) / np.where(spread > 1e-9, spread, 1.0)
+            near, _ = nearest_past(
+                scaled, day_ms, scaled[row], int(day_ms[row]), lag_ms, NEIGHBOURS
+            )
+            told.append(target[near].mean())
+        value = _r2(np.array(told), target[rows], usual)
+        found.append(Probe(table.symbol, "realised_volatility", name, "r2", value, 0.0, len(rows)))
+    return found
+
+
+@torch.no_grad()
+def _embed(macro: MacroNet, sessions: SessionSet, raw: bool = False) -> NDArray[np.float32]:
+    """Embeddings (N, E) of a set of sessions."""
+    statistics, call = sessions.statistics(), macro.raw if raw else macro
+    parts = [
+        call(sessions.gather(rows), statistics[rows]).numpy() for rows in _batches(len(sessions))
+    ]
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def _halves(encoder: Encoder, sessions: SessionSet) -> tuple[FloatArray, FloatArray]:
+    """The encoder's vectors of both halves of the last day of each window, 2 x (N, width)."""
+    patches = sessions.tables[0].settings.day_candles // 2 // encoder.stride
+    half = max(patches, 1) * encoder.stride  # of long candles a day may hold less than two patches
+    first, second = [], []
+    for rows in _batches(len(sessions)):
+        windows = sessions.gather(rows)  # (B, T, F)
+        first.append(encoder(windows[:, -2 * half : -half]).numpy())
+        second.append(encoder(windows[:, -half:]).numpy())
+    return np.concatenate(first).astype(np.float64), np.concatenate(second).astype(np.float64)
+
+
+def _batches(count: int) -> list[IntArray]:
+    """Row numbers in parts of at most 64."""
+    return [np.arange(first, min(first + 64, count)) for first in range(0, count, 64)]
+
+
+def _on_sphere(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Each side centred, then every vector brought to unit length.
+
+    Centring is a deviation from the source: without it the halves' vectors share the clock's mean.
+    """
+    centred = [side - side.mean(axis=0) for side in (first, second)]
+    unit = [side / (np.linalg.norm(side, axis=1, keepdims=True) + 1e-12) for side in centred]
+    return unit[0], unit[1]
+
+
+def _mean_before(days: DayTable, session_ms: IntArray, span: int) -> FloatArray:
+    """Mean of the known statistics of the `span` days before each session, (D, 11)."""
+    row = days.at(session_ms)
+    means = np.full((len(row), days.statistics.shape[1]), np.nan)
+    for place, day in enumerate(row):
+        past = days.statistics[max(0, day - span) : max(0, day)]
+        past = past[~np.isnan(past).any(axis=1)]
+        if len(past):
+            means[place] = past.mean(axis=0)
+    return means
+
+
+def _r2(told: FloatArray, truth: FloatArray, usual: FloatArray) -> float:
+    """Share of the squared error that is left away against the usual value."""
+    return float(1 - ((told - truth) ** 2).sum() / max(((usual - truth) ** 2).sum(), 1e-300))

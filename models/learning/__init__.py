@@ -1,0 +1,1 @@
+"""How networks learn: training, walk-forward, drift."""

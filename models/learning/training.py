@@ -1,0 +1,288 @@
+"""How MicroNet learns: several initialisations, early stopping, the best on validation kept.
+
+The loss runs over every candle of a session at once, through the shared convolutions. Candles
+whose label would look past the end of the training span carry no loss.
+
+Two things keep a network alive on labels that are nearly all noise; `docs/design.md` has what
+each is worth on the planted market:
+
+- sessions are mirrored at random (returns negated, in MicroNet's window and in MacroNet's, buy and
+  sell exchanged), the symmetry of a market without a preferred direction;
+- the weights that are validated and kept are a running average over steps (Polyak & Juditsky 1992).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from cppncripto_strategy.errors import TrainingError
+from cppncripto_strategy.models.inputs.features import FEATURES, TAKER_FEATURE
+from cppncripto_strategy.models.micronet import N_CLASSES, MicroNet, MicroNetSettings
+
+IGNORED = -100
+# Features that change sign when the market is turned upside down.
+ODD_FEATURES = ("log_return", TAKER_FEATURE)
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How long and how hard MicroNet learns.
+
+    Parameters
+    ----------
+    epochs : int, at most; patience : epochs without a better validation loss before stopping.
+    initialisations : int, networks trained from different seeds; the best on validation is kept.
+    batch_sessions : int, sessions (days of one symbol) a step.
+    learning_rate, weight_decay : of AdamW; label_smoothing in [0, 1), classes only.
+    mirror : bool, mirror half of the sessions of each step.
+    averaging : float in [0, 1), decay of the running average of the weights.
+    confidence_penalty : >= 0, weight of the negative entropy added to the loss (Pereyra et al.
+        2017, eq. 3), classes only.
+    """
+
+    epochs: int = 24
+    patience: int = 6
+    initialisations: int = 3
+    batch_sessions: int = 8
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-2
+    label_smoothing: float = 0.05
+    mirror: bool = True
+    averaging: float = 0.998
+    confidence_penalty: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MicroData:
+    """What MicroNet learns from.
+
+    Parameters
+    ----------
+    inputs : float32 (N, receptive_field - 1 + day_candles, F), scaled.
+    context : float32 (N, n_context), embeddings (zeros for a network without macro).
+    mirror_context : float32 (N, n_context), embeddings of the mirrored macro windows.
+    target : int64 (N, day_candles), class 0 sell, 1 nothing, 2 buy, or IGNORED.
+    value : float32 (N, day_candles), the regression target in (-1, 1); NaN where ignored.
+    forward_return : float32 (N, day_candles), at the label horizon; NaN where unknown.
+    """
+
+    inputs: Tensor
+    context: Tensor
+    mirror_context: Tensor
+    target: Tensor
+    value: Tensor
+    forward_return: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, index: Tensor) -> MicroData:
+        """Sessions by number."""
+        return MicroData(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
+
+    def batches(self, size: int, order: Tensor | None = None) -> Iterator[MicroData]:
+        """All sessions, `size` at a time, as they come or in this order (N,)."""
+        order = torch.arange(len(self)) if order is None else order
+        for first in range(0, len(self), size):
+            yield self.take(order[first : first + size])
+
+    def mirrored(self, flip: Tensor, odd_columns: Sequence[int]) -> MicroData:
+        """The sessions where `flip` (N,) is True as a market upside down would show them."""
+        inputs, target = self.inputs.clone(), self.target.clone()
+        for column in odd_columns:
+            inputs[flip, :, column] *= -1
+        labelled = flip[:, None] & (target != IGNORED)
+        target[labelled] = N_CLASSES - 1 - target[labelled]
+        sign = 1 - 2 * flip.float()  # (N,)
+        return MicroData(
+            inputs=inputs,
+            context=torch.where(flip[:, None], self.mirror_context, self.context),
+            mirror_context=torch.where(flip[:, None], self.context, self.mirror_context),
+            target=target,
+            value=self.value * sign[:, None],
+            forward_return=self.forward_return * sign[:, None],
+        )
+
+    def with_labels(self) -> MicroData:
+        """The sessions that have a label at all: a step over none would have no loss, only NaN."""
+        return self.take(torch.nonzero((self.target != IGNORED).any(dim=1))[:, 0])
+
+    @property
+    def labelled(self) -> int:
+        """Candles that carry a loss."""
+        return int((self.target != IGNORED).sum())
+
+
+@dataclass(slots=True)
+class TrainedMicro:
+    """A trained MicroNet and how it got there.
+
+    Attributes
+    ----------
+    net : in evaluation mode, on the CPU.
+    validation_loss : of the kept weights.
+    curves : per initialisation, the training and validation loss by epoch.
+    validation_scores : float32 (M,), scores of the labelled validation candles.
+    """
+
+    net: MicroNet
+    validation_loss: float
+    curves: list[dict[str, Any]]
+    validation_scores: NDArray[np.float32]
+
+
+def train_micronet(
+    train: MicroData,
+    validation: MicroData,
+    shape: MicroNetSettings,
+    settings: TrainSettings,
+    seed: int,
+    warm_start: MicroNet | None = None,
+    progress: Progress | None = None,
+) -> TrainedMicro:
+    """Train `settings.initialisations` networks and keep the one with the best validation loss.
+
+    With `warm_start` the first of them begins from that network's weights. The same seed gives the
+    same weights on one CPU thread.
+
+    Raises
+    ------
+    TrainingError
+        When either part has no labelled candle, or no initialisation reached a finite loss.
+    """
+    for name, part in (("training", train), ("validation", validation)):
+        if len(part) == 0 or part.labelled == 0:
+            raise TrainingError(
+                f"the {name} part has {len(part)} sessions and no labelled candle: give it a longer"
+                " span, a shorter horizon or a shorter macro window"
+            )
+    train, validation = train.with_labels(), validation.with_labels()
+    best: TrainedMicro | None = None
+    curves: list[dict[str, Any]] = []
+    for number in range(settings.initialisations):
+        torch.manual_seed(seed + 1000 * number)
+        net = MicroNet(shape)
+        if warm_start is not None and number == 0:
+            net.load_state_dict(warm_start.state_dict())
+        else:
+            net.fit_context(train.context)
+
+        def report(epoch: int, loss: float, number: int = number) -> None:
+            if progress is not None:
+                done = number * settings.epochs + epoch
+                progress(done, settings.initialisations * settings.epochs, f"loss {loss:.4f}")
+
+        loss, curve = _fit(net, train, validation, settings, seed + 1000 * number, report)
+        curves.append(curve)
+        if np.isfinite(loss) and (best is None or loss < best.validation_loss):
+            best = TrainedMicro(net, loss, curves, np.empty(0, dtype=np.float32))
+    if best is None:
+        raise TrainingError("no initialisation reached a finite validation loss")
+    if progress is not None:
+        total = settings.initialisations * settings.epochs
+        progress(total, total, f"loss {best.validation_loss:.4f}")
+    best.validation_scores = _scores_of_labelled(best.net, validation)
+    return best
+
+
+def micro_loss(net: MicroNet, data: MicroData, settings: TrainSettings) -> Tensor:
+    """Mean loss over the labelled candles of a batch."""
+    logits = net(data.inputs, data.context)  # (B, day, outputs)
+    if net.settings.head == "regression":
+        known = ~torch.isnan(data.value)
+        return functional.mse_loss(torch.tanh(logits[..., 0])[known], data.value[known])
+    flat, target = logits.flatten(0, 1), data.target.flatten()  # (B day, 3), (B day,)
+    smoothing = settings.label_smoothing if net.training else 0.0
+    loss = functional.cross_entropy(flat, target, ignore_index=IGNORED, label_smoothing=smoothing)
+    if settings.confidence_penalty > 0 and net.training:
+        log_p = torch.log_softmax(flat[target != IGNORED], dim=-1)
+        entropy = -(log_p.exp() * log_p).sum(dim=-1).mean()
+        loss = loss - settings.confidence_penalty * entropy
+    return loss
+
+
+def _fit(
+    net: MicroNet,
+    train: MicroData,
+    validation: MicroData,
+    settings: TrainSettings,
+    seed: int,
+    report: Callable[[int, float], None],
+) -> tuple[float, dict[str, Any]]:
+    """Train one network with early stopping; leave it with its best weights, evaluating."""
+    optimiser = torch.optim.AdamW(
+        net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    generator = torch.Generator().manual_seed(seed)
+    average = copy.deepcopy(net)
+    odd = [i for i, name in enumerate((*FEATURES, TAKER_FEATURE)) if name in ODD_FEATURES]
+    odd, steps = [i for i in odd if i < net.settings.n_features], 0
+    best_loss, best_epoch, best_weights = np.inf, -1, copy.deepcopy(net.state_dict())
+    curve: dict[str, Any] = {"train": [], "validation": []}
+    for epoch in range(settings.epochs):
+        net.train()
+        losses = []
+        order = torch.randperm(len(train), generator=generator)
+        for batch in train.batches(settings.batch_sessions, order):
+            if settings.mirror:
+                batch = batch.mirrored(torch.rand(len(batch), generator=generator) < 0.5, odd)
+            optimiser.zero_grad(set_to_none=True)
+            loss = micro_loss(net, batch, settings)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            losses.append(loss.item())
+            steps += 1
+            _average(average, net, settings.averaging, steps)
+        curve["train"].append(float(np.mean(losses)))
+        curve["validation"].append(_validation_loss(average, validation, settings))
+        if curve["validation"][-1] < best_loss:
+            best_loss, best_epoch = curve["validation"][-1], epoch
+            best_weights = copy.deepcopy(average.state_dict())
+        report(epoch + 1, curve["validation"][-1])
+        if epoch - best_epoch >= settings.patience:
+            break
+    net.load_state_dict(best_weights)
+    net.eval()
+    curve["best_epoch"] = best_epoch
+    return float(best_loss), curve
+
+
+@torch.no_grad()
+def _average(average: MicroNet, net: MicroNet, decay: float, steps: int) -> None:
+    """Move the average towards the weights; faster in the first steps, to forget the start."""
+    rate = 1 - min(decay, (1 + steps) / (10 + steps))
+    for kept, new in zip(average.parameters(), net.parameters(), strict=True):
+        kept.lerp_(new, rate)
+
+
+@torch.no_grad()
+def _validation_loss(net: MicroNet, data: MicroData, settings: TrainSettings) -> float:
+    """Loss over the labelled candles, without dropout, smoothing or penalty."""
+    net.eval()
+    total, count = 0.0, 0
+    for part in data.batches(64):
+        total += micro_loss(net, part, settings).item() * part.labelled
+        count += part.labelled
+    return total / count
+
+
+@torch.no_grad()
+def _scores_of_labelled(net: MicroNet, data: MicroData) -> NDArray[np.float32]:
+    """Scores of the labelled candles, in time order within a session."""
+    scores = []
+    for part in data.batches(64):
+        score = net.probabilities(net(part.inputs, part.context))[..., 0]  # (B, day)
+        scores.append(score[part.target != IGNORED])
+    result: NDArray[np.float32] = torch.cat(scores).numpy()
+    return result

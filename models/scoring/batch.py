@@ -1,0 +1,166 @@
+"""Scoring in batches: a span of candles to embeddings and scores, many sessions at a time.
+
+Two halves, as the indicators need them apart: `embed_sessions` decides what is in force in each
+session (bundle, scaler, embedding), `score_sessions` runs MicroNet under it. The streaming twins
+are in `streaming.py`; tests hold the two equal.
+
+A score is NaN, never 0, where there is no candle, where less than half of the short window exists,
+where no bundle may score the session, and where the last good rollover is too old.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cppncripto_strategy.models.bundle import Bundle, BundleTimeline, zero_context
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions, present_share
+from cppncripto_strategy.models.learning.drift import bank_drift
+from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# Sessions per pass: large enough to amortise the call, small enough for the cache.
+BATCH_SESSIONS = 32
+# A failed rollover keeps the embedding before it for this many sessions, then scores become NaN.
+GRACE_SESSIONS = 3
+MIN_PRESENT_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionStates:
+    """What is in force in each session of a table (D sessions).
+
+    Parameters
+    ----------
+    bundle : int64 (D,), number of the bundle in the timeline, -1 for none.
+    source : int64 (D,), the session whose rollover (scaler and embedding) is in force, -1 for none;
+        equal to the session itself unless its own rollover failed.
+    embedding : float32 (D, E), zeros where none or without macro.
+    drift : float64 (D,), see `drift.bank_drift`; NaN where undefined.
+    """
+
+    bundle: IntArray
+    source: IntArray
+    embedding: NDArray[np.float32]
+    drift: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredSpan:
+    """Scores of every grid row (T rows), NaN where undefined.
+
+    Parameters
+    ----------
+    score, p_buy, p_sell : float64 (T,).
+    score_zero : float64 (T,), the score under a zero embedding: what is left without macro.
+    drift, age_ms : float64 (T,), of the embedding in force; age counts from its session's midnight.
+    states : SessionStates.
+    """
+
+    score: FloatArray
+    p_buy: FloatArray
+    p_sell: FloatArray
+    score_zero: FloatArray
+    drift: FloatArray
+    age_ms: FloatArray
+    states: SessionStates
+
+
+def embed_sessions(table: SessionTable, timeline: BundleTimeline) -> SessionStates:
+    """Bundle, scaler and embedding in force in each session of the table.
+
+    A session whose own rollover fails (too few candles in its macro window) keeps the whole state
+    of the last good session, its bundle included, for GRACE_SESSIONS sessions.
+    """
+    own = timeline.in_force(table.start_ms)
+    fresh = np.where(table.ok & (own >= 0), np.arange(len(table)), -1)
+    source = np.maximum.accumulate(fresh) if len(fresh) else fresh
+    source = np.where(np.arange(len(table)) - source <= GRACE_SESSIONS, source, -1)
+    bundle = np.where(source >= 0, own[source], -1) if len(own) else own
+    embedding = np.zeros((len(table), EMBEDDING_SIZE), dtype=np.float32)
+    drift = np.full(len(table), np.nan)
+    for number in np.unique(own[fresh[fresh >= 0]]):
+        model = timeline.bundles[int(number)]
+        index = np.flatnonzero((fresh >= 0) & (own == number))
+        embedding[index] = embed_with(model, table, index)
+        if model.macro is not None:
+            drift[index] = [bank_drift(model, embedding[i], int(table.start_ms[i])) for i in index]
+    kept = source >= 0
+    embedding[kept], drift[kept] = embedding[source[kept]], drift[source[kept]]
+    embedding[~kept], drift[~kept] = 0.0, np.nan
+    return SessionStates(bundle, source, embedding, drift)
+
+
+@torch.no_grad()
+def embed_with(bundle: Bundle, table: SessionTable, index: IntArray) -> NDArray[np.float32]:
+    """Embeddings of sessions `index` (B,) under one bundle, (B, E); zeros without macro."""
+    if bundle.macro is None:
+        return zero_context(len(index)).numpy()
+    statistics = torch.from_numpy(table.statistics.astype(np.float32))
+    parts = [
+        bundle.macro(table.macro_windows(rows), statistics[rows]).numpy()
+        for rows in np.array_split(index, max(1, -(-len(index) // BATCH_SESSIONS)))
+    ]
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def score_sessions(
+    table: SessionTable, timeline: BundleTimeline, states: SessionStates
+) -> ScoredSpan:
+    """Scores of every grid row under the states in force."""
+    rows, day = len(table.grid), table.settings.day_candles
+    lines = np.full((6, max(rows, len(table.features))), np.nan)
+    for number in np.unique(states.bundle[states.bundle >= 0]):
+        model = timeline.bundles[int(number)]
+        members = np.flatnonzero(states.bundle == number)
+        for index in np.array_split(members, -(-len(members) // BATCH_SESSIONS)):
+            scores = _score_batch(model, table, states, index)  # (4, B, day)
+            for place, session in enumerate(index):
+                at = table.session_rows(int(session))
+                lines[:4, at] = scores[:, place]
+                lines[4, at] = states.drift[session]
+                source_ms = table.start_ms[states.source[session]]
+                first_close = table.start_ms[session]
+                closes = first_close + np.arange(day) * table.settings.interval_ms
+                lines[5, at] = closes - source_ms
+    lines = lines[:, :rows]
+    lines[:4, ~scorable(table.grid, timeline)] = np.nan
+    score, p_buy, p_sell, score_zero, drift, age_ms = lines
+    return ScoredSpan(score, p_buy, p_sell, score_zero, drift, age_ms, states)
+
+
+def scorable(grid: CandleGrid, timeline: BundleTimeline) -> NDArray[np.bool_]:
+    """Rows with a candle and with enough of their short window, bool (T,)."""
+    window = max(bundle.info.micro.short_window for bundle in timeline.bundles)
+    enough: NDArray[np.bool_] = present_share(grid, window) >= MIN_PRESENT_SHARE
+    return grid.present & enough
+
+
+def _score_batch(
+    bundle: Bundle, table: SessionTable, states: SessionStates, index: IntArray
+) -> NDArray[np.float32]:
+    """(score, p_buy, p_sell, score_zero) of some sessions, (4, B, day)."""
+    net = bundle.micro
+    x = table.micro_inputs(index, net.receptive_field, states.source[index])  # (B, T, F)
+    z = net.body(x)  # (B, day, C)
+    context = torch.from_numpy(states.embedding[index])  # (B, E)
+    lit = net.probabilities(net.head(z, *net.condition(context)))  # (B, day, 3)
+    dark = net.probabilities(net.head(z, *net.condition(torch.zeros_like(context))))[..., :1]
+    scores: NDArray[np.float32] = torch.cat([lit, dark], dim=-1).permute(2, 0, 1).numpy()
+    return scores
+
+
+def score_span(symbol: str, grid: CandleGrid, timeline: BundleTimeline) -> ScoredSpan:
+    """Scores of a span of candles from nothing but the candles and a timeline of bundles.
+
+    Sessions before the first bundle's `trained_until_ms` are NaN: they are its own past.
+    """
+    table = build_sessions(symbol, grid, timeline.session)
+    return score_sessions(table, timeline, embed_sessions(table, timeline))

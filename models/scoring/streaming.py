@@ -1,0 +1,363 @@
+"""Scoring one candle at a time: the twins of the batch functions in `scoring.py`.
+
+`MacroStream` keeps the last candles' features and, at each UTC midnight, puts a new state in force
+(bundle, scaler, embedding). `MicroStream` runs MicroNet through numpy ring buffers, one row a
+candle; at a rollover the scaler changes, so it replays the rows its receptive field still sees. A
+candle that never came is a row of missing values in both, exactly as on the batch grid.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
+from cppncripto_strategy.models.inputs.features import FEATURE_MEMORY, last_row_features
+from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.scaling import apply_scaling, fit_sessions
+from cppncripto_strategy.models.learning.drift import bank_drift
+from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
+from cppncripto_strategy.models.micronet import BUY, CONTEXT_CLIP, SELL, MicroNet
+from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, MIN_PRESENT_SHARE
+from cppncripto_strategy.models.scoring.embedding_cache import EmbeddingCache
+
+FloatArray = NDArray[np.float64]
+N_COLUMNS = 6  # open, high, low, close, volume, taker buy volume
+NO_SCORES = (np.nan, np.nan, np.nan, np.nan)
+
+
+class Ring:
+    """The last `size` rows of something, as one contiguous array; lives as long as its owner."""
+
+    def __init__(self, size: int, width: int) -> None:
+        self.size, self.end = size, 0
+        self._rows = np.full((4 * size, width), np.nan)
+
+    def append(self, row: FloatArray) -> None:
+        """Put a row (width,) behind the last."""
+        if self.end == len(self._rows):
+            self._rows[: self.size] = self._rows[-self.size :]
+            self.end = self.size
+        self._rows[self.end] = row
+        self.end += 1
+
+    def last(self, count: int, before: int = 0) -> FloatArray:
+        """The last `count` rows but `before`, oldest first, a view (count, width)."""
+        end = max(self.end - before, 0)
+        return self._rows[max(end - count, 0) : end]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MacroState:
+    """What a rollover put in force.
+
+    Parameters
+    ----------
+    session_ms : the session whose rollover this was; bundle : its number in the timeline.
+    center, scale : float64 (S,), the session scaler. embedding : float32 (E,). drift : float.
+    """
+
+    session_ms: int
+    bundle: int
+    center: FloatArray
+    scale: FloatArray
+    embedding: NDArray[np.float32]
+    drift: float
+
+
+class MacroStream:
+    """Candles in, sessions and their states out. One symbol; lives for one run.
+
+    Attributes
+    ----------
+    state : MacroState in force, None before the first good rollover and past the grace period.
+    session_ms : session of the last candle, -1 before any.
+    rolled : whether the last candle put another state in force (or took it away).
+    fresh_rows : rows the last candle added, missing ones included.
+    rollover_s : seconds each rollover's scaler and embedding took.
+    """
+
+    def __init__(self, timeline: BundleTimeline, cache: EmbeddingCache | None = None) -> None:
+        self.timeline, self.settings = timeline, timeline.session
+        self._cache = cache
+        keep = self.settings.warmup + self.settings.day_candles + timeline.receptive_field + 1
+        self._candles = Ring(FEATURE_MEMORY, N_COLUMNS)
+        self._features = Ring(keep, len(self.settings.names))
+        self.rows = 0  # grid rows seen since the first candle
+        self.next_open_ms = -1
+        self.session_ms = -1
+        self.state: MacroState | None = None
+        self._kept: MacroState | None = None
+        self.rolled = False
+        self.fresh_rows = 0
+        self.rollover_s: list[float] = []
+
+    def push(self, open_time_ms: int, candle: FloatArray) -> None:
+        """Take the next closed candle.
+
+        Parameters
+        ----------
+        open_time_ms : UTC ms, later than the last one.
+        candle : (open, high, low, close, volume, taker buy volume).
+
+        Raises
+        ------
+        ValueError
+            When the candle is not later than the last, or off the grid.
+        """
+        interval = self.settings.interval_ms
+        if self.next_open_ms < 0:
+            self.next_open_ms = open_time_ms
+        missing, rest = divmod(open_time_ms - self.next_open_ms, interval)
+        if missing < 0 or rest:
+            raise ValueError(
+                f"candle at {open_time_ms} does not follow: expected {self.next_open_ms} or a"
+                f" multiple of {interval} ms later"
+            )
+        self.rolled, self.fresh_rows = False, 0
+        for _ in range(missing):
+            self._add(np.full(N_COLUMNS, np.nan))
+        self._add(candle)
+
+    def scaled(self, count: int, before: int = 0) -> NDArray[np.float32]:
+        """The last `count` feature rows but `before` under the scaler in force, (count, F)."""
+        assert self.state is not None
+        return apply_scaling(
+            self._features.last(count, before),
+            self.settings.names,
+            self.state.center,
+            self.state.scale,
+        )
+
+    def present_share(self, window: int) -> float:
+        """Share of the last `window` rows that have a candle; rows before the first have none."""
+        present = self.settings.names.index("present")
+        return float(self._features.last(window)[:, present].sum()) / window
+
+    def age_ms(self) -> float:
+        """Milliseconds from the midnight of the state in force to the last close; NaN for none."""
+        return float(self.next_open_ms - self.state.session_ms) if self.state else np.nan
+
+    def _add(self, candle: FloatArray) -> None:
+        """One grid row; its close may cross a midnight."""
+        self._candles.append(candle)
+        self._features.append(self._feature_row())
+        self.rows += 1
+        self.fresh_rows += 1
+        self.next_open_ms += self.settings.interval_ms
+        session_ms = self.next_open_ms // DAY_MS * DAY_MS  # next_open_ms is this row's close
+        if session_ms != self.session_ms:
+            self.session_ms = session_ms
+            self._roll_over(session_ms)
+
+    def _feature_row(self) -> FloatArray:
+        window = self._candles.last(FEATURE_MEMORY)
+        present = ~np.isnan(window[:, 3])
+        start_ms = self.next_open_ms - (len(window) - 1) * self.settings.interval_ms
+        opened, high, low, close, volume, taker = window.T
+        interval_ms = self.settings.interval_ms
+        grid = CandleGrid(start_ms, interval_ms, opened, high, low, close, volume, taker, present)
+        return last_row_features(grid, self.settings.taker)
+
+    def _roll_over(self, session_ms: int) -> None:
+        """Put a new state in force, or keep the last good one for its grace period."""
+        began = time.perf_counter()
+        state = self._compute_state(session_ms)
+        if state is not None:
+            self.rollover_s.append(time.perf_counter() - began)
+            self._kept = state
+        kept = self._kept
+        expired = kept is None or session_ms - kept.session_ms > GRACE_SESSIONS * DAY_MS
+        before, self.state = self.state, None if expired else kept
+        self.rolled = self.rolled or self.state is not before
+
+    @torch.no_grad()
+    def _compute_state(self, session_ms: int) -> MacroState | None:
+        # The last row is the one that closes at session_ms: every row between has been added.
+        number = int(self.timeline.in_force([session_ms])[0])
+        if number < 0 or self.rows < self.settings.warmup:
+            return None
+        window = self._features.last(self.settings.long_window)
+        center, scale, ok = fit_sessions(
+            window,
+            np.array([len(window)]),
+            self.settings.long_window,
+            self.settings.names,
+            self.settings.scaler,
+        )
+        if not ok[0]:
+            return None
+        bundle, embedding = self.timeline.bundles[number], np.zeros(EMBEDDING_SIZE, np.float32)
+        drift = np.nan
+        if bundle.macro is not None:
+            scaled = apply_scaling(window, self.settings.names, center[0], scale[0])
+            statistics = np.concatenate([center[0], np.log(scale[0])]).astype(np.float32)
+            embedding = self._embed(bundle, scaled, statistics)
+            drift = bank_drift(bundle, embedding, session_ms)
+        return MacroState(session_ms, number, center[0], scale[0], embedding, drift)
+
+    def _embed(
+        self, bundle: Bundle, scaled: NDArray[np.float32], statistics: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """MacroNet's embedding of a scaled window (T_long, F), from the cache where it is known."""
+        assert bundle.macro is not None
+        path = None
+        if self._cache is not None:
+            path = self._cache.path(bundle.model_hash, scaled, statistics)
+            known = self._cache.get(path)
+            if known is not None:
+                return known
+        embedding: NDArray[np.float32] = bundle.macro(
+            torch.from_numpy(scaled[None]), torch.from_numpy(statistics[None])
+        )[0].numpy()
+        if self._cache is not None and path is not None:
+            self._cache.put(path, embedding)
+        return embedding
+
+
+class MicroStream:
+    """MicroNet over ring buffers: one scaled row in, four scores out.
+
+    Lives from one rollover to the next in meaning, and for one run as an object: `rewarm` starts it
+    again under a new state.
+    """
+
+    def __init__(self, net: MicroNet) -> None:
+        self.net = net
+        kernel, weights = net.settings.kernel, _numpy_weights(net)
+        self._weights, self._kernel = weights, kernel
+        self._embed = np.concatenate([weights["embed.weight"], weights["embed.bias"][:, None]], 1)
+        self._layers = [
+            (weights[f"taps.{i}.weight"], weights[f"taps.{i}.bias"], dilation)
+            for i, dilation in enumerate(net.dilations)
+        ]
+        channels = net.settings.channels
+        self._rings = [
+            np.zeros(((kernel - 1) * d + 1, channels), np.float32) for d in net.dilations
+        ]
+        self._taps = [np.empty(kernel * channels, np.float32) for _ in net.dilations]
+        self._seen = net.seen.numpy()
+        self._recent = np.zeros((net.recall_taps, net.settings.n_features), np.float32)
+        self._values = np.zeros((net.receptive_field - net.recall_taps + 1, channels), np.float32)
+        self._step = 0
+        self._lit = self._dark = self._film(np.zeros(net.settings.n_context, np.float32))
+
+    def set_context(self, embedding: NDArray[np.float32]) -> None:
+        """Condition on another embedding (E,)."""
+        self._lit = self._film(embedding)
+
+    def rewarm(self, rows: NDArray[np.float32], embedding: NDArray[np.float32]) -> None:
+        """Start again: forget everything, condition on the embedding, replay rows (N, F)."""
+        self._step = 0
+        self.set_context(embedding)
+        for row in rows:
+            self.advance(row)
+
+    def advance(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take a scaled row (F,); the body's output (channels,), valid after a receptive field."""
+        row = row * self._seen
+        recalled = self._recall(row)  # (C,)
+        z: NDArray[np.float32] = self._embed[:, :-1] @ row + self._embed[:, -1]  # (C,)
+        step, kernel, channels = self._step, self._kernel, len(z)
+        for ring, taps, (weight, bias, dilation) in zip(
+            self._rings, self._taps, self._layers, strict=True
+        ):
+            size = len(ring)
+            ring[step % size] = z
+            for k in range(kernel):
+                back = (kernel - 1 - k) * dilation
+                taps[k * channels : (k + 1) * channels] = ring[(step - back) % size]
+            z = z + np.maximum(weight @ taps + bias, 0)  # (C,)
+        self._step += 1
+        return z + recalled
+
+    def _recall(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The twin of `MicroNet.recall` for the newest row (F,): its part of the body (C,)."""
+        w = self._weights
+        self._recent[:-1] = self._recent[1:]
+        self._recent[-1] = row
+        a, b = _halves(w["local.weight"] @ self._recent.ravel() + w["local.bias"])
+        h = a * np.tanh(b) + np.maximum(a, 0)  # (C,)
+        a, b = _halves(w["deepen.weight"] @ h + w["deepen.bias"])
+        h = h + a * np.tanh(b)
+        value, gate = _halves(w["value.weight"] @ h + w["value.bias"])
+        open_share = 0.5 + 0.5 * np.tanh(0.5 * gate)  # the sigmoid, without overflow
+        self._values[self._step % len(self._values)] = open_share * np.tanh(value)
+        summed = self._values.sum(axis=0)
+        asked = w["query.weight"] @ h + w["query.bias"]
+        parts = np.concatenate([h, summed, asked * np.tanh(summed)])
+        out: NDArray[np.float32] = w["recall_out.weight"] @ parts + w["recall_out.bias"]
+        return out
+
+    def scores(self, z: NDArray[np.float32]) -> tuple[float, float, float, float]:
+        """(score, p_buy, p_sell, score under a zero embedding) of a body output (channels,)."""
+        score, p_buy, p_sell = self._probabilities(z, *self._lit)
+        return score, p_buy, p_sell, self._probabilities(z, *self._dark)[0]
+
+    def _film(
+        self, embedding: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        components = np.clip(embedding @ self._weights["whiten"], -CONTEXT_CLIP, CONTEXT_CLIP)
+        both = self._weights["film.weight"] @ components + self._weights["film.bias"]  # (2 C,)
+        gamma, beta = _halves(both)
+        return 1 + gamma, beta
+
+    def _probabilities(
+        self, z: NDArray[np.float32], gamma: NDArray[np.float32], beta: NDArray[np.float32]
+    ) -> tuple[float, float, float]:
+        w = self._weights
+        hidden = np.maximum(w["hidden.weight"] @ (gamma * z + beta) + w["hidden.bias"], 0)
+        logits = w["output.weight"] @ hidden + w["output.bias"]
+        if self.net.settings.head == "classes":
+            p = np.exp(logits - logits.max())
+            p /= p.sum()
+            return float(p[BUY] - p[SELL]), float(p[BUY]), float(p[SELL])
+        score = float(np.tanh(logits[0]))
+        return score, max(score, 0.0), max(-score, 0.0)
+
+
+def _halves(both: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(2 C,) -> two of (C,); `np.split` takes longer than the product before it."""
+    middle = len(both) // 2
+    return both[:middle], both[middle:]
+
+
+def _numpy_weights(net: MicroNet) -> dict[str, NDArray[np.float32]]:
+    """The network's weights as contiguous numpy arrays."""
+    pairs: Iterator[tuple[str, torch.Tensor]] = iter(net.state_dict().items())
+    return {name: np.ascontiguousarray(value.numpy()) for name, value in pairs}
+
+
+class ScoreStream:
+    """MicroNet behind a MacroStream: call `update` once after each `MacroStream.push`."""
+
+    def __init__(self, macro: MacroStream) -> None:
+        self.macro = macro
+        self._streams: dict[int, MicroStream] = {}
+        self._window = max(b.info.micro.short_window for b in macro.timeline.bundles)
+
+    def update(self) -> tuple[float, float, float, float]:
+        """(score, p_buy, p_sell, score_zero) of the last candle; NaN where undefined."""
+        macro, state = self.macro, self.macro.state
+        if state is None:
+            return NO_SCORES
+        stream = self._streams.get(state.bundle)
+        if stream is None:
+            stream = MicroStream(macro.timeline.bundles[state.bundle].micro)
+            self._streams[state.bundle] = stream
+        if macro.rolled:
+            before = macro.scaled(stream.net.receptive_field - 1, 1)
+            stream.rewarm(before, state.embedding)
+            rows = macro.scaled(1)
+        else:
+            rows = macro.scaled(macro.fresh_rows)
+        for row in rows:
+            z = stream.advance(row)
+        if macro.present_share(self._window) < MIN_PRESENT_SHARE:
+            return NO_SCORES
+        return stream.scores(z)

@@ -1,0 +1,596 @@
+"""The live stream against every row of the fault matrix, on a market clock stepped by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cppncripto_strategy.errors import SourceError
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.candles import DAY_MS, Candles, utc_to_ms
+from cppncripto_strategy.feeds.live.rounds import Round, RoundQueue, rows_of
+from cppncripto_strategy.feeds.live.stream import CandleStream, StreamSettings, _cancel
+from cppncripto_strategy.feeds.loopback.faults import (
+    REST_FAULTS,
+    Halt,
+    RandomFaults,
+    RestFault,
+    StreamFault,
+)
+from cppncripto_strategy.feeds.loopback.server import (
+    ExchangeSettings,
+    ExchangeThread,
+    LoopbackExchange,
+    ManualClock,
+    SpeedClock,
+)
+
+STEP_MS = 300_000
+START_MS = utc_to_ms("2024-05-01")
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+COUNT = 12
+PATIENCE_S = 20.0
+NEVER_S = 1e9
+QUICK = StreamSettings(
+    close_grace_s=0.05,
+    stale_after_s=NEVER_S,
+    gap_confirm_s=0.1,
+    silent_confirm_s=0.3,
+    refetch_s=0.03,
+    watchdog_s=0.5,
+    backoff_first_s=0.02,
+    backoff_cap_s=0.1,
+    poll_s=0.02,
+    clock_refresh_s=0.1,
+    close_timeout_s=0.2,
+    settle_ms=0,
+)
+RETRY = Retry(attempts=4, base_s=0.01, cap_s=0.05, timeout_s=0.5)
+
+
+def at(candle: int) -> int:
+    """Open time of a candle by its number; candle n closes at(n + 1)."""
+    return START_MS + candle * STEP_MS
+
+
+def walk(count: int, seed: int, start_ms: int = START_MS) -> Candles:
+    """A random walk with every column."""
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 1e-3, count)))
+    open_ = np.concatenate([[100.0], close[:-1]])
+    volume = rng.uniform(1, 9, count)
+    return Candles.from_columns(
+        open_time=start_ms + STEP_MS * np.arange(count),
+        open=open_,
+        high=np.maximum(open_, close) * 1.001,
+        low=np.minimum(open_, close) * 0.999,
+        close=close,
+        volume=volume,
+        quote_volume=volume * close,
+        trades=rng.integers(1, 500, count),
+        taker_buy_volume=volume * 0.4,
+        taker_buy_quote_volume=volume * 0.4 * close,
+    )
+
+
+class Rig:
+    """An exchange, a stream on it, and the rounds it has published so far."""
+
+    def __init__(self, host: ExchangeThread, stream: CandleStream) -> None:
+        self.host, self.stream = host, stream
+        self.rounds: list[Round] = []
+
+    @property
+    def exchange(self) -> LoopbackExchange:
+        return self.host.exchange
+
+    def until(self, done: Callable[[], bool], what: str) -> None:
+        """Read rounds until a condition holds."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not done():
+            found = self.stream.rounds.open_next(0.02)
+            if found is not None:
+                self.rounds.append(found)
+            assert time.monotonic() < deadline, f"{what}; {self.stream.counters}"
+
+    def connect(self) -> None:
+        """Wait until the stream is subscribed."""
+        self.until(lambda: self.stream.connected and self.exchange.connections > 0, "no connection")
+
+    def closed(self, candle: int) -> None:
+        """Wait until the round of this candle is published."""
+        self.until(
+            lambda: bool(self.rounds) and self.rounds[-1].close_ms >= at(candle + 1),
+            f"candle {candle} was not published",
+        )
+
+    def step(self, first: int, last: int) -> None:
+        """Let candles first..last close one by one, each published before the next."""
+        for candle in range(first, last + 1):
+            self.host.advance_to(at(candle + 1))
+            self.closed(candle)
+
+    def of(self, symbol: str) -> list[Any]:
+        """The candles of one symbol in the order published."""
+        return [one.candles[symbol] for one in self.rounds if symbol in one.candles]
+
+    def expect_everything(self) -> None:
+        """Each candle once, in order, equal to the exchange's; symbols in step; gaps true."""
+        for symbol, candles in self.exchange.candles.items():
+            assert self.of(symbol) == rows_of(candles)
+        stamps = [one.close_ms for one in self.rounds if not one.catch_up]
+        assert stamps == [at(n + 1) for n in range(len(stamps))]
+        absent = {
+            (symbol, open_ms)
+            for symbol, candles in self.exchange.candles.items()
+            for open_ms in range(START_MS, self.exchange.end_ms, STEP_MS)
+            if open_ms not in set(candles.open_time.tolist())
+        }
+        assert set(self.stream.gap_list) == absent
+        assert self.exchange.violations == 0
+
+
+@contextmanager
+def rig(
+    *faults: RestFault | StreamFault,
+    count: int = COUNT,
+    settings: StreamSettings = QUICK,
+    exchange: ExchangeSettings | None = None,
+    now: int = 0,
+    random_faults: RandomFaults | None = None,
+    clock: ManualClock | SpeedClock | None = None,
+    symbols: tuple[str, ...] = SYMBOLS,
+    **options: Any,
+) -> Iterator[Rig]:
+    """A running exchange at candle `now` and a stream that starts at candle 0."""
+    candles = {symbol: walk(count, seed) for seed, symbol in enumerate(symbols)}
+    loopback = LoopbackExchange(
+        candles, clock=clock or ManualClock(at(now)), settings=exchange, faults=random_faults
+    )
+    loopback.script(*faults)
+    with ExchangeThread(loopback) as host:
+        sources = Sources(host.archive_url, host.rest_url, host.stream_url)
+        stream = CandleStream(
+            options.pop("asked", symbols),
+            "5m",
+            options.pop("start", START_MS),
+            sources=sources,
+            settings=settings,
+            retry=RETRY,
+            rng=random.Random(1),
+            **options,
+        )
+        with stream:
+            yield Rig(host, stream)
+
+
+@pytest.mark.parametrize("kind", ["close_1000", "close_1001", "shutdown", "abort", "half_open"])
+def test_lost_connection_loses_no_candle(kind: str) -> None:
+    """The library reports an end and fills no hole, or never notices: both must be made good."""
+    with rig(StreamFault(kind, at(5))) as run:
+        run.connect()
+        run.step(0, COUNT - 1)
+        run.expect_everything()
+        assert run.stream.counters["generations"] >= 2
+
+
+def test_announced_shutdown_is_left_before_it_happens() -> None:
+    """The announcement comes minutes before the end: waiting for it would lose those minutes."""
+    with rig() as run:
+        run.connect()
+        run.step(0, 4)
+        run.host.call(run.exchange.say, '{"e":"serverShutdown","E":1770123456789}')
+        run.until(lambda: run.exchange.connection_attempts == 2, "it stayed")
+        run.connect()
+        run.step(5, COUNT - 1)
+        run.expect_everything()
+
+
+def test_day_old_connection_is_replaced() -> None:
+    """The exchange cuts every connection after 24 hours."""
+    with rig(exchange=ExchangeSettings(connection_life_ms=4 * STEP_MS)) as run:
+        run.connect()
+        run.step(0, COUNT - 1)
+        run.expect_everything()
+        assert run.exchange.connection_attempts >= 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "counter"),
+    [
+        ("malformed", "malformed"),
+        ("odd", "odd"),
+        ("duplicate", "duplicates"),
+        ("stale", "stale_frames"),
+        ("misaligned", "rejected"),
+        ("broken_candle", "rejected"),
+    ],
+)
+def test_bad_frame_is_counted_and_nothing_else(kind: str, counter: str) -> None:
+    """One malformed frame kills the library's loop; a stale or broken one must not be traded."""
+    with rig(StreamFault(kind, at(6), symbol="BTCUSDT")) as run:
+        run.connect()
+        run.step(0, COUNT - 1)
+        run.expect_everything()
+        counted = run.stream.counters
+        # A repeated close counts as stale when its round is already published.
+        again = counted["stale_frames"] if counter == "duplicates" else 0
+        assert counted[counter] + again >= 1
+        assert counted["generations"] == 1
+
+
+def test_close_that_is_never_sent_comes_from_rest() -> None:
+    """Waiting for x = true alone would wait for ever."""
+    with rig(StreamFault("missed_close", at(3), at(7), symbol="ETHUSDT")) as run:
+        run.connect()
+        run.step(0, COUNT - 1)
+        run.expect_everything()
+
+
+def test_missed_close_of_the_last_candle_needs_no_newer_frame() -> None:
+    """The deadline, not the next candle, must bring a close that nobody sent."""
+    with rig(StreamFault("missed_close", at(COUNT), at(COUNT + 1))) as run:
+        run.connect()
+        run.step(0, COUNT - 1)
+        run.expect_everything()
+
+
+def test_outage_longer_than_the_librarys_patience_is_survived() -> None:
+    """The library gives up after four attempts; REST goes on meanwhile."""
+    with rig(StreamFault("outage", at(4), at(9))) as run:
+        run.connect()
+        run.step(0, COUNT - 1)
+        run.connect()
+        run.expect_everything()
+        assert run.exchange.connection_attempts > 4
+
+
+def test_blackout_holds_every_symbol_back_and_loses_nothing() -> None:
+    """When nobody has a candle nobody is stale, and nothing may be called a gap."""
+    settings = StreamSettings(**{**_fields(QUICK), "stale_after_s": 0.05})
+    with rig(StreamFault("blackout", at(4), at(9)), settings=settings) as run:
+        run.connect()
+        run.step(0, 2)
+        for candle in range(3, 8):
+            run.host.advance_to(at(candle + 1))
+        run.until(lambda: run.exchange.requests[-1].status == 503, "REST was not tried")
+        assert run.rounds[-1].close_ms == at(3)
+        run.step(8, COUNT - 1)
+        run.expect_everything()
+        assert run.stream.counters["stale"] == 0
+
+
+def _fields(settings: StreamSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in settings.__slots__}
+
+
+def test_late_symbol_is_waited_for_within_the_deadline() -> None:
+    """A symbol some seconds late must not be left behind."""
+    late = StreamFault("late", at(5), at(5) + 1_000, symbol="ETHUSDT", delay_ms=2_000)
+    with rig(late) as run:
+        run.connect()
+        run.step(0, 3)
+        run.host.advance_to(at(5))
+        run.host.advance(2_500)
+        run.closed(4)
+        run.step(5, COUNT - 1)
+        run.expect_everything()
+        assert not any(one.stale for one in run.rounds)
+
+
+def test_symbol_beyond_the_deadline_is_stale_until_it_has_caught_up() -> None:
+    """The others go on without it; its candles come later, in order, and may not be traded on."""
+    late = StreamFault("late", at(5), at(8), symbol="ETHUSDT", delay_ms=4 * STEP_MS)
+    settings = StreamSettings(
+        **{**_fields(QUICK), "stale_after_s": 0.2, "silent_confirm_s": NEVER_S}
+    )
+    with rig(late, settings=settings) as run:
+        run.connect()
+        run.step(0, 6)
+        assert [one.stale for one in run.rounds[-3:]] == [("ETHUSDT",)] * 3
+        run.step(7, COUNT - 1)
+        run.until(lambda: len(run.of("ETHUSDT")) == COUNT, "ETHUSDT did not catch up")
+        run.expect_everything()
+        held_back = [one for one in run.rounds if one.catch_up]
+        assert {symbol for one in held_back for symbol in one.candles} == {"ETHUSDT"}
+        assert run.rounds[-1].stale == ()
+
+
+def test_maintenance_is_a_gap_and_nothing_more() -> None:
+    """A hole is a gap only after two reads; then every symbol goes on together."""
+    halts = (Halt(at(3), at(6)), Halt(at(8), at(9), "ETHUSDT"))
+    with rig(exchange=ExchangeSettings(halts=halts)) as run:
+        run.connect()
+        run.step(0, COUNT - 1)
+        run.expect_everything()
+        assert len(run.stream.gap_list) == 2 * 3 + 1
+
+
+def test_rest_that_lags_makes_no_false_gap() -> None:
+    """One empty read right after the close proves nothing."""
+    exchange = ExchangeSettings(rest_lag_ms=STEP_MS)
+    settings = StreamSettings(
+        **{**_fields(QUICK), "silent_confirm_s": NEVER_S, "gap_confirm_s": 1.0}
+    )
+    missed = StreamFault("missed_close", at(5), at(5) + 1, symbol="ETHUSDT")
+    with rig(missed, exchange=exchange, settings=settings) as run:
+        run.connect()
+        run.step(0, 3)
+        run.host.advance_to(at(5))
+        run.until(lambda: bool(run.stream._series["ETHUSDT"].absent), "REST was not read")
+        run.step(5, COUNT - 1)
+        run.expect_everything()
+
+
+def test_forming_candle_is_never_published() -> None:
+    """REST's last row is still forming: dropping it by place, or taking it, are both wrong."""
+    with rig(clock=ManualClock(at(7) + STEP_MS // 2)) as run:
+        run.closed(6)
+        run.connect()
+        run.until(lambda: run.stream.counters["fetches"] >= 2, "no second look")
+        assert [len(run.of(symbol)) for symbol in SYMBOLS] == [7, 7]
+        run.host.advance_to(at(8))
+        run.step(8, COUNT - 1)
+        run.expect_everything()
+
+
+@pytest.mark.parametrize("kind", REST_FAULTS)
+def test_backfill_survives_the_rest_fault(kind: str) -> None:
+    """Each odd answer must end in another try, never in a gap, a lost candle or a ban."""
+    faults = [RestFault(kind, path="/api/", retry_after_s=1, times=2)]
+    with rig(*faults, now=8) as run:
+        run.closed(7)
+        run.connect()
+        run.step(8, COUNT - 1)
+        run.expect_everything()
+        assert run.exchange.faults.struck[f"rest:{kind}"] == 2
+
+
+def test_consumer_that_stalls_finds_everything_waiting() -> None:
+    """The library's own queue overflows and strands candles; ours must not depend on a reader."""
+    count = 400
+    with rig(count=count) as run:
+        run.connect()
+        run.host.advance_to(at(count))
+        deadline = time.monotonic() + PATIENCE_S
+        while run.stream.rounds.waiting() < count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        run.closed(count - 1)
+        run.expect_everything()
+
+
+def test_wrong_local_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the exchange's clock and elapsed time may count: a laptop's clock can be hours off."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3 * 3600)
+    with rig(StreamFault("missed_close", at(5), at(6)), now=3) as run:
+        run.closed(2)
+        run.connect()
+        run.step(3, COUNT - 1)
+        run.expect_everything()
+
+
+def test_seeded_candles_are_published_without_asking_rest() -> None:
+    """The local store's candles must not be downloaded again."""
+    seed = {symbol: walk(COUNT, n)[:6] for n, symbol in enumerate(SYMBOLS)}
+    with rig(now=6, seed=seed) as run:
+        run.closed(5)
+        assert not [r for r in run.exchange.requests if r.path.endswith("klines")]
+        assert run.of("BTCUSDT") == rows_of(seed["BTCUSDT"])
+
+
+def test_hole_in_the_seed_is_filled_from_rest() -> None:
+    """A local store with a hole must not make a gap."""
+    whole = walk(COUNT, 0)
+    holed = whole[np.array([n for n in range(8) if n != 4])]
+    with rig(now=8, seed={"BTCUSDT": holed}) as run:
+        run.closed(7)
+        assert run.stream.gap_list == []
+        assert [row[0] for row in run.of("BTCUSDT")] == [at(n) for n in range(8)]
+
+
+def test_journal_has_every_round_before_it_is_published() -> None:
+    """A candle shown before it is on disk is lost by a kill."""
+    written: list[Round] = []
+    waiting: list[int] = []
+
+    def journal(rounds: Any) -> None:
+        waiting.append(run_box[0].stream.rounds.waiting() + len(run_box[0].rounds))
+        written.extend(rounds)
+
+    run_box: list[Rig] = []
+    with rig(journal=journal) as run:
+        run_box.append(run)
+        run.connect()
+        run.step(0, COUNT - 1)
+        assert written == run.rounds
+        assert waiting == list(range(COUNT))
+
+
+def test_full_disk_stops_the_stream_with_its_cause() -> None:
+    """A round that cannot be written must not be shown, and the feed must not wait for ever."""
+
+    def journal(rounds: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with rig(journal=journal) as run:
+        run.connect()
+        run.host.advance_to(at(1))
+        with pytest.raises(OSError, match="No space left"):
+            run.closed(0)
+        assert run.rounds == []
+
+
+def test_unknown_symbol_is_an_error_and_not_a_silence() -> None:
+    """A misspelt symbol would otherwise hold every other one back for ever."""
+    with rig(now=2, asked=("BTCUSDT", "NOPEUSDT")) as run, pytest.raises(SourceError, match="NOPE"):
+        run.closed(1)
+
+
+def test_halted_symbol_may_not_be_traded_on() -> None:
+    """Orders on a symbol whose status is HALT would be refused by the exchange."""
+    settings = StreamSettings(**{**_fields(QUICK), "info_every_s": 0.05})
+    halt = Halt(at(6), at(9), "ETHUSDT")
+    with rig(settings=settings, exchange=ExchangeSettings(halts=(halt,)), now=1) as run:
+        run.connect()
+        run.until(lambda: run.stream.status_of.get("ETHUSDT") == "TRADING", "no status")
+        run.step(1, 5)
+        assert run.stream.allowed(run.rounds[-1]) == {"BTCUSDT", "ETHUSDT"}
+        run.host.advance(1_000)
+        run.until(lambda: run.stream.status_of["ETHUSDT"] == "HALT", "the halt was not seen")
+        assert run.stream.allowed(run.rounds[-1]) == {"BTCUSDT"}
+
+
+def test_symbol_left_behind_by_a_recorded_session_catches_up() -> None:
+    """A session killed while a symbol was stale still owes it its candles."""
+    with rig(now=8, next_open={"ETHUSDT": at(5)}, start=at(7)) as run:
+        run.connect()
+        run.until(lambda: len(run.of("ETHUSDT")) == 3, "ETHUSDT did not catch up")
+        assert [row[0] for row in run.of("ETHUSDT")] == [at(5), at(6), at(7)]
+        assert [row[0] for row in run.of("BTCUSDT")] == [at(7)]
+
+
+def test_held_rounds_are_shown_once_the_present_is_known() -> None:
+    """Freshness can only be judged when everything that closed meanwhile is there."""
+    queue = RoundQueue(held=True)
+    with rig(now=6, queue=queue) as run:
+        queue.judge = run.stream.allowed
+        run.closed(5)
+        assert [bool(run.stream.allowed(one)) for one in run.rounds] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("symbols", [(), ("BTCUSDT", "BTCUSDT")])
+def test_symbols_must_be_named_once(symbols: tuple[str, ...]) -> None:
+    """A symbol twice would deliver its candles twice."""
+    with pytest.raises(SourceError, match="symbols"):
+        CandleStream(symbols, "5m", START_MS)
+
+
+def test_start_off_the_grid_is_refused() -> None:
+    """No candle would ever match such a start."""
+    with pytest.raises(SourceError, match="open time"):
+        CandleStream(SYMBOLS, "5m", START_MS + 1)
+
+
+def test_round_is_fresh_until_the_next_close_and_while_connected() -> None:
+    """Trading on an old bar, or blind, must be impossible."""
+    with rig(now=4) as run:
+        run.closed(3)
+        run.connect()
+        run.until(lambda: run.stream.clock.known, "no clock")
+        assert [run.stream.fresh(one) for one in run.rounds] == [False, False, False, True]
+        run.host.script(StreamFault("outage", at(4), at(9)))
+        run.host.advance_to(at(4) + 100_000)
+        run.until(lambda: not run.stream.connected, "still connected")
+        assert not run.stream.fresh(run.rounds[-1])
+
+
+def test_status_goes_from_delayed_to_live_to_broken_and_back() -> None:
+    """The strategy and the screen must be told the truth about the connection."""
+    with rig(now=2) as run:
+        run.until(lambda: len(run.rounds) == 1, "nothing came")
+        assert run.stream.rounds.status == "DELAYED"
+        run.connect()
+        run.step(2, 3)
+        assert run.stream.rounds.status == "LIVE"
+        run.host.script(StreamFault("outage", at(4), at(5)))
+        run.host.advance(STEP_MS // 3)
+        run.until(lambda: run.stream.rounds.status == "CONNBROKEN", "the loss was not told")
+        run.host.advance_to(at(5))
+        run.connect()
+        run.host.advance_to(at(6))
+        run.closed(5)
+        assert run.stream.rounds.status == "LIVE"
+    assert run.stream.rounds.open_next(0) is None
+    assert run.stream.rounds.status == "DISCONNECTED"
+
+
+def test_stop_ends_the_thread() -> None:
+    """A session that stops must leave no thread and no socket behind."""
+    with rig() as run:
+        run.connect()
+        run.stream.stop()
+        assert not [t for t in threading.enumerate() if t.name == "candle-stream"]
+        run.until(lambda: run.exchange.connections == 0, "the socket stayed open")
+        assert run.stream.rounds.finished
+
+
+def test_cancellation_that_was_swallowed_is_sent_again() -> None:
+    """`asyncio.wait_for` of Python 3.11 can swallow one; the stream then never stopped."""
+
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    async def work() -> bool:
+        task = asyncio.create_task(stubborn())
+        await asyncio.sleep(0)
+        await asyncio.wait_for(_cancel([task]), 5)
+        return task.cancelled()
+
+    assert asyncio.run(work())
+
+
+SOAK_COUNT = 700
+SOAK_RATES: Mapping[str, float] = {
+    "abort": 0.035,
+    "close_1001": 0.005,
+    "malformed": 0.03,
+    "odd": 0.02,
+    "duplicate": 0.05,
+    "stale": 0.05,
+    "missed_close": 0.05,
+    "broken_candle": 0.01,
+    "misaligned": 0.01,
+}
+
+
+@pytest.mark.slow
+def test_soak_delivers_every_candle_once_in_order_and_in_step() -> None:
+    """Three symbols at 300 s per 15 ms, under everything at once; sessions soak for longer."""
+    speed = 300 / 0.015
+    rates = dict.fromkeys(REST_FAULTS, 0.02) | {"hang": 0.003, "418": 0.002, "429": 0.004}
+    halts = (Halt(at(150), at(156)), Halt(at(500), at(503), "ETHUSDT"))
+    with rig(
+        StreamFault("blackout", at(300), at(340)),
+        count=SOAK_COUNT,
+        symbols=(*SYMBOLS, "BNBUSDT"),
+        settings=StreamSettings.for_speed(speed),
+        exchange=ExchangeSettings(wait_for_subscriber=True, halts=halts, attempts_limit=10_000),
+        clock=SpeedClock(START_MS, speed),
+        random_faults=RandomFaults(11, rest=rates, stream=SOAK_RATES),
+    ) as run:
+        deadline = time.monotonic() + 240
+        while not run.rounds or run.rounds[-1].close_ms < run.exchange.end_ms:
+            found = run.stream.rounds.open_next(0.2)
+            run.rounds += [found] if found else []
+            assert time.monotonic() < deadline, run.stream.counters
+        run.until(lambda: run.of("BTCUSDT")[-1][0] == at(SOAK_COUNT - 1), "still behind")
+        struck = run.exchange.faults.struck
+        assert struck["stream:abort"] >= 15
+        assert struck["stream:missed_close"] >= 0.04 * 3 * SOAK_COUNT
+        run.expect_everything()
+
+
+def test_one_market_day_on_one_connection_is_cut_and_lost_nothing() -> None:
+    """A day passes at speed; the cut after 24 hours falls somewhere in it."""
+    speed = 300 / 0.005
+    count = DAY_MS // STEP_MS + 40
+    with rig(
+        count=count,
+        settings=StreamSettings.for_speed(speed),
+        exchange=ExchangeSettings(wait_for_subscriber=True),
+        clock=SpeedClock(START_MS, speed),
+    ) as run:
+        run.closed(count - 1)
+        run.until(lambda: len(run.of("ETHUSDT")) == count, "still behind")
+        run.expect_everything()

@@ -1,0 +1,119 @@
+"""The encoder whose kernels a CPPN paints."""
+
+import json
+
+import pytest
+import torch
+
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.encoders import build_encoder
+from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder, average_rows
+from cppncripto_strategy.models.hyperneat.genome import Layer, Substrate, random_genome
+
+N_FEATURES, BATCH, STRIDE, ROWS = 9, 3, 12, 40
+
+
+def encoder_of(seed=0, **options):
+    torch.manual_seed(seed)
+    return build_encoder("cppn", N_FEATURES, options)
+
+
+def candles(seed=1, rows=ROWS):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(BATCH, rows * STRIDE, N_FEATURES, generator=generator)
+
+
+def test_shapes_keep_the_encoder_contract():
+    """MacroNet sizes its projection by width and stride."""
+    encoder = encoder_of(width=10)
+    feature_map = encoder.feature_map(candles())
+    assert feature_map.shape == (BATCH, ROWS, encoder.width) == (BATCH, ROWS, 10)
+    torch.testing.assert_close(encoder(candles()), feature_map.mean(dim=1))
+
+
+def test_row_depends_on_no_candle_after_it():
+    """A kernel padded on both sides, or a tap order reversed, sees the future."""
+    encoder, x = encoder_of(seed=2), candles()
+    for row in (0, 7, ROWS - 2):
+        changed = x.clone()
+        changed[:, (row + 1) * STRIDE :] += 100.0
+        before, after = encoder.feature_map(x), encoder.feature_map(changed)
+        assert torch.equal(before[:, : row + 1], after[:, : row + 1])
+        assert not torch.equal(before[:, row + 1], after[:, row + 1])
+
+
+def test_row_depends_on_the_receptive_field_and_on_nothing_older():
+    """The receptive field that the substrate reports is the one windows are planned by."""
+    encoder, x = encoder_of(seed=2), candles()
+    row, field = ROWS - 1, encoder.substrate.receptive_field
+    changed = x.clone()
+    changed[:, : (row + 1 - field) * STRIDE] += 100.0
+    assert torch.equal(encoder.feature_map(x)[:, row], encoder.feature_map(changed)[:, row])
+
+
+def test_encoder_rebuilt_from_its_options_is_the_same_network():
+    """A bundle holds options and weights and no code: the mask must come back with them."""
+    encoder = encoder_of(seed=5)
+    with torch.no_grad():
+        for layer in encoder.painted:
+            layer.weight.mul_(1.5)
+    rebuilt = build_encoder("cppn", N_FEATURES, json.loads(json.dumps(encoder.options)))
+    rebuilt.load_state_dict(encoder.state_dict())
+    assert torch.equal(encoder(candles()), rebuilt(candles()))
+    assert rebuilt.options == encoder.options
+
+
+def test_fine_tuning_moves_expressed_weights_and_no_other():
+    """A mask applied once, and not at every step, lets pruned connections grow back."""
+    encoder = next(
+        encoder
+        for encoder in (encoder_of(seed=seed, width=8, channels=8) for seed in range(200))
+        if encoder.connections < encoder.substrate.weights / 2
+    )
+    before = [layer.weight.detach().clone() for layer in encoder.painted]
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-2, weight_decay=1e-2)
+    for _ in range(5):
+        optimizer.zero_grad()
+        encoder(candles()).square().sum().backward()
+        optimizer.step()
+    for layer, old in zip(encoder.painted, before, strict=True):
+        assert not layer.weight[~layer.mask].any()
+        assert not torch.equal(layer.weight[layer.mask], old[layer.mask])
+        assert not layer.mask.requires_grad
+
+
+def test_without_a_genome_the_seed_of_torch_draws_one():
+    """Several initialisations must differ, and each must be repeatable."""
+    assert encoder_of(seed=3).genome == encoder_of(seed=3).genome
+    assert encoder_of(seed=3).genome != encoder_of(seed=4).genome
+    drawn = [encoder_of(seed=seed) for seed in range(20)]
+    assert all(layer.mask.any() for encoder in drawn for layer in encoder.painted)
+
+
+def test_genome_is_read_from_the_file_of_a_champion(tmp_path):
+    """A recipe names the file; the options keep the genome, so the file may vanish."""
+    genome = random_genome(7, 60)
+    evolved_on = Substrate.temporal(N_FEATURES, width=20, channels=5, dilations=(1, 3))
+    path = tmp_path / "champion.json"
+    path.write_text(
+        json.dumps({"genome": genome.to_json(), "substrate": evolved_on.to_json(), "probe": 0.1})
+    )
+    encoder = encoder_of(genome=str(path), width=11)
+    path.unlink()
+    assert encoder.substrate == evolved_on.with_width(11)
+    rebuilt = build_encoder("cppn", N_FEATURES, encoder.options)
+    assert isinstance(rebuilt, CPPNEncoder)
+    assert (rebuilt.genome, rebuilt.substrate) == (genome, encoder.substrate)
+
+
+def test_substrate_for_other_features_is_refused():
+    """A genome evolved with taker imbalance must not be fed candles without it."""
+    substrate = Substrate((Layer(N_FEATURES + 1, 4, 3, 1),)).to_json()
+    with pytest.raises(RecipeError, match="reads 10 features and the candles have 9"):
+        encoder_of(substrate=substrate)
+
+
+def test_rows_average_their_own_candles():
+    """A row that starts one candle early mixes two hours."""
+    x = torch.arange(24.0).reshape(1, 24, 1)
+    assert average_rows(x, STRIDE).flatten().tolist() == [5.5, 17.5]

@@ -1,0 +1,156 @@
+"""Ridge probes and the next-day profile they foretell."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cppncripto_strategy.errors import TrainingError
+from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, build_sessions
+from cppncripto_strategy.models.judging.probes import (
+    MIN_FIT_DAYS,
+    fit_ridge,
+    fold_rows,
+    next_day_profile,
+    profile_targets,
+    sign_accuracy,
+    walk_forward_r2,
+)
+
+INTERVAL_MS = 300_000
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+@pytest.fixture(scope="module")
+def table():
+    market = generate(PlantedSettings(days=14, seed=3))
+    grid = CandleGrid.from_candles(market.candles, INTERVAL_MS)
+    return build_sessions("P", grid, SessionSettings(long_window=576))
+
+
+@pytest.mark.parametrize("columns", [3, 40])
+def test_ridge_solves_the_normal_equations(columns):
+    """A penalty applied to the wrong power of the singular values shrinks wrongly."""
+    inputs, targets = normal(30, columns) * 3 + 1, normal(30, 2, seed=1)
+    ridge = fit_ridge(inputs, targets)
+    z = (inputs - inputs.mean(0)) / inputs.std(0)
+    gram = z.T @ z + ridge.penalty * np.eye(columns)
+    expected = np.linalg.solve(gram, z.T @ (targets - targets.mean(0)))
+    np.testing.assert_allclose(ridge.weights, expected, atol=1e-9)
+    np.testing.assert_allclose(ridge.predict(inputs), targets.mean(0) + z @ expected, atol=1e-9)
+
+
+def test_penalty_is_the_one_that_leaves_one_out_best():
+    """Generalised cross-validation with equal leverages is leave-one-out: brute force agrees."""
+    n = 16  # the columns of a Fourier basis give every row the same leverage
+    turn = 2 * np.pi * np.arange(n) / n
+    inputs = np.stack([np.cos(turn), np.sin(turn), np.cos(2 * turn), np.sin(2 * turn)], axis=1)
+    penalties = (0.01, 1.0, 10.0, 100.0)
+    for seed in range(5):
+        targets = inputs[:, :1] * 0.8 + normal(n, 1, seed=seed)
+
+        def left_out_error(penalty, targets=targets):
+            z = inputs / inputs.std(0)
+            hat = 1 / n + z @ np.linalg.solve(z.T @ z + penalty * np.eye(4), z.T)
+            return (((targets - hat @ targets) / (1 - np.diag(hat)[:, None])) ** 2).sum()
+
+        assert fit_ridge(inputs, targets, penalties).penalty == min(penalties, key=left_out_error)
+
+
+def test_column_that_never_moves_gets_no_weight():
+    """A dead channel must not divide by zero, nor weigh in when it first moves."""
+    inputs = normal(40, 3)
+    inputs[:, 1] = 7.0
+    ridge = fit_ridge(inputs, inputs[:, :1])
+    assert ridge.weights[1, 0] == 0
+    assert np.isfinite(ridge.predict(inputs)).all()
+
+
+def test_r2_is_one_for_what_is_linear_and_nothing_for_noise():
+    """A probe that scored its own learning days would find noise predictable."""
+    days = np.arange(200) * DAY_MS
+    embedding = normal(200, 30)
+    linear = embedding @ normal(30, 4, seed=1)
+    assert walk_forward_r2(embedding, linear, days) > 0.99
+    assert walk_forward_r2(embedding, normal(200, 4, seed=2), days) < 0.02
+
+
+def test_r2_matches_a_computation_by_hand():
+    """Fold edges, gap, benchmark mean and spread, each from its own definition."""
+    n, folds, gap = 50, 2, 3
+    days, embedding, targets = np.arange(n) * DAY_MS, normal(n, 4), normal(n, 2, seed=1)
+    error = benchmark = 0.0
+    for begin, end in ((30, 40), (40, 50)):
+        learn, judge = slice(0, begin - gap), slice(begin, end)
+        prediction = fit_ridge(embedding[learn], targets[learn]).predict(embedding[judge])
+        mean, spread = targets[learn].mean(0), targets[learn].std(0)
+        error += (((prediction - targets[judge]) / spread) ** 2).sum()
+        benchmark += (((mean - targets[judge]) / spread) ** 2).sum()
+    found = walk_forward_r2(embedding, targets, days, folds=folds, gap_days=gap)
+    assert found == pytest.approx(1 - error / benchmark, abs=1e-9)
+
+
+@given(
+    days=st.lists(st.integers(0, 120), min_size=70, max_size=150),
+    folds=st.integers(1, 5),
+    gap=st.integers(1, 6),
+)
+@settings(max_examples=50, deadline=None)
+def test_folds_learn_only_from_days_before_the_gap(days, folds, gap):
+    """Two symbols share days: a fold cut by row would learn one symbol's future from another."""
+    day_ms = np.array(days, dtype=np.int64) * DAY_MS
+    try:
+        parts = fold_rows(day_ms, folds, gap)
+    except TrainingError:
+        assert len(set(days)) * max(0.5, 1 - folds / 5) - gap < MIN_FIT_DAYS + 1
+        return
+    judged = np.concatenate([judge for _, judge in parts])
+    assert len(np.unique(judged)) == len(judged)
+    for learn, judge in parts:
+        assert day_ms[learn].max() < day_ms[judge].min() - gap * DAY_MS
+    assert day_ms[judged].max() == day_ms.max()
+
+
+def test_short_span_is_refused_with_its_length():
+    """A ridge over 116 columns and ten days must not become a fitness."""
+    with pytest.raises(TrainingError, match="30 days"):
+        walk_forward_r2(normal(30, 2), normal(30, 1), np.arange(30) * DAY_MS)
+
+
+def test_sign_accuracy_counts_later_rows_alone():
+    """Accuracy on the learning rows would be 1 for noise with enough columns."""
+    signs = np.where(normal(200) > 0, 1, -1).astype(np.int8)
+    learn, judge = np.arange(100), np.arange(100, 200)
+    own = np.stack([signs + 0.1 * normal(200, seed=1)], axis=1)
+    assert sign_accuracy(own, signs, learn, judge) == 1.0
+    assert 0.35 < sign_accuracy(normal(200, 90, seed=2), signs, learn, judge) < 0.65
+
+
+def test_profile_is_of_the_sessions_own_candles(table):
+    """One candle early or late, and the profile of the day leaks into the window before it."""
+    session = 4
+    start = table.start_ms[session]
+    inside = (table.grid.close_time >= start) & (table.grid.close_time < start + DAY_MS)
+    names = table.settings.names
+    features = table.features[: len(table.grid)][inside]
+    hour = (table.grid.close_time[inside] - start) // 3_600_000
+    profile = next_day_profile(table, session)
+    for block in range(12):
+        rows = features[hour // 2 == block]
+        assert profile[block] == pytest.approx(rows[:, names.index("volume_z")].mean())
+        relative = rows[:, names.index("volatility_12")] / table.center[session, 1]
+        assert profile[12 + block] == pytest.approx(np.log(relative).mean())
+
+
+def test_profile_of_a_day_not_over_is_unknown(table):
+    """Fitness must not see a candle that closes after the span."""
+    sessions = SessionSet.between([table], 0, 2**62)
+    until = int(table.start_ms[5])
+    known = np.isfinite(profile_targets(sessions, until)).all(axis=1)
+    assert (sessions.start_ms()[known] + DAY_MS <= until).all()
+    assert known.sum() == 5

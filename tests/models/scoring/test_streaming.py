@@ -1,0 +1,155 @@
+"""Streaming scores: the same as the batch, candle by candle, whatever is missing."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cppncripto_strategy.models.inputs.grid import DAY_MS
+from cppncripto_strategy.models.inputs.sessions import SessionSettings
+from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, score_span
+from cppncripto_strategy.models.scoring.streaming import MacroStream, MicroStream, Ring, ScoreStream
+
+HOUR_MS = 3_600_000
+LINES = ("score", "p_buy", "p_sell", "score_zero", "drift", "age_ms")
+DAY = 24
+# Close 00:00 of day D is the candle that opens at 23:00 the day before: row 24 D - 1.
+SCENARIOS = {
+    "nothing missing": [],
+    "single candles": [430, 433, 470, 512],
+    "longer than the short window": list(range(475, 500)),
+    "a midnight candle": [20 * DAY - 1],
+    "the candle before midnight": [20 * DAY - 2],
+    "the candle after midnight": [20 * DAY],
+    "from before a midnight to after it": list(range(20 * DAY - 3, 20 * DAY + 4)),
+    "three whole days": list(range(20 * DAY - 5, 23 * DAY + 7)),
+    "every other candle of a week": list(range(18 * DAY, 25 * DAY, 2)),
+    "the first candles of a bundle": list(range(21 * DAY - 1, 21 * DAY + 5)),
+}
+
+
+def streamed(grid, timeline):
+    """All lines of a grid, taken one candle at a time; NaN at rows without a candle."""
+    macro = MacroStream(timeline)
+    scores = ScoreStream(macro)
+    lines = np.full((len(LINES), len(grid)), np.nan)
+    for row in np.flatnonzero(grid.present):
+        values = (grid.open, grid.high, grid.low, grid.close, grid.volume, grid.taker_buy_volume)
+        macro.push(int(grid.open_time[row]), np.array([column[row] for column in values]))
+        drift = np.nan if macro.state is None else macro.state.drift
+        lines[:, row] = (*scores.update(), drift, macro.age_ms())
+    return lines
+
+
+def assert_twins(grid, timeline):
+    """Both paths agree at every candle; returns the streamed score."""
+    batch, stream = score_span("X", grid, timeline), streamed(grid, timeline)
+    for name, line in zip(LINES, stream, strict=True):
+        expected = np.where(grid.present, getattr(batch, name), np.nan)
+        np.testing.assert_allclose(line, expected, atol=1e-5, err_msg=name)
+    return stream[0]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("warm", [False, True], ids=["new MacroNet", "warm start"])
+def test_stream_equals_batch(toy, scenario, warm):
+    """A ring, a rollover or a re-warming that forgets or repeats a candle; the wrong bundle."""
+    grid = toy.grid(toy.candles(days=27, missing=SCENARIOS[scenario]))
+    timeline = toy.timeline(grid, toy.settings, sessions=(4, 7), warm=warm)
+    assert timeline.bundles[1].info.trained_until_ms == grid.start_ms + 21 * DAY_MS
+    score = assert_twins(grid, timeline)
+    assert np.isfinite(score).sum() > 60
+
+
+@pytest.mark.parametrize("scaler", ["robust", "minmax"])
+@pytest.mark.parametrize("head", ["classes", "regression"])
+@pytest.mark.parametrize("short_window", [7, 20, 33])
+@pytest.mark.parametrize("clock", [True, False], ids=["clock", "no clock"])
+def test_stream_equals_batch_for_every_shape(toy, scaler, head, short_window, clock):
+    """A head, a dilation or a hidden column that only one of the two paths knows."""
+    settings = dataclasses.replace(toy.settings, scaler=scaler)
+    grid = toy.grid(toy.candles(missing=[480, 481]))
+    shape = {"head": head, "short_window": short_window, "clock": clock}
+    score = assert_twins(grid, toy.timeline(grid, settings, sessions=(4, 6), **shape))
+    assert len(np.unique(score[np.isfinite(score)])) > 50
+
+
+def test_bundles_of_different_windows_follow_one_another(toy):
+    """One bundle's ring buffers used for the next bundle's network."""
+    grid = toy.grid(toy.candles(days=26))
+    narrow = toy.timeline(grid, toy.settings, sessions=(4,), short_window=8).bundles
+    wide = toy.timeline(grid, toy.settings, sessions=(6,), short_window=30, channels=5).bundles
+    timeline = type(toy.timeline(grid, toy.settings))((*narrow, *wide))
+    assert timeline.receptive_field == wide[0].micro.receptive_field
+    assert_twins(grid, timeline)
+
+
+def test_stream_equals_batch_at_fifteen_minutes_with_taker_volume(toy):
+    """Interval or feature columns fixed to those of the default recipe."""
+    settings = SessionSettings(interval_ms=900_000, long_window=96, taker=True)
+    candles = toy.candles(days=9, interval="15m", missing=[671, 700, 701])
+    half = dataclasses.replace(candles, taker_buy_volume=candles.volume * 0.3)
+    wave = 0.5 + 0.3 * np.sin(np.arange(len(half.volume)) / 7)
+    grid = toy.grid(
+        dataclasses.replace(half, taker_buy_volume=half.volume * wave), settings.interval_ms
+    )
+    assert_twins(grid, toy.timeline(grid, settings, sessions=(2,)))
+
+
+def test_stream_without_macro_equals_batch(toy):
+    """The comparison arm scored under the last arm's embedding."""
+    grid = toy.grid(toy.candles(missing=[455]))
+    assert_twins(grid, toy.timeline(grid, toy.settings, sessions=(3, 6), macro=False))
+
+
+def test_grace_period_ends_and_a_good_day_brings_the_scores_back(toy):
+    """A failed rollover that silences for good, or never."""
+    missing = list(range(17 * DAY, 23 * DAY, 2))
+    grid = toy.grid(toy.candles(days=28, missing=missing))
+    score = assert_twins(grid, toy.timeline(grid, toy.settings, sessions=(2,)))
+    age = streamed(grid, toy.timeline(grid, toy.settings, sessions=(2,)))[5]
+    last_close = 2 * HOUR_MS  # before midnight: the candles that close on even hours exist
+    assert np.nanmax(age) == (GRACE_SESSIONS + 1) * DAY_MS - last_close
+    silent = slice(22 * DAY, 24 * DAY)
+    assert np.isnan(score[silent]).all()
+    assert np.isfinite(score[26 * DAY :]).all()
+
+
+@pytest.mark.parametrize("start", [-HOUR_MS, 0, HOUR_MS // 2], ids=["past", "again", "off grid"])
+def test_candle_that_does_not_follow_is_refused(toy, start):
+    """A repeated or late candle silently moving every buffer by one."""
+    grid = toy.grid(toy.candles(days=2))
+    stream = MacroStream(toy.timeline(toy.grid(toy.candles()), toy.settings))
+    candle = np.array([1.0, 1.0, 1.0, 1.0, 1.0, np.nan])
+    stream.push(grid.start_ms, candle)
+    with pytest.raises(ValueError, match=f"expected {grid.start_ms + HOUR_MS}"):
+        stream.push(grid.start_ms + start, candle)
+    stream.push(grid.start_ms + HOUR_MS, candle)
+    assert stream.rows == 2
+
+
+def test_ring_keeps_the_last_rows_through_many_turns():
+    """Rows lost or doubled when the ring is compacted."""
+    ring, size = Ring(5, 2), 5
+    for count in range(1, 60):
+        ring.append(np.array([count, -count], dtype=np.float64))
+        for wanted in range(1, size + 1):
+            for before in range(size - wanted + 1):
+                last = count - before
+                expected = np.arange(max(1, last - wanted + 1), last + 1)
+                np.testing.assert_array_equal(ring.last(wanted, before)[:, 0], expected)
+
+
+def test_rewarmed_stream_forgets_everything_before(toy):
+    """A rollover after which the scores still depend on rows under the old scaler."""
+    grid = toy.grid(toy.candles())
+    net = toy.timeline(grid, toy.settings).bundles[0].micro
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(net.receptive_field, len(toy.settings.names))).astype(np.float32)
+    context = rng.normal(size=toy.embedding_size).astype(np.float32)
+    used, new = MicroStream(net), MicroStream(net)
+    for row in rng.normal(size=(57, rows.shape[1])).astype(np.float32):
+        used.advance(row)
+    for stream in (used, new):
+        stream.rewarm(rows[:-1], context)
+    assert used.scores(used.advance(rows[-1])) == new.scores(new.advance(rows[-1]))
