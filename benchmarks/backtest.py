@@ -21,7 +21,8 @@ import pandas as pd
 import torch
 
 from cppncripto_strategy.backtest import Market, learn_settings, replay, session_tables
-from cppncripto_strategy.feeds.candles import DAY_MS, Candles, Span
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.learning.walkforward import learn_bundle

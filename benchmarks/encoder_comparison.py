@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.history.files import open_source
 from cppncripto_strategy.feeds.planted import (
     HitRatio,
@@ -49,7 +50,7 @@ from cppncripto_strategy.models.hyperneat.evolution import (
     knee,
 )
 from cppncripto_strategy.models.hyperneat.genome import Substrate
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable, build_sessions
 from cppncripto_strategy.models.judging.probes import fit_ridge, profile_targets, sign_accuracy
 from cppncripto_strategy.models.learning.training import TrainSettings

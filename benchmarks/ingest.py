@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy.feeds.candles import MINUTE_MS
+from cppncripto_strategy.feeds.clock import MINUTE_MS
 from cppncripto_strategy.feeds.history.fetch import import_files
 from cppncripto_strategy.feeds.history.store import CandleStore, month_span
 

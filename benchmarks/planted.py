@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cppncripto_strategy.feeds.candles import DAY_MS
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.planted import (
     HitRatio,
     PlantedMarket,

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evaluation import metrics
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES
-from cppncripto_strategy.feeds.candles import DAY_MS
-from cppncripto_strategy.feeds.replay import bar_interval_ms, nums_to_ms
+from cppncripto_strategy.feeds.clock import DAY_MS, nums_to_ms
+from cppncripto_strategy.feeds.replay import bar_interval_ms
 
 Analysis = dict[str, Any]
 

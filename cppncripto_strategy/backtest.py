@@ -34,15 +34,8 @@ from cppncripto_strategy.errors import CandleError, CppnError, RecipeError, Trai
 from cppncripto_strategy.evaluation import metrics as measure
 from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, discounted_sharpe, fingerprint
 from cppncripto_strategy.feeds import planted
-from cppncripto_strategy.feeds.candles import (
-    DAY_MS,
-    Candles,
-    Span,
-    gaps,
-    ms_to_utc,
-    utc_to_ms,
-    validate,
-)
+from cppncripto_strategy.feeds.candles import Candles, gaps, validate
+from cppncripto_strategy.feeds.clock import DAY_MS, Span, ms_to_utc, utc_to_ms
 from cppncripto_strategy.feeds.history.files import open_source
 from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.indicators import MicroScore
@@ -59,6 +52,7 @@ from cppncripto_strategy.models.learning.walkforward import (
 )
 from cppncripto_strategy.models.pretraining import PretrainSettings
 from cppncripto_strategy.models.scoring.streaming import MicroStream
+from cppncripto_strategy.progress import PhaseProgress, silent
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.reports.report import save_picture, write_report
 from cppncripto_strategy.reports.tearsheet import write_tearsheet
@@ -67,14 +61,7 @@ from cppncripto_strategy.strategy import MacroMicroStrategy
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int, str], None]
-"""Called with (phase, done, total, text)."""
-
 VERSIONED = ("backtrader", "numpy", "pandas", "pyarrow", "quantstats", "safetensors", "torch")
-
-
-def _silent(phase: str, done: int, total: int, text: str) -> None:
-    """A progress callback that shows nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -315,7 +302,7 @@ def _feed_start(candles: Candles, wanted_ms: int) -> int:
 
 
 def run_backtest(
-    recipe: Recipe, folder: Path, cache: Path | None = None, progress: Progress = _silent
+    recipe: Recipe, folder: Path, cache: Path | None = None, progress: PhaseProgress = silent
 ) -> RunResult:
     """Run a recipe and write its results into `folder`.
 
@@ -323,7 +310,7 @@ def run_backtest(
     ----------
     folder : the results folder; made if absent.
     cache : where finished bundles are kept between runs; None trains afresh.
-    progress : see `Progress`.
+    progress : see `progress.PhaseProgress`.
 
     Raises
     ------
@@ -381,7 +368,7 @@ def _train_arms(
 class PhaseClock:
     """Seconds of each phase, passed on to the progress callback. Lives for one run."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: PhaseProgress) -> None:
         self._progress = progress
         self.seconds: dict[str, float] = {}
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import backtrader as bt
 
 from cppncripto_strategy.errors import RecipeError, SourceError
-from cppncripto_strategy.feeds.replay import bar_close_ms, bar_interval_ms, num_to_ms
+from cppncripto_strategy.feeds.clock import num_to_ms
+from cppncripto_strategy.feeds.replay import bar_close_ms, bar_interval_ms
 
 _TRADING = "TRADING"
 _ZERO = Decimal(0)

@@ -36,9 +36,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evaluation.statistics import MIN_BOOTSTRAP_DAYS, bootstrap_days, day_totals
-from cppncripto_strategy.feeds.candles import Candles, Span, ms_to_utc
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, Span, ms_to_utc
 from cppncripto_strategy.feeds.planted import (
     PlantedMarket,
     PlantedSettings,
@@ -47,7 +49,7 @@ from cppncripto_strategy.feeds.planted import (
     oracle_hit,
 )
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid, FloatArray, IntArray
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import build_sessions
 from cppncripto_strategy.models.judging.leaks import (
     PERTURBATION,
@@ -72,6 +74,7 @@ from cppncripto_strategy.models.learning.walkforward import (
 )
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, embed_sessions, score_sessions
 from cppncripto_strategy.models.scoring.threshold import ScoreThreshold, ThresholdSettings
+from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 
 SHUFFLED = "shuffled labels"
@@ -79,7 +82,6 @@ NULL = "null market"
 CEILING = "ceiling"
 CHECKS = (PREFIX, PERTURBATION, START_INVARIANCE, TIME_SHIFT, SHUFFLED, NULL, CEILING)
 
-Progress = Callable[[int, int, str], None]
 Trade = Callable[
     [Mapping[str, CandleGrid], BundleTimeline, Span], tuple[pd.DataFrame, pd.DataFrame]
 ]

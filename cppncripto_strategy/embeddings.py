@@ -25,14 +25,8 @@ from safetensors.torch import save as save_tensors
 
 from cppncripto_strategy.atomic import write_bytes
 from cppncripto_strategy.errors import BundleError, StoreError
-from cppncripto_strategy.feeds.candles import (
-    DAY_MS,
-    HOUR_MS,
-    MINUTE_MS,
-    SECOND_MS,
-    Candles,
-    ms_to_utc,
-)
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, ms_to_utc
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cppncripto_strategy.errors import CandleError, RecipeError
-from cppncripto_strategy.feeds.candles import DAY_MS, Span, interval_to_ms, utc_to_ms
+from cppncripto_strategy.feeds.clock import DAY_MS, Span, interval_to_ms, utc_to_ms
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -129,7 +129,7 @@ class FeaturesRecipe(Section):
 
 
 class ThresholdRecipe(Section):
-    """How scores become signals (see `models.quantiles.ThresholdSettings`)."""
+    """How scores become signals (see `models.scoring.threshold.ThresholdSettings`)."""
 
     mode: Literal["adaptive", "static"] = "adaptive"
     quantile: Annotated[float, Field(gt=0, lt=0.5)] = 0.15

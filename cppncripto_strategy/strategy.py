@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy import tables
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.feeds.candles import DAY_MS
-from cppncripto_strategy.feeds.replay import bar_interval_ms, num_to_ms, nums_to_ms
+from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms, nums_to_ms
+from cppncripto_strategy.feeds.replay import bar_interval_ms
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
 from cppncripto_strategy.models.scoring.threshold import signal_of
 

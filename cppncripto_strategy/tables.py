@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from cppncripto_strategy.feeds.replay import nums_to_ms
+from cppncripto_strategy.arrays import FloatArray, IntArray
+from cppncripto_strategy.feeds.clock import nums_to_ms
 from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS, TRADE_COLUMNS
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 _TEXT = {"symbol", "side", "reason", "status", "detail", "exit_reason"}
 _WHOLE = {"created_ms", "executed_ms", "entry_ms", "exit_ms", "candles_held"}
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 def _typed(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
@@ -54,7 +51,7 @@ def signals_table(lines: Mapping[str, Mapping[str, FloatArray]]) -> pd.DataFrame
 
 def _signals_of(symbol: str, lines: Mapping[str, FloatArray]) -> pd.DataFrame:
     traded, upper, lower = lines["traded"], lines["upper"], lines["lower"]
-    split = upper > lower  # False for NaN: the rule of models.quantiles.signal_of
+    split = upper > lower  # False for NaN: the rule of `signal_of`
     buy, sell = split & (traded >= upper), split & (traded <= lower)
     plain = ("close", "score", "p_buy", "p_sell", "score_zero", "upper", "lower", "drift")
     columns: dict[str, Any] = {name: lines[name] for name in plain}

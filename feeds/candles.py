@@ -1,4 +1,4 @@
-"""Candles: the schema, validation, and interval arithmetic.
+"""Candles: the schema and its validation.
 
 A candle is named by its open time, in UTC milliseconds as int; it closes at open time + interval.
 Nothing here knows a file format, an exchange or Backtrader.
@@ -7,25 +7,16 @@ Nothing here knows a file format, an exchange or Backtrader.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
 from cppncripto_strategy.errors import CandleError
-
-SECOND_MS = 1_000
-MINUTE_MS = 60_000
-HOUR_MS = 3_600_000
-DAY_MS = 86_400_000
-WEEK_MS = 7 * DAY_MS
-# Binance weeks open on Monday; 1970-01-05 was the first one after the epoch.
-_FIRST_MONDAY_MS = 4 * DAY_MS
-_UNIT_MS = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": WEEK_MS}
+from cppncripto_strategy.feeds.clock import Span, interval_anchor_ms, ms_to_utc
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 REQUIRED_COLUMNS = ("open_time", *PRICE_COLUMNS, "volume")
@@ -42,71 +33,6 @@ CANDLE_SCHEMA = pa.schema(
         pa.field("taker_buy_quote_volume", pa.float64()),
     ]
 )
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
-
-
-def interval_to_ms(interval: str) -> int:
-    """Milliseconds of a Binance interval such as "5m", "1h", "1d".
-
-    Raises
-    ------
-    CandleError
-        When the text is not a whole number and one of s, m, h, d, w. (Calendar months, "1M", have
-        no fixed length and are refused.)
-    """
-    match = re.fullmatch(r"([1-9]\d*)([smhdw])", interval)
-    if match is None:
-        raise CandleError(
-            f"interval {interval!r} is not understood: expected a number and one of s, m, h, d, w,"
-            " such as '5m'"
-        )
-    return int(match[1]) * _UNIT_MS[match[2]]
-
-
-def interval_anchor_ms(interval_ms: int) -> int:
-    """Offset from the epoch on which candles of this interval open (weeks open on Monday)."""
-    return _FIRST_MONDAY_MS if interval_ms % WEEK_MS == 0 else 0
-
-
-def ms_to_utc(ms: int) -> str:
-    """Human text of a UTC time in milliseconds: '2024-05-01 00:05'."""
-    moment = datetime.fromtimestamp(ms / 1000, tz=UTC)
-    return moment.strftime("%Y-%m-%d %H:%M" if ms % MINUTE_MS == 0 else "%Y-%m-%d %H:%M:%S.%f")
-
-
-def utc_to_ms(text: str) -> int:
-    """UTC milliseconds of '20240501', '2024-05-01', or '2024-05-01 00:05' (ISO 8601, UTC).
-
-    Raises
-    ------
-    CandleError
-        When the text is none of these.
-    """
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError as cause:
-        raise CandleError(
-            f"time {text!r} is not understood: expected 20240501, 2024-05-01 or '2024-05-01 00:05'"
-        ) from cause
-    return round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A half-open stretch of time, [start_ms, end_ms), in UTC milliseconds."""
-
-    start_ms: int
-    end_ms: int
-
-    def __post_init__(self) -> None:
-        if self.end_ms < self.start_ms:
-            raise CandleError(f"span ends before it starts: {self}")
-
-    def __str__(self) -> str:
-        return f"{ms_to_utc(self.start_ms)} to {ms_to_utc(self.end_ms)}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

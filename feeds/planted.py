@@ -25,11 +25,11 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import BoolArray, FloatArray
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.feeds.candles import DAY_MS, Candles, interval_to_ms
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, interval_to_ms
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 SignArray = NDArray[np.int8]
 
 # 2023-01-01 00:00 UTC.

@@ -17,35 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
 import numpy as np
-from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import CandleError
-from cppncripto_strategy.feeds.candles import DAY_MS, MINUTE_MS, SECOND_MS, Candles
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, MINUTE_MS, SECOND_MS, ms_to_num, num_to_ms
 
-# Backtrader counts days from 0001-01-01 (matplotlib's old epoch); 1970-01-01 is day 719163.
-EPOCH_DAYS = 719163.0
-_MS_PER_DAY = float(DAY_MS)
 _UNITS = (
     (DAY_MS, bt.TimeFrame.Days),
     (MINUTE_MS, bt.TimeFrame.Minutes),
     (SECOND_MS, bt.TimeFrame.Seconds),
     (1, bt.TimeFrame.MicroSeconds),
 )
-
-
-def ms_to_num(ms: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Backtrader's day numbers of UTC milliseconds, bit for bit what `bt.date2num` gives."""
-    return ms / _MS_PER_DAY + EPOCH_DAYS
-
-
-def num_to_ms(num: float) -> int:
-    """UTC milliseconds of a Backtrader day number; rounds away its 10 us of float error."""
-    return round((num - EPOCH_DAYS) * _MS_PER_DAY)
-
-
-def nums_to_ms(num: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Array form of `num_to_ms`."""
-    return np.rint((num - EPOCH_DAYS) * _MS_PER_DAY).astype(np.int64)
 
 
 def bar_close_ms(data: Any, ago: int = 0) -> int:

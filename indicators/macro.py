@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.feeds.clock import num_to_ms, nums_to_ms
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
@@ -24,8 +25,6 @@ from cppncripto_strategy.models.scoring.batch import ScoredSpan, SessionStates, 
 from cppncripto_strategy.models.scoring.embedding_cache import EmbeddingCache
 from cppncripto_strategy.models.scoring.streaming import MacroStream
 
-_EPOCH_DAYS = 719163.0  # 1970-01-01 in Backtrader's day numbers
-_MS_PER_DAY = 86_400_000.0
 _COLUMNS = ("open", "high", "low", "close", "volume")
 
 
@@ -43,7 +42,7 @@ class _Columns:
 
     def __init__(self, data: Any, interval_ms: int) -> None:
         stamps = np.array(data.lines.datetime.array, dtype=np.float64)
-        close_ms = np.rint((stamps - _EPOCH_DAYS) * _MS_PER_DAY).astype(np.int64)
+        close_ms = nums_to_ms(stamps)
         self.open_time = close_ms - interval_ms
         for name in _COLUMNS:
             setattr(self, name, np.array(getattr(data.lines, name).array, dtype=np.float64))
@@ -65,8 +64,8 @@ def _taker_line(data: Any) -> Any:
 class MacroEmbedding(bt.Indicator):
     """MacroNet's embedding of the last days, renewed at each 00:00 UTC.
 
-    Lines: drift (see `models.drift.bank_drift`; 1 is as usual, NaN before the first session) and
-    age (milliseconds since the midnight the embedding is valid from; NaN without one).
+    Lines: drift (see `models.learning.drift.bank_drift`; 1 is as usual, NaN before the first
+    session) and age (milliseconds since the midnight the embedding is valid from; NaN without one).
 
     Params
     ------
@@ -111,7 +110,7 @@ class MacroEmbedding(bt.Indicator):
         if self.table is None or self.states is None:
             return self.stream.state.embedding if self.stream.state is not None else None
         stamp = self.data.lines.datetime[0]
-        close_ms = round((stamp - _EPOCH_DAYS) * _MS_PER_DAY)
+        close_ms = num_to_ms(stamp)
         session = int(np.searchsorted(self.table.start_ms, close_ms, side="right")) - 1
         if session < 0 or self.states.source[session] < 0:
             return None
@@ -145,7 +144,7 @@ class MacroEmbedding(bt.Indicator):
             return
         self._done = len(self)
         data, stream = self.data, self.stream
-        close_ms = round((data.lines.datetime[0] - _EPOCH_DAYS) * _MS_PER_DAY)
+        close_ms = num_to_ms(data.lines.datetime[0])
         taker = np.nan if self._taker is None else self._taker[0]
         candle = np.array(
             [data.open[0], data.high[0], data.low[0], data.close[0], data.volume[0], taker]

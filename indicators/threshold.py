@@ -1,7 +1,7 @@
 """AdaptiveThreshold: trailing score quantiles as a Backtrader indicator.
 
-One state class (`models.quantiles.ScoreThreshold`) serves `once` and `next`, so that a backtest
-and a live session agree to the last bit.
+One state class (`models.scoring.threshold.ScoreThreshold`) serves `once` and `next`, so that a
+backtest and a live session agree to the last bit.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import backtrader as bt
 import numpy as np
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.feeds.clock import num_to_ms
 from cppncripto_strategy.models.scoring.threshold import ScoreThreshold, ThresholdSettings
-
-_EPOCH_DAYS = 719163.0  # 1970-01-01 in Backtrader's day numbers
-_MS_PER_DAY = 86_400_000.0
 
 
 class AdaptiveThreshold(bt.Indicator):
@@ -30,7 +28,7 @@ class AdaptiveThreshold(bt.Indicator):
     Params
     ------
     window, quantile, mode, band, min_scores, lookback_sessions, step, quantile_range : see
-        `models.quantiles.ThresholdSettings`. min_scores=None means a seventh of the window.
+        `models.scoring.threshold.ThresholdSettings`. min_scores=None means a seventh of the window.
     seeds : list of (valid_from_close_ms, scores), ascending: at the first bar whose close time is
         at or after valid_from_close_ms the history is replaced by these scores (a new bundle's
         validation scores).
@@ -94,7 +92,7 @@ class AdaptiveThreshold(bt.Indicator):
         self._seeds.append((int(valid_from_ms), np.asarray(scores, float)))
 
     def _judge(self, score: float, stamp: float) -> tuple[float, float]:
-        close_time_ms = round((stamp - _EPOCH_DAYS) * _MS_PER_DAY)
+        close_time_ms = num_to_ms(stamp)
         while self._next_seed < len(self._seeds) and (
             close_time_ms >= self._seeds[self._next_seed][0]
         ):

@@ -18,7 +18,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from safetensors.torch import save as save_tensors
 
 from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, MacroNet, build_macronet
 from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
@@ -292,10 +292,7 @@ class BundleTimeline:
             When scoring would start before the first bundle's trained_until.
         """
         if not self.in_sample and start_ms < self.first_session_ms:
-            found, allowed = (
-                datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="minutes")
-                for ms in (start_ms, self.first_session_ms)
-            )
+            found, allowed = ms_to_utc(start_ms), ms_to_utc(self.first_session_ms)
             raise BundleError(
                 f"scoring from {found} was asked for, but the first bundle was trained until"
                 f" {allowed}: that would be in-sample. Start later, or ask for it with"

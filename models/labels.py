@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import BoolArray, FloatArray
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.inputs.grid import BoolArray, CandleGrid, FloatArray
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 
 BPS = 1e-4
 FEE_BPS = 10.0

@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from cppncripto_strategy.feeds import planted
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import (
     SessionSet,
     SessionSettings,

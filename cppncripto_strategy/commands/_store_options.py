@@ -98,7 +98,7 @@ def progress_bars(unit: str, quiet: bool) -> Iterator[Progress]:
 
 def short_time(time_ms: int) -> str:
     """'2024-05-01', with the time of day where it is not midnight."""
-    from cppncripto_strategy.feeds.candles import ms_to_utc
+    from cppncripto_strategy.feeds.clock import ms_to_utc
 
     return ms_to_utc(time_ms).removesuffix(" 00:00")
 

@@ -69,7 +69,7 @@ def command(
 
 def _midnight_ms(date: str) -> int:
     """UTC milliseconds of a day's 00:00. Raises click.BadParameter for a time within a day."""
-    from cppncripto_strategy.feeds.candles import DAY_MS, utc_to_ms
+    from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
 
     time_ms = utc_to_ms(date)
     if time_ms % DAY_MS:
@@ -80,7 +80,7 @@ def _midnight_ms(date: str) -> int:
 def _what_followed(folder: Path, interval: str, near: list[SimilarDay]) -> list[Outcome]:
     """The outcome of each day found."""
     from cppncripto_strategy.embeddings import outcomes
-    from cppncripto_strategy.feeds.candles import interval_to_ms
+    from cppncripto_strategy.feeds.clock import interval_to_ms
     from cppncripto_strategy.feeds.history.files import open_source
 
     source = open_source(folder)
@@ -117,7 +117,7 @@ def _known(value: float) -> float | None:
 def _print(symbol: str, session_ms: int, near: list[SimilarDay], followed: list[Outcome]) -> None:
     from rich.table import Table
 
-    from cppncripto_strategy.feeds.candles import ms_to_utc
+    from cppncripto_strategy.feeds.clock import ms_to_utc
 
     console, day = Console(highlight=False), ms_to_utc(session_ms)[:10]
     if not near:

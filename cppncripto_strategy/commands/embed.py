@@ -62,7 +62,7 @@ def command(
     import torch
 
     from cppncripto_strategy.embeddings import embed_candles, write_embeddings
-    from cppncripto_strategy.feeds.candles import ms_to_utc
+    from cppncripto_strategy.feeds.clock import ms_to_utc
     from cppncripto_strategy.models.bundle import BundleTimeline
 
     torch.set_num_threads(1)
@@ -138,7 +138,7 @@ def _print_card(card: QualityCard) -> None:
     """A table of the probes, one row a symbol and target, one column an input."""
     from rich.table import Table
 
-    from cppncripto_strategy.feeds.candles import ms_to_utc
+    from cppncripto_strategy.feeds.clock import ms_to_utc
     from cppncripto_strategy.models.judging.quality import INPUTS
 
     span = f"{ms_to_utc(card.judged_from_ms)[:10]} to {ms_to_utc(card.judged_until_ms)[:10]}"

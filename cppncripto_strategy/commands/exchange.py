@@ -90,7 +90,7 @@ def _exchange(
     candles: dict[str, Candles], interval: str, port: int, speed: float, history_days: float
 ) -> LoopbackExchange:
     from cppncripto_strategy.errors import SourceError
-    from cppncripto_strategy.feeds.candles import DAY_MS
+    from cppncripto_strategy.feeds.clock import DAY_MS
     from cppncripto_strategy.feeds.loopback.server import (
         ExchangeSettings,
         LoopbackExchange,
@@ -109,7 +109,7 @@ def _exchange(
 
 def _updates(interval: str, speed: float) -> int:
     """A frame every two market seconds, as the exchange sends, but not above 20 a wall second."""
-    from cppncripto_strategy.feeds.candles import interval_to_ms
+    from cppncripto_strategy.feeds.clock import interval_to_ms
 
     interval_s = interval_to_ms(interval) / 1000
     most = min(interval_s / 2, 20 * interval_s / speed)
@@ -131,7 +131,7 @@ def _serve(exchange: LoopbackExchange, for_s: float | None, as_json: bool) -> No
 
 
 def _announce(exchange: LoopbackExchange, as_json: bool) -> None:
-    from cppncripto_strategy.feeds.candles import ms_to_utc
+    from cppncripto_strategy.feeds.clock import ms_to_utc
 
     facts = {
         "rest_url": exchange.rest_url,

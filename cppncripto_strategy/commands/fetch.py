@@ -55,7 +55,7 @@ def command(
     """
     from dataclasses import replace
 
-    from cppncripto_strategy.feeds.candles import utc_to_ms
+    from cppncripto_strategy.feeds.clock import utc_to_ms
     from cppncripto_strategy.feeds.history.fetch import fetch
     from cppncripto_strategy.feeds.history.store import CandleStore
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.evaluation.statistics import (
-    DAY_MS,
     DAYS_PER_YEAR,
     DEFAULT_RESAMPLES,
     Estimate,
@@ -26,10 +26,7 @@ from cppncripto_strategy.evaluation.statistics import (
     ratio_estimates,
     wilson_interval,
 )
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
+from cppncripto_strategy.feeds.clock import DAY_MS
 
 YEAR_MS = DAYS_PER_YEAR * DAY_MS
 MIN_ANNUAL_DAYS = 30

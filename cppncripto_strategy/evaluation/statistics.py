@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from cppncripto_strategy.arrays import FloatArray
+from cppncripto_strategy.feeds.clock import DAY_MS
 
-DAY_MS = 86_400_000
 DAYS_PER_YEAR = 365
 DEFAULT_RESAMPLES = 2_000
 # With fewer days, resampling days says nothing about their spread.

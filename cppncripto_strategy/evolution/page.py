@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from cppncripto_strategy.evolution.outcome import Evolved
-from cppncripto_strategy.feeds.candles import ms_to_utc
+from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.models.hyperneat.evolution import Candidate, Generation
 from cppncripto_strategy.models.hyperneat.genome import (
     COORDINATES,

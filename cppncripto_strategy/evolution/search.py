@@ -25,7 +25,8 @@ from cppncripto_strategy.embeddings import interval_text
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evolution.outcome import Evolved, Transfer
 from cppncripto_strategy.evolution.page import write_evolution_page
-from cppncripto_strategy.feeds.candles import DAY_MS, Candles
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.history.resample import resample
 from cppncripto_strategy.models.hyperneat.evolution import (
     SILENT,

@@ -11,9 +11,9 @@ from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.experiments import comparison
 from cppncripto_strategy.experiments.cells import Arm, Experiment, mean_of
 from cppncripto_strategy.experiments.comparison import Comparison, Verdict
+from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 
-HOUR_MS = 3_600_000
 SHORT_WINDOW_HOURS = (2, 5, 10)
 OBJECTIVES = {"contrast": "contrastive", "autoencoder": "autoencoder", "masked": "masked"}
 NAMES = ("e1", "e2", "e3", "e4")

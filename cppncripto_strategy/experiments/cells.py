@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.evaluation.metrics import BPS, daily_returns, forward_returns
 from cppncripto_strategy.evaluation.statistics import overfitting_probability
 from cppncripto_strategy.evaluation.trials import (
@@ -38,14 +38,13 @@ from cppncripto_strategy.evaluation.trials import (
 from cppncripto_strategy.experiments import comparison
 from cppncripto_strategy.experiments.comparison import CellTables, Comparison, Verdict, Where
 from cppncripto_strategy.experiments.page import Findings, write_experiment_page
+from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.results import to_plain, write_json, write_table
 
 log = logging.getLogger(__name__)
 
 CELL_FILE, DECISIONS_FILE, DAILY_FILE = "cell.json", "decisions.parquet", "daily.parquet"
 RESULTS_FILE = "results.parquet"
-IntArray = NDArray[np.int64]
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

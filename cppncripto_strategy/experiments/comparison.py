@@ -18,17 +18,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.evaluation.metrics import drawdown_series
 from cppncripto_strategy.evaluation.statistics import (
-    DAY_MS,
     DAYS_PER_YEAR,
     DieboldMariano,
     Estimate,
     bootstrap_days,
     diebold_mariano,
 )
-
-FloatArray = NDArray[np.float64]
+from cppncripto_strategy.feeds.clock import DAY_MS
 
 DEFAULT_RESAMPLES = 1_000
 SIGNIFICANT = 0.05

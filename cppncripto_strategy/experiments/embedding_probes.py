@@ -12,9 +12,10 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import TrainingError
+from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.inputs.features import SCALED
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
@@ -22,9 +23,6 @@ from cppncripto_strategy.models.judging.probes import profile_targets, walk_forw
 from cppncripto_strategy.models.learning.walkforward import embed_set
 
 log = logging.getLogger(__name__)
-
-FloatArray = NDArray[np.float64]
-HOUR_MS = 3_600_000
 
 
 def probe_embedding(

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
 from cppncripto_strategy.evaluation.statistics import Estimate
 from cppncripto_strategy.experiments.comparison import Comparison, Verdict, points
@@ -24,7 +22,6 @@ from cppncripto_strategy.reports.pages import MISSING, number, percent, whole
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-FloatArray = NDArray[np.float64]
 
 # Column of the cell table -> (heading, how a value is shown).
 CELL_COLUMNS: dict[str, tuple[str, Any]] = {

@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 import cppncripto_strategy
+from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.backtest import (
     Market,
     learn_settings,
@@ -29,15 +30,16 @@ from cppncripto_strategy.backtest import (
 )
 from cppncripto_strategy.evaluation import metrics as measure
 from cppncripto_strategy.experiments.arms import changed
-from cppncripto_strategy.experiments.cells import Arm, CellOutcome, IntArray, Progress
+from cppncripto_strategy.experiments.cells import Arm, CellOutcome
 from cppncripto_strategy.experiments.embedding_probes import probe_embedding
 from cppncripto_strategy.experiments.transfer import TransferPlan, transfer_table
 from cppncripto_strategy.feeds import planted
-from cppncripto_strategy.feeds.candles import Span, ms_to_utc
+from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
+from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.strategy import MacroMicroStrategy
 

@@ -10,7 +10,7 @@ the backtest's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES, day_totals, ratio_estimates
 from cppncripto_strategy.models.bundle import BundleTimeline
@@ -29,11 +30,8 @@ from cppncripto_strategy.models.scoring.threshold import (
     ThresholdSettings,
     signal_of,
 )
+from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.reports import pages
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

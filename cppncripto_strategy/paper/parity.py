@@ -19,7 +19,7 @@ import backtrader as bt
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy.feeds.candles import ms_to_utc
+from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.feeds.live.rounds import RecordedRounds
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.paper.session import DERIVED, Collected, Recording

@@ -34,7 +34,8 @@ from cppncripto_strategy.errors import BundleError, SessionError
 from cppncripto_strategy.evaluation import metrics as measure
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.rest import RestClient
-from cppncripto_strategy.feeds.candles import DAY_MS, Candles, merge, ms_to_utc
+from cppncripto_strategy.feeds.candles import Candles, merge
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.live.rounds import Round, read_lines
 from cppncripto_strategy.indicators.micro import MicroScore
@@ -49,6 +50,7 @@ from cppncripto_strategy.models.learning.walkforward import (
 )
 from cppncripto_strategy.paper.session import Recording, SessionFacts, SessionFolder
 from cppncripto_strategy.paper.trader import PaperSession, first_candle_ms, made_by
+from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 from cppncripto_strategy.results import RunResult, to_toml, write_json, write_text
 
@@ -57,7 +59,6 @@ log = logging.getLogger(__name__)
 TIMELINE_FILE, NEXT_FILE, RECIPE_FILE = "timeline.json", "next.json", "recipe.toml"
 # A week of 5-minute scores fills the default threshold window.
 EARLIER_DAYS = 7
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

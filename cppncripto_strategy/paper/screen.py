@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cppncripto_strategy.feeds.candles import DAY_MS, MINUTE_MS, ms_to_utc
+from cppncripto_strategy.feeds.clock import DAY_MS, MINUTE_MS, ms_to_utc
 from cppncripto_strategy.paper.session import plain
 from cppncripto_strategy.paper.trader import PaperSession, SessionView, SymbolView
 

@@ -34,7 +34,8 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.errors import SessionError
-from cppncripto_strategy.feeds.candles import Candles, interval_to_ms, ms_to_utc
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import interval_to_ms, ms_to_utc
 from cppncripto_strategy.feeds.live.rounds import (
     LineJournal,
     RecordedRounds,

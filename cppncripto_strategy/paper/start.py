@@ -13,13 +13,13 @@ from typing import Any, Protocol
 from cppncripto_strategy.backtest import Market, log_file, traded_span
 from cppncripto_strategy.errors import CppnError, SessionError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.candles import DAY_MS, HOUR_MS, Candles
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.feeds.live.stream import StreamSettings
 from cppncripto_strategy.feeds.loopback.server import ExchangeSettings, LoopbackExchange, SpeedClock
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.recipe import (
-    Progress,
     Retrainer,
     SessionTimeline,
     ask_exchange,
@@ -33,6 +33,7 @@ from cppncripto_strategy.paper.recipe import (
 )
 from cppncripto_strategy.paper.session import SESSION_FILE, Recording, SessionFolder
 from cppncripto_strategy.paper.trader import PaperSession
+from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import RunResult, write_json
 

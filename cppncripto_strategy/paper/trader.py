@@ -30,7 +30,8 @@ import numpy as np
 
 from cppncripto_strategy.broker import Fill, SpotBroker, filters_from_exchange_info
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.candles import DAY_MS, Candles, ms_to_utc
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.live.feed import LiveFeed
 from cppncripto_strategy.feeds.live.rounds import (
     ChainedRounds,

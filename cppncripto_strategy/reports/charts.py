@@ -15,12 +15,11 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.evaluation.metrics import BPS, drawdown_series, forward_returns
-from cppncripto_strategy.evaluation.statistics import DAY_MS, wilson_interval
+from cppncripto_strategy.evaluation.statistics import wilson_interval
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.results import RunResult
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 STRATEGY, WITHOUT, HOLD = "#1f5fbf", "#d9822b", "#8792a0"
 BUY, SELL, SHADE = "#14804a", "#b42318", "rgba(135,146,160,0.25)"

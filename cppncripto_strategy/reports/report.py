@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.evaluation.metrics import drawdown_series
-from cppncripto_strategy.evaluation.statistics import DAY_MS
-from cppncripto_strategy.feeds.candles import ms_to_utc
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.reports import pages
 from cppncripto_strategy.reports.pages import MISSING, anything, interval, number, percent, whole
 from cppncripto_strategy.reports.tearsheet import write_tearsheet

@@ -5,7 +5,7 @@
 A spot archive has no header row, a futures one has; open times are milliseconds until 2024 and
 microseconds since 2025. Both are sniffed, not assumed. A file whose checksum does not match, or
 that does not open, is quarantined and fetched again; after the last attempt its candles are left to
-REST. Nothing here decides which candles are wanted: `feeds.ingest` does.
+REST. Nothing here decides which candles are wanted: `feeds.history.fetch` does.
 """
 
 from __future__ import annotations
@@ -32,15 +32,8 @@ import pyarrow.csv
 from cppncripto_strategy.errors import CandleError, SourceError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.rest import is_loopback
-from cppncripto_strategy.feeds.candles import (
-    COLUMNS,
-    DAY_MS,
-    Candles,
-    Span,
-    interval_to_ms,
-    ms_to_utc,
-    utc_to_ms,
-)
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, Span, interval_to_ms, ms_to_utc, utc_to_ms
 from cppncripto_strategy.feeds.history.files import HEADERLESS, integers_to_ms
 from cppncripto_strategy.feeds.history.quarantine import Quarantine, Rejected, split_valid
 from cppncripto_strategy.feeds.history.store import month_span

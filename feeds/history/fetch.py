@@ -38,16 +38,13 @@ from cppncripto_strategy.feeds.binance.rest import (
     RestGate,
     UnknownSymbolError,
 )
-from cppncripto_strategy.feeds.candles import (
+from cppncripto_strategy.feeds.candles import Candles, concat, gaps, merge
+from cppncripto_strategy.feeds.clock import (
     DAY_MS,
     WEEK_MS,
-    Candles,
     Span,
-    concat,
-    gaps,
     interval_anchor_ms,
     interval_to_ms,
-    merge,
     ms_to_utc,
 )
 from cppncripto_strategy.feeds.history.files import read_file

@@ -21,17 +21,16 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import CandleError, SourceError
 from cppncripto_strategy.feeds.candles import (
     COLUMNS,
     REQUIRED_COLUMNS,
     Candles,
-    FloatArray,
-    IntArray,
     first_violation,
-    interval_to_ms,
     validate,
 )
+from cppncripto_strategy.feeds.clock import interval_to_ms
 from cppncripto_strategy.feeds.history.store import CandleStore, check_symbol
 
 SUFFIXES = (".parquet", ".feather", ".csv.gz", ".csv")

@@ -25,16 +25,10 @@ from typing import Any, Literal, get_args
 import filelock
 import numpy as np
 
+from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.errors import StoreError
-from cppncripto_strategy.feeds.candles import (
-    COLUMNS,
-    Candles,
-    IntArray,
-    Span,
-    gaps,
-    interval_anchor_ms,
-    interval_to_ms,
-)
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles, gaps
+from cppncripto_strategy.feeds.clock import Span, interval_anchor_ms, interval_to_ms
 from cppncripto_strategy.feeds.history.store import (
     CandleStore,
     MonthState,

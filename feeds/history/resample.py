@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import CandleError
-from cppncripto_strategy.feeds.candles import (
-    Candles,
-    FloatArray,
-    Span,
-    interval_anchor_ms,
-    interval_to_ms,
-)
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import Span, interval_anchor_ms, interval_to_ms
 from cppncripto_strategy.feeds.history.ledger import Entry, Ledger, job_lock, write_recorded
 from cppncripto_strategy.feeds.history.store import CandleStore
 

@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import CandleError, StoreError
 from cppncripto_strategy.feeds.candles import (
@@ -34,17 +35,13 @@ from cppncripto_strategy.feeds.candles import (
     NULLABLE_COLUMNS,
     PRICE_COLUMNS,
     Candles,
-    IntArray,
-    Span,
     concat,
     first_violation,
     gaps,
-    interval_to_ms,
     merge,
-    ms_to_utc,
-    utc_to_ms,
     validate,
 )
+from cppncripto_strategy.feeds.clock import Span, interval_to_ms, ms_to_utc, utc_to_ms
 
 logger = logging.getLogger(__name__)
 

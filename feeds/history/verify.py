@@ -15,19 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cppncripto_strategy.arrays import BoolArray
 from cppncripto_strategy.errors import StoreError
 from cppncripto_strategy.feeds.binance.rest import RestClient, RestGate
-from cppncripto_strategy.feeds.candles import (
-    COLUMNS,
-    WEEK_MS,
-    BoolArray,
-    Candles,
-    Span,
-    concat,
-    first_violation,
-    interval_to_ms,
-    ms_to_utc,
-)
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles, concat, first_violation
+from cppncripto_strategy.feeds.clock import WEEK_MS, Span, interval_to_ms, ms_to_utc
 from cppncripto_strategy.feeds.history.fetch import FetchSettings, Progress, SeriesReport, fetch
 from cppncripto_strategy.feeds.history.ledger import (
     Entry,
@@ -204,7 +196,7 @@ def repair(
     Raises
     ------
     SourceError, StoreError
-        As `feeds.ingest.fetch`.
+        As `feeds.history.fetch.fetch`.
     """
     reports = []
     for symbol, interval in series:

@@ -17,8 +17,7 @@ from typing import Any
 import backtrader as bt
 
 from cppncripto_strategy.errors import CandleError
-from cppncripto_strategy.feeds.candles import DAY_MS, MINUTE_MS, SECOND_MS
-from cppncripto_strategy.feeds.replay import EPOCH_DAYS
+from cppncripto_strategy.feeds.clock import DAY_MS, EPOCH_DAYS, MINUTE_MS, SECOND_MS
 
 _UNITS = (
     (DAY_MS, bt.TimeFrame.Days),

@@ -23,7 +23,8 @@ import numpy as np
 
 from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import SessionError
-from cppncripto_strategy.feeds.candles import COLUMNS, Candles, interval_anchor_ms
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles
+from cppncripto_strategy.feeds.clock import interval_anchor_ms
 
 # One candle in the order of candles.COLUMNS: open time (UTC ms), then nine floats.
 Row = tuple[float, ...]

@@ -2,7 +2,7 @@
 
 What it promises: a candle that closed on the exchange is published once, in order, or reported as
 a gap; symbols move together. How: subscribe first, then reconcile by REST from each symbol's next
-expected open; commit contiguously per symbol; publish a round (`feeds.rounds`) when every symbol's
+expected open; commit contiguously per symbol; publish a round (`feeds.live.rounds`) when every symbol's
 candle of a closing time is there, proved absent by two REST reads apart, or late beyond a deadline
 (then the symbol is stale until it has caught up). A connection is a generation: on any error it is
 dropped whole and a new one made, for ever, with capped and jittered waits.
@@ -33,7 +33,8 @@ from binance.ws.reconnecting_websocket import ReconnectingWebsocket
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.rest import RestClient, UnknownSymbolError, is_loopback
-from cppncripto_strategy.feeds.candles import Candles, Span, interval_to_ms, ms_to_utc
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import Span, interval_to_ms, ms_to_utc
 from cppncripto_strategy.feeds.live.rounds import (
     Round,
     RoundQueue,

@@ -34,7 +34,8 @@ import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from cppncripto_strategy.errors import SourceError
-from cppncripto_strategy.feeds.candles import DAY_MS, Candles, interval_to_ms
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, interval_to_ms
 from cppncripto_strategy.feeds.loopback import wire as wire
 from cppncripto_strategy.feeds.loopback.faults import (
     ARCHIVE_FAULTS,

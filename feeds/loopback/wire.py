@@ -20,15 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from cppncripto_strategy.feeds.candles import (
-    COLUMNS,
-    DAY_MS,
-    HOUR_MS,
-    MINUTE_MS,
-    SECOND_MS,
-    Candles,
-    utc_to_ms,
-)
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, utc_to_ms
 
 # Spot archives carry microseconds from this open time on, milliseconds before.
 MICROSECONDS_FROM_MS = utc_to_ms("2025-01-01")

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import BundleError, RecipeError, TrainingError
 from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder, average_rows, is_expressed
 from cppncripto_strategy.models.hyperneat.genome import (
@@ -42,9 +43,6 @@ from cppncripto_strategy.models.hyperneat.genome import (
 )
 from cppncripto_strategy.models.inputs.sessions import SessionSet
 from cppncripto_strategy.models.judging.probes import profile_targets, walk_forward_r2
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 CHECKPOINT_FORMAT = "cppn-evolution"
 # Fitness of a genome that expresses next to nothing: below anything a probe can score.

@@ -32,12 +32,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import RecipeError
-
-FloatArray = NDArray[np.float64]
 
 COORDINATES = ("layer", "out channel", "in channel", "tap", "time")
 OUTPUTS = ("weight", "expression")

@@ -21,13 +21,9 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from cppncripto_strategy.models.inputs.grid import (
-    DAY_MS,
-    BoolArray,
-    CandleGrid,
-    FloatArray,
-    IntArray,
-)
+from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
+from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 
 FEATURES = (
     "log_return",

@@ -10,13 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
-
-DAY_MS = 86_400_000
+from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
 
 
 class CandleColumns(Protocol):

@@ -19,9 +19,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.inputs.features import scaled_columns
-from cppncripto_strategy.models.inputs.grid import BoolArray, FloatArray, IntArray
 
 ScalerKind = Literal["robust", "minmax"]
 

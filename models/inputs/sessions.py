@@ -15,18 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features import (
     FEATURE_MEMORY,
     SCALED,
     compute_features,
     feature_names,
 )
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.scaling import ScalerKind, apply_scaling, fit_sessions
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

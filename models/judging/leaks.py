@@ -26,7 +26,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid, FloatArray, IntArray
+from cppncripto_strategy.arrays import FloatArray, IntArray
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 
 CandleFunction = Callable[[CandleGrid], NDArray[np.floating]]
 EmbedFunction = Callable[[CandleGrid], tuple[IntArray, NDArray[np.floating]]]
@@ -369,7 +371,7 @@ def _verdict(
     names: Sequence[str] | None,
 ) -> LeakVerdict:
     if found is not None:
-        when = str(np.datetime64(found.close_time_ms, "ms")).replace("T", " ")[:16]
+        when = ms_to_utc(found.close_time_ms)
         column = _column_words(found.column, names)
         story = words.format(other=f"{found.other:.9g}")
         detail = f"{subject}{column} at the close of {when} is {found.whole:.9g} {story}"

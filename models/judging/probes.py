@@ -18,12 +18,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import TrainingError
-from cppncripto_strategy.models.inputs.grid import DAY_MS
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 PENALTIES = tuple(10.0**k for k in range(-1, 7))
 PROFILE_BLOCKS = 12

@@ -26,16 +26,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.encoders import Encoder
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.judging.probes import fit_ridge
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 TARGETS = ("realised_volatility", "trend", "volume_regime")
 INPUTS = ("embedding", "har_rv", "har_rv_and_embedding", "hand_made", "random_encoder")

@@ -28,11 +28,11 @@ from torch.nn import functional
 from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.models.inputs.features import FEATURES, TAKER_FEATURE
 from cppncripto_strategy.models.micronet import N_CLASSES, MicroNet, MicroNetSettings
+from cppncripto_strategy.progress import Progress
 
 IGNORED = -100
 # Features that change sign when the market is turned upside down.
 ODD_FEATURES = ("log_return", TAKER_FEATURE)
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +32,10 @@ import torch
 from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import BundleError, TrainingError
+from cppncripto_strategy.feeds.clock import DAY_MS, FIRST_MONDAY_MS, ms_to_date
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline, zero_context
 from cppncripto_strategy.models.inputs.features import FEATURE_MEMORY, SCALED
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, SessionTable
 from cppncripto_strategy.models.labels import (
     DEFAULT_THRESHOLD_BPS,
@@ -66,16 +67,15 @@ from cppncripto_strategy.models.micronet import (
     choose_dilations,
 )
 from cppncripto_strategy.models.pretraining import PretrainSettings, build_objective, pretrain
+from cppncripto_strategy.progress import Progress
 
 log = logging.getLogger(__name__)
 
-MONDAY_MS = 4 * DAY_MS
 # More than the adaptive threshold needs before it speaks (288), so a new bundle trades at once.
 SEED_QUANTILES = 401
 # About 401 over the golden ratio squared; 401 is prime, so steps of it visit every quantile once.
 SEED_STRIDE = 153
 EMBED_BATCH = 64
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def calendar(start_ms: int, end_ms: int, every_days: int) -> list[int]:
     Stamps are multiples of the period since a Monday, whatever the range asked for.
     """
     period = every_days * DAY_MS
-    first = (start_ms - MONDAY_MS) // period * period + MONDAY_MS
+    first = (start_ms - FIRST_MONDAY_MS) // period * period + FIRST_MONDAY_MS
     return list(range(first, max(end_ms, first + 1), period))
 
 
@@ -209,7 +209,7 @@ def walk_forward(
 
         previous = bundles[-1] if bundles else None
         decision = decide(tables, stamp, settings, previous, decision)
-        log.info("%s: %s: %s", _date(stamp), decision.repair.name.lower(), decision.reason)
+        log.info("%s: %s: %s", ms_to_date(stamp), decision.repair.name.lower(), decision.reason)
         if decision.repair is not Repair.KEEP:
             bundles.append(_cached(tables, decision, settings, seed, previous, cache, report))
     first = max(i for i, b in enumerate(bundles) if b.info.trained_until_ms <= wanted[0])
@@ -233,8 +233,8 @@ def _lead_in(tables: Sequence[SessionTable], first_ms: int, settings: LearnSetti
         log.info(
             "candles begin too late for the warm starts from %s on: the first bundle, %s, is"
             " trained afresh",
-            _date(lead[0]),
-            _date(first_ms),
+            ms_to_date(lead[0]),
+            ms_to_date(first_ms),
         )
     return lead if reaches else []
 
@@ -466,7 +466,7 @@ def micro_data(
 def _require(train: SessionSet, validation: SessionSet, start: int, split: int, until: int) -> None:
     """Refuse to learn from next to nothing. Raises TrainingError."""
     if len(train) < 10 or len(validation) < 3:
-        days = [_date(ms) for ms in (start, split, until)]
+        days = [ms_to_date(ms) for ms in (start, split, until)]
         raise TrainingError(
             f"too few days to learn from: {len(train)} usable sessions in {days[0]} to {days[1]}"
             f" (needs 10) and {len(validation)} for validation until {days[2]} (needs 3). Start the"
@@ -478,7 +478,7 @@ def _require_past_genome(options: dict[str, Any], until_ms: int) -> None:
     """Refuse an encoder whose genome was chosen on later candles. Raises BundleError."""
     chosen = options.get("evolved_until_ms")
     if chosen is not None and chosen > until_ms:
-        days = [str(np.datetime64(ms, "ms"))[:10] for ms in (chosen, until_ms)]
+        days = [ms_to_date(ms) for ms in (chosen, until_ms)]
         raise BundleError(
             f"the genome was evolved on candles until {days[0]}, and the bundle must know nothing"
             f" after {days[1]}: trade later candles, or evolve again with this recipe's timerange"
@@ -598,7 +598,7 @@ def cache_key(
         "code": _code_digest(),
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{_date(until_ms)}-{digest[:16]}"
+    return f"{ms_to_date(until_ms)}-{digest[:16]}"
 
 
 def _cached(
@@ -635,7 +635,3 @@ def _cached(
     bundle = make()
     bundle.save(folder)
     return bundle
-
-
-def _date(ms: int) -> str:
-    return str(np.datetime64(ms, "ms"))[:10]

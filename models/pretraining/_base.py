@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import pairwise
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from cppncripto_strategy.errors import RecipeError, TrainingError
 from cppncripto_strategy.models.encoders import Encoder
+from cppncripto_strategy.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,6 @@ OBJECTIVES = {
     "autoencoder": "cppncripto_strategy.models.pretraining.autoencoder:HourlyAutoencoder",
     "masked": "cppncripto_strategy.models.pretraining.masked:MaskedPatches",
 }
-
-Progress = Callable[[int, int, str], None]
 
 
 class MacroWindows(Protocol):

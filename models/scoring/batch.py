@@ -16,14 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline, zero_context
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions, present_share
 from cppncripto_strategy.models.learning.drift import bank_drift
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 # Sessions per pass: large enough to amortise the call, small enough for the cache.
 BATCH_SESSIONS = 32

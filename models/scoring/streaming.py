@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import FloatArray
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.features import FEATURE_MEMORY, last_row_features
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.scaling import apply_scaling, fit_sessions
 from cppncripto_strategy.models.learning.drift import bank_drift
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
@@ -26,7 +28,6 @@ from cppncripto_strategy.models.micronet import BUY, CONTEXT_CLIP, SELL, MicroNe
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, MIN_PRESENT_SHARE
 from cppncripto_strategy.models.scoring.embedding_cache import EmbeddingCache
 
-FloatArray = NDArray[np.float64]
 N_COLUMNS = 6  # open, high, low, close, volume, taker buy volume
 NO_SCORES = (np.nan, np.nan, np.nan, np.nan)
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.feeds.clock import DAY_MS
 
-_DAY_MS = 86_400_000
 NAN_PAIR = (math.nan, math.nan)
 
 
@@ -154,7 +154,7 @@ class ScoreThreshold:
         score : the candle's score. NaN gives NaN thresholds and never joins the history.
         close_time_ms : UTC milliseconds of the candle's close; its day is the session.
         """
-        session = close_time_ms // _DAY_MS
+        session = close_time_ms // DAY_MS
         if session != self._session:
             self._begin_session(session)
         if score != score:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds import planted
-from cppncripto_strategy.feeds.candles import DAY_MS, gaps, validate
+from cppncripto_strategy.feeds.candles import gaps, validate
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.planted import PlantedMarket, PlantedSettings
 
 DEFAULT = PlantedSettings()

@@ -14,14 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import CandleError
-from cppncripto_strategy.feeds.candles import DAY_MS, Candles
-from cppncripto_strategy.feeds.replay import (
-    ReplayFeed,
-    bar_close_ms,
-    bar_interval_ms,
-    ms_to_num,
-    num_to_ms,
-)
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_num, num_to_ms
+from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms, bar_interval_ms
 
 STEP_MS = 300_000
 START_MS = 1_704_067_200_000  # 2024-01-01 00:00

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cppncripto_strategy.errors import BundleError, RecipeError
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.indicators import AdaptiveThreshold, MacroEmbedding, MicroScore
-from cppncripto_strategy.models.inputs.grid import DAY_MS
 from cppncripto_strategy.models.scoring.batch import score_span
 
 HOUR_MS = 3_600_000

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import (
     INFO_FILE,
     WEIGHTS_FILE,
     Bundle,
     BundleTimeline,
 )
-from cppncripto_strategy.models.inputs.grid import DAY_MS
 from cppncripto_strategy.models.scoring.batch import score_span
 
 

@@ -17,9 +17,8 @@ from cppncripto_strategy.backtest import (
     traded_span,
 )
 from cppncripto_strategy.errors import BundleError, CandleError, RecipeError, TrainingError
-from cppncripto_strategy.feeds.candles import Span, utc_to_ms
+from cppncripto_strategy.feeds.clock import DAY_MS, Span, utc_to_ms
 from cppncripto_strategy.feeds.history.store import CandleStore
-from cppncripto_strategy.models.inputs.grid import DAY_MS
 from cppncripto_strategy.models.learning.walkforward import calendar
 from cppncripto_strategy.recipe import parse_recipe
 

@@ -14,14 +14,15 @@ import pytest
 import torch
 
 from cppncripto_strategy import checks
+from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.checks import CheckPlan, ShuffledLabels, Study, hit_verdict, shift_verdict
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.feeds.candles import Span
+from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.feeds.planted import PlantedMarket, PlantedSettings, generate
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs import sessions
 from cppncripto_strategy.models.inputs.features import FEATURES, compute_features
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid, FloatArray
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable, build_sessions
 from cppncripto_strategy.models.judging.leaks import LeakVerdict
 from cppncripto_strategy.models.learning import walkforward

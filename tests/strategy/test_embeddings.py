@@ -18,7 +18,8 @@ from click.testing import CliRunner
 from cppncripto_strategy import embeddings
 from cppncripto_strategy.cli import cli
 from cppncripto_strategy.errors import BundleError, StoreError
-from cppncripto_strategy.feeds.candles import DAY_MS, HOUR_MS, Candles, ms_to_utc
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, ms_to_utc
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.planted import (
     PlantedSettings,
     ceiling_hit,
@@ -18,7 +19,7 @@ from cppncripto_strategy.feeds.planted import (
     oracle_hit,
 )
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import build_sessions
 from cppncripto_strategy.models.labels import BPS
 from cppncripto_strategy.models.learning.training import TrainSettings

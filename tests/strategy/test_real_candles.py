@@ -8,7 +8,7 @@ import pytest
 
 from cppncripto_strategy import backtest
 from cppncripto_strategy.backtest import run_backtest
-from cppncripto_strategy.feeds.candles import utc_to_ms
+from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.recipe import parse_recipe
 from cppncripto_strategy.results import read_results
 

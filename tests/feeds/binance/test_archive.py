@@ -31,7 +31,8 @@ from cppncripto_strategy.feeds.binance.archive import (
     unzip,
 )
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.candles import DAY_MS, Candles, Span, utc_to_ms
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, Span, utc_to_ms
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.loopback.faults import RestFault
 from cppncripto_strategy.feeds.loopback.server import (

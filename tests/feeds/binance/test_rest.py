@@ -22,7 +22,8 @@ from cppncripto_strategy.feeds.binance.rest import (
     gate_for,
     read_klines,
 )
-from cppncripto_strategy.feeds.candles import Candles, Span, utc_to_ms
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import Span, utc_to_ms
 from cppncripto_strategy.feeds.loopback.faults import Halt, RestFault
 from cppncripto_strategy.feeds.loopback.server import (
     ExchangeSettings,

@@ -20,7 +20,8 @@ from cppncripto_strategy.errors import CandleError, SourceError, StoreError
 from cppncripto_strategy.feeds.binance.archive import read_archive_file
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.rest import RestClient, RestGate
-from cppncripto_strategy.feeds.candles import Candles, Span, utc_to_ms
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import Span, utc_to_ms
 from cppncripto_strategy.feeds.history.fetch import FetchSettings, SeriesReport, fetch, import_files
 from cppncripto_strategy.feeds.history.ledger import Ledger, job_lock
 from cppncripto_strategy.feeds.history.quarantine import Quarantine

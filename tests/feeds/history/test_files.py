@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import CandleError, SourceError
-from cppncripto_strategy.feeds.candles import Candles, utc_to_ms
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.feeds.history.files import (
     FolderSource,
     StoreSource,

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import StoreError
-from cppncripto_strategy.feeds.candles import DAY_MS, WEEK_MS, Candles, Span, utc_to_ms
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, WEEK_MS, Span, utc_to_ms
 from cppncripto_strategy.feeds.history.ledger import (
     Entry,
     Ledger,

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import CandleError
 from cppncripto_strategy.feeds.binance.archive import read_archive_file
-from cppncripto_strategy.feeds.candles import COLUMNS, Candles, utc_to_ms
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles
+from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.feeds.history.files import read_folder
 from cppncripto_strategy.feeds.history.resample import resample
 

@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import CandleError, StoreError
-from cppncripto_strategy.feeds.candles import COLUMNS, Candles, Span, interval_to_ms, utc_to_ms
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles
+from cppncripto_strategy.feeds.clock import Span, interval_to_ms, utc_to_ms
 from cppncripto_strategy.feeds.history.store import (
     CandleStore,
     StoredSeries,

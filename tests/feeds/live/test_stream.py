@@ -15,7 +15,8 @@ import pytest
 
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.candles import DAY_MS, Candles, utc_to_ms
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
 from cppncripto_strategy.feeds.live.rounds import Round, RoundQueue, rows_of
 from cppncripto_strategy.feeds.live.stream import CandleStream, StreamSettings, _cancel
 from cppncripto_strategy.feeds.loopback.faults import (

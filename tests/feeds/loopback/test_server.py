@@ -20,7 +20,8 @@ import pytest
 from click.testing import CliRunner
 
 from cppncripto_strategy.errors import SourceError
-from cppncripto_strategy.feeds.candles import COLUMNS, DAY_MS, Candles, utc_to_ms
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
 from cppncripto_strategy.feeds.loopback.faults import Halt, RandomFaults, RestFault, StreamFault
 from cppncripto_strategy.feeds.loopback.server import (
     ExchangeSettings,

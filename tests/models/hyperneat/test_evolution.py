@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import BundleError, RecipeError, TrainingError
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder
 from cppncripto_strategy.models.hyperneat.evolution import (
     SILENT,
@@ -36,7 +37,6 @@ from cppncripto_strategy.models.hyperneat.genome import (
     random_genome,
 )
 from cppncripto_strategy.models.hyperneat.workers import Spread, evaluator
-from cppncripto_strategy.models.inputs.grid import DAY_MS
 from cppncripto_strategy.models.judging.probes import walk_forward_r2
 from cppncripto_strategy.results import write_json
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features import (
     DAY_WINDOW,
     FEATURE_MEMORY,
@@ -25,7 +26,7 @@ from cppncripto_strategy.models.inputs.features import (
     last_row_features,
     scaled_columns,
 )
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 
 FIVE_MINUTES_MS = 300_000
 MONDAY_MS = 1_704_067_200_000  # 2024-01-01 00:00 UTC

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features import compute_features
-from cppncripto_strategy.models.inputs.grid import DAY_MS
 from cppncripto_strategy.models.inputs.scaling import fit_scaler
 from cppncripto_strategy.models.inputs.sessions import (
     SessionSet,

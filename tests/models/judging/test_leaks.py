@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cppncripto_strategy.arrays import FloatArray, IntArray
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features import (
     FEATURE_MEMORY,
     compute_features,
     feature_names,
 )
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid, FloatArray, IntArray
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.scaling import apply_scaling, fit_scaler, fit_sessions
 from cppncripto_strategy.models.judging.leaks import (
     LeakVerdict,

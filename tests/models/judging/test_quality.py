@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cppncripto_strategy.errors import BundleError
-from cppncripto_strategy.feeds.candles import DAY_MS, Candles
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.encoders import build_encoder

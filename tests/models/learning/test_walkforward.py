@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from cppncripto_strategy.errors import TrainingError
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import WEIGHTS_FILE, Bundle
 from cppncripto_strategy.models.inputs.features import FEATURE_MEMORY
-from cppncripto_strategy.models.inputs.grid import DAY_MS
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, build_sessions
 from cppncripto_strategy.models.learning import walkforward
 from cppncripto_strategy.models.learning.training import IGNORED, TrainSettings

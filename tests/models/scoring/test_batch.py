@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.features import compute_features
-from cppncripto_strategy.models.inputs.grid import DAY_MS, CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.scaling import fit_scaler
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions
 from cppncripto_strategy.models.scoring.batch import (

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cppncripto_strategy.models.inputs.grid import DAY_MS
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, score_span
 from cppncripto_strategy.models.scoring.streaming import MacroStream, MicroStream, Ring, ScoreStream

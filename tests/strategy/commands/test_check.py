@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from cppncripto_strategy import checks
+from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.commands import check
 from cppncripto_strategy.errors import CppnError
 from cppncripto_strategy.feeds.candles import Candles
@@ -22,7 +23,7 @@ from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.indicators import AdaptiveThreshold
 from cppncripto_strategy.models.inputs import sessions
 from cppncripto_strategy.models.inputs.features import FEATURES, compute_features
-from cppncripto_strategy.models.inputs.grid import CandleGrid, FloatArray
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.judging.leaks import LeakVerdict
 from cppncripto_strategy.recipe import load_recipe, shipped_recipe
 

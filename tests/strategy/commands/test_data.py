@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cppncripto_strategy.cli import cli, main
-from cppncripto_strategy.feeds.candles import utc_to_ms
+from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.feeds.history.store import CandleStore
 
 START_MS = utc_to_ms("2024-05-31 23:00")

@@ -11,8 +11,8 @@ import pytest
 
 from cppncripto_strategy.backtest import run_backtest
 from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.inputs.grid import DAY_MS
 from cppncripto_strategy.recipe import load_recipe
 from cppncripto_strategy.results import TABLES, read_results
 

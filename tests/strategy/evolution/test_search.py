@@ -23,7 +23,7 @@ from cppncripto_strategy.cli import cli
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.evolution.page import node_places
 from cppncripto_strategy.evolution.search import choose, evolve, prepare
-from cppncripto_strategy.feeds.candles import DAY_MS
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.hyperneat.evolution import EvolutionSettings
 from cppncripto_strategy.models.hyperneat.genome import Genome, Link, NeatSettings, Node

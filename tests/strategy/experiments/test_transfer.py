@@ -12,7 +12,7 @@ from cppncripto_strategy.experiments.transfer import (
     transfer_table,
     write_transfer_page,
 )
-from cppncripto_strategy.feeds.candles import DAY_MS
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from cppncripto_strategy.backtest import load_market
 from cppncripto_strategy.errors import BundleError, SessionError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.candles import DAY_MS, HOUR_MS
+from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.live import rounds as rounds_module
 from cppncripto_strategy.feeds.live.stream import StreamSettings
 from cppncripto_strategy.feeds.loopback.server import (

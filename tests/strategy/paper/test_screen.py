@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cppncripto_strategy.feeds.candles import HOUR_MS, utc_to_ms
+from cppncripto_strategy.feeds.clock import HOUR_MS, utc_to_ms
 from cppncripto_strategy.paper.screen import (
     JsonEvents,
     PlainLines,

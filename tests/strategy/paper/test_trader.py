@@ -20,7 +20,8 @@ import pytest
 
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.candles import Candles, utc_to_ms
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.feeds.live import rounds as rounds_module
 from cppncripto_strategy.feeds.live.rounds import LineJournal, RecordedRounds, Round, rows_of
 from cppncripto_strategy.feeds.live.stream import StreamSettings
