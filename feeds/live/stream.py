@@ -2,10 +2,10 @@
 
 What it promises: a candle that closed on the exchange is published once, in order, or reported as
 a gap; symbols move together. How: subscribe first, then reconcile by REST from each symbol's next
-expected open; commit contiguously per symbol; publish a round (`feeds.live.rounds`) when every symbol's
-candle of a closing time is there, proved absent by two REST reads apart, or late beyond a deadline
-(then the symbol is stale until it has caught up). A connection is a generation: on any error it is
-dropped whole and a new one made, for ever, with capped and jittered waits.
+expected open; commit contiguously per symbol; publish a round (`feeds.live.rounds`) when every
+symbol's candle of a closing time is there, proved absent by two REST reads apart, or late beyond a
+deadline (then the symbol is stale until it has caught up). A connection is a generation: on any
+error it is dropped whole and a new one made, always, with capped and jittered waits.
 
 A candle counts as closed when its frame says x = true for the right symbol, interval and a grid
 time, or when REST serves it and the exchange's own clock is past its close. Left out: trades,
