@@ -20,13 +20,14 @@ import backtrader as bt
 import pandas as pd
 import torch
 
-from cppncripto_strategy.backtest import Market, learn_settings, replay, session_tables
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+from cppncripto_strategy.market import Market, learn_settings, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.learning.walkforward import learn_bundle
 from cppncripto_strategy.recipe import Recipe, parse_recipe
+from cppncripto_strategy.replay import replay
 
 YEAR_DAYS, LEARN_DAYS = 365, 42
 BARS = YEAR_DAYS * 288

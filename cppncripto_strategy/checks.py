@@ -134,13 +134,8 @@ def plan_of(recipe: Recipe) -> CheckPlan:
     CppnError
         When the recipe's candles cannot be read, or leave nothing to trade after training.
     """
-    from cppncripto_strategy.backtest import (
-        learn_settings,
-        load_market,
-        replay,
-        session_tables,
-        traded_span,
-    )
+    from cppncripto_strategy.market import learn_settings, load_market, session_tables, traded_span
+    from cppncripto_strategy.replay import replay
 
     market = load_market(recipe)
     learn = learn_settings(recipe, recipe.macro.enabled)

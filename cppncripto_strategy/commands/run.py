@@ -83,7 +83,8 @@ def command(
     last candle its networks were trained on. Results land in a folder of their own beside the
     recipe: open report.html and tearsheet.html there.
     """
-    from cppncripto_strategy.backtest import results_folder, run_backtest
+    from cppncripto_strategy.backtest import run_backtest
+    from cppncripto_strategy.paths import results_folder
     from cppncripto_strategy.recipe import load_recipe, shipped_recipe
     from cppncripto_strategy.reports.report import terminal_summary
     from cppncripto_strategy.results import to_plain

@@ -20,7 +20,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cppncripto_strategy.backtest import Market, learn_settings, load_market, traded_span
 from cppncripto_strategy.embeddings import interval_text
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evolution.outcome import Evolved, Transfer
@@ -28,6 +27,7 @@ from cppncripto_strategy.evolution.page import write_evolution_page
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.history.resample import resample
+from cppncripto_strategy.market import Market, learn_settings, load_market, traded_span
 from cppncripto_strategy.models.hyperneat.evolution import (
     SILENT,
     Evolution,
@@ -107,7 +107,7 @@ def prepare(recipe: Recipe) -> Ground:
     Raises
     ------
     CppnError
-        As `backtest.load_market` and `backtest.traded_span` do.
+        As `market.load_market` and `market.traded_span` do.
     """
     market = load_market(recipe)
     span = traded_span(recipe, market)

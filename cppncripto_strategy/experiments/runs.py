@@ -20,14 +20,6 @@ import torch
 
 import cppncripto_strategy
 from cppncripto_strategy.arrays import IntArray
-from cppncripto_strategy.backtest import (
-    Market,
-    learn_settings,
-    load_market,
-    replay,
-    session_tables,
-    traded_span,
-)
 from cppncripto_strategy.evaluation import metrics as measure
 from cppncripto_strategy.experiments.arms import changed
 from cppncripto_strategy.experiments.cells import Arm, CellOutcome
@@ -35,19 +27,28 @@ from cppncripto_strategy.experiments.embedding_probes import probe_embedding
 from cppncripto_strategy.experiments.transfer import TransferPlan, transfer_table
 from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
+from cppncripto_strategy.market import (
+    Market,
+    learn_settings,
+    load_market,
+    session_tables,
+    traded_span,
+)
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.replay import replay
 from cppncripto_strategy.strategy import MacroMicroStrategy
 
 # What a cell's numbers follow from, besides recipe and candles. Reports are not among them.
 _CODE = (
     "strategy.py",
     "broker.py",
-    "backtest.py",
+    "market.py",
+    "replay.py",
     "evaluation/metrics.py",
     "tables.py",
     "experiments/cells.py",

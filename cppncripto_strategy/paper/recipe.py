@@ -23,13 +23,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cppncripto_strategy.backtest import (
-    Market,
-    learn_settings,
-    load_market,
-    session_tables,
-    write_outputs,
-)
 from cppncripto_strategy.errors import BundleError, SessionError
 from cppncripto_strategy.evaluation import metrics as measure
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
@@ -39,6 +32,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.live.rounds import Round, read_lines
 from cppncripto_strategy.indicators.micro import MicroScore
+from cppncripto_strategy.market import Market, learn_settings, load_market, session_tables
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.learning.drift import Repair, RetrainDecision
 from cppncripto_strategy.models.learning.walkforward import (
@@ -48,6 +42,7 @@ from cppncripto_strategy.models.learning.walkforward import (
     recalibrate,
     walk_forward,
 )
+from cppncripto_strategy.outcome import write_outputs
 from cppncripto_strategy.paper.session import Recording, SessionFacts, SessionFolder
 from cppncripto_strategy.paper.trader import PaperSession, first_candle_ms, made_by
 from cppncripto_strategy.progress import Progress

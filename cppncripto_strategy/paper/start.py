@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cppncripto_strategy.backtest import Market, log_file, traded_span
 from cppncripto_strategy.errors import CppnError, SessionError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
@@ -18,6 +17,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.feeds.live.stream import StreamSettings
 from cppncripto_strategy.feeds.loopback.server import ExchangeSettings, LoopbackExchange, SpeedClock
+from cppncripto_strategy.market import Market, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.recipe import (
     Retrainer,
@@ -36,6 +36,7 @@ from cppncripto_strategy.paper.trader import PaperSession
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import RunResult, write_json
+from cppncripto_strategy.runlog import log_file
 
 log = logging.getLogger(__name__)
 

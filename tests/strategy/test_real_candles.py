@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cppncripto_strategy import backtest
+from cppncripto_strategy import outcome
 from cppncripto_strategy.backtest import run_backtest
 from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.recipe import parse_recipe
@@ -66,7 +66,7 @@ def test_gap_is_reported_and_no_order_crosses_it(name, tmp_path, monkeypatch):
     """A decision before an outage filled at the first price after it; an outage nobody is told."""
     timerange, first, after, count = GAPS[name]
     first_ms, after_ms = utc_to_ms(first), utc_to_ms(after)
-    monkeypatch.setattr(backtest, "save_picture", lambda *_: None)
+    monkeypatch.setattr(outcome, "save_picture", lambda *_: None)
     run_backtest(recipe_of(timerange), tmp_path / "run")
     result = read_results(tmp_path / "run")
 

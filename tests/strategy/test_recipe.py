@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cppncripto_strategy.backtest import learn_settings
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import utc_to_ms
+from cppncripto_strategy.market import learn_settings
 from cppncripto_strategy.recipe import (
     Recipe,
     load_recipe,

@@ -13,17 +13,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cppncripto_strategy.backtest import (
-    learn_settings,
-    load_market,
-    run_backtest,
-    session_tables,
-)
+from cppncripto_strategy.backtest import run_backtest
 from cppncripto_strategy.cli import cli
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.evolution.page import node_places
 from cppncripto_strategy.evolution.search import choose, evolve, prepare
 from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.market import learn_settings, load_market, session_tables
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.hyperneat.evolution import EvolutionSettings
 from cppncripto_strategy.models.hyperneat.genome import Genome, Link, NeatSettings, Node

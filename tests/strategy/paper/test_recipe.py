@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cppncripto_strategy.backtest import load_market
 from cppncripto_strategy.errors import BundleError, SessionError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
@@ -29,6 +28,7 @@ from cppncripto_strategy.feeds.loopback.server import (
     LoopbackExchange,
     ManualClock,
 )
+from cppncripto_strategy.market import load_market
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.paper import recipe as paper_recipe
 from cppncripto_strategy.paper.parity import compare

@@ -1,0 +1,191 @@
+"""Candles, traded span and sessions of a recipe: what every kind of run starts from.
+
+Left out: training (`models.learning`), trading (`replay`) and judging (`outcome`).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cppncripto_strategy.errors import CandleError, RecipeError, TrainingError
+from cppncripto_strategy.feeds import planted
+from cppncripto_strategy.feeds.candles import Candles, validate
+from cppncripto_strategy.feeds.clock import DAY_MS, Span, ms_to_utc, utc_to_ms
+from cppncripto_strategy.feeds.history.files import open_source
+from cppncripto_strategy.models.hyperneat.encoder import inline_champion
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable, build_sessions
+from cppncripto_strategy.models.learning.training import TrainSettings
+from cppncripto_strategy.models.learning.walkforward import LabelSettings, LearnSettings, calendar
+from cppncripto_strategy.models.pretraining import PretrainSettings
+from cppncripto_strategy.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Market:
+    """Candles of a run.
+
+    Parameters
+    ----------
+    candles : by symbol, in the recipe's order.
+    planted : by symbol, the planted truth; empty for real candles.
+    """
+
+    candles: dict[str, Candles]
+    planted: dict[str, planted.PlantedMarket] = field(default_factory=dict)
+
+
+def load_market(recipe: Recipe) -> Market:
+    """Read and validate the recipe's candles.
+
+    Raises
+    ------
+    CppnError
+        When a source, symbol or candle is not as it should be.
+    """
+    if recipe.candles.source == "planted":
+        return _planted_market(recipe)
+    source = open_source(recipe.candles.folder)
+    span = recipe.span()
+    found = {
+        symbol: source.read(symbol, recipe.interval, None, span.end_ms if span else None)
+        for symbol in recipe.symbols
+    }
+    for symbol, candles in found.items():
+        if len(candles) == 0:
+            raise CandleError(
+                f"{recipe.candles.folder} holds no {symbol} {recipe.interval} candle before the end"
+                f" of {recipe.timerange}"
+            )
+    return Market(found)
+
+
+def _planted_market(recipe: Recipe) -> Market:
+    """One planted market a symbol, each with a seed of its own."""
+    values = recipe.candles.planted.model_dump()
+    start, seed = utc_to_ms(values.pop("start")), values.pop("seed")
+    markets = {
+        symbol: planted.generate(
+            planted.PlantedSettings(
+                **values, seed=seed + place, interval=recipe.interval, start_ms=start
+            )
+        )
+        for place, symbol in enumerate(recipe.symbols)
+    }
+    for market in markets.values():
+        validate(market.candles, recipe.interval_ms, "planted market")
+    return Market({symbol: market.candles for symbol, market in markets.items()}, markets)
+
+
+def learn_settings(recipe: Recipe, use_macro: bool = True) -> LearnSettings:
+    """The recipe's learning half, in the terms of `models`."""
+    macro, micro, label = recipe.macro, recipe.micro, recipe.label
+    return LearnSettings(
+        session=SessionSettings(
+            interval_ms=recipe.interval_ms,
+            long_window=macro.long_window,
+            scaler=recipe.features.scaler,
+            taker=recipe.features.taker,
+        ),
+        use_macro=use_macro,
+        encoder=macro.encoder,
+        encoder_options=inline_champion(macro.encoder_options),
+        objective=macro.objective,
+        objective_options=dict(macro.objective_options),
+        pretrain=PretrainSettings(
+            epochs=macro.epochs,
+            batch_size=macro.batch_size,
+            learning_rate=macro.learning_rate,
+            patience=macro.patience,
+        ),
+        train=TrainSettings(
+            epochs=micro.epochs,
+            patience=micro.patience,
+            initialisations=micro.initialisations,
+            batch_sessions=micro.batch_sessions,
+            learning_rate=micro.learning_rate,
+            weight_decay=micro.weight_decay,
+            label_smoothing=micro.label_smoothing,
+            confidence_penalty=micro.confidence_penalty,
+            mirror=micro.mirror,
+        ),
+        label=LabelSettings(
+            kind=label.kind,
+            horizon=label.horizon,
+            threshold_bps=label.threshold_bps,
+            barrier_bps=label.barrier_bps,
+            fee_bps=recipe.broker.fee_bps,
+            slippage_bps=recipe.broker.slippage_bps,
+        ),
+        short_window=micro.short_window,
+        micro_options={
+            "channels": micro.channels,
+            "hidden": micro.hidden,
+            "components": micro.components,
+            "head": micro.head,
+            "clock": micro.clock,
+        },
+        train_days=recipe.walkforward.train_days,
+        validate_days=recipe.walkforward.validate_days,
+        retrain_days=recipe.walkforward.retrain_days,
+        macro_retrain_days=recipe.walkforward.macro_retrain_days,
+        retrain=recipe.walkforward.retrain,
+        drift_limit=recipe.walkforward.drift_limit,
+        warm_epochs=micro.warm_epochs,
+    )
+
+
+def session_tables(market: Market, settings: SessionSettings) -> list[SessionTable]:
+    """Sessions of every symbol; refuses a taker feature the candles do not carry."""
+    tables = []
+    for symbol, candles in market.candles.items():
+        if settings.taker and np.isnan(candles.taker_buy_volume).mean() > 0.5:
+            raise RecipeError(
+                f"features.taker = true, but the candles of {symbol} carry no taker volumes"
+                " for most of the span: set it to false or fetch the full columns"
+            )
+        grid = CandleGrid.from_candles(candles, settings.interval_ms)
+        tables.append(build_sessions(symbol, grid, settings))
+    return tables
+
+
+def traded_span(recipe: Recipe, market: Market) -> Span:
+    """The recipe's timerange, or what the candles leave after the first training.
+
+    Raises
+    ------
+    CandleError
+        When the candles end before the timerange begins.
+    TrainingError
+        When nothing is left after training.
+    """
+    span = recipe.span()
+    first = max(int(candles.open_time[0]) for candles in market.candles.values())
+    last = max(int(candles.open_time[-1]) for candles in market.candles.values())
+    end = last + recipe.interval_ms
+    if span is not None:
+        if end <= span.start_ms:
+            raise CandleError(
+                f"the candles end at {ms_to_utc(end)}, before timerange {recipe.timerange} begins:"
+                " choose an earlier timerange or give later candles"
+            )
+        if span.end_ms > end:
+            log.warning("candles end at %s: the timerange is cut there", ms_to_utc(end))
+        return Span(span.start_ms, min(span.end_ms, end))
+    walk, settings = recipe.walkforward, learn_settings(recipe).session
+    warmup_days = -(-settings.warmup * settings.interval_ms // DAY_MS)
+    days = walk.train_days + walk.validate_days + warmup_days + 1
+    earliest = first // DAY_MS * DAY_MS + days * DAY_MS
+    stamps = calendar(earliest, earliest + DAY_MS, walk.retrain_days)
+    start = next(s for s in (*stamps, stamps[-1] + walk.retrain_days * DAY_MS) if s >= earliest)
+    if start + DAY_MS > end:
+        raise TrainingError(
+            f"the candles reach from {ms_to_utc(first)} to {ms_to_utc(end)}: after {days} days of"
+            " training nothing is left to trade. Lower walkforward.train_days or give more candles"
+        )
+    return Span(start, end)

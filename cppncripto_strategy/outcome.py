@@ -1,0 +1,329 @@
+"""From replays to results: metrics, manifest, trial, gaps, bundles, embeddings, planted facts.
+
+Left out: the files of a results folder (`results`) and its pages (`reports`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import resource
+import subprocess
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cppncripto_strategy.evaluation import metrics as measure
+from cppncripto_strategy.evaluation.trials import (
+    Trial,
+    TrialLedger,
+    daily_sharpe,
+    discounted_sharpe,
+    fingerprint,
+)
+from cppncripto_strategy.feeds import planted
+from cppncripto_strategy.feeds.candles import gaps
+from cppncripto_strategy.feeds.clock import DAY_MS, Span
+from cppncripto_strategy.market import Market
+from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
+from cppncripto_strategy.models.scoring.streaming import MicroStream
+from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.replay import Replay
+from cppncripto_strategy.reports.report import save_picture, write_report
+from cppncripto_strategy.reports.tearsheet import write_tearsheet
+from cppncripto_strategy.results import RunResult, write_results
+from cppncripto_strategy.runlog import PhaseClock
+from cppncripto_strategy.strategy import MacroMicroStrategy
+
+VERSIONED = ("backtrader", "numpy", "pandas", "pyarrow", "quantstats", "safetensors", "torch")
+
+
+def build_result(
+    recipe: Recipe,
+    market: Market,
+    span: Span,
+    arms: dict[str, BundleTimeline],
+    replays: dict[str, Replay],
+    clock: PhaseClock,
+    folder: Path,
+) -> RunResult:
+    """Judge the replays and gather what goes into the results folder."""
+    main, timeline = next(iter(replays)), next(iter(arms.values()))
+    traded = _tables(replays[main].strategy, span)
+    other = replays.get("without macro") if main != "without macro" else None
+    bare = _tables(other.strategy, span) if other is not None else {}
+    benchmark = measure.buy_and_hold(
+        traded["signals"][["symbol", "close_time_ms", "close"]],
+        recipe.broker.cash,
+        recipe.broker.fee_bps,
+        recipe.broker.slippage_bps,
+    )
+    metrics = measure.run_metrics(
+        traded["signals"],
+        traded["fills"],
+        traded["trades"],
+        traded["equity"],
+        benchmark,
+        horizon=recipe.label.horizon,
+        interval_ms=recipe.interval_ms,
+        fee_bps=recipe.broker.fee_bps,
+        slippage_bps=recipe.broker.slippage_bps,
+        label_threshold_bps=recipe.label.threshold_bps,
+        seed=recipe.seed,
+        equity_without_macro=bare.get("equity"),
+        fills_without_macro=bare.get("fills"),
+        trades_without_macro=bare.get("trades"),
+    )
+    metrics["speed"] = _speed(timeline, replays[main], clock)
+    data_hash = timeline.bundles[-1].info.data_fingerprint
+    metrics["statistics"] = _count_trial(recipe, traded["equity"], data_hash, folder)
+    return RunResult(
+        recipe=recipe.to_plain(),
+        manifest=_manifest(recipe, arms, data_hash, metrics, clock),
+        metrics=metrics,
+        **traded,
+        benchmark_equity=benchmark,
+        equity_without_macro=bare["equity"][["close_time_ms", "equity"]] if bare else None,
+        gaps=_gaps(market, span, timeline, recipe),
+        bundles=_bundle_rows(timeline, span),
+        embeddings=_embeddings(replays[main].strategy, span),
+        planted=_planted_facts(recipe, market, span, replays),
+    )
+
+
+def _tables(strategy: MacroMicroStrategy, span: Span) -> dict[str, pd.DataFrame]:
+    """The strategy's tables inside the traded span (bars that close in it)."""
+
+    def inside(table: pd.DataFrame, column: str) -> pd.DataFrame:
+        kept = (table[column] >= span.start_ms) & (table[column] <= span.end_ms)
+        return table[kept].reset_index(drop=True)
+
+    return {
+        "signals": inside(strategy.signals, "close_time_ms"),
+        "fills": inside(strategy.fills, "executed_ms"),
+        "trades": inside(strategy.trades, "entry_ms"),
+        "equity": inside(strategy.equity, "close_time_ms"),
+    }
+
+
+def _speed(timeline: BundleTimeline, passed: Replay, clock: PhaseClock) -> dict[str, Any]:
+    """Seconds and rates of the run."""
+    rollovers = [s for book in passed.strategy.books for s in book.score.macro.rollover_s]
+    latency = micro_latency_s(timeline.bundles[-1])
+    return {
+        "bars_per_second": passed.bars / passed.seconds,
+        "backtest_s": passed.seconds,
+        "micronet_p50_us": 1e6 * float(np.median(latency)),
+        "micronet_p99_us": 1e6 * float(np.quantile(latency, 0.99)),
+        "macronet_s_a_day": float(np.mean(rollovers)) if rollovers else None,
+        "training_s": sum(s for name, s in clock.seconds.items() if name.startswith("training")),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def micro_latency_s(bundle: Bundle, rows: int = 500) -> list[float]:
+    """Seconds of MicroNet's streaming path for one candle, scaled row to scores, `rows` times."""
+    stream = MicroStream(bundle.micro)
+    noise = np.random.default_rng(0).normal(size=(rows, bundle.info.micro.n_features))
+    seconds = []
+    for row in noise.astype(np.float32):
+        began = time.perf_counter()
+        stream.scores(stream.advance(row))
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def _count_trial(
+    recipe: Recipe, equity: pd.DataFrame, data_hash: str, folder: Path
+) -> dict[str, Any]:
+    """Append the run to the ledger beside its folder and judge its Sharpe ratio by all trials."""
+    daily = measure.daily_returns(equity)
+    ledger = TrialLedger(folder.parent)
+    trial = Trial(
+        fingerprint=fingerprint(recipe.to_plain(), recipe.seed, data_hash),
+        kind="run",
+        name=recipe.name,
+        seed=recipe.seed,
+        daily_sharpe=daily_sharpe(daily),
+        days=len(daily),
+        folder=folder.name,
+    )
+    ledger.append(trial)
+    return discounted_sharpe(daily, ledger)
+
+
+def _manifest(
+    recipe: Recipe,
+    arms: dict[str, BundleTimeline],
+    data_hash: str,
+    metrics: dict[str, Any],
+    clock: PhaseClock,
+) -> dict[str, Any]:
+    """What the run was made of."""
+    plain = json.dumps(recipe.to_plain(), sort_keys=True).encode()
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": version("cppncripto-strategy"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "seed": recipe.seed,
+        "recipe_sha256": hashlib.sha256(plain).hexdigest(),
+        "candles_sha256": data_hash,
+        "trials": metrics["statistics"].get("trials"),
+        "versions": {name: version(name) for name in VERSIONED},
+        "bundle_hashes": {
+            arm: [bundle.model_hash for bundle in timeline.bundles]
+            for arm, timeline in arms.items()
+        },
+        "seconds": {name: round(value, 3) for name, value in clock.seconds.items()},
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the source tree, where it is one."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _gaps(
+    market: Market, span: Span, timeline: BundleTimeline, recipe: Recipe
+) -> list[dict[str, Any]]:
+    """Gaps in everything trained on or traded."""
+    start = min(bundle.info.trained_from_ms for bundle in timeline.bundles)
+    found = []
+    for symbol, candles in market.candles.items():
+        first = max(start, int(candles.open_time[0]))
+        for gap in gaps(candles.open_time, recipe.interval_ms, Span(first, span.end_ms)):
+            count = (gap.end_ms - gap.start_ms) // recipe.interval_ms
+            found.append(
+                {
+                    "symbol": symbol,
+                    "start_ms": gap.start_ms,
+                    "end_ms": gap.end_ms,
+                    "candles": count,
+                }
+            )
+    return found
+
+
+def _bundle_rows(timeline: BundleTimeline, span: Span) -> list[dict[str, Any]]:
+    """The timeline of bundles as rows."""
+    until = [bundle.info.trained_until_ms for bundle in timeline.bundles]
+    return [
+        {
+            "hash": bundle.model_hash,
+            "trained_from_ms": bundle.info.trained_from_ms,
+            "trained_until_ms": start,
+            "valid_from_ms": max(start, span.start_ms),
+            "valid_until_ms": end,
+            "validation_loss": bundle.info.validation["loss"],
+            "reason": bundle.info.reason,
+        }
+        for bundle, start, end in zip(
+            timeline.bundles, until, [*until[1:], span.end_ms], strict=True
+        )
+    ]
+
+
+def _embeddings(strategy: MacroMicroStrategy, span: Span) -> pd.DataFrame:
+    """One row per symbol and day: when it is valid from, what it saw last, and the vector."""
+    rows = []
+    for book in strategy.books:
+        for valid_from, data_end, digest, drift, vector in book.score.macro.embeddings():
+            if span.start_ms <= valid_from <= span.end_ms:
+                row = {
+                    "symbol": book.data._name,
+                    "valid_from_ms": valid_from,
+                    "data_end_ms": data_end,
+                    "model_hash": digest,
+                    "drift": drift,
+                }
+                rows.append(row | {f"e{i}": float(v) for i, v in enumerate(vector)})
+    columns = ["symbol", "valid_from_ms", "data_end_ms", "model_hash", "drift"]
+    return pd.DataFrame(rows, columns=None if rows else columns)
+
+
+def _planted_facts(
+    recipe: Recipe, market: Market, span: Span, replays: dict[str, Replay]
+) -> dict[str, Any] | None:
+    """What is planted, the ceiling, and what was reached; None for real candles."""
+    if not market.planted:
+        return None
+    first = next(iter(market.planted.values())).settings
+    days = recipe.macro.long_window * recipe.interval_ms // DAY_MS
+    accuracy = planted.marker_filter_accuracy(first, days)
+    window = recipe.micro.short_window
+    costs = recipe.broker.fee_bps, recipe.broker.slippage_bps
+    facts: dict[str, Any] = {
+        "what": (
+            f"a hidden regime, {first.tau_days:g} days long on average; setups whose answer"
+            f" follows its sign for {first.horizon} candles"
+        ),
+        "hit at setups, ceiling (regime known)": _percent(planted.oracle_hit(first)),
+        f"hit at setups, best from {days} days of markers": _percent(
+            planted.macro_hit(first, accuracy)
+        ),
+        f"hit at setups, best from {window} candles without a clock": _percent(
+            planted.micro_only_hit(first, window)
+        ),
+    }
+    for arm, passed in replays.items():
+        facts[f"hit at setups, reached {arm}"] = _hit_text(recipe, market, span, passed)
+    net = planted.expected_trade_bps(first, 1.0, *costs)
+    facts["net of an oracle's trade after fees"] = f"{net:.0f} bps"
+    return facts
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _hit_text(recipe: Recipe, market: Market, span: Span, passed: Replay) -> str:
+    """Hit ratio at setups over all symbols; of their 95 % intervals, the average."""
+    hits, count, low, high = 0.0, 0, 0.0, 0.0
+    for symbol, truth in market.planted.items():
+        rows = passed.strategy.signals[passed.strategy.signals["symbol"] == symbol]
+        close = truth.candles.open_time + recipe.interval_ms
+        scores = np.full(len(close), np.nan)
+        place = np.searchsorted(close, rows["close_time_ms"].to_numpy())
+        scores[place] = rows["score"].to_numpy()
+        try:
+            one = planted.hit_at_setups(truth, scores, span.start_ms, span.end_ms)
+        except ValueError:  # a span so short that no setup was scored in it
+            continue
+        hits, count = hits + one.hit * one.count, count + one.count
+        low, high = low + one.low * one.count, high + one.high * one.count
+    if not count:
+        return "no setup was scored"
+    return (
+        f"{100 * hits / count:.1f} % ({100 * low / count:.1f} to {100 * high / count:.1f}),"
+        f" {count} setups"
+    )
+
+
+def write_outputs(result: RunResult, folder: Path) -> None:
+    """Tables, tearsheet, report and picture."""
+    write_tearsheet(
+        measure.daily_returns(result.equity),
+        measure.daily_returns(result.benchmark_equity),
+        folder / "tearsheet.html",
+        title=f"{result.recipe['name']}: both networks",
+    )
+    write_report(result, folder / "report.html")
+    save_picture(folder / "picture.png", result)
+    write_results(result, folder)

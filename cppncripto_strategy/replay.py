@@ -1,0 +1,94 @@
+"""One pass through Cerebro: candles of a span, ready bundles, the strategy and the broker.
+
+Left out: training the bundles, and judging what the pass left (`outcome`).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import backtrader as bt
+import numpy as np
+
+from cppncripto_strategy.broker import SpotBroker
+from cppncripto_strategy.errors import CandleError
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, Span
+from cppncripto_strategy.feeds.replay import ReplayFeed
+from cppncripto_strategy.indicators import MicroScore
+from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.strategy import MacroMicroStrategy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replay:
+    """What a pass through Cerebro left: the strategy (with its tables) and its wall time."""
+
+    strategy: MacroMicroStrategy
+    seconds: float
+    bars: int
+
+
+def replay(
+    recipe: Recipe,
+    candles: dict[str, Candles],
+    timeline: BundleTimeline,
+    span: Span,
+    strategy_class: type[MacroMicroStrategy] = MacroMicroStrategy,
+) -> Replay:
+    """Trade [start, end) through Cerebro with ready bundles.
+
+    Feeds start one warm-up before the span, so that the first session that can be scored at all is
+    the span's first day.
+
+    Raises
+    ------
+    BundleError
+        When a bundle was trained on candles of the span.
+    """
+    timeline.require_out_of_sample(span.start_ms)
+    interval_ms, settings = recipe.interval_ms, timeline.session
+    feed_from = span.start_ms - settings.warmup * interval_ms
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.broker = SpotBroker(
+        cash=recipe.broker.cash,
+        fee_bps=recipe.broker.fee_bps,
+        slippage_bps=recipe.broker.slippage_bps,
+        allow_short=recipe.strategy.allow_short,
+    )
+    bars = 0
+    for symbol, every in candles.items():
+        part = every.between(_feed_start(every, feed_from), span.end_ms)
+        if len(part) == 0:
+            raise CandleError(f"{symbol} has no candle in {span}")
+        bars += len(part)
+        cerebro.adddata(ReplayFeed(candles=part, interval_ms=interval_ms, name=symbol))
+    threshold = recipe.threshold
+    cerebro.addstrategy(
+        strategy_class,
+        score_factory=lambda data: MicroScore(data, bundles=timeline),
+        window=threshold.window,
+        quantile=threshold.quantile,
+        threshold_mode=threshold.mode,
+        band=threshold.band,
+        **recipe.strategy.model_dump(),
+    )
+    began = time.perf_counter()
+    strategy = cerebro.run()[0]
+    return Replay(strategy, time.perf_counter() - began, bars)
+
+
+def _feed_start(candles: Candles, wanted_ms: int) -> int:
+    """Open time of the candle at or just before `wanted_ms`.
+
+    A feed that began with the first candle after a gap would warm up too late, and lose the span's
+    first day. After a gap of a day or more it does begin there: a candle further back would open a
+    session before the span.
+    """
+    before = int(np.searchsorted(candles.open_time, wanted_ms, side="right")) - 1
+    if before < 0:
+        return wanted_ms
+    found = int(candles.open_time[before])
+    return found if wanted_ms - found < DAY_MS else wanted_ms

@@ -1,0 +1,74 @@
+"""A run's log: JSON lines in its folder, and the seconds of its phases."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cppncripto_strategy.errors import CppnError
+from cppncripto_strategy.progress import PhaseProgress
+
+log = logging.getLogger(__name__)
+
+
+class PhaseClock:
+    """Seconds of each phase, passed on to the progress callback. Lives for one run."""
+
+    def __init__(self, progress: PhaseProgress) -> None:
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
+        """Time a phase; yields a (done, total, text) callback for what happens inside."""
+        began = time.perf_counter()
+        self._progress(name, 0, 1, "")
+        log.info("phase %s begins", name)
+        yield lambda done, total, text: self._progress(name, done, total, text)
+        self.seconds[name] = time.perf_counter() - began
+        self._progress(name, 1, 1, "done")
+        log.info("phase %s took %.2f s", name, self.seconds[name])
+
+    def total(self) -> float:
+        """Seconds of all phases."""
+        return sum(self.seconds.values())
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        values = {
+            "time": moment,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        return json.dumps(values)
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Everything this package logs, into a JSON-lines file, while the run lasts."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_JsonLines())
+    logger = logging.getLogger("cppncripto_strategy")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    except Exception as error:
+        name = "" if isinstance(error, CppnError) else f"{type(error).__name__}: "
+        logger.error("run failed: %s%s", name, error)
+        raise
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        handler.close()

@@ -1,0 +1,58 @@
+"""One pass through Cerebro: no order crosses a gap, no day of the span is lost or in-sample."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, Span
+from cppncripto_strategy.replay import replay
+
+
+def test_no_order_crosses_a_gap(hourly, traded):
+    """A decision before an outage filled at the first price after it."""
+    recipe, candles, timeline = traded
+    start = timeline.first_session_ms
+    passed = replay(recipe, candles, timeline, Span(start, hourly.day(34)))
+    fills = passed.strategy.fills
+    filled = fills[fills["status"] == "filled"]
+    assert len(filled) > 40
+    assert (filled["executed_ms"] - filled["created_ms"] == HOUR_MS).all()
+    for symbol, columns in candles.items():
+        closes = set((columns.open_time + HOUR_MS).tolist())
+        mine = fills[fills["symbol"] == symbol]
+        late = [ms + HOUR_MS not in closes for ms in mine["created_ms"]]
+        assert (mine["status"][late] != "filled").all()
+    crossing = fills[
+        (fills["status"] != "filled") & (fills["created_ms"] < hourly.day(34) - HOUR_MS)
+    ]
+    assert len(crossing) > 0  # some orders did meet a gap
+
+
+def test_first_day_of_the_span_is_scored_whatever_lies_before_it(hourly, traded):
+    """The first day lost because the warm-up happened to begin in a gap."""
+    recipe, candles, timeline = traded
+    warmup_ms = timeline.session.warmup * HOUR_MS
+    start = timeline.bundles[1].info.trained_until_ms
+    for hole in (0, 1, 5, 20):
+        row = (start - warmup_ms - hourly.start_ms) // HOUR_MS
+        kept = np.ones(len(candles["B"].open_time), dtype=bool)
+        kept[row : row + hole] = False
+        every = candles["B"]
+        part = type(every)(
+            **{f.name: getattr(every, f.name)[kept] for f in dataclasses.fields(every)}
+        )
+        passed = replay(recipe, {"B": part}, timeline, Span(start, start + 2 * DAY_MS))
+        scored = passed.strategy.signals.dropna(subset=["score"])["close_time_ms"]
+        closes = part.open_time + HOUR_MS
+        expected = closes[(closes >= start) & (closes <= start + 2 * DAY_MS)]
+        np.testing.assert_array_equal(scored, expected)
+        assert expected[0] == start
+
+
+def test_in_sample_span_is_refused(hourly, traded):
+    """A backtest of the days the network learned from."""
+    recipe, candles, timeline = traded
+    with pytest.raises(BundleError, match="in-sample"):
+        replay(recipe, candles, timeline, Span(timeline.first_session_ms - 1, hourly.day(34)))
