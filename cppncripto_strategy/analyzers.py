@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.evaluation import metrics
+from cppncripto_strategy.evaluation.signals import Yardstick, signal_quality
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES
 from cppncripto_strategy.feeds.clock import DAY_MS, nums_to_ms
 from cppncripto_strategy.feeds.replay import bar_interval_ms
@@ -77,11 +77,10 @@ class SignalQuality(AtStop):
     )
 
     def analyse(self) -> Analysis:
-        """The fields of `metrics.SignalQuality`."""
+        """The fields of `evaluation.signals.SignalQuality`."""
         if self.p.horizon < 1:
             raise RecipeError(f"horizon must be at least one candle, got {self.p.horizon}")
-        quality = metrics.signal_quality(
-            signals_of(self.strategy, self.p.signal),
+        yardstick = Yardstick(
             horizon=self.p.horizon,
             interval_ms=bar_interval_ms(self.strategy.data),
             round_trip_cost_bps=self.p.round_trip_cost_bps,
@@ -89,7 +88,7 @@ class SignalQuality(AtStop):
             seed=self.p.seed,
             resamples=self.p.resamples,
         )
-        return asdict(quality)
+        return asdict(signal_quality(signals_of(self.strategy, self.p.signal), yardstick))
 
 
 def signals_of(strategy: Any, signal: Callable[[Any, Any], Any] | None) -> pd.DataFrame:

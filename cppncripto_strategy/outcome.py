@@ -19,14 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy.evaluation import metrics as measure
-from cppncripto_strategy.evaluation.trials import (
-    Trial,
-    TrialLedger,
-    daily_sharpe,
-    discounted_sharpe,
-    fingerprint,
-)
+from cppncripto_strategy.evaluation.account import Account, Costs, buy_and_hold
+from cppncripto_strategy.evaluation.metrics import run_metrics
+from cppncripto_strategy.evaluation.returns import daily_returns, daily_sharpe
+from cppncripto_strategy.evaluation.signals import Yardstick
+from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, discounted_sharpe, fingerprint
 from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.feeds.candles import gaps
 from cppncripto_strategy.feeds.clock import DAY_MS, Span
@@ -58,28 +55,18 @@ def build_result(
     traded = _tables(replays[main].strategy, span)
     other = replays.get("without macro") if main != "without macro" else None
     bare = _tables(other.strategy, span) if other is not None else {}
-    benchmark = measure.buy_and_hold(
-        traded["signals"][["symbol", "close_time_ms", "close"]],
-        recipe.broker.cash,
-        recipe.broker.fee_bps,
-        recipe.broker.slippage_bps,
-    )
-    metrics = measure.run_metrics(
-        traded["signals"],
-        traded["fills"],
-        traded["trades"],
-        traded["equity"],
-        benchmark,
+    costs = Costs(recipe.broker.fee_bps, recipe.broker.slippage_bps)
+    benchmark = buy_and_hold(traded["signals"], recipe.broker.cash, costs)
+    yardstick = Yardstick(
         horizon=recipe.label.horizon,
         interval_ms=recipe.interval_ms,
-        fee_bps=recipe.broker.fee_bps,
-        slippage_bps=recipe.broker.slippage_bps,
+        round_trip_cost_bps=costs.round_trip_bps,
         label_threshold_bps=recipe.label.threshold_bps,
         seed=recipe.seed,
-        equity_without_macro=bare.get("equity"),
-        fills_without_macro=bare.get("fills"),
-        trades_without_macro=bare.get("trades"),
     )
+    account = Account(traded["equity"], traded["fills"], traded["trades"])
+    without_macro = Account(bare["equity"], bare["fills"], bare["trades"]) if bare else None
+    metrics = run_metrics(traded["signals"], account, benchmark, yardstick, without_macro)
     metrics["speed"] = _speed(timeline, replays[main], clock)
     data_hash = timeline.bundles[-1].info.data_fingerprint
     metrics["statistics"] = _count_trial(recipe, traded["equity"], data_hash, folder)
@@ -143,7 +130,7 @@ def _count_trial(
     recipe: Recipe, equity: pd.DataFrame, data_hash: str, folder: Path
 ) -> dict[str, Any]:
     """Append the run to the ledger beside its folder and judge its Sharpe ratio by all trials."""
-    daily = measure.daily_returns(equity)
+    daily = daily_returns(equity)
     ledger = TrialLedger(folder.parent)
     trial = Trial(
         fingerprint=fingerprint(recipe.to_plain(), recipe.seed, data_hash),
@@ -319,8 +306,8 @@ def _hit_text(recipe: Recipe, market: Market, span: Span, passed: Replay) -> str
 def write_outputs(result: RunResult, folder: Path) -> None:
     """Tables, tearsheet, report and picture."""
     write_tearsheet(
-        measure.daily_returns(result.equity),
-        measure.daily_returns(result.benchmark_equity),
+        daily_returns(result.equity),
+        daily_returns(result.benchmark_equity),
         folder / "tearsheet.html",
         title=f"{result.recipe['name']}: both networks",
     )

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cppncripto_strategy.arrays import FloatArray
+from cppncripto_strategy.evaluation.returns import DAYS_PER_YEAR
+from cppncripto_strategy.evaluation.undefined import defined
 from cppncripto_strategy.feeds.clock import DAY_MS
 
-DAYS_PER_YEAR = 365
 DEFAULT_RESAMPLES = 2_000
 # With fewer days, resampling days says nothing about their spread.
 MIN_BOOTSTRAP_DAYS = 5
@@ -164,44 +165,6 @@ def paired_hit_difference(
     return ratio_difference(day_totals(time_ms, np.stack([a, one, b, one], 1)), seed, resamples)
 
 
-def mean_estimate(
-    values: ArrayLike,
-    seed: int,
-    resamples: int = DEFAULT_RESAMPLES,
-    confidence: float = 0.95,
-) -> Estimate:
-    """Mean of daily values (one per day, in order) with a block-bootstrap interval."""
-    column = np.asarray(values, dtype=np.float64)
-    totals = np.stack([column, np.ones_like(column)], 1)
-    return ratio_estimates(totals, [(0, 1)], seed, resamples, confidence)[0]
-
-
-def sharpe_difference(
-    daily_a: ArrayLike,
-    daily_b: ArrayLike,
-    seed: int,
-    resamples: int = DEFAULT_RESAMPLES,
-    confidence: float = 0.95,
-) -> Estimate:
-    """Annual Sharpe ratio of a minus that of b, from daily returns of the same days."""
-    a, b = np.asarray(daily_a, dtype=np.float64), np.asarray(daily_b, dtype=np.float64)
-    totals = np.stack([np.ones_like(a), a, a * a, b, b * b], 1)
-
-    def difference(sums: FloatArray) -> FloatArray:
-        sharpe = [_sharpe_of_sums(sums[0], sums[k], sums[k + 1]) for k in (1, 3)]
-        return np.array([sharpe[0] - sharpe[1]])
-
-    low, high = _interval(totals, difference, 1, seed, resamples, confidence)
-    return _estimate(difference(totals.sum(axis=0))[0], low[0], high[0], len(a))
-
-
-def _sharpe_of_sums(count: float, total: float, squares: float) -> float:
-    variance = (squares - total * total / count) / max(count - 1, 1)
-    if variance <= 1e-18:
-        return math.nan
-    return float(total / count / math.sqrt(variance) * math.sqrt(DAYS_PER_YEAR))
-
-
 def _safe_divide(top: FloatArray, bottom: FloatArray) -> FloatArray:
     out: FloatArray = np.full(np.shape(top), np.nan)
     return np.divide(top, bottom, out=out, where=bottom != 0)
@@ -228,8 +191,7 @@ def _interval(
 
 
 def _estimate(value: float, low: float, high: float, count: int) -> Estimate:
-    number, lower, upper = (float(x) if math.isfinite(x) else None for x in (value, low, high))
-    return Estimate(number, lower, upper, count)
+    return Estimate(defined(value), defined(low), defined(high), count)
 
 
 def diebold_mariano(loss_a: ArrayLike, loss_b: ArrayLike, horizon: int) -> DieboldMariano | None:

@@ -62,14 +62,6 @@ def fingerprint(settings: Mapping[str, Any], seed: int, data_hash: str) -> str:
     return hashlib.sha256(content.encode("utf-8")).hexdigest()[:32]
 
 
-def daily_sharpe(daily_returns: ArrayLike) -> float | None:
-    """Mean over population deviation of daily returns: the ratio the deflation works with."""
-    returns = np.asarray(daily_returns, dtype=np.float64)
-    if len(returns) < 2 or not np.isfinite(returns).all() or returns.std() < 1e-12:
-        return None
-    return float(returns.mean() / returns.std())
-
-
 class TrialLedger:
     """The append-only file of trials at `path`; safe with several processes writing."""
 
@@ -126,33 +118,6 @@ def _locked(handle: int) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(handle, fcntl.LOCK_UN)
-
-
-def record_run(
-    ledger: TrialLedger,
-    name: str,
-    settings: Mapping[str, Any],
-    seed: int,
-    data_hash: str,
-    daily_returns: ArrayLike,
-    folder: str = "",
-) -> dict[str, Any]:
-    """Count a finished backtest as a trial, and judge its Sharpe ratio after all trials so far.
-
-    Parameters
-    ----------
-    name : of the recipe. settings, seed, data_hash : what makes two trials the same.
-    daily_returns : float array (days,), of the account.
-    folder : where its results lie.
-
-    Returns
-    -------
-    As `discounted_sharpe`: put it into the run's metrics under "statistics".
-    """
-    returns = np.asarray(daily_returns, dtype=np.float64)
-    mark = fingerprint(settings, seed, data_hash)
-    ledger.append(Trial(mark, "run", name, seed, daily_sharpe(returns), len(returns), folder))
-    return discounted_sharpe(returns, ledger)
 
 
 def discounted_sharpe(daily_returns: ArrayLike, ledger: TrialLedger) -> dict[str, Any]:

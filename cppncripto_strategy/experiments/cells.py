@@ -26,12 +26,13 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.arrays import IntArray
-from cppncripto_strategy.evaluation.metrics import BPS, daily_returns, forward_returns
+from cppncripto_strategy.evaluation.account import BPS
+from cppncripto_strategy.evaluation.returns import daily_returns, daily_sharpe
+from cppncripto_strategy.evaluation.signals import forward_returns
 from cppncripto_strategy.evaluation.statistics import overfitting_probability
 from cppncripto_strategy.evaluation.trials import (
     Trial,
     TrialLedger,
-    daily_sharpe,
     discounted_sharpe,
     fingerprint,
 )

@@ -9,7 +9,6 @@ Sources: as `statistics`; the two-level resampling after Davison & Hinkley 1997,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,9 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cppncripto_strategy.arrays import FloatArray
-from cppncripto_strategy.evaluation.metrics import drawdown_series
+from cppncripto_strategy.evaluation.returns import drawdown_series, sharpe_of_sums
 from cppncripto_strategy.evaluation.statistics import (
-    DAYS_PER_YEAR,
     DieboldMariano,
     Estimate,
     bootstrap_days,
@@ -225,15 +223,9 @@ def _ratio_gap(sums: FloatArray) -> FloatArray:
 
 
 def _sharpe_gap(sums: FloatArray) -> FloatArray:
-    count = sums[..., 0]
-
-    def sharpe(total: FloatArray, squares: FloatArray) -> FloatArray:
-        variance = (squares - total * total / count) / np.maximum(count - 1, 1)
-        spread = np.sqrt(np.where(variance > 1e-18, variance, np.nan))
-        return np.asarray(total / count / spread * math.sqrt(DAYS_PER_YEAR))
-
+    days, sum_a, squares_a, sum_b, squares_b = np.moveaxis(sums, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return sharpe(sums[..., 1], sums[..., 2]) - sharpe(sums[..., 3], sums[..., 4])
+        return sharpe_of_sums(days, sum_a, squares_a) - sharpe_of_sums(days, sum_b, squares_b)
 
 
 def _mean_ratio(totals: Sequence[FloatArray], arm: int) -> float | None:

@@ -20,7 +20,9 @@ import torch
 
 import cppncripto_strategy
 from cppncripto_strategy.arrays import IntArray
-from cppncripto_strategy.evaluation import metrics as measure
+from cppncripto_strategy.evaluation.account import Account, Costs, buy_and_hold
+from cppncripto_strategy.evaluation.metrics import run_metrics
+from cppncripto_strategy.evaluation.signals import Yardstick
 from cppncripto_strategy.experiments.arms import changed
 from cppncripto_strategy.experiments.cells import Arm, CellOutcome
 from cppncripto_strategy.experiments.embedding_probes import probe_embedding
@@ -104,19 +106,21 @@ class RecipeRunner:
         signals = _inside(strategy.signals, "close_time_ms", span)
         equity = _inside(strategy.equity, "close_time_ms", span)
         broker = recipe.broker
-        found = measure.run_metrics(
-            signals,
+        costs = Costs(broker.fee_bps, broker.slippage_bps)
+        account = Account(
+            equity,
             _inside(strategy.fills, "executed_ms", span),
             _inside(strategy.trades, "entry_ms", span),
-            equity,
-            measure.buy_and_hold(signals, broker.cash, broker.fee_bps, broker.slippage_bps),
+        )
+        yardstick = Yardstick(
             horizon=recipe.label.horizon,
             interval_ms=recipe.interval_ms,
-            fee_bps=broker.fee_bps,
-            slippage_bps=broker.slippage_bps,
+            round_trip_cost_bps=costs.round_trip_bps,
             label_threshold_bps=recipe.label.threshold_bps,
             resamples=0,  # a cell needs no interval of its own: the comparison has them
         )
+        benchmark = buy_and_hold(signals, broker.cash, costs)
+        found = run_metrics(signals, account, benchmark, yardstick)
         first = timeline.bundles[0]
         return CellOutcome(
             signals=signals,

@@ -24,7 +24,9 @@ import torch
 from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import BundleError, SessionError
-from cppncripto_strategy.evaluation import metrics as measure
+from cppncripto_strategy.evaluation.account import Account, Costs, buy_and_hold
+from cppncripto_strategy.evaluation.metrics import run_metrics
+from cppncripto_strategy.evaluation.signals import Yardstick
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.rest import RestClient
 from cppncripto_strategy.feeds.candles import Candles, merge
@@ -413,22 +415,17 @@ def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
     if len(tables["equity"]) < 2:
         raise SessionError(f"{session}: fewer than two live candles so far, nothing to report")
     broker = recipe.broker
-    benchmark = measure.buy_and_hold(
-        tables["signals"][["symbol", "close_time_ms", "close"]],
-        broker.cash,
-        broker.fee_bps,
-        broker.slippage_bps,
-    )
-    metrics = measure.run_metrics(
-        **tables,
-        benchmark_equity=benchmark,
+    costs = Costs(broker.fee_bps, broker.slippage_bps)
+    benchmark = buy_and_hold(tables["signals"], broker.cash, costs)
+    yardstick = Yardstick(
         horizon=recipe.label.horizon,
         interval_ms=recipe.interval_ms,
-        fee_bps=broker.fee_bps,
-        slippage_bps=broker.slippage_bps,
+        round_trip_cost_bps=costs.round_trip_bps,
         label_threshold_bps=recipe.label.threshold_bps,
         seed=recipe.seed,
     )
+    account = Account(tables["equity"], tables["fills"], tables["trades"])
+    metrics = run_metrics(tables["signals"], account, benchmark, yardstick)
     metrics["session"] = {
         "missed_orders": len(recording.missed()),
         "downtime": recording.downtime(),

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
-from cppncripto_strategy.evaluation.metrics import BPS, drawdown_series, forward_returns
+from cppncripto_strategy.evaluation.account import BPS
+from cppncripto_strategy.evaluation.returns import drawdown_series
+from cppncripto_strategy.evaluation.signals import forward_returns
 from cppncripto_strategy.evaluation.statistics import wilson_interval
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.results import RunResult

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy.evaluation.metrics import drawdown_series
+from cppncripto_strategy.evaluation.returns import drawdown_series
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.reports import pages
 from cppncripto_strategy.reports.pages import MISSING, anything, interval, number, percent, whole

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy.evaluation.metrics import sharpe_ratio
-from cppncripto_strategy.evaluation.statistics import DAYS_PER_YEAR
+from cppncripto_strategy.evaluation.returns import DAYS_PER_YEAR, sharpe_ratio
 from cppncripto_strategy.reports import pages
 from cppncripto_strategy.results import write_text
 

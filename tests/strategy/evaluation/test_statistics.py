@@ -85,17 +85,6 @@ def test_paired_difference_is_tighter_than_the_two_intervals_apart():
     assert paired.high - paired.low < 0.5 * ((one.high - one.low) + (two.high - two.low))
 
 
-def test_mean_and_sharpe_difference_agree_with_numpy():
-    """Dies here: a Sharpe ratio rebuilt from sums that lost its n - 1 or its root of 365."""
-    rng = np.random.default_rng(2)
-    a, b = rng.normal(0.002, 0.01, 200), rng.normal(0.0, 0.02, 200)
-    sharpe = [x.mean() / x.std(ddof=1) * math.sqrt(365) for x in (a, b)]
-    found = statistics.sharpe_difference(a, b, seed=0, resamples=200)
-    assert found.value == pytest.approx(sharpe[0] - sharpe[1])
-    assert found.low < found.value < found.high
-    assert statistics.mean_estimate(a, 0, 200).value == pytest.approx(a.mean())
-
-
 def test_diebold_mariano_equals_the_formula_written_out():
     """Dies here: the wrong horizon, a one-sided p, or the small-sample correction left out."""
     rng = np.random.default_rng(11)

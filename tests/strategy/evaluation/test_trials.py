@@ -7,14 +7,13 @@ import multiprocessing
 import numpy as np
 import pytest
 
+from cppncripto_strategy.evaluation.returns import daily_sharpe
 from cppncripto_strategy.evaluation.statistics import deflated_sharpe, probabilistic_sharpe
 from cppncripto_strategy.evaluation.trials import (
     Trial,
     TrialLedger,
-    daily_sharpe,
     discounted_sharpe,
     fingerprint,
-    record_run,
 )
 
 
@@ -83,14 +82,19 @@ def test_fingerprint_changes_with_settings_seed_and_data_only():
     assert len({base, *others}) == 4
 
 
-def test_recorded_run_is_counted_and_judged(tmp_path):
-    """Dies here: a run judged before it was counted itself."""
+def test_trial_run_again_is_not_counted_twice(tmp_path):
+    """Dies here: luck discounted more with every repetition of one and the same run."""
     ledger = TrialLedger(tmp_path)
     returns = np.random.default_rng(0).normal(0.001, 0.01, 120)
-    first = record_run(ledger, "demo", {"horizon": 6}, 1, "data", returns, "runs/demo/1")
-    again = record_run(ledger, "demo", {"horizon": 6}, 1, "data", returns, "runs/demo/2")
-    other = record_run(ledger, "demo", {"horizon": 12}, 1, "data", -returns, "runs/demo/3")
-    assert [luck["trials"] for luck in (first, again, other)] == [1, 1, 2]
+
+    def judged(horizon, folder, daily):
+        mark = fingerprint({"horizon": horizon}, 1, "data")
+        ledger.append(Trial(mark, "run", "demo", 1, daily_sharpe(daily), len(daily), folder))
+        return discounted_sharpe(daily, ledger)["trials"]
+
+    assert judged(6, "runs/demo/1", returns) == 1
+    assert judged(6, "runs/demo/2", returns) == 1
+    assert judged(12, "runs/demo/3", -returns) == 2
     assert ledger.distinct()[0].folder == "runs/demo/2"
 
 

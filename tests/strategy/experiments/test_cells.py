@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cppncripto_strategy.evaluation import metrics
+from cppncripto_strategy.evaluation.account import Account, buy_and_hold
+from cppncripto_strategy.evaluation.metrics import run_metrics
+from cppncripto_strategy.evaluation.signals import Yardstick, forward_returns
 from cppncripto_strategy.evaluation.trials import TrialLedger
 from cppncripto_strategy.experiments.cells import Arm, CellOutcome, Experiment, run_experiment
 from cppncripto_strategy.experiments.comparison import Verdict, judge_macro
@@ -39,7 +41,7 @@ def made_outcome(skill, seed, days=30, setups=True):
     stamps = START + HOUR * np.arange(count, dtype=np.int64)
     close = 100 * np.exp(np.cumsum(world.normal(0, 0.01, count)))
     signals = pd.DataFrame({"symbol": "BTCUSDT", "close_time_ms": stamps, "close": close})
-    forward = metrics.forward_returns(signals, HORIZON, HOUR)
+    forward = forward_returns(signals, HORIZON, HOUR)
     right = np.where(rng.random(count) < skill, 1, -1)
     score = np.sign(np.nan_to_num(forward)) * right * 0.5
     signals = signals.assign(
@@ -62,10 +64,9 @@ def made_outcome(skill, seed, days=30, setups=True):
         }
     )
     fills, trades = empty_table("fills"), empty_table("trades")
-    hold = metrics.buy_and_hold(signals, 100.0)
-    found = metrics.run_metrics(
-        signals, fills, trades, equity, hold, horizon=HORIZON, interval_ms=HOUR, resamples=0
-    )
+    hold = buy_and_hold(signals, 100.0)
+    account = Account(equity, fills, trades)
+    found = run_metrics(signals, account, hold, Yardstick(HORIZON, HOUR, resamples=0))
     return CellOutcome(
         signals,
         equity,

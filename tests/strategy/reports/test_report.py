@@ -14,7 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cppncripto_strategy.evaluation import metrics
+from cppncripto_strategy.evaluation.account import Account, buy_and_hold
+from cppncripto_strategy.evaluation.metrics import run_metrics
+from cppncripto_strategy.evaluation.returns import sharpe_ratio
+from cppncripto_strategy.evaluation.signals import Yardstick
 from cppncripto_strategy.reports import charts, pages, report
 from cppncripto_strategy.results import RunResult, empty_table, to_plain
 
@@ -85,17 +88,13 @@ def made_run(days=20, symbols=("BTCUSDT", "ETHUSDT"), without_macro=True):
     )
     other = equity.assign(equity=equity["equity"].to_numpy()[::-1]) if without_macro else None
     fills, trades = fills_of(signals), empty_table("trades")
-    benchmark = metrics.buy_and_hold(signals, 10_000.0)
-    found = metrics.run_metrics(
+    benchmark = buy_and_hold(signals, 10_000.0)
+    found = run_metrics(
         signals,
-        fills,
-        trades,
-        equity,
+        Account(equity, fills, trades),
         benchmark,
-        horizon=6,
-        interval_ms=CANDLE,
-        resamples=60,
-        equity_without_macro=other,
+        Yardstick(6, CANDLE, resamples=60),
+        None if other is None else Account(other),
     )
     found["statistics"] = {"trials": 17, "probabilistic_sharpe": 0.91, "deflated_sharpe": 0.42}
     return RunResult(
@@ -260,15 +259,11 @@ def test_report_of_a_run_that_did_nothing_is_still_a_page(tmp_path, no_warnings)
         signal=0, score=np.nan, score_zero=np.nan, p_buy=np.nan, p_sell=np.nan, drift=np.nan
     )
     fills = empty_table("fills")
-    found = metrics.run_metrics(
+    found = run_metrics(
         signals,
-        fills,
-        base.trades,
-        base.equity.assign(equity=1.0),
+        Account(base.equity.assign(equity=1.0), fills, base.trades),
         base.benchmark_equity,
-        horizon=6,
-        interval_ms=CANDLE,
-        resamples=20,
+        Yardstick(6, CANDLE, resamples=20),
     )
     idle = dataclasses.replace(
         base,
@@ -324,8 +319,8 @@ def test_tearsheet_is_quiet_offline_and_agrees_with_our_metrics(tmp_path, no_war
     assert [item.name for item in tmp_path.iterdir()] == ["tearsheet.html"]
     assert "Benchmark: BUY AND HOLD" in path.read_text("utf-8")
     _, held, ours = table_row(path, "Sharpe")
-    assert float(ours) == pytest.approx(metrics.sharpe_ratio(returns.to_numpy()), abs=0.006)
-    assert float(held) == pytest.approx(metrics.sharpe_ratio(benchmark.to_numpy()), abs=0.006)
+    assert float(ours) == pytest.approx(sharpe_ratio(returns.to_numpy()), abs=0.006)
+    assert float(held) == pytest.approx(sharpe_ratio(benchmark.to_numpy()), abs=0.006)
 
 
 def test_tearsheet_of_a_run_that_falls_from_its_first_day_shows_its_drawdown(tmp_path):
