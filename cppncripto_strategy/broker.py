@@ -12,183 +12,16 @@ BNB, interest on borrowed coins.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
 
-from cppncripto_strategy.errors import RecipeError, SourceError
+from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import num_to_ms
+from cppncripto_strategy.feeds.filters import DEFAULT_FILTERS, TRADING, SymbolFilters
 from cppncripto_strategy.feeds.replay import bar_close_ms, bar_interval_ms
-
-_TRADING = "TRADING"
-_ZERO = Decimal(0)
-Side = Literal["buy", "sell"]
-Status = Literal["filled", "refused", "cancelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class SymbolFilters:
-    """What the exchange accepts for one symbol; exact decimals.
-
-    Parameters
-    ----------
-    lot_step, min_qty, max_qty : base units (LOT_SIZE).
-    market_lot_step, market_min_qty, market_max_qty : base units (MARKET_LOT_SIZE); a zero step
-        means no rule of its own, a zero maximum means the LOT_SIZE maximum.
-    min_notional : least quantity x price, quote units; market orders obey it where
-        `min_notional_on_market`.
-    tick_size : price step, quote units; limit and stop prices are rounded to it.
-    status : the exchange's trading status; only "TRADING" accepts orders.
-    """
-
-    lot_step: Decimal = Decimal("0.00001")
-    min_qty: Decimal = Decimal("0.00001")
-    max_qty: Decimal = Decimal("9000000")
-    market_lot_step: Decimal = _ZERO
-    market_min_qty: Decimal = _ZERO
-    market_max_qty: Decimal = _ZERO
-    min_notional: Decimal = Decimal("5")
-    min_notional_on_market: bool = True
-    tick_size: Decimal = Decimal("0.01")
-    status: str = _TRADING
-
-    @classmethod
-    def from_exchange_info(cls, symbol: Mapping[str, Any]) -> SymbolFilters:
-        """Filters from one entry of `symbols` in Binance's GET /api/v3/exchangeInfo.
-
-        Reads LOT_SIZE, MARKET_LOT_SIZE, PRICE_FILTER and NOTIONAL or the older MIN_NOTIONAL.
-
-        Raises
-        ------
-        SourceError
-            When LOT_SIZE or PRICE_FILTER is absent, or a number is not one.
-        """
-        filters = {entry.get("filterType"): entry for entry in symbol.get("filters", ())}
-        absent = [name for name in ("LOT_SIZE", "PRICE_FILTER") if name not in filters]
-        if absent:
-            raise SourceError(
-                f"exchangeInfo of {symbol.get('symbol')!r} lacks {absent}: expected an entry of"
-                " 'symbols' from GET /api/v3/exchangeInfo"
-            )
-        lot, market = filters["LOT_SIZE"], filters.get("MARKET_LOT_SIZE", {})
-        notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}
-        on_market = notional.get("applyMinToMarket", notional.get("applyToMarket", True))
-        try:
-            return cls(
-                lot_step=Decimal(lot["stepSize"]),
-                min_qty=Decimal(lot["minQty"]),
-                max_qty=Decimal(lot["maxQty"]),
-                market_lot_step=Decimal(market.get("stepSize", "0")),
-                market_min_qty=Decimal(market.get("minQty", "0")),
-                market_max_qty=Decimal(market.get("maxQty", "0")),
-                min_notional=Decimal(notional.get("minNotional", "0")),
-                min_notional_on_market=bool(on_market),
-                tick_size=Decimal(filters["PRICE_FILTER"]["tickSize"]),
-                status=str(symbol.get("status", _TRADING)),
-            )
-        except (KeyError, ArithmeticError, TypeError) as cause:
-            raise SourceError(
-                f"exchangeInfo of {symbol.get('symbol')!r} has a filter without its number: {cause}"
-            ) from cause
-
-    def step(self, market: bool = True) -> Decimal:
-        """Step that quantities must be a multiple of, base units."""
-        return max(self.lot_step, self.market_lot_step) if market else self.lot_step
-
-    def floor_quantity(self, quantity: float, market: bool = True) -> float:
-        """Largest quantity the exchange accepts that does not exceed `quantity`; 0.0 if none.
-
-        Above the maximum the maximum is returned. Exact in decimals: 0.3 stays 0.3.
-        """
-        if not math.isfinite(quantity) or quantity <= 0:
-            return 0.0
-        least, most = self.min_qty, self.max_qty
-        if market:
-            least = max(least, self.market_min_qty)
-            most = min(most, self.market_max_qty) if self.market_max_qty > 0 else most
-        floored = _to_step(min(Decimal(repr(float(quantity))), most), self.step(market), ROUND_DOWN)
-        return float(floored) if floored >= least else 0.0
-
-    def snap_position(self, size: float) -> float:
-        """Position on the nearest lot step: float dust such as 5.6e-17 becomes 0.0."""
-        return float(_to_step(Decimal(repr(float(size))), self.lot_step, ROUND_HALF_EVEN)) + 0.0
-
-    def round_price(self, price: float) -> float:
-        """Price on the nearest tick, quote units."""
-        return float(_to_step(Decimal(repr(float(price))), self.tick_size, ROUND_HALF_EVEN))
-
-    def notional_is_enough(self, quantity: float, price: float, market: bool = True) -> bool:
-        """True when quantity x price reaches the minimum notional."""
-        if market and not self.min_notional_on_market:
-            return True
-        return Decimal(repr(float(quantity))) * Decimal(repr(float(price))) >= self.min_notional
-
-
-def _to_step(value: Decimal, step: Decimal, rounding: str) -> Decimal:
-    return (value / step).to_integral_value(rounding=rounding) * step if step > 0 else value
-
-
-def filters_from_exchange_info(info: Mapping[str, Any]) -> dict[str, SymbolFilters]:
-    """Filters of every symbol in a whole exchangeInfo answer, by symbol name."""
-    return {
-        str(entry.get("symbol")): SymbolFilters.from_exchange_info(entry)
-        for entry in info.get("symbols", ())
-    }
-
-
-# Binance's own numbers for the two symbols everybody starts with; others get SymbolFilters().
-DEFAULT_FILTERS: Mapping[str, SymbolFilters] = {
-    "BTCUSDT": SymbolFilters(max_qty=Decimal("9000"), market_max_qty=Decimal("100")),
-    "ETHUSDT": SymbolFilters(
-        lot_step=Decimal("0.0001"),
-        min_qty=Decimal("0.0001"),
-        max_qty=Decimal("9000"),
-        market_max_qty=Decimal("2000"),
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """What became of one order (or one part of it): a row of the `fills` table.
-
-    Parameters
-    ----------
-    created_ms : UTC ms of the decision: the latest bar close the strategy had seen.
-    executed_ms : UTC ms of the close of the bar on which it filled, was refused or cancelled; a
-        market fill takes place at that bar's open.
-    quantity : base units; price : quote per base with slippage, NaN when nothing was filled.
-    notional, fee : quote units. reference_price : the bar's open, NaN when nothing was filled.
-    reason : why a filled order was sent ("signal", "stop", ...); for a refused or cancelled one,
-        the rule that stopped it ("gap", "min_notional", "no_position", ...).
-    detail : the same for a person, with numbers.
-    """
-
-    symbol: str
-    created_ms: int
-    executed_ms: int
-    side: Side
-    quantity: float
-    price: float
-    notional: float
-    fee: float
-    reference_price: float
-    reason: str
-    status: Status
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """The account right after a fill: enough to rebuild equity at any bar."""
-
-    symbol: str
-    executed_ms: int
-    position: float
-    cash: float
+from cppncripto_strategy.ledger import Fill, LedgerEntry, Status, filled, purpose_of, unfilled
 
 
 class SpotCommission(bt.CommInfoBase):
@@ -246,7 +79,7 @@ class SpotBroker(bt.brokers.BackBroker):
         self.comminfo[None] = SpotCommission(commission=self.p.fee_bps / 1e4)
 
     def init(self) -> None:
-        """Start a run: empty positions, book and ledger (called by Cerebro)."""
+        """Start a run: no positions, no orders, an empty ledger (called by Cerebro)."""
         super().init()
         self.fills: list[Fill] = []
         self.ledger: list[LedgerEntry] = []
@@ -258,18 +91,12 @@ class SpotBroker(bt.brokers.BackBroker):
     # Questions a strategy may ask ---------------------------------------------------------------
 
     def filters_of(self, data: Any) -> SymbolFilters:
-        """The exchange filters in force for a feed, by its name."""
+        """The exchange filters that apply to a feed, by its name."""
         name = data._name
         if name not in self._filters:
-            given = (self.p.filters or {}).get(name)
-            self._filters[name] = given or DEFAULT_FILTERS.get(name) or SymbolFilters()
+            requested = (self.p.filters or {}).get(name)
+            self._filters[name] = requested or DEFAULT_FILTERS.get(name) or SymbolFilters()
         return self._filters[name]
-
-    def set_status(self, symbol: str, filters: SymbolFilters | None = None, **changes: Any) -> None:
-        """Replace a symbol's filters while running (a halt, a new lot step)."""
-        current = filters or self._filters.get(symbol) or (self.p.filters or {}).get(symbol)
-        current = current or DEFAULT_FILTERS.get(symbol) or SymbolFilters()
-        self._filters[symbol] = replace(current, **changes)
 
     def can_trade(self, data: Any) -> bool:
         """Whether new orders on this feed are accepted now; override or pass `trade_gate`."""
@@ -324,8 +151,8 @@ class SpotBroker(bt.brokers.BackBroker):
         """Why this order is not accepted, as (reason, detail), after fitting its quantity."""
         data, filters = order.data, self.filters_of(order.data)
         market = order.exectype == bt.Order.Market
-        if filters.status != _TRADING:
-            return "status", f"the symbol's status is {filters.status}, expected {_TRADING}"
+        if filters.status != TRADING:
+            return "status", f"the symbol's status is {filters.status}, expected {TRADING}"
         if not self.can_trade(data):
             return "can_trade", "trading is blocked on this feed (not live, stale, or halted)"
         wanted = abs(order.created.size)
@@ -336,14 +163,14 @@ class SpotBroker(bt.brokers.BackBroker):
             wanted = min(wanted, free)
         quantity = filters.floor_quantity(wanted, market)
         if quantity == 0.0:
-            return "min_quantity", f"{wanted:.12g} is below the least quantity {filters.min_qty}"
+            return "min_quantity", f"{wanted:.12g} is below the minimum quantity {filters.min_qty}"
         if not market and order.created.price is not None:
             order.created.price = filters.round_price(order.created.price)
         price = data.close[0] if market else order.created.price or data.close[0]
         if not filters.notional_is_enough(quantity, price, market):
             return (
                 "min_notional",
-                f"{quantity:.12g} x {price:.12g} is below the least notional"
+                f"{quantity:.12g} x {price:.12g} is below the minimum notional"
                 f" {filters.min_notional}",
             )
         _resize(order, quantity)
@@ -403,7 +230,7 @@ class SpotBroker(bt.brokers.BackBroker):
             return  # the bar was open, or closed, when the decision was made
         if wait_ms >= interval_ms:
             detail = f"{wait_ms // interval_ms} bars are missing after the decision"
-            self._cancel(order, "gap", f"{detail}; sent for {_purpose(order)}")
+            self._cancel(order, "gap", f"{detail}; sent for {purpose_of(order)}")
             return
         if order.expire():
             self.pending.remove(order)
@@ -468,9 +295,9 @@ class SpotBroker(bt.brokers.BackBroker):
     def _affordable(self, order: Any, wanted: float, price: float) -> tuple[float, str]:
         """Quantity that position and cash allow now, with a note; zero comes with 'reason: why'."""
         filters, market = self.filters_of(order.data), order.exectype == bt.Order.Market
-        allowed, held = wanted, self.positions[order.data].size
+        allowed, position = wanted, self.positions[order.data].size
         if order.issell():
-            allowed = wanted if self.p.allow_short else min(wanted, max(held, 0.0))
+            allowed = wanted if self.p.allow_short else min(wanted, max(position, 0.0))
             if allowed <= 0:
                 return 0.0, "no_position: the position was sold before this order filled"
         elif not self.p.allow_short:
@@ -507,22 +334,8 @@ class SpotBroker(bt.brokers.BackBroker):
 
     def _record(self, order: Any, at_ms: int, status: Status, reason: str, detail: str) -> None:
         self._expected_open_ms.pop(order.ref, None)
-        self.fills.append(
-            Fill(
-                symbol=order.data._name,
-                created_ms=self._created_ms.pop(order.ref, at_ms),
-                executed_ms=at_ms,
-                side="buy" if order.isbuy() else "sell",
-                quantity=abs(order.created.size),
-                price=math.nan,
-                notional=0.0,
-                fee=0.0,
-                reference_price=math.nan,
-                reason=reason,
-                status=status,
-                detail=detail,
-            )
-        )
+        created_ms = self._created_ms.pop(order.ref, at_ms)
+        self.fills.append(unfilled(order, created_ms, at_ms, status, reason, detail))
 
     def _record_fill(self, order: Any, quantity: float, price: float, detail: str) -> None:
         data, at_ms = order.data, bar_close_ms(order.data)
@@ -530,22 +343,8 @@ class SpotBroker(bt.brokers.BackBroker):
         if not order.alive():
             self._created_ms.pop(order.ref, None)
             self._expected_open_ms.pop(order.ref, None)
-        self.fills.append(
-            Fill(
-                symbol=data._name,
-                created_ms=created_ms,
-                executed_ms=at_ms,
-                side="buy" if order.isbuy() else "sell",
-                quantity=quantity,
-                price=price,
-                notional=quantity * price,
-                fee=self.getcommissioninfo(data).getcommission(quantity, price),
-                reference_price=data.open[0],
-                reason=_purpose(order),
-                status="filled",
-                detail=detail,
-            )
-        )
+        fee = self.getcommissioninfo(data).getcommission(quantity, price)
+        self.fills.append(filled(order, created_ms, at_ms, quantity, price, fee, detail))
         size = self.positions[data].size
         self.ledger.append(LedgerEntry(data._name, at_ms, size, self.cash))
 
@@ -554,18 +353,13 @@ class SpotBroker(bt.brokers.BackBroker):
         if self._cash_addition or self._fundhist or self.p.allow_short:
             self._get_value()
             return
-        held = 0.0
+        invested = 0.0
         for data, position in self.positions.items():
             if position.size:
-                held += position.size * data.close[0]
-        self._value = self._valuelever = self.cash + held
-        self._valuemkt = self._valuemktlever = held
+                invested += position.size * data.close[0]
+        self._value = self._valuelever = self.cash + invested
+        self._valuemkt = self._valuemktlever = invested
         self._fundval = self._value / self._fundshares
-
-
-def _purpose(order: Any) -> str:
-    """Why the order was sent (`buy(..., purpose="stop")`); "order" when the sender did not say."""
-    return str(order.info.get("purpose", "order"))
 
 
 def _resize(order: Any, quantity: float) -> None:

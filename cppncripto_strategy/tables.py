@@ -17,7 +17,7 @@ from cppncripto_strategy.feeds.clock import nums_to_ms
 from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS, TRADE_COLUMNS
 
 if TYPE_CHECKING:
-    from cppncripto_strategy.broker import Fill, LedgerEntry
+    from cppncripto_strategy.ledger import Fill, LedgerEntry
 
 _TEXT = {"symbol", "side", "reason", "status", "detail", "exit_reason"}
 _WHOLE = {"created_ms", "executed_ms", "entry_ms", "exit_ms", "candles_held"}

@@ -28,8 +28,9 @@ from typing import Any
 import backtrader as bt
 import numpy as np
 
-from cppncripto_strategy.broker import Fill, SpotBroker, filters_from_exchange_info
+from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.binance.filters import filters_from_exchange_info
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.live.feed import LiveFeed
@@ -41,6 +42,7 @@ from cppncripto_strategy.feeds.live.rounds import (
     now_s,
 )
 from cppncripto_strategy.feeds.live.stream import CandleStream, StreamSettings
+from cppncripto_strategy.ledger import Fill
 from cppncripto_strategy.paper.session import SessionFolder, Sink
 from cppncripto_strategy.strategy import Decision, MacroMicroStrategy
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import os
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import backtrader as bt
@@ -16,15 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cppncripto_strategy.broker import (
-    Fill,
-    SpotBroker,
-    SymbolFilters,
-    filters_from_exchange_info,
-)
-from cppncripto_strategy.errors import RecipeError, SourceError
+from cppncripto_strategy.broker import SpotBroker
+from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.filters import SymbolFilters
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
+from cppncripto_strategy.ledger import Fill
 
 STEP_MS = 300_000
 START_MS = 1_704_067_200_000
@@ -509,106 +503,6 @@ def test_a_second_run_starts_from_an_empty_book() -> None:
     broker = spot()
     first = repr(trade(candles, orders, broker=broker).broker.fills)
     assert first == repr(trade(candles, orders, broker=broker).broker.fills)
-
-
-@given(st.integers(0, 10**9), st.sampled_from(["0.001", "0.00001", "0.1", "1", "0.25"]))
-@settings(deadline=None)
-def test_a_whole_number_of_steps_is_not_floored_away(count: int, step: str) -> None:
-    """Float arithmetic that loses the last step of an exact multiple dies here."""
-    exact = Decimal(step) * count
-    filters = SymbolFilters(lot_step=Decimal(step), min_qty=Decimal(0), max_qty=Decimal(10) ** 12)
-    assert float(exact) == filters.floor_quantity(float(exact))
-    assert float(exact) == filters.snap_position(float(exact) * (1 + 1e-16))
-
-
-@given(st.floats(1e-6, 1e6), st.sampled_from(["0.001", "0.00001", "0.1"]))
-@settings(deadline=None)
-def test_a_floored_quantity_never_exceeds_the_wish(wish: float, step: str) -> None:
-    """Rounding up, which buys more than there is cash for, dies here."""
-    quantity = SymbolFilters(lot_step=Decimal(step), min_qty=Decimal(0)).floor_quantity(wish)
-    assert 0 <= quantity <= wish
-    assert Decimal(repr(wish)) - Decimal(repr(quantity)) < Decimal(step)
-
-
-@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
-def test_no_quantity_comes_from_nonsense(bad: float) -> None:
-    """A NaN size that turns into an order dies here."""
-    assert SymbolFilters().floor_quantity(bad) == 0.0
-
-
-def entry(*filters: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    base = [
-        {"filterType": "PRICE_FILTER", "tickSize": "0.01000000"},
-        {
-            "filterType": "LOT_SIZE",
-            "minQty": "0.00010000",
-            "maxQty": "9000.00000000",
-            "stepSize": "0.00010000",
-        },
-    ]
-    return {"symbol": "XUSDT", "status": "TRADING", "filters": [*base, *filters], **fields}
-
-
-@pytest.mark.parametrize(
-    ("notional", "least", "on_market"),
-    [
-        ({"filterType": "NOTIONAL", "minNotional": "5.0", "applyMinToMarket": True}, 5, True),
-        ({"filterType": "MIN_NOTIONAL", "minNotional": "10", "applyToMarket": False}, 10, False),
-    ],
-)
-def test_both_notional_filters_are_read(
-    notional: dict[str, Any], least: int, on_market: bool
-) -> None:
-    """An exchangeInfo of the newer or the older shape read as 'no minimum' dies here."""
-    filters = SymbolFilters.from_exchange_info(entry(notional))
-    assert (Decimal(least), on_market) == (filters.min_notional, filters.min_notional_on_market)
-    assert filters.notional_is_enough(0.01, 1.0) is not on_market
-
-
-def test_the_market_lot_step_rules_market_orders() -> None:
-    """A market order on the finer LOT_SIZE step, which the exchange rejects, dies here."""
-    market = {
-        "filterType": "MARKET_LOT_SIZE",
-        "minQty": "0.5",
-        "maxQty": "100",
-        "stepSize": "0.01",
-    }
-    filters = SymbolFilters.from_exchange_info(entry(market))
-    assert filters.floor_quantity(0.6789) == 0.67
-    assert filters.floor_quantity(0.6789, market=False) == 0.6789
-    assert filters.floor_quantity(0.49) == 0.0
-    assert filters.floor_quantity(5000.0) == 100.0
-    assert filters.floor_quantity(5000.0, market=False) == 5000.0
-
-
-def test_an_entry_without_lot_size_is_named() -> None:
-    """A filter silently replaced by a default dies here."""
-    with pytest.raises(SourceError, match=r"XUSDT.*LOT_SIZE"):
-        SymbolFilters.from_exchange_info({"symbol": "XUSDT", "filters": []})
-    broken = entry()
-    del broken["filters"][1]["stepSize"]
-    with pytest.raises(SourceError, match="without its number"):
-        SymbolFilters.from_exchange_info(broken)
-
-
-@pytest.mark.real
-def test_real_exchange_info_is_read() -> None:
-    """A filter of the real answer that the parser does not know how to read dies here."""
-    root = os.environ.get("CPPN_BT_REAL_MARKET")
-    if not root:
-        pytest.skip("CPPN_BT_REAL_MARKET is not set")
-    (path,) = (Path(root) / "payloads/rest").glob("exchangeInfo*.json")
-    info = json.loads(path.read_text())
-    filters = filters_from_exchange_info(info)
-    assert {row["symbol"] for row in info["symbols"]} == set(filters)
-    btc = filters["BTCUSDT"]
-    assert (Decimal("0.00001"), Decimal(10), Decimal("0.01")) == (
-        btc.lot_step,
-        btc.min_notional,
-        btc.tick_size,
-    )
-    assert btc.floor_quantity(0.123456789) == 0.12345
-    assert btc.floor_quantity(500.0) == 100.05381
 
 
 @pytest.mark.parametrize("name", ["fee_bps", "slippage_bps", "headroom_bps"])

@@ -19,10 +19,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cppncripto_strategy.broker import SpotBroker, SymbolFilters
+from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.candles import Candles, gaps
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, utc_to_ms
+from cppncripto_strategy.feeds.filters import SymbolFilters
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.results import TABLES
 from cppncripto_strategy.strategy import Decision, MacroMicroStrategy

@@ -1,0 +1,89 @@
+"""exchangeInfo as filters: every rule read, none invented."""
+
+from __future__ import annotations
+
+import json
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cppncripto_strategy.errors import SourceError
+from cppncripto_strategy.feeds.binance.filters import filters_from_exchange_info, symbol_filters
+
+
+def entry(*filters: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    base = [
+        {"filterType": "PRICE_FILTER", "tickSize": "0.01000000"},
+        {
+            "filterType": "LOT_SIZE",
+            "minQty": "0.00010000",
+            "maxQty": "9000.00000000",
+            "stepSize": "0.00010000",
+        },
+    ]
+    return {"symbol": "XUSDT", "status": "TRADING", "filters": [*base, *filters], **fields}
+
+
+@pytest.mark.parametrize(
+    ("notional", "minimum", "on_market"),
+    [
+        ({"filterType": "NOTIONAL", "minNotional": "5.0", "applyMinToMarket": True}, 5, True),
+        ({"filterType": "MIN_NOTIONAL", "minNotional": "10", "applyToMarket": False}, 10, False),
+    ],
+)
+def test_both_notional_filters_are_read(
+    notional: dict[str, Any], minimum: int, on_market: bool
+) -> None:
+    """An exchangeInfo of the newer or the older shape read as 'no minimum' dies here."""
+    filters = symbol_filters(entry(notional))
+    assert (Decimal(minimum), on_market) == (filters.min_notional, filters.min_notional_on_market)
+    assert filters.notional_is_enough(0.01, 1.0) is not on_market
+
+
+def test_the_market_lot_step_rules_market_orders() -> None:
+    """A market order on the finer LOT_SIZE step, which the exchange rejects, dies here."""
+    market = {
+        "filterType": "MARKET_LOT_SIZE",
+        "minQty": "0.5",
+        "maxQty": "100",
+        "stepSize": "0.01",
+    }
+    filters = symbol_filters(entry(market))
+    assert filters.floor_quantity(0.6789) == 0.67
+    assert filters.floor_quantity(0.6789, market=False) == 0.6789
+    assert filters.floor_quantity(0.49) == 0.0
+    assert filters.floor_quantity(5000.0) == 100.0
+    assert filters.floor_quantity(5000.0, market=False) == 5000.0
+
+
+def test_an_entry_without_lot_size_is_named() -> None:
+    """A filter silently replaced by a default dies here."""
+    with pytest.raises(SourceError, match=r"XUSDT.*LOT_SIZE"):
+        symbol_filters({"symbol": "XUSDT", "filters": []})
+    broken = entry()
+    del broken["filters"][1]["stepSize"]
+    with pytest.raises(SourceError, match="without its number"):
+        symbol_filters(broken)
+
+
+@pytest.mark.real
+def test_real_exchange_info_is_read() -> None:
+    """A filter of the real answer that the parser does not know how to read dies here."""
+    root = os.environ.get("CPPN_BT_REAL_MARKET")
+    if not root:
+        pytest.skip("CPPN_BT_REAL_MARKET is not set")
+    (path,) = (Path(root) / "payloads/rest").glob("exchangeInfo*.json")
+    info = json.loads(path.read_text())
+    filters = filters_from_exchange_info(info)
+    assert {row["symbol"] for row in info["symbols"]} == set(filters)
+    btc = filters["BTCUSDT"]
+    assert (Decimal("0.00001"), Decimal(10), Decimal("0.01")) == (
+        btc.lot_step,
+        btc.min_notional,
+        btc.tick_size,
+    )
+    assert btc.floor_quantity(0.123456789) == 0.12345
+    assert btc.floor_quantity(500.0) == 100.05381
