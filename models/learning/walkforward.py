@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cppncripto_strategy.codehash import closure_digest
 from cppncripto_strategy.errors import BundleError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS, FIRST_MONDAY_MS, ms_to_date
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline, zero_context
@@ -572,15 +573,6 @@ def _return_scale(
     return float(np.sqrt(every.mean())) if len(every) and every.any() else 1.0
 
 
-@functools.cache
-def _code_digest() -> str:
-    """SHA-256 over the sources of `models`: other code, other cache keys."""
-    digest = hashlib.sha256(torch.__version__.encode())
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def cache_key(
     tables: Sequence[SessionTable],
     until_ms: int,
@@ -595,7 +587,7 @@ def cache_key(
         "until": until_ms,
         "candles": fingerprint(tables, _reach_ms(settings, until_ms), until_ms),
         "previous": previous.model_hash if previous is not None else None,
-        "code": _code_digest(),
+        "code": [closure_digest(__name__), torch.__version__],
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
     return f"{ms_to_date(until_ms)}-{digest[:16]}"

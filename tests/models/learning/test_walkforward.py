@@ -352,7 +352,7 @@ def test_code_is_part_of_the_cache_key(table, tmp_path, monkeypatch):
     stamp = calendar(day(95), day(96), 7)[0]
     keys = set()
     for digest in ("one", "two"):
-        monkeypatch.setattr(walkforward, "_code_digest", lambda digest=digest: digest)
+        monkeypatch.setattr(walkforward, "closure_digest", lambda *_, digest=digest: digest)
         keys.add(walkforward.cache_key([table], stamp, LEARN, 0, None))
     assert len(keys) == 2
 
