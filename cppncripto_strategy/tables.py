@@ -14,6 +14,7 @@ import pandas as pd
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.feeds.clock import nums_to_ms
+from cppncripto_strategy.models.scoring.threshold import signals_of
 from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS, TRADE_COLUMNS
 
 if TYPE_CHECKING:
@@ -50,15 +51,12 @@ def signals_table(lines: Mapping[str, Mapping[str, FloatArray]]) -> pd.DataFrame
 
 
 def _signals_of(symbol: str, lines: Mapping[str, FloatArray]) -> pd.DataFrame:
-    traded, upper, lower = lines["traded"], lines["upper"], lines["lower"]
-    split = upper > lower  # False for NaN: the rule of `signal_of`
-    buy, sell = split & (traded >= upper), split & (traded <= lower)
     plain = ("close", "score", "p_buy", "p_sell", "score_zero", "upper", "lower", "drift")
     columns: dict[str, Any] = {name: lines[name] for name in plain}
     columns["close_time_ms"] = nums_to_ms(lines["stamp"])
-    columns["signal"] = np.where(buy, 1, np.where(sell, -1, 0)).astype(np.int64)
+    columns["signal"] = signals_of(lines["traded"], lines["upper"], lines["lower"])
     columns["age_ms"] = lines["age"]
-    columns["symbol"] = pd.Series([symbol] * len(traded), dtype="str")
+    columns["symbol"] = pd.Series([symbol] * len(lines["stamp"]), dtype="str")
     return pd.DataFrame(columns)
 
 

@@ -208,17 +208,6 @@ def regression_target(
     return np.clip(np.tanh(forward_return / usual), -limit, limit)
 
 
-def break_even_hit(cost_bps: float, mean_abs_return: float) -> float:
-    """Hit ratio at which a trade of mean size `mean_abs_return` (a fraction) pays for itself.
-
-    1/2 + cost / (2 E|r|), with `cost_bps` for the round trip; above 1 where no hit ratio pays, and
-    NaN when the mean size is not positive.
-    """
-    if not mean_abs_return > 0:
-        return float("nan")
-    return 0.5 + cost_bps * BPS / (2 * mean_abs_return)
-
-
 # --- helpers ------------------------------------------------------------------------------------
 
 

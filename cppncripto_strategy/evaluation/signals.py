@@ -175,8 +175,12 @@ def _side_quality(
 def break_even_hit_ratio(
     round_trip_cost_bps: float, mean_absolute_return: float | None
 ) -> float | None:
-    """Hit ratio at which the mean signal pays its costs: 1/2 + cost / (2 E|r|); may exceed 1."""
-    if mean_absolute_return is None or mean_absolute_return <= 0:
+    """Hit ratio at which the mean signal pays its costs: 1/2 + cost / (2 E|r|).
+
+    `mean_absolute_return` is a fraction. Above 1 where no hit ratio pays; None where the mean is
+    None, NaN or not positive.
+    """
+    if mean_absolute_return is None or not mean_absolute_return > 0:
         return None
     return 0.5 + round_trip_cost_bps * BPS / (2 * mean_absolute_return)
 

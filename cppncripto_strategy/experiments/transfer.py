@@ -28,7 +28,7 @@ from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessi
 from cppncripto_strategy.models.scoring.threshold import (
     ScoreThreshold,
     ThresholdSettings,
-    signal_of,
+    signals_of,
 )
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.reports import pages
@@ -166,11 +166,10 @@ def _signals(
     """Signals (T,) of the streaming threshold, seeded by the first bundle, over the scored span."""
     threshold = ScoreThreshold(settings)
     threshold.seed(timeline.bundles[0].score_seed)
-    signal = np.zeros(len(score), dtype=np.int64)
+    upper, lower = np.full((2, len(score)), np.nan)
     for row in np.flatnonzero(inside):
-        upper, lower = threshold.update(float(score[row]), int(close_ms[row]))
-        signal[row] = signal_of(float(score[row]), upper, lower)
-    return signal
+        upper[row], lower[row] = threshold.update(float(score[row]), int(close_ms[row]))
+    return signals_of(score, upper, lower)
 
 
 def write_transfer_page(table: pd.DataFrame, path: Path, about: Mapping[str, object]) -> None:

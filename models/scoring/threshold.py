@@ -16,6 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS
 
@@ -103,6 +106,13 @@ def signal_of(score: float, upper: float, lower: float) -> int:
     return -1 if score <= lower else 0
 
 
+def signals_of(score: FloatArray, upper: FloatArray, lower: FloatArray) -> IntArray:
+    """`signal_of` of whole arrays, (T,) each."""
+    apart = upper > lower
+    buy, sell = apart & (score >= upper), apart & (score <= lower)
+    return np.where(buy, 1, np.where(sell, -1, 0)).astype(np.int64)
+
+
 def sorted_quantile(ordered: list[float], quantile: float) -> float:
     """Quantile of an ascending, non-empty list; equal to `numpy.quantile(..., method="linear")`."""
     position = (len(ordered) - 1) * quantile
@@ -161,8 +171,7 @@ class ScoreThreshold:
             return NAN_PAIR
         static = self.settings.mode == "static"
         pair = self._fixed if static else self._thresholds()
-        if score >= pair[0] or score <= pair[1]:
-            self._signals += pair[0] > pair[1]
+        self._signals += abs(signal_of(score, *pair))
         if not static:
             self._insert(score)
         return pair

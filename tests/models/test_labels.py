@@ -18,7 +18,6 @@ from cppncripto_strategy.models.labels import (
     ROUND_TRIP_BPS,
     Labels,
     TradeLabels,
-    break_even_hit,
     fixed_horizon,
     net_trade,
     regression_target,
@@ -383,25 +382,6 @@ def test_a_regression_target_without_a_usual_size_is_undefined() -> None:
     targets = regression_target(np.full(4, 0.01), scale)
     assert np.isnan(targets[:3]).all()
     assert targets[3] == pytest.approx(math.tanh(1.0))
-
-
-@pytest.mark.parametrize(
-    ("minutes", "expected"), [(30, 0.776), (60, 0.695), (240, 0.598), (1440, 0.540)]
-)
-def test_break_even_hit_at_known_horizons(minutes: int, expected: float) -> None:
-    """Kills a break-even without the two sides: 60 % a year, 20 bps a round trip."""
-    deviation = 0.6 * math.sqrt(minutes / (365 * 1440))
-    mean_abs_return = deviation * math.sqrt(2 / math.pi)
-    assert break_even_hit(20.0, mean_abs_return) == pytest.approx(expected, abs=6e-4)
-
-
-def test_break_even_hit_is_where_a_coin_of_that_bias_earns_nothing() -> None:
-    """Kills a formula that agrees with the table but not with the account."""
-    cost, size = 22e-4, 31e-4
-    hit = break_even_hit(22.0, size)
-    assert hit * (size - cost) + (1 - hit) * (-size - cost) == pytest.approx(0, abs=1e-15)
-    assert math.isnan(break_even_hit(22.0, 0.0))
-    assert math.isnan(break_even_hit(22.0, math.nan))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from cppncripto_strategy.models.scoring.threshold import (
     ScoreThreshold,
     ThresholdSettings,
     signal_of,
+    signals_of,
     sorted_quantile,
 )
 
@@ -174,6 +175,15 @@ def test_reset_forgets_everything() -> None:
 def test_signal_rule(score: float, upper: float, lower: float, signal: int) -> None:
     """NaN that compares its way into an order, or a constant score that buys, dies here."""
     assert signal == signal_of(score, upper, lower)
+
+
+LEVELS = st.sampled_from([-0.5, 0.0, 0.5, math.nan])  # equal ones, and none at all, are likely
+
+
+@given(st.lists(st.tuples(LEVELS, LEVELS, LEVELS), min_size=1, max_size=60))
+def test_signals_of_arrays_equal_the_signals_of_each_candle(rows: list[tuple[float, ...]]) -> None:
+    """A table whose signals are not those that were traded dies here."""
+    assert [signal_of(*row) for row in rows] == signals_of(*np.array(rows).T).tolist()
 
 
 @pytest.mark.parametrize(

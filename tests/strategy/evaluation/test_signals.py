@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,6 +74,25 @@ def test_break_even_at_equal_moves_is_where_the_net_return_is_zero():
     p = break_even_hit_ratio(cost_bps, move)
     assert p * move - (1 - p) * move - cost_bps / 1e4 == pytest.approx(0.0, abs=1e-15)
     assert break_even_hit_ratio(cost_bps, None) is None
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"), [(30, 0.776), (60, 0.695), (240, 0.598), (1440, 0.540)]
+)
+def test_break_even_at_known_horizons(minutes, expected):
+    """Dies here: a break-even of one side (60 % annual volatility, 20 bps per round trip)."""
+    deviation = 0.6 * math.sqrt(minutes / (365 * 1440))
+    mean_abs_return = deviation * math.sqrt(2 / math.pi)
+    assert break_even_hit_ratio(20.0, mean_abs_return) == pytest.approx(expected, abs=6e-4)
+
+
+def test_break_even_is_where_a_coin_of_that_bias_earns_nothing():
+    """Dies here: a formula that agrees with the table but not with the account."""
+    cost, size = 22e-4, 31e-4
+    hit = break_even_hit_ratio(22.0, size)
+    assert hit * (size - cost) + (1 - hit) * (-size - cost) == pytest.approx(0, abs=1e-15)
+    assert break_even_hit_ratio(22.0, 0.0) is None
+    assert break_even_hit_ratio(22.0, math.nan) is None
 
 
 def test_signal_quality_without_signals_is_undefined():
