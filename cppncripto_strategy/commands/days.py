@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from cppncripto_strategy.paths import CANDLES, EMBEDDINGS
+
 if TYPE_CHECKING:
     from cppncripto_strategy.embeddings import Outcome, SimilarDay
 
@@ -20,14 +22,14 @@ if TYPE_CHECKING:
 @click.option(
     "--embeddings",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("embeddings.parquet"),
+    default=EMBEDDINGS,
     show_default=True,
     help="File that `cppn-bt embed` wrote.",
 )
 @click.option(
     "--candles",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("candles"),
+    default=CANDLES,
     show_default=True,
     help="Candle store, or folder of SYMBOL-5m files, to see what followed.",
 )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from cppncripto_strategy.paths import CANDLES, EMBEDDINGS
+
 if TYPE_CHECKING:
     from cppncripto_strategy.feeds.candles import Candles
     from cppncripto_strategy.models.bundle import BundleTimeline
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--candles",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("candles"),
+    default=CANDLES,
     show_default=True,
     help="Candle store, or folder of SYMBOL-5m files.",
 )
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("embeddings.parquet"),
+    default=EMBEDDINGS,
     show_default=True,
     help="File to write.",
 )

@@ -105,7 +105,7 @@ class EvolutionProgress:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the evolution; default: evolution/ beside the recipe's results.",
+    help="Folder of the evolution; default: evolution/ in the recipe's home.",
 )
 @click.option("--fresh", is_flag=True, help="Start again, even where a checkpoint exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document only.")
@@ -133,6 +133,7 @@ def command(
     from cppncripto_strategy.models.hyperneat.evolution import EvolutionSettings
     from cppncripto_strategy.models.hyperneat.genome import NeatSettings
     from cppncripto_strategy.models.hyperneat.workers import Spread
+    from cppncripto_strategy.paths import RecipeHome
     from cppncripto_strategy.recipe import load_recipe, shipped_recipe
 
     path = recipe or shipped_recipe("demo")
@@ -144,8 +145,7 @@ def command(
         neat=NeatSettings(population=population),
     )
     spread = Spread(backend, workers, scheduler)  # type: ignore[arg-type]
-    base = Path("runs") if recipe is None else path.parent
-    folder = out or base / path.stem / "evolution"
+    folder = out or RecipeHome.of(path, shipped=recipe is None).evolution
     with EvolutionProgress(Console(stderr=True, quiet=as_json)) as progress:
         result = evolve(values, settings, folder, spread, pick, fresh, progress)
     if as_json:

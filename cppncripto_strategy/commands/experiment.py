@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cppncripto_strategy.experiments.page import Findings
     from cppncripto_strategy.experiments.runs import RecipeRunner
+    from cppncripto_strategy.paths import RecipeHome
     from cppncripto_strategy.recipe import Recipe
 
 NAMES = ("e1", "e2", "e3", "e4")
@@ -65,7 +66,7 @@ Examples:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where results go; default: `experiments` in the folder of the recipe's results.",
+    help="Where results go; default: experiments/ in the recipe's home.",
 )
 @click.option(
     "--markdown",
@@ -93,8 +94,9 @@ def command(
     """
     from cppncripto_strategy.experiments.runs import RecipeRunner
 
-    settings, folder = _recipe(recipe, symbols, timerange, candles, out)
-    runner = RecipeRunner(settings, folder / "bundles")
+    settings, home = _recipe(recipe, symbols, timerange, candles)
+    folder = out or home.experiments
+    runner = RecipeRunner(settings, home.bundles)
     console = Console(stderr=True, quiet=as_json)
     if name == "transfer":
         _transfer(runner, folder, markdown, as_json, console)
@@ -110,9 +112,9 @@ def _recipe(
     symbols: str | None,
     timerange: str | None,
     candles: Path | None,
-    out: Path | None,
-) -> tuple[Recipe, Path]:
-    """The recipe with the command line's changes, and the experiments' folder."""
+) -> tuple[Recipe, RecipeHome]:
+    """The recipe with the command line's changes, and its home."""
+    from cppncripto_strategy.paths import RecipeHome
     from cppncripto_strategy.recipe import load_recipe, shipped_recipe
 
     source = path or shipped_recipe("demo")
@@ -121,8 +123,7 @@ def _recipe(
     if candles is not None:
         changed = recipe.candles.model_copy(update={"source": "folder", "folder": candles})
         recipe = recipe.model_copy(update={"candles": changed})
-    base = Path("runs") if path is None else path.parent
-    return recipe, out or base / source.stem / "experiments"
+    return recipe, RecipeHome.of(source, shipped=path is None)
 
 
 def _run(

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cppncripto_strategy.paths import SESSIONS
+
 if TYPE_CHECKING:
     from cppncripto_strategy.paper.start import PaperPlan
+    from cppncripto_strategy.paths import RecipeHome
     from cppncripto_strategy.recipe import Recipe
 
 EXAMPLES = """
@@ -32,7 +35,7 @@ Examples:
 @click.option("--demo", is_flag=True, help="Offline, against a loopback exchange.")
 @click.option("--name", help="Name of the session; default: the recipe's.")
 @click.option(
-    "--sessions", default=Path("paper"), show_default=True,
+    "--sessions", default=SESSIONS, show_default=True,
     type=click.Path(file_okay=False, path_type=Path), help="Folder that holds sessions.",
 )  # fmt: skip
 @click.option("--symbols", help="Comma-separated symbols instead of the recipe's.")
@@ -78,7 +81,7 @@ def command(
     """
     if recipe is None and not demo:
         raise click.UsageError("give a RECIPE, or --demo")
-    settings = _recipe(recipe, symbols, candles)
+    settings, home = _recipe(recipe, symbols, candles)
     path = sessions / (name or settings.name)
     if only_report:
         _report(path, as_json)
@@ -93,7 +96,7 @@ def command(
         sources=Sources(rest_url=rest_url or public.rest_url,
                         stream_url=stream_url or public.stream_url),
         bundles=bundles,
-        cache=Path("runs") / settings.name / "bundles",
+        cache=home.bundles,
         stop_after=stop_after,
         retrain=not no_retrain,
     )  # fmt: skip
@@ -116,15 +119,20 @@ def _training_bar() -> Iterator[Callable[[int, int, str], None]]:
         yield partial(bar, "training")
 
 
-def _recipe(path: Path | None, symbols: str | None, candles: Path | None) -> Recipe:
+def _recipe(
+    path: Path | None, symbols: str | None, candles: Path | None
+) -> tuple[Recipe, RecipeHome]:
+    from cppncripto_strategy.paths import RecipeHome
     from cppncripto_strategy.recipe import load_recipe, shipped_recipe
 
     given = tuple(one.strip().upper() for one in symbols.split(",")) if symbols else None
-    recipe = load_recipe(path or shipped_recipe("demo"), symbols=given)
+    source = path or shipped_recipe("demo")
+    home = RecipeHome.of(source, shipped=path is None)
+    recipe = load_recipe(source, symbols=given)
     if candles is None:
-        return recipe
-    source = recipe.candles.model_copy(update={"source": "folder", "folder": candles})
-    return recipe.model_copy(update={"candles": source})
+        return recipe, home
+    changed = recipe.candles.model_copy(update={"source": "folder", "folder": candles})
+    return recipe.model_copy(update={"candles": changed}), home
 
 
 def _run(plan: PaperPlan, as_json: bool) -> None:

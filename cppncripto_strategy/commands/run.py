@@ -84,7 +84,7 @@ def command(
     recipe: open report.html and tearsheet.html there.
     """
     from cppncripto_strategy.backtest import run_backtest
-    from cppncripto_strategy.paths import results_folder
+    from cppncripto_strategy.paths import RecipeHome
     from cppncripto_strategy.recipe import load_recipe, shipped_recipe
     from cppncripto_strategy.reports.report import terminal_summary
     from cppncripto_strategy.results import to_plain
@@ -98,8 +98,9 @@ def command(
             update={"source": "folder", "folder": candles.resolve()}
         )
         settings = settings.model_copy(update={"candles": changed})
-    folder = results_folder(path, recipe is None, out)
-    cache = None if no_cache else folder.parent / "bundles"
+    home = RecipeHome.of(path, shipped=recipe is None, out=out)
+    cache = None if no_cache else home.bundles
+    folder = home.claim_run()
     with RunProgress(Console(stderr=True)) as progress:
         result = run_backtest(settings, folder, cache, progress)
     if as_json:
