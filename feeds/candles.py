@@ -229,3 +229,32 @@ def gaps(open_time: IntArray, interval_ms: int, span: Span | None = None) -> lis
     ends = np.concatenate([inside, [span.end_ms]])
     open_ = ends > starts
     return [Span(int(a), int(b)) for a, b in zip(starts[open_], ends[open_], strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A candle that broke a rule: its open time (UTC ms), its values as text, and the rule."""
+
+    open_time: int
+    rule: str
+    values: str
+
+
+def split_valid(candles: Candles, interval_ms: int) -> tuple[Candles, list[Rejected]]:
+    """The candles that keep every rule, and those that do not, one by one."""
+    rejected: list[Rejected] = []
+    while (found := first_violation(candles, interval_ms)) is not None:
+        row, rule = found
+        values = ", ".join(f"{name}={getattr(candles, name)[row]:.12g}" for name in COLUMNS[1:])
+        rejected.append(Rejected(int(candles.open_time[row]), rule, values))
+        candles = candles[np.arange(len(candles)) != row]
+    return candles, rejected
+
+
+def inside(candles: Candles, spans: list[Span]) -> Candles:
+    """The candles whose open time lies in one of the spans."""
+    keep = np.zeros(len(candles), dtype=np.bool_)
+    for span in spans:
+        first, last = np.searchsorted(candles.open_time, [span.start_ms, span.end_ms])
+        keep[int(first) : int(last)] = True
+    return candles[keep]

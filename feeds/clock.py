@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,6 +28,11 @@ _UNIT_MS = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": WEEK
 # Backtrader counts days from 0001-01-01 (matplotlib's old epoch); 1970-01-01 is day 719163.
 EPOCH_DAYS = 719163.0
 _MS_PER_DAY = float(DAY_MS)
+
+# An integer below the first bound is no time we know; then seconds, milliseconds, microseconds, and
+# from the last bound on nanoseconds. 1e11 s is the year 5138 and 1e11 ms is 1973, so no candle is
+# ambiguous.
+_MAGNITUDES = (10**8, 10**11, 10**14, 10**17)
 
 
 def interval_to_ms(interval: str) -> int:
@@ -108,3 +114,63 @@ def num_to_ms(num: float) -> int:
 def nums_to_ms(num: FloatArray) -> IntArray:
     """Array form of `num_to_ms`."""
     return np.rint((num - EPOCH_DAYS) * _MS_PER_DAY).astype(np.int64)
+
+
+def month_names(open_time: IntArray) -> list[str]:
+    """The UTC months ('2024-05') that a sorted array of open times (N,) touches, in order."""
+    if len(open_time) == 0:
+        return []
+    first, last = open_time[[0, -1]].astype("datetime64[ms]").astype("datetime64[M]")
+    return [str(month) for month in np.arange(first, last + 1)]
+
+
+def month_span(month: str) -> Span:
+    """The half-open span of a month '2024-05'."""
+    start = np.datetime64(month, "M")
+    ends = np.array([start, start + 1]).astype("datetime64[ms]").astype(np.int64)
+    return Span(int(ends[0]), int(ends[1]))
+
+
+def day_names(span: Span) -> list[str]:
+    """The days ('2024-05-01') that lie wholly inside a span."""
+    first = -(-span.start_ms // DAY_MS)
+    return [ms_to_utc(day * DAY_MS)[:10] for day in range(first, span.end_ms // DAY_MS)]
+
+
+def integers_to_ms(values: IntArray, origin: str) -> IntArray:
+    """UTC milliseconds (N,) of integers in s, ms, us or ns, told apart row by row.
+
+    Raises
+    ------
+    CandleError
+        When a value is no time, or not a whole millisecond; the row is named.
+    """
+    size = np.abs(values)
+    if (size < _MAGNITUDES[0]).any():
+        row = int(np.argmax(size < _MAGNITUDES[0]))
+        raise CandleError(
+            f"{origin}: row {row}: {values[row]} is not a time: expected seconds, milliseconds,"
+            " microseconds or nanoseconds since 1970, or ISO text"
+        )
+    # Ticks a millisecond, row by row; 0 stands for seconds.
+    per_ms = np.select([size < bound for bound in _MAGNITUDES[1:]], [0, 1, 1_000], 1_000_000)
+    if (per_ms == per_ms[:1]).all() and per_ms[:1].any():
+        per_ms = per_ms[:1]  # one unit throughout: divide by a scalar, which is much quicker
+    ticks = np.maximum(per_ms, 1)
+    refuse_fractions(values % ticks != 0, values, origin)
+    return cast(IntArray, np.where(per_ms == 0, values * 1_000, values // ticks))
+
+
+def refuse_fractions(broken: Any, values: Any, origin: str) -> None:
+    """Raise for the first row whose time is `broken`, that is, not a whole millisecond.
+
+    Raises
+    ------
+    CandleError
+        Naming the row and its value.
+    """
+    if np.any(broken):
+        row = int(np.argmax(broken))
+        raise CandleError(
+            f"{origin}: row {row}: time {values[row]} is not a whole millisecond (misaligned)"
+        )

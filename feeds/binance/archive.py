@@ -4,8 +4,8 @@
 
 A spot archive has no header row, a futures one has; open times are milliseconds until 2024 and
 microseconds since 2025. Both are sniffed, not assumed. A file whose checksum does not match, or
-that does not open, is quarantined and fetched again; after the last attempt its candles are left to
-REST. Nothing here decides which candles are wanted: `feeds.history.fetch` does.
+that does not open, is handed to whoever keeps damage and fetched again; after the last attempt its
+candles are left to REST. Nothing here decides which candles are wanted.
 """
 
 from __future__ import annotations
@@ -19,24 +19,29 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
 from cppncripto_strategy.errors import CandleError, SourceError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.rest import is_loopback
-from cppncripto_strategy.feeds.candles import COLUMNS, Candles
-from cppncripto_strategy.feeds.clock import DAY_MS, Span, interval_to_ms, ms_to_utc, utc_to_ms
-from cppncripto_strategy.feeds.history.files import HEADERLESS, integers_to_ms
-from cppncripto_strategy.feeds.history.quarantine import Quarantine, Rejected, split_valid
-from cppncripto_strategy.feeds.history.store import month_span
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles, Rejected, split_valid
+from cppncripto_strategy.feeds.clock import (
+    DAY_MS,
+    Span,
+    integers_to_ms,
+    interval_to_ms,
+    month_span,
+    ms_to_utc,
+    utc_to_ms,
+)
 
 
 def _libdeflate() -> Any:
@@ -53,6 +58,11 @@ logger = logging.getLogger(__name__)
 DAMAGED_ATTEMPTS = 3
 # So many files in a row without any answer, and the archive counts as out of reach for this run.
 UNREACHABLE_AFTER = 3
+# The order of the columns in the exchange's own files, which carry no header row.
+HEADERLESS = (
+    *("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume"),
+    *("trades", "taker_buy_volume", "taker_buy_quote_volume", "unused"),
+)
 _NAME = re.compile(r"([A-Z0-9._-]+)-(\d+[smhdw])-(\d{4}-\d{2}(?:-\d{2})?)")
 _WANTED = [name for name in HEADERLESS if name in COLUMNS]
 _TYPES = {name: pa.int64() if name in ("open_time", "trades") else pa.float64() for name in _WANTED}
@@ -60,6 +70,7 @@ _DAMAGE: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError),
     *(() if deflate is None else (deflate.DeflateError,)),
 )
+KeepDamaged = Callable[[str, bytes, str], object]
 _PASSING = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -112,12 +123,6 @@ class ArchiveRead:
     sha256: str
     candles: Candles
     rejected: tuple[Rejected, ...]
-
-
-def day_names(span: Span) -> list[str]:
-    """The days ('2024-05-01') that lie wholly inside a span."""
-    first = -(-span.start_ms // DAY_MS)
-    return [ms_to_utc(day * DAY_MS)[:10] for day in range(first, span.end_ms // DAY_MS)]
 
 
 def parse_name(name: str) -> ArchiveFile:
@@ -264,19 +269,19 @@ class ArchiveClient:
     Parameters
     ----------
     sources, retry : where to ask and how patiently.
-    quarantine : where damaged files go.
+    keep_damaged : called with (name, content, reason) of a file that does not match or open.
     rng : source of the jitter.
     """
 
     def __init__(
         self,
         sources: Sources,
-        quarantine: Quarantine,
+        keep_damaged: KeepDamaged,
         retry: Retry | None = None,
         *,
         rng: random.Random | None = None,
     ) -> None:
-        self.sources, self.retry, self.quarantine = sources, retry or Retry(), quarantine
+        self.sources, self.retry, self.keep_damaged = sources, retry or Retry(), keep_damaged
         self.requests = 0
         self.damaged = 0
         self._rng = rng or random.Random()
@@ -300,7 +305,7 @@ class ArchiveClient:
     async def fetch(self, file: ArchiveFile) -> ArchiveRead | None:
         """The archive, or None when there is none, it stays damaged, or cannot be reached.
 
-        None always means: take these candles from elsewhere. Damaged bytes are quarantined.
+        None always means: take these candles from elsewhere.
         """
         if self._unanswered >= UNREACHABLE_AFTER:
             return None
@@ -315,7 +320,7 @@ class ArchiveClient:
                 self.damaged += 1
                 logger.warning("%s (attempt %d); quarantined", error, attempt + 1)
                 name = f"{file.name}.zip"
-                await asyncio.to_thread(self.quarantine.keep_file, name, content, str(error))
+                await asyncio.to_thread(self.keep_damaged, name, content, str(error))
                 await asyncio.sleep(self.retry.wait_s(attempt, self._rng))
         return None
 
@@ -352,23 +357,3 @@ class ArchiveClient:
             logger.info("%s: attempt %d failed: %s", url, attempt + 1, problem)
             await asyncio.sleep(self.retry.wait_s(attempt, self._rng))
         raise SourceError(f"{url} did not arrive after {self.retry.attempts} attempts: {problem}")
-
-
-def gaps_to_read(holes: list[Span], join_ms: int) -> list[Span]:
-    """Holes joined where they lie closer than `join_ms`, so that few requests read them all."""
-    joined: list[Span] = []
-    for hole in holes:
-        if joined and hole.start_ms - joined[-1].end_ms < join_ms:
-            joined[-1] = Span(joined[-1].start_ms, hole.end_ms)
-        else:
-            joined.append(hole)
-    return joined
-
-
-def inside(candles: Candles, spans: list[Span]) -> Candles:
-    """The candles whose open time lies in one of the spans."""
-    keep = np.zeros(len(candles), dtype=np.bool_)
-    for span in spans:
-        first, last = np.searchsorted(candles.open_time, [span.start_ms, span.end_ms])
-        keep[int(first) : int(last)] = True
-    return candles[keep]

@@ -32,9 +32,8 @@ from binance.exceptions import BinanceAPIException, BinanceRequestException
 
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.candles import Candles, concat
+from cppncripto_strategy.feeds.candles import Candles, Rejected, concat, split_valid
 from cppncripto_strategy.feeds.clock import Span, interval_to_ms
-from cppncripto_strategy.feeds.history.quarantine import Rejected, split_valid
 
 logger = logging.getLogger(__name__)
 

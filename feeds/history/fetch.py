@@ -26,9 +26,6 @@ from cppncripto_strategy.errors import CandleError, SourceError, StoreError
 from cppncripto_strategy.feeds.binance.archive import (
     ArchiveClient,
     ArchiveFile,
-    day_names,
-    gaps_to_read,
-    inside,
     read_archive_file,
 )
 from cppncripto_strategy.feeds.binance.endpoints import BINANCE_INTERVALS, Retry, Sources
@@ -38,13 +35,15 @@ from cppncripto_strategy.feeds.binance.rest import (
     RestGate,
     UnknownSymbolError,
 )
-from cppncripto_strategy.feeds.candles import Candles, concat, gaps, merge
+from cppncripto_strategy.feeds.candles import Candles, Rejected, concat, gaps, inside, merge
 from cppncripto_strategy.feeds.clock import (
     DAY_MS,
     WEEK_MS,
     Span,
+    day_names,
     interval_anchor_ms,
     interval_to_ms,
+    month_names,
     ms_to_utc,
 )
 from cppncripto_strategy.feeds.history.files import read_file
@@ -59,13 +58,12 @@ from cppncripto_strategy.feeds.history.ledger import (
     record_month,
     slot_span,
 )
-from cppncripto_strategy.feeds.history.quarantine import Quarantine, Rejected
+from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.store import (
     CandleStore,
     MonthState,
     by_month,
     check_symbol,
-    month_names,
     read_month,
 )
 
@@ -193,7 +191,8 @@ async def fetch_async(
         rest = RestClient(
             chosen.sources, chosen.retry, gate=gate, rng=dice, settle_ms=chosen.settle_ms
         )
-        archives = ArchiveClient(chosen.sources, Quarantine(store.root), chosen.retry, rng=dice)
+        keep_damaged = Quarantine(store.root).keep_file
+        archives = ArchiveClient(chosen.sources, keep_damaged, chosen.retry, rng=dice)
         async with rest, archives:
             closed_ms = await rest.closed_until_ms(interval)
             span = Span(start_ms, max(start_ms, min(end_ms or closed_ms, closed_ms)))
@@ -650,3 +649,14 @@ def _ceil(time_ms: int, interval_ms: int) -> int:
     """The first grid time at or after a time."""
     anchor = interval_anchor_ms(interval_ms)
     return anchor - (anchor - time_ms) // interval_ms * interval_ms
+
+
+def gaps_to_read(holes: list[Span], join_ms: int) -> list[Span]:
+    """Holes joined where they lie closer than `join_ms`, so that few requests read them all."""
+    joined: list[Span] = []
+    for hole in holes:
+        if joined and hole.start_ms - joined[-1].end_ms < join_ms:
+            joined[-1] = Span(joined[-1].start_ms, hole.end_ms)
+        else:
+            joined.append(hole)
+    return joined

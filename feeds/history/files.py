@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import CandleError, SourceError
+from cppncripto_strategy.feeds.binance.archive import HEADERLESS
 from cppncripto_strategy.feeds.candles import (
     COLUMNS,
     REQUIRED_COLUMNS,
@@ -30,7 +31,7 @@ from cppncripto_strategy.feeds.candles import (
     first_violation,
     validate,
 )
-from cppncripto_strategy.feeds.clock import interval_to_ms
+from cppncripto_strategy.feeds.clock import integers_to_ms, interval_to_ms, refuse_fractions
 from cppncripto_strategy.feeds.history.store import CandleStore, check_symbol
 
 SUFFIXES = (".parquet", ".feather", ".csv.gz", ".csv")
@@ -55,15 +56,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
         *("taker_buy_quote_volume", "taker_buy_quote_asset_volume", "taker_buy_quote"),
     ),
 }
-# The order of the columns in the exchange's own files, which carry no header row.
-HEADERLESS = (
-    *("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume"),
-    *("trades", "taker_buy_volume", "taker_buy_quote_volume", "unused"),
-)
-# An integer below the first bound is no time we know; then seconds, milliseconds, microseconds, and
-# from the last bound on nanoseconds. 1e11 s is the year 5138 and 1e11 ms is 1973, so no candle is
-# ambiguous.
-_MAGNITUDES = (10**8, 10**11, 10**14, 10**17)
 
 
 class CandleSource(Protocol):
@@ -307,36 +299,12 @@ def _time_name(names: dict[str, str], origin: str) -> str:
     )
 
 
-def integers_to_ms(values: IntArray, origin: str) -> IntArray:
-    """UTC milliseconds (N,) of integers in s, ms, us or ns, told apart row by row.
-
-    Raises
-    ------
-    CandleError
-        When a value is no time, or not a whole millisecond; the row is named.
-    """
-    size = np.abs(values)
-    if (size < _MAGNITUDES[0]).any():
-        row = int(np.argmax(size < _MAGNITUDES[0]))
-        raise CandleError(
-            f"{origin}: row {row}: {values[row]} is not a time: expected seconds, milliseconds,"
-            " microseconds or nanoseconds since 1970, or ISO text"
-        )
-    # Ticks a millisecond, row by row; 0 stands for seconds.
-    per_ms = np.select([size < bound for bound in _MAGNITUDES[1:]], [0, 1, 1_000], 1_000_000)
-    if (per_ms == per_ms[:1]).all() and per_ms[:1].any():
-        per_ms = per_ms[:1]  # one unit throughout: divide by a scalar, which is much quicker
-    ticks = np.maximum(per_ms, 1)
-    _refuse_fractions(values % ticks != 0, values, origin)
-    return cast(IntArray, np.where(per_ms == 0, values * 1_000, values // ticks))
-
-
 def _stamps_to_ms(column: pa.ChunkedArray, origin: str) -> IntArray:
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("ms"))
     values = column.to_numpy().astype(f"datetime64[{column.type.unit}]")
     stamps = values.astype("datetime64[ms]")
-    _refuse_fractions(stamps != values, values, origin)
+    refuse_fractions(stamps != values, values, origin)
     return cast(IntArray, stamps.astype(np.int64))
 
 
@@ -353,7 +321,7 @@ def _text_to_ms(column: pa.ChunkedArray, origin: str) -> IntArray:
         )
     values = parsed.dt.tz_localize(None).to_numpy()
     stamps = values.astype("datetime64[ms]")
-    _refuse_fractions(stamps != values, values, origin)
+    refuse_fractions(stamps != values, values, origin)
     return cast(IntArray, stamps.astype(np.int64))
 
 
@@ -367,14 +335,6 @@ def _whole_numbers(column: pa.ChunkedArray, origin: str) -> IntArray:
             row = int(np.argmax(broken))
             raise CandleError(f"{origin}: row {row}: time {values[row]} is not a whole number")
     return cast(IntArray, values.astype(np.int64))
-
-
-def _refuse_fractions(broken: Any, values: Any, origin: str) -> None:
-    if np.any(broken):
-        row = int(np.argmax(broken))
-        raise CandleError(
-            f"{origin}: row {row}: time {values[row]} is not a whole millisecond (misaligned)"
-        )
 
 
 def _numbers(column: pa.ChunkedArray, name: str, origin: str) -> FloatArray:

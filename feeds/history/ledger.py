@@ -28,13 +28,17 @@ import numpy as np
 from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.errors import StoreError
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles, gaps
-from cppncripto_strategy.feeds.clock import Span, interval_anchor_ms, interval_to_ms
+from cppncripto_strategy.feeds.clock import (
+    Span,
+    interval_anchor_ms,
+    interval_to_ms,
+    month_names,
+    month_span,
+)
 from cppncripto_strategy.feeds.history.store import (
     CandleStore,
     MonthState,
     file_digest,
-    month_names,
-    month_span,
     write_atomically,
 )
 

@@ -9,35 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from cppncripto_strategy.feeds.candles import COLUMNS, Candles, first_violation
+from cppncripto_strategy.feeds.candles import Rejected
 from cppncripto_strategy.feeds.history.store import write_atomically
 
 FOLDER = ".quarantine"
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A candle that broke a rule: its open time (UTC ms), its values as text, and the rule."""
-
-    open_time: int
-    rule: str
-    values: str
-
-
-def split_valid(candles: Candles, interval_ms: int) -> tuple[Candles, list[Rejected]]:
-    """The candles that keep every rule, and those that do not, one by one."""
-    rejected: list[Rejected] = []
-    while (found := first_violation(candles, interval_ms)) is not None:
-        row, rule = found
-        values = ", ".join(f"{name}={getattr(candles, name)[row]:.12g}" for name in COLUMNS[1:])
-        rejected.append(Rejected(int(candles.open_time[row]), rule, values))
-        candles = candles[np.arange(len(candles)) != row]
-    return candles, rejected
 
 
 class Quarantine:

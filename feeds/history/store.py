@@ -26,7 +26,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import CandleError, StoreError
 from cppncripto_strategy.feeds.candles import (
@@ -41,7 +40,14 @@ from cppncripto_strategy.feeds.candles import (
     merge,
     validate,
 )
-from cppncripto_strategy.feeds.clock import Span, interval_to_ms, ms_to_utc, utc_to_ms
+from cppncripto_strategy.feeds.clock import (
+    Span,
+    interval_to_ms,
+    month_names,
+    month_span,
+    ms_to_utc,
+    utc_to_ms,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -128,21 +134,6 @@ def check_symbol(symbol: str) -> str:
             f" as 'BTCUSDT'{hint}"
         )
     return symbol
-
-
-def month_names(open_time: IntArray) -> list[str]:
-    """The UTC months ('2024-05') that a sorted array of open times (N,) touches, in order."""
-    if len(open_time) == 0:
-        return []
-    first, last = open_time[[0, -1]].astype("datetime64[ms]").astype("datetime64[M]")
-    return [str(month) for month in np.arange(first, last + 1)]
-
-
-def month_span(month: str) -> Span:
-    """The half-open span of a month '2024-05'."""
-    start = np.datetime64(month, "M")
-    ends = np.array([start, start + 1]).astype("datetime64[ms]").astype(np.int64)
-    return Span(int(ends[0]), int(ends[1]))
 
 
 class CandleStore:

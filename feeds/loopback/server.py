@@ -26,7 +26,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -90,12 +89,6 @@ class SpeedClock:
     def begin(self) -> None:
         """Let it run; a second call changes nothing."""
         if self._from_s is None:
-            self._from_s = time.monotonic()
-
-    def set_speed(self, speed: float) -> None:
-        """Go on from here at another speed; 0 stands still."""
-        self._from_ms, self.speed = self.now_ms(), speed
-        if self._from_s is not None:
             self._from_s = time.monotonic()
 
     def now_ms(self) -> int:
@@ -260,19 +253,6 @@ class LoopbackExchange:
         self._weight = (0, 0)  # (window, used)
         self._attempts: deque[float] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @classmethod
-    def from_store(
-        cls, root: Path, *, symbols: Sequence[str] | None = None, **options: Any
-    ) -> LoopbackExchange:
-        """An exchange over the candles of a store; `options` as for the class."""
-        from cppncripto_strategy.feeds.history.store import CandleStore
-
-        store = CandleStore(root)
-        interval = (options.get("settings") or ExchangeSettings()).interval
-        held = [s.symbol for s in store.list() if s.interval == interval]
-        wanted = list(symbols or held)
-        return cls({symbol: store.read(symbol, interval) for symbol in wanted}, **options)
 
     def _without_halts(self, symbol: str, candles: Candles) -> Candles:
         keep = np.ones(len(candles), dtype=np.bool_)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import itertools
 import os
 import random
 import zipfile
@@ -21,9 +20,6 @@ from cppncripto_strategy.feeds.binance import archive
 from cppncripto_strategy.feeds.binance.archive import (
     ArchiveClient,
     ArchiveFile,
-    day_names,
-    gaps_to_read,
-    inside,
     parse_csv,
     parse_name,
     read_archive,
@@ -188,28 +184,6 @@ def test_names_urls_and_spans_belong_together():
     assert FILE.span == Span(utc_to_ms("2025-01-02"), utc_to_ms("2025-01-03"))
     with pytest.raises(SourceError, match="not named like"):
         parse_name("candles.zip")
-    span = Span(utc_to_ms("2025-01-01 13:00"), utc_to_ms("2025-01-04 01:00"))
-    assert day_names(span) == ["2025-01-02", "2025-01-03"]
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(slots=st.sets(st.integers(0, 80)), join=st.integers(1, 20))
-def test_joined_reads_cover_every_hole_and_stay_apart(slots, join):
-    """A hole that is never read, or a read for every single slot."""
-    holes = [Span(k, k + 1) for k in sorted(slots)]
-    reads = gaps_to_read(holes, join)
-    assert all(any(r.start_ms <= h.start_ms < r.end_ms for r in reads) for h in holes)
-    assert all(b.start_ms - a.end_ms >= join for a, b in itertools.pairwise(reads))
-    assert {r.start_ms for r in reads} <= slots
-    assert {r.end_ms - 1 for r in reads} <= slots
-
-
-def test_inside_keeps_only_what_was_asked_for():
-    """Candles of a month's file overwriting neighbours that were not asked for."""
-    candles = parse_csv(lines().encode(), "x")
-    first = int(candles.open_time[0])
-    spans = [Span(first, first + 2 * HOUR_MS), Span(first + 5 * HOUR_MS, first + 6 * HOUR_MS)]
-    assert ((inside(candles, spans).open_time - first) // HOUR_MS).tolist() == [0, 1, 5]
 
 
 def day_of_candles() -> Candles:
@@ -231,7 +205,8 @@ def host():
 def fetch(host: ExchangeThread, root: Path, file: ArchiveFile = FILE, count: int = 1):
     async def work():
         sources = Sources(archive_url=host.archive_url)
-        async with ArchiveClient(sources, Quarantine(root), FAST, rng=random.Random(1)) as client:
+        keep_damaged = Quarantine(root).keep_file
+        async with ArchiveClient(sources, keep_damaged, FAST, rng=random.Random(1)) as client:
             return [await client.fetch(file) for _ in range(count)][-1]
 
     return asyncio.run(work())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import random
 import subprocess
@@ -15,6 +16,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.dataset
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import CandleError, SourceError, StoreError
 from cppncripto_strategy.feeds.binance.archive import read_archive_file
@@ -22,7 +26,13 @@ from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.rest import RestClient, RestGate
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span, utc_to_ms
-from cppncripto_strategy.feeds.history.fetch import FetchSettings, SeriesReport, fetch, import_files
+from cppncripto_strategy.feeds.history.fetch import (
+    FetchSettings,
+    SeriesReport,
+    fetch,
+    gaps_to_read,
+    import_files,
+)
 from cppncripto_strategy.feeds.history.ledger import Ledger, job_lock
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.store import CandleStore
@@ -572,3 +582,15 @@ def test_real_archives_are_imported_as_they_are(tmp_path):
         assert part.equals(candles)
     sources = [entry.source for entry in Ledger.load(store, "BTCUSDT", "1m").entries()]
     assert f"archive:{files[0].stem}" == sources[0]
+
+
+@examples(max_examples=60, deadline=None, derandomize=True)
+@given(slots=st.sets(st.integers(0, 80)), join=st.integers(1, 20))
+def test_joined_reads_cover_every_hole_and_stay_apart(slots, join):
+    """A hole that is never read, or a read for every single slot."""
+    holes = [Span(k, k + 1) for k in sorted(slots)]
+    reads = gaps_to_read(holes, join)
+    assert all(any(r.start_ms <= h.start_ms < r.end_ms for r in reads) for h in holes)
+    assert all(b.start_ms - a.end_ms >= join for a, b in itertools.pairwise(reads))
+    assert {r.start_ms for r in reads} <= slots
+    assert {r.end_ms - 1 for r in reads} <= slots

@@ -22,12 +22,7 @@ from hypothesis import strategies as st
 from cppncripto_strategy.errors import CandleError, StoreError
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles
 from cppncripto_strategy.feeds.clock import Span, interval_to_ms, utc_to_ms
-from cppncripto_strategy.feeds.history.store import (
-    CandleStore,
-    StoredSeries,
-    month_names,
-    month_span,
-)
+from cppncripto_strategy.feeds.history.store import CandleStore, StoredSeries
 
 FIVE_MS = interval_to_ms("5m")
 # A day before a month ends, so that nearly every example crosses from one file into the next.
@@ -354,16 +349,6 @@ def test_concurrent_writers_lose_no_candle(tmp_path):
     for thread in threads:
         thread.join()
     assert CandleStore(tmp_path).coverage("BTCUSDT", "5m").count == 240
-
-
-@pytest.mark.parametrize("text", ["2023-12", "2024-02", "2025-12"])
-def test_month_span_agrees_with_the_calendar(text):
-    """A leap February or a December that ends in the wrong year."""
-    year, month = map(int, text.split("-"))
-    following = f"{year + month // 12}-{month % 12 + 1:02d}-01"
-    span = Span(utc_to_ms(f"{text}-01"), utc_to_ms(following))
-    assert span == month_span(text)
-    assert [text] == month_names(np.array([span.start_ms, span.end_ms - 1]))
 
 
 def test_nothing_to_write_makes_no_folder(tmp_path):
