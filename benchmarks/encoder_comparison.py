@@ -41,15 +41,11 @@ from cppncripto_strategy.feeds.planted import (
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.encoders import ENCODERS, Encoder, build_encoder
 from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder
-from cppncripto_strategy.models.hyperneat.evolution import (
-    Evolution,
-    EvolutionSettings,
-    ProbeData,
-    champion_json,
-    evaluate,
-    knee,
-)
-from cppncripto_strategy.models.hyperneat.genome import Substrate
+from cppncripto_strategy.models.hyperneat.evolution import Evolution, champion_json
+from cppncripto_strategy.models.hyperneat.fitness import ProbeData, evaluate
+from cppncripto_strategy.models.hyperneat.front import knee
+from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
+from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable, build_sessions
 from cppncripto_strategy.models.judging.probes import fit_ridge, profile_targets, sign_accuracy

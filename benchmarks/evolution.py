@@ -15,14 +15,10 @@ import time
 
 import torch
 
-from cppncripto_strategy.models.hyperneat.genome import (
-    Genome,
-    Kernels,
-    Substrate,
-    decode,
-    decode_by_coordinate,
-    random_genome,
-)
+from cppncripto_strategy.models.hyperneat.decoding import Kernels, decode, decode_by_coordinate
+from cppncripto_strategy.models.hyperneat.genome import Genome
+from cppncripto_strategy.models.hyperneat.neat_python import random_genome
+from cppncripto_strategy.models.hyperneat.substrate import Substrate
 
 # 8 features, width 64, three taps, five layers: 50,688 weights, five coordinates each.
 SUBSTRATE = Substrate.temporal(8, width=64, channels=64, taps=3, dilations=(1, 2, 4, 8, 16))

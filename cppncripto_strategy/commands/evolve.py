@@ -130,8 +130,7 @@ def command(
     goes on where it was when the same command is given again. Open evolution.html in its folder.
     """
     from cppncripto_strategy.evolution.search import evolve, summary
-    from cppncripto_strategy.models.hyperneat.evolution import EvolutionSettings
-    from cppncripto_strategy.models.hyperneat.genome import NeatSettings
+    from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
     from cppncripto_strategy.models.hyperneat.workers import Spread
     from cppncripto_strategy.paths import RecipeHome
     from cppncripto_strategy.recipe import load_recipe, shipped_recipe

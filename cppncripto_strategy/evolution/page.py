@@ -11,14 +11,11 @@ from plotly.subplots import make_subplots
 
 from cppncripto_strategy.evolution.outcome import Evolved
 from cppncripto_strategy.feeds.clock import ms_to_utc
-from cppncripto_strategy.models.hyperneat.evolution import Candidate, Generation
-from cppncripto_strategy.models.hyperneat.genome import (
-    COORDINATES,
-    OUTPUTS,
-    Genome,
-    Substrate,
-    decode,
-)
+from cppncripto_strategy.models.hyperneat.decoding import decode
+from cppncripto_strategy.models.hyperneat.evolution import Generation
+from cppncripto_strategy.models.hyperneat.front import Candidate
+from cppncripto_strategy.models.hyperneat.genome import COORDINATES, OUTPUTS, Genome
+from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.reports import pages
 from cppncripto_strategy.reports.charts import BUY, HOLD, SELL, STRATEGY, WITHOUT, style
 

@@ -29,18 +29,16 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.history.resample import resample
 from cppncripto_strategy.market import Market, learn_settings, load_market, traded_span
 from cppncripto_strategy.models.hyperneat.evolution import (
-    SILENT,
     Evolution,
-    EvolutionSettings,
     Generation,
-    ProbeData,
-    Score,
     champion_json,
-    evaluate,
-    knee,
     load_run,
 )
-from cppncripto_strategy.models.hyperneat.genome import Substrate, random_genome
+from cppncripto_strategy.models.hyperneat.fitness import SILENT, ProbeData, Score, evaluate
+from cppncripto_strategy.models.hyperneat.front import knee
+from cppncripto_strategy.models.hyperneat.neat_python import random_genome
+from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
+from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.models.hyperneat.workers import Spread, evaluator
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import (

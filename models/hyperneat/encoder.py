@@ -21,16 +21,11 @@ from torch.nn import functional
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders._base import Encoder
-from cppncripto_strategy.models.hyperneat.genome import (
-    FIVE_MINUTES_MS,
-    Genome,
-    Kernels,
-    Layer,
-    Substrate,
-    decode,
-    random_genome,
-    read_champion,
-)
+from cppncripto_strategy.models.hyperneat.champion import read_champion
+from cppncripto_strategy.models.hyperneat.decoding import Kernels, decode
+from cppncripto_strategy.models.hyperneat.genome import Genome
+from cppncripto_strategy.models.hyperneat.neat_python import random_genome
+from cppncripto_strategy.models.hyperneat.substrate import FIVE_MINUTES_MS, Layer, Substrate
 
 # A random CPPN that expresses less than this share of its connections is drawn again.
 MIN_EXPRESSED = 0.02

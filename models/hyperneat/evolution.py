@@ -1,226 +1,42 @@
-"""Evolving the CPPN behind an encoder: NEAT for the search, a ridge probe for its fitness.
+"""Evolving the CPPN behind an encoder: one run of NEAT, generation after generation.
 
-A genome is worth what a ridge on its pooled embedding foretells of the next day (`probes`), judged
-on later days than it learned from and all of them before `until_ms`, less a price for every
-connection it expresses. NEAT maximises that one number; the front of probe against connections is
-kept beside it, in an archive that selection never reads, and the champion is a point on it.
+NEAT maximises one number, a genome's fitness (`fitness.py`); the front of probe against connections
+is kept beside it (`front.py`), and the champion is a point on it.
 
 A run is a pure function of its settings and its data. Its state between two generations is one
 JSON document, so that a run killed at any moment resumes to the result it would have had; genes,
 species, counters and the generator's state are written out one by one, never pickled. How a
-generation is spread over processes or machines is in `spread.py`.
+generation is spread over processes or machines is in `workers.py`.
 
-Sources: Stanley & Miikkulainen 2002 (NEAT, through neat-python); Clune, Mouret & Lipson 2013
-(connection cost).
+Source: Stanley & Miikkulainen 2002 (NEAT, through neat-python).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from cppncripto_strategy.arrays import FloatArray, IntArray
-from cppncripto_strategy.errors import BundleError, RecipeError, TrainingError
-from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder, average_rows, is_expressed
-from cppncripto_strategy.models.hyperneat.genome import (
-    OUTPUTS,
-    Genome,
-    NeatSettings,
-    Substrate,
-    decode,
-    neat_config,
-    neat_random,
+from cppncripto_strategy.errors import BundleError, TrainingError
+from cppncripto_strategy.models.hyperneat.fitness import SILENT, Score
+from cppncripto_strategy.models.hyperneat.front import (
+    Candidate,
+    candidate_from_json,
+    candidate_json,
+    update_front,
 )
-from cppncripto_strategy.models.inputs.sessions import SessionSet
-from cppncripto_strategy.models.judging.probes import profile_targets, walk_forward_r2
+from cppncripto_strategy.models.hyperneat.genome import OUTPUTS, Genome
+from cppncripto_strategy.models.hyperneat.neat_python import neat_config, neat_random
+from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
+from cppncripto_strategy.models.hyperneat.substrate import Substrate
 
 CHECKPOINT_FORMAT = "cppn-evolution"
-# Fitness of a genome that expresses next to nothing: below anything a probe can score.
-SILENT = -1.0
-# Windows gathered or embedded at a time: 64 x 30 days of candles are 20 MB.
-_BATCH = 64
-# A probe is rounded to this many decimals: machines that differ in the last bit of a convolution
-# must not steer a run apart.
-_DECIMALS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class EvolutionSettings:
-    """What a run is, besides its data.
-
-    Parameters
-    ----------
-    generations : generations evaluated, at least 1.
-    seed : of every draw.
-    connection_cost : fitness taken for expressing every connection of the substrate; a genome that
-        expresses a tenth of them pays a tenth.
-    folds : parts of the span that the probe foretells, each from the days before it.
-    neat : how genomes vary and compete.
-    """
-
-    generations: int = 15
-    seed: int = 0
-    connection_cost: float = 0.02
-    folds: int = 3
-    neat: NeatSettings = field(default_factory=NeatSettings)
-
-    def __post_init__(self) -> None:
-        if self.generations < 1 or self.neat.population < 4:
-            raise RecipeError(
-                f"evolution needs at least 1 generation of 4 genomes, found "
-                f"{self.generations} of {self.neat.population}"
-            )
-        if self.connection_cost < 0 or self.folds < 1:
-            raise RecipeError(
-                f"connection_cost must be 0 or more and folds 1 or more, found "
-                f"{self.connection_cost} and {self.folds}"
-            )
-
-
-# ------------------------------------------------------------------------------ fitness
-@dataclass(frozen=True, slots=True, eq=False)
-class ProbeData:
-    """The days a genome is judged on.
-
-    Parameters
-    ----------
-    rows : float32 (N, R, F), scaled macro windows averaged over the substrate's stride.
-    targets : float64 (N, K), what is to be foretold of each session; finite.
-    day_ms : int64 (N,), 00:00 UTC of each session.
-    """
-
-    rows: NDArray[np.float32]
-    targets: FloatArray
-    day_ms: IntArray
-
-    @classmethod
-    def of_sessions(cls, sessions: SessionSet, until_ms: int, stride: int) -> ProbeData:
-        """Windows and next-day profiles of the sessions that are over by `until_ms`.
-
-        Raises
-        ------
-        TrainingError
-            When no session has a whole next day by then.
-        """
-        targets = profile_targets(sessions, until_ms)
-        known = np.flatnonzero(np.isfinite(targets).all(axis=1))
-        if not len(known):
-            raise TrainingError(
-                "no session of the span has a complete next day: give the evolution more days"
-            )
-        parts = [
-            average_rows(sessions.gather(known[i : i + _BATCH]), stride).numpy()
-            for i in range(0, len(known), _BATCH)
-        ]
-        return cls(np.concatenate(parts), targets[known], sessions.start_ms()[known])
-
-    def __len__(self) -> int:
-        return len(self.day_ms)
-
-    def fingerprint(self) -> str:
-        """SHA-256 over all arrays: a checkpoint resumes on the very same data."""
-        digest = hashlib.sha256()
-        for array in (self.rows, self.targets, self.day_ms):
-            digest.update(f"{array.shape}{array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What a genome is worth: probe (out-of-sample R2), expressed connections, fitness."""
-
-    probe: float
-    connections: int
-    fitness: float
-
-
-@torch.no_grad()
-def embed_rows(encoder: CPPNEncoder, rows: NDArray[np.float32]) -> FloatArray:
-    """Pooled embeddings, float64 (N, width), of averaged rows (N, R, F)."""
-    # Copied because an array that joblib mapped from disk is read-only, which torch warns about.
-    whole = torch.from_numpy(np.array(rows))  # (N, R, F)
-    parts = [
-        encoder.pool(encoder.rows_map(whole[first : first + _BATCH]))
-        for first in range(0, len(whole), _BATCH)
-    ]
-    return np.asarray(torch.cat(parts).numpy(), dtype=np.float64)
-
-
-def evaluate(
-    genome: Genome, substrate: Substrate, data: ProbeData, settings: EvolutionSettings
-) -> Score:
-    """Paint, embed, probe. A genome that expresses too little is `SILENT` and not embedded."""
-    kernels = decode(genome, substrate)
-    if not is_expressed(kernels, substrate):
-        return Score(SILENT, kernels.connections, SILENT)
-    encoder = CPPNEncoder(
-        substrate.layers[0].inputs,
-        substrate.width,
-        genome=genome.to_json(),
-        substrate=substrate.to_json(),
-    )
-    embedding = embed_rows(encoder, data.rows)
-    r2 = walk_forward_r2(embedding, data.targets, data.day_ms, settings.folds)
-    probe = round(r2, _DECIMALS)
-    price = settings.connection_cost * kernels.connections / substrate.weights
-    return Score(probe, kernels.connections, probe - price)
-
-
-# ------------------------------------------------------------------------------ the front
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A genome on the front, its score and the generation it was first seen in."""
-
-    genome: Genome
-    score: Score
-    generation: int
-
-
-def update_front(front: Sequence[Candidate], newcomer: Candidate) -> list[Candidate]:
-    """The front with a newcomer: by connections ascending, which is by probe ascending too.
-
-    A newcomer that equals a point in both numbers is left out: the earlier one stays.
-    """
-    new = newcomer.score
-    if new.fitness <= SILENT:
-        return list(front)
-    for old in front:
-        if old.score.connections <= new.connections and old.score.probe >= new.probe:
-            return list(front)
-    kept = [
-        old
-        for old in front
-        if not (old.score.connections >= new.connections and old.score.probe <= new.probe)
-    ]
-    return sorted([*kept, newcomer], key=lambda c: c.score.connections)
-
-
-def knee(front: Sequence[Candidate], weights: int) -> int:
-    """Place of the front's knee: the point farthest above the line from nothing to everything.
-
-    The line runs from no connections and a probe of 0 to all `weights` connections and the front's
-    best probe. (Drawn between the ends of the front instead, it makes a knee of the first useless
-    genome that is a little less bad than another.) Where no probe is above 0, the last.
-    """
-    best = front[-1].score.probe
-    if best <= 0:
-        return len(front) - 1
-    above = [c.score.probe / best - c.score.connections / weights for c in front]
-    return above.index(max(above))
-
-
-# ------------------------------------------------------------------------------ the run
 @dataclass(frozen=True, slots=True)
 class Generation:
     """One line of a run's history."""
@@ -378,7 +194,7 @@ class Evolution:
                 "innovation": self._reproduction.innovation_tracker.global_counter,
             },
             "random": self._random_state,
-            "front": [_candidate_json(c) for c in self.front],
+            "front": [candidate_json(c) for c in self.front],
             "history": [asdict(line) for line in self.history],
         }
 
@@ -437,7 +253,7 @@ class Evolution:
         run._reproduction.innovation_tracker.global_counter = counters["innovation"]
         version, words, gauss_next = document["random"]
         run._random_state = (version, tuple(words), gauss_next)
-        run.front = [_candidate_from_json(c) for c in document["front"]]
+        run.front = [candidate_from_json(c) for c in document["front"]]
         run.history = [Generation(**line) for line in document["history"]]
         return run
 
@@ -452,20 +268,6 @@ class Evolution:
         species.fitness_history = list(plain["fitness_history"])
         self._species.species[species.key] = species
         self._species.genome_to_species.update(dict.fromkeys(members, species.key))
-
-
-def _candidate_json(candidate: Candidate) -> dict[str, Any]:
-    return {
-        "genome": candidate.genome.to_json(),
-        "score": asdict(candidate.score),
-        "generation": candidate.generation,
-    }
-
-
-def _candidate_from_json(document: Mapping[str, Any]) -> Candidate:
-    return Candidate(
-        Genome.from_json(document["genome"]), Score(**document["score"]), document["generation"]
-    )
 
 
 def champion_json(run: Evolution, place: int, until_ms: int) -> dict[str, Any]:

@@ -21,13 +21,10 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 
 from cppncripto_strategy.errors import RecipeError, TrainingError
-from cppncripto_strategy.models.hyperneat.evolution import (
-    EvolutionSettings,
-    ProbeData,
-    Score,
-    evaluate,
-)
-from cppncripto_strategy.models.hyperneat.genome import Genome, Substrate
+from cppncripto_strategy.models.hyperneat.fitness import ProbeData, Score, evaluate
+from cppncripto_strategy.models.hyperneat.genome import Genome
+from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
+from cppncripto_strategy.models.hyperneat.substrate import Substrate
 
 log = logging.getLogger(__name__)
 

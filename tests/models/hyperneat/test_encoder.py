@@ -8,7 +8,8 @@ import torch
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import build_encoder
 from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder, average_rows
-from cppncripto_strategy.models.hyperneat.genome import Layer, Substrate, random_genome
+from cppncripto_strategy.models.hyperneat.neat_python import random_genome
+from cppncripto_strategy.models.hyperneat.substrate import Layer, Substrate
 
 N_FEATURES, BATCH, STRIDE, ROWS = 9, 3, 12, 40
 

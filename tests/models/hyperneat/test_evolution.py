@@ -13,29 +13,21 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import BundleError, RecipeError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.models.hyperneat.decoding import decode
 from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder
-from cppncripto_strategy.models.hyperneat.evolution import (
+from cppncripto_strategy.models.hyperneat.evolution import Evolution, champion_json, load_run
+from cppncripto_strategy.models.hyperneat.fitness import (
     SILENT,
-    Candidate,
-    Evolution,
-    EvolutionSettings,
     ProbeData,
     Score,
-    champion_json,
     embed_rows,
     evaluate,
-    knee,
-    load_run,
-    update_front,
 )
-from cppncripto_strategy.models.hyperneat.genome import (
-    Genome,
-    NeatSettings,
-    Node,
-    Substrate,
-    decode,
-    random_genome,
-)
+from cppncripto_strategy.models.hyperneat.front import Candidate, knee, update_front
+from cppncripto_strategy.models.hyperneat.genome import Genome, Node
+from cppncripto_strategy.models.hyperneat.neat_python import random_genome
+from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
+from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.models.hyperneat.workers import Spread, evaluator
 from cppncripto_strategy.models.judging.probes import walk_forward_r2
 from cppncripto_strategy.results import write_json

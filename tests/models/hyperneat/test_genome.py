@@ -10,20 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.hyperneat.champion import read_champion
+from cppncripto_strategy.models.hyperneat.decoding import decode, decode_by_coordinate
 from cppncripto_strategy.models.hyperneat.genome import (
     ACTIVATIONS,
     AGGREGATIONS,
     Genome,
-    Layer,
     Link,
     Node,
-    Substrate,
-    decode,
-    decode_by_coordinate,
-    neat_config,
-    random_genome,
-    read_champion,
 )
+from cppncripto_strategy.models.hyperneat.neat_python import neat_config, random_genome
+from cppncripto_strategy.models.hyperneat.substrate import Layer, Substrate
 
 SMALL = Substrate.temporal(n_features=5, width=8, channels=6, taps=3, dilations=(1, 2, 4))
 UNEVEN = Substrate((Layer(3, 4, 2, 1), Layer(4, 7, 5, 3), Layer(7, 7, 5, 6), Layer(7, 2, 1, 1)), 4)

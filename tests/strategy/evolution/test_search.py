@@ -21,8 +21,8 @@ from cppncripto_strategy.evolution.search import choose, evolve, prepare
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.market import learn_settings, load_market, session_tables
 from cppncripto_strategy.models.bundle import Bundle
-from cppncripto_strategy.models.hyperneat.evolution import EvolutionSettings
-from cppncripto_strategy.models.hyperneat.genome import Genome, Link, NeatSettings, Node
+from cppncripto_strategy.models.hyperneat.genome import Genome, Link, Node
+from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
 from cppncripto_strategy.models.hyperneat.workers import Spread
 from cppncripto_strategy.models.learning.walkforward import learn_bundle
 from cppncripto_strategy.recipe import load_recipe

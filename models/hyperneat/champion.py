@@ -1,0 +1,33 @@
+"""champion.json: the genome that an evolution chose, as recipes name it.
+
+Left out: writing one (`evolution.champion_json`). Torch is not imported: recipes are checked with
+this.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.hyperneat.genome import Genome
+
+
+def read_champion(path: Path) -> dict[str, Any]:
+    """The document of a champion.json: `genome`, and `substrate` where it was evolved on one.
+
+    A file that is a bare genome is read as a champion without a substrate.
+
+    Raises
+    ------
+    RecipeError
+        When there is no such file or it holds no genome.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise RecipeError(f"no genome can be read from {path}: {error}") from error
+    champion: dict[str, Any] = document if "genome" in document else {"genome": document}
+    Genome.from_json(champion["genome"])
+    return champion
