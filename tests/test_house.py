@@ -67,7 +67,8 @@ def test_feeds_import_one_way():
     """The exchange's wire that needs a store, or live candles that need history on disk."""
     below = {
         "feeds.candles": set[str](),
-        "feeds.binance": {"feeds.candles"},
+        "feeds.filters": set[str](),
+        "feeds.binance": {"feeds.candles", "feeds.filters"},
         "feeds.history": {"feeds.candles", "feeds.binance"},
         "feeds.live": {"feeds.candles", "feeds.binance"},
         "feeds.loopback": {"feeds.candles", "feeds.binance"},
