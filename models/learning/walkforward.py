@@ -211,8 +211,9 @@ def walk_forward(
         previous = bundles[-1] if bundles else None
         decision = decide(tables, stamp, settings, previous, decision)
         log.info("%s: %s: %s", ms_to_date(stamp), decision.repair.name.lower(), decision.reason)
-        if decision.repair is not Repair.KEEP:
-            bundles.append(_cached(tables, decision, settings, seed, previous, cache, report))
+        bundle = carry_out(tables, decision, settings, seed, previous, cache, report)
+        if bundle is not None:
+            bundles.append(bundle)
     first = max(i for i, b in enumerate(bundles) if b.info.trained_until_ms <= wanted[0])
     return BundleTimeline(tuple(bundles[first:]))
 
@@ -593,28 +594,34 @@ def cache_key(
     return f"{ms_to_date(until_ms)}-{digest[:16]}"
 
 
-def _cached(
+def carry_out(
     tables: Sequence[SessionTable],
     decision: RetrainDecision,
     settings: LearnSettings,
     seed: int,
     previous: Bundle | None,
-    cache: Path | None,
-    progress: Progress,
-) -> Bundle:
-    """The bundle a decision asks for, from the cache, or made and put there."""
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Bundle | None:
+    """The bundle that a decision asks for, from the cache or made now; None where it keeps.
+
+    The bundle's `info.reason` is the decision's. Walk-forward and paper sessions both come here.
+
+    Parameters
+    ----------
+    previous : the active bundle, from which a cheaper repair than MacroNet's starts.
+    cache : folder of finished bundles; None makes the bundle anew and keeps nothing.
+
+    Raises
+    ------
+    TrainingError
+        As `learn_bundle` does.
+    """
+    if decision.repair is Repair.KEEP:
+        return None
     kept = None if decision.repair is Repair.RETRAIN_MACRO else previous
-
-    def make() -> Bundle:
-        if decision.repair is Repair.RECALIBRATE and kept is not None:
-            bundle = recalibrate(tables, kept, decision.stamp_ms, settings)
-        else:
-            bundle = learn_bundle(tables, decision.stamp_ms, settings, seed, kept, progress)
-        info = dataclasses.replace(bundle.info, reason=decision.reason)
-        return dataclasses.replace(bundle, info=info)
-
     if cache is None:
-        return make()
+        return _make(tables, decision, settings, seed, kept, progress)
     key = cache_key(tables, decision.stamp_ms, settings, seed, kept)
     folder = cache / f"{key}-{decision.repair.name.lower()}"
     if folder.exists():
@@ -624,6 +631,23 @@ def _cached(
             log.warning("cached bundle is set aside and trained again: %s", error)
             aside = Path(tempfile.mkdtemp(prefix=f".damaged-{folder.name}-", dir=cache))
             folder.rename(aside / folder.name)
-    bundle = make()
+    bundle = _make(tables, decision, settings, seed, kept, progress)
     bundle.save(folder)
     return bundle
+
+
+def _make(
+    tables: Sequence[SessionTable],
+    decision: RetrainDecision,
+    settings: LearnSettings,
+    seed: int,
+    kept: Bundle | None,
+    progress: Progress | None,
+) -> Bundle:
+    """Recalibrate or train as decided; `kept` is the bundle whose networks are built on."""
+    if decision.repair is Repair.RECALIBRATE and kept is not None:
+        bundle = recalibrate(tables, kept, decision.stamp_ms, settings)
+    else:
+        bundle = learn_bundle(tables, decision.stamp_ms, settings, seed, kept, progress)
+    info = dataclasses.replace(bundle.info, reason=decision.reason)
+    return dataclasses.replace(bundle, info=info)
