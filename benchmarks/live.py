@@ -29,12 +29,8 @@ from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.feeds.live.stream import StreamSettings
 from cppncripto_strategy.market import Market
 from cppncripto_strategy.outcome import micro_latency_s
-from cppncripto_strategy.paper.recipe import (
-    SessionTimeline,
-    create_session,
-    strategy_options,
-    todays_bundle,
-)
+from cppncripto_strategy.paper.create import create_session
+from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options, todays_bundle
 from cppncripto_strategy.paper.trader import PaperSession
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 

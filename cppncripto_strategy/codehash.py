@@ -30,7 +30,7 @@ def closure(*modules: str) -> list[Path]:
 
     Parameters
     ----------
-    modules : full names, "cppncripto_strategy.experiments.runs".
+    modules : full names, "cppncripto_strategy.experiments.runner".
 
     Returns
     -------

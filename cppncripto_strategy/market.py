@@ -65,6 +65,16 @@ def load_market(recipe: Recipe) -> Market:
     return Market(found)
 
 
+def closed_market(recipe: Recipe, now_ms: int) -> Market:
+    """The recipe's candles that have closed by now: nothing later may teach anybody."""
+    open_recipe = recipe.model_copy(update={"timerange": None})
+    market = load_market(open_recipe)
+    last_open = now_ms - recipe.interval_ms
+    return Market(
+        {symbol: held[held.open_time <= last_open] for symbol, held in market.candles.items()}
+    )
+
+
 def _planted_market(recipe: Recipe) -> Market:
     """One planted market a symbol, each with a seed of its own."""
     values = recipe.candles.planted.model_dump()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from cppncripto_strategy.evolution.outcome import Evolved
+    from cppncripto_strategy.evolution.evolved import Evolved
     from cppncripto_strategy.models.hyperneat.evolution import Evolution, Generation
 
 EXAMPLES = """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cppncripto_strategy.experiments.page import Findings
-    from cppncripto_strategy.experiments.runs import RecipeRunner
+    from cppncripto_strategy.experiments.runner import RecipeRunner
     from cppncripto_strategy.paths import RecipeHome
     from cppncripto_strategy.recipe import Recipe
 
@@ -92,7 +92,7 @@ def command(
     experiment that was stopped goes on where it was when started again. Leaves one page per
     experiment and results.parquet with every cell.
     """
-    from cppncripto_strategy.experiments.runs import RecipeRunner
+    from cppncripto_strategy.experiments.runner import RecipeRunner
 
     settings, home = _recipe(recipe, symbols, timerange, candles)
     folder = out or home.experiments

@@ -168,11 +168,9 @@ def _demo(plan: PaperPlan, speed: float, as_json: bool) -> None:
 def _report(path: Path, as_json: bool) -> None:
     from rich.console import Console
 
-    from cppncripto_strategy.paper.recipe import (
-        SessionTimeline,
-        recipe_of,
-        write_session_results,
-    )
+    from cppncripto_strategy.paper.create import recipe_of
+    from cppncripto_strategy.paper.networks import SessionTimeline
+    from cppncripto_strategy.paper.session_report import write_session_results
 
     result = write_session_results(path, recipe_of(path), SessionTimeline.of_session(path))
     if as_json:

@@ -21,8 +21,8 @@ def command(session: Path, as_json: bool) -> None:
     candles as a backtest runs them, whose orders and fills must be the same. Exits with 1 on any
     difference.
     """
+    from cppncripto_strategy.paper.create import options_of
     from cppncripto_strategy.paper.parity import compare
-    from cppncripto_strategy.paper.recipe import options_of
 
     report = compare(session, options_of(session))
     if as_json:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from cppncripto_strategy.evolution.outcome import Evolved
+from cppncripto_strategy.evolution.evolved import Evolved
 from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.models.hyperneat.decoding import decode
 from cppncripto_strategy.models.hyperneat.evolution import Generation

@@ -22,7 +22,7 @@ import numpy as np
 
 from cppncripto_strategy.embeddings import interval_text
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.evolution.outcome import Evolved, Transfer
+from cppncripto_strategy.evolution.evolved import Evolved, Transfer
 from cppncripto_strategy.evolution.page import write_evolution_page
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS

@@ -22,8 +22,9 @@ import pandas as pd
 from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.feeds.live.rounds import RecordedRounds
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
+from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder
 from cppncripto_strategy.paper.session import DERIVED, Collected, Recording
-from cppncripto_strategy.paper.trader import PaperStrategy, Recorder, paper_cerebro, session_broker
+from cppncripto_strategy.paper.trader import paper_cerebro, session_broker
 from cppncripto_strategy.strategy import MacroMicroStrategy
 
 # Batches sum in another order than single candles: float32 networks, scores in [-1, 1].

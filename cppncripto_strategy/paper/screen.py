@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cppncripto_strategy.feeds.clock import DAY_MS, MINUTE_MS, ms_to_utc
+from cppncripto_strategy.paper.recorder import SessionView, SymbolView
 from cppncripto_strategy.paper.session import plain
-from cppncripto_strategy.paper.trader import PaperSession, SessionView, SymbolView
+from cppncripto_strategy.paper.trader import PaperSession
 
 _STATUS = {
     "LIVE": "[bold green]LIVE[/]",

@@ -17,21 +17,13 @@ from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.feeds.live.stream import StreamSettings
 from cppncripto_strategy.feeds.loopback.server import ExchangeSettings, LoopbackExchange, SpeedClock
-from cppncripto_strategy.market import Market, traded_span
+from cppncripto_strategy.market import Market, closed_market, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.paper.recipe import (
-    Retrainer,
-    SessionTimeline,
-    ask_exchange,
-    closed_market,
-    create_session,
-    day_report,
-    recipe_of,
-    strategy_options,
-    todays_bundle,
-    write_session_results,
-)
+from cppncripto_strategy.paper.create import ask_exchange, create_session, recipe_of
+from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options, todays_bundle
+from cppncripto_strategy.paper.retraining import Retrainer
 from cppncripto_strategy.paper.session import SESSION_FILE, Recording, SessionFolder
+from cppncripto_strategy.paper.session_report import day_report, write_session_results
 from cppncripto_strategy.paper.trader import PaperSession
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe

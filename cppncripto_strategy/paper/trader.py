@@ -18,15 +18,13 @@ import random
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import backtrader as bt
-import numpy as np
 
 from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
@@ -39,194 +37,12 @@ from cppncripto_strategy.feeds.live.rounds import (
     Round,
     RoundQueue,
     RoundSource,
-    now_s,
 )
 from cppncripto_strategy.feeds.live.stream import CandleStream, StreamSettings
-from cppncripto_strategy.ledger import Fill
-from cppncripto_strategy.paper.session import SessionFolder, Sink
-from cppncripto_strategy.strategy import Decision, MacroMicroStrategy
+from cppncripto_strategy.paper.recorder import Event, PaperStrategy, Recorder, SessionView, nobody
+from cppncripto_strategy.paper.session import SessionFolder
 
 log = logging.getLogger(__name__)
-
-Event = Callable[[dict[str, Any]], None]
-"""Called with one plain dictionary per event; `kind` says what it is."""
-
-
-def _nobody(event: dict[str, Any]) -> None:
-    """An event listener that does not listen."""
-
-
-@dataclass(slots=True)
-class SymbolView:
-    """What a person wants to see of one symbol; the last decision's numbers."""
-
-    close: float = float("nan")
-    close_time_ms: int = 0
-    score: float = float("nan")
-    upper: float = float("nan")
-    lower: float = float("nan")
-    position: float = 0.0
-    tradable: bool = False
-
-
-@dataclass(slots=True)
-class SessionView:
-    """What a person wants to see; written by Backtrader's thread, read by screens."""
-
-    symbols: dict[str, SymbolView] = field(default_factory=dict)
-    equity: float = float("nan")
-    cash: float = float("nan")
-    day_start_equity: float = float("nan")
-    peak_equity: float = float("nan")
-    status: str = "DELAYED"
-    close_ms: int = 0
-    rounds: int = 0
-    orders: int = 0
-    missed: int = 0
-    replaying: bool = False
-
-
-class PaperStrategy(MacroMicroStrategy):
-    """MacroMicroStrategy that writes down everything it does.
-
-    Params
-    ------
-    recorder : Recorder of the session; the rest as for MacroMicroStrategy.
-    """
-
-    params = (("recorder", None),)
-
-    def decided(self, decision: Decision) -> None:
-        """Record a decision before its orders."""
-        self.p.recorder.decided(decision)
-
-    def next(self) -> None:
-        """Decide, then record what the round did to the account."""
-        super().next()
-        self.p.recorder.round_decided()
-        self.p.recorder.round_done(self)
-
-
-class Recorder:
-    """Writes a session's derived journals and its view; lives as long as the session runs.
-
-    Parameters
-    ----------
-    derived : where records of each kind go.
-    source : the rounds being shown.
-    on_event : listener.
-    settle : called after each round's records: puts them on disk.
-
-    Attributes
-    ----------
-    view : SessionView.
-    latency_s : seconds from the arrival of a round's last candle to the last order on it; live
-        rounds only.
-    """
-
-    def __init__(
-        self,
-        derived: Mapping[str, Sink],
-        source: RoundSource,
-        on_event: Event = _nobody,
-        settle: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._derived, self._source, self._on_event = derived, source, on_event
-        self._settle = settle
-        self._untold: list[dict[str, Any]] = []  # told once the round is on disk
-        self._session_ms = -1
-        self._went_live = False
-        self.view = SessionView()
-        self.latency_s: deque[float] = deque(maxlen=100_000)
-
-    def decided(self, decision: Decision) -> None:
-        """One candle of one symbol as it was judged."""
-        record = _flat(decision)
-        self._derived["decisions"].add(record)
-        self._went_live = self._went_live or self._source.status == "LIVE"
-        seen = self.view.symbols.setdefault(decision.symbol, SymbolView())
-        seen.close, seen.close_time_ms = decision.close, decision.close_time_ms
-        seen.score, seen.upper, seen.lower = decision.score, decision.upper, decision.lower
-        if self._told:
-            self._untold.append({"kind": "decision", **record})
-
-    @property
-    def _live(self) -> bool:
-        replaying: bool = getattr(self._source, "replaying", True)
-        return not replaying
-
-    @property
-    def _told(self) -> bool:
-        """Whether listeners hear of it: not of the warm-up, nor of what is only replayed."""
-        return self._live and self._went_live
-
-    def round_decided(self) -> None:
-        """Every order of the round is made."""
-        one = self._source.current
-        if one is not None and one.received_s and self._live and self._source.status == "LIVE":
-            self.latency_s.append(now_s() - one.received_s)
-
-    def round_done(self, strategy: MacroMicroStrategy) -> None:
-        """The account after a round."""
-        one = self._source.current
-        if one is None:
-            return
-        self._note_fills(strategy.broker)
-        equity, cash = float(strategy.broker.getvalue()), float(strategy.broker.getcash())
-        if not one.catch_up:
-            row = {"t": one.close_ms, "equity": equity, "cash": cash}
-            self._derived["equity"].add(row)
-            self._note_embeddings(strategy, one.close_ms)
-        self._settle()
-        untold, self._untold = self._untold, []
-        for event in untold:
-            self._on_event(event)
-        self._look(strategy, one, equity, cash)
-        _forget(strategy)
-
-    def _note_fills(self, broker: SpotBroker) -> None:
-        for fill in broker.fills:
-            record = _flat(fill)
-            self._derived["fills"].add(record)
-            late = fill.status == "refused" and fill.reason == "can_trade"
-            self.view.missed += late and self._went_live
-            self.view.orders += not late
-            if self._told:
-                self._untold.append({"kind": "fill", **record})
-
-    def _note_embeddings(self, strategy: MacroMicroStrategy, close_ms: int) -> None:
-        """The embeddings in force, once a day, by symbol."""
-        session_ms = close_ms // DAY_MS * DAY_MS
-        if session_ms == self._session_ms:
-            return
-        self._session_ms = session_ms
-        for book in strategy.books:
-            macro = getattr(book.score, "macro", None)
-            if macro is None or macro.vector is None or not len(book.data):
-                continue
-            state = macro.stream.state
-            row = {
-                "symbol": book.data._name,
-                "session_ms": session_ms,
-                "valid_from_ms": state.session_ms,
-                "model_hash": macro.timeline.bundles[state.bundle].model_hash,
-                "drift": float(state.drift),
-                "vector": np.asarray(macro.vector, dtype=np.float64),
-            }
-            self._derived["embeddings"].add(row)
-
-    def _look(self, strategy: Any, one: Round, equity: float, cash: float) -> None:
-        view = self.view
-        view.status, view.replaying = self._source.status, not self._live
-        view.close_ms, view.rounds = one.close_ms, view.rounds + 1
-        new_day = one.close_ms % DAY_MS == 0 or view.day_start_equity != view.day_start_equity
-        view.day_start_equity = equity if new_day else view.day_start_equity
-        view.equity, view.cash = equity, cash
-        view.peak_equity = max(equity, view.peak_equity) if view.rounds > 1 else equity
-        for book in strategy.books:
-            seen = view.symbols.setdefault(book.data._name, SymbolView())
-            seen.position = float(strategy.broker.getposition(book.data).size)
-            seen.tradable = self._source.can_trade(book.data._name)
 
 
 class PaperSession:
@@ -257,7 +73,7 @@ class PaperSession:
         settings: StreamSettings | None = None,
         retry: Retry | None = None,
         seed: Mapping[str, Candles] | None = None,
-        on_event: Event = _nobody,
+        on_event: Event = nobody,
         before_round: Callable[[Round], None] = lambda _round: None,
         until_ms: int | None = None,
         rng: random.Random | None = None,
@@ -334,29 +150,6 @@ class PaperSession:
     def stop(self) -> None:
         """End after the present round; from any thread."""
         self.queue.abandon()
-
-
-def _forget(strategy: Any) -> None:
-    """Let go of what is over: Backtrader keeps every order and trade, about 7 kB each, for ever.
-
-    The journals have them; results are made from there.
-    """
-    broker = strategy.broker
-    broker.fills.clear()
-    broker.ledger.clear()
-    broker.orders[:] = [order for order in broker.orders if order.alive()]
-    strategy._orders.clear()
-    over = [ref for ref, kin in broker._pchildren.items() if not any(o.alive() for o in kin)]
-    for ref in over:
-        del broker._pchildren[ref]
-    for trades in strategy._trades.values():
-        for history in trades.values():
-            del history[:-1]
-
-
-def _flat(record: Decision | Fill) -> dict[str, Any]:
-    """A flat dataclass as a dictionary (`dataclasses.asdict` copies deeply: ten times the cost)."""
-    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def paper_cerebro(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cppncripto_strategy.codehash import closure, closure_digest
 
 BUNDLES = "cppncripto_strategy.models.learning.walkforward"
-CELLS = "cppncripto_strategy.experiments.runs"
+CELLS = "cppncripto_strategy.experiments.runner"
 
 SOURCES = {
     "__init__.py": "",

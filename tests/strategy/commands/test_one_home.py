@@ -84,8 +84,8 @@ def test_experiment_and_paper_use_the_bundles_that_run_trained(here, planned):
     (plan,) = planned
     assert plan.path == paths.SESSIONS / "tiny"
     assert plan.cache.resolve() == bundles
-    from cppncripto_strategy.market import load_market
-    from cppncripto_strategy.paper.recipe import closed_market, todays_bundle
+    from cppncripto_strategy.market import closed_market, load_market
+    from cppncripto_strategy.paper.networks import todays_bundle
 
     last_ms = int(load_market(plan.recipe).candles["ONE"].open_time[-1])
     now_ms = last_ms - DAY_MS

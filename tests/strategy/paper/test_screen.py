@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from cppncripto_strategy.feeds.clock import HOUR_MS, utc_to_ms
+from cppncripto_strategy.paper.recorder import SessionView, SymbolView
 from cppncripto_strategy.paper.screen import (
     JsonEvents,
     PlainLines,
@@ -19,7 +20,6 @@ from cppncripto_strategy.paper.screen import (
     choose_screen,
     symbols_table,
 )
-from cppncripto_strategy.paper.trader import SessionView, SymbolView
 
 NOW_MS = utc_to_ms("2024-05-01 21:00")
 

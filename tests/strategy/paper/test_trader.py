@@ -35,6 +35,7 @@ from cppncripto_strategy.feeds.loopback.server import (
 )
 from cppncripto_strategy.feeds.loopback.wire import SymbolRules, symbol_info
 from cppncripto_strategy.paper.parity import compare
+from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder
 from cppncripto_strategy.paper.session import (
     DERIVED,
     Collected,
@@ -45,8 +46,6 @@ from cppncripto_strategy.paper.session import (
 )
 from cppncripto_strategy.paper.trader import (
     PaperSession,
-    PaperStrategy,
-    Recorder,
     first_candle_ms,
     paper_cerebro,
 )

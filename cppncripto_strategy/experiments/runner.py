@@ -54,7 +54,7 @@ _CODE = (
     "evaluation/metrics.py",
     "tables.py",
     "experiments/cells.py",
-    "experiments/runs.py",
+    "experiments/runner.py",
     "experiments/embedding_probes.py",
 )
 _CODE_FOLDERS = ("models", "indicators", "feeds")

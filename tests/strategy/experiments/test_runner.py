@@ -10,10 +10,10 @@ from click.testing import CliRunner
 
 from cppncripto_strategy.commands.experiment import command
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.experiments import runs as experiment_runs
+from cppncripto_strategy.experiments import runner as experiment_runner
 from cppncripto_strategy.experiments.arms import NAMES, build_experiment, changed
 from cppncripto_strategy.experiments.cells import Arm
-from cppncripto_strategy.experiments.runs import RecipeRunner
+from cppncripto_strategy.experiments.runner import RecipeRunner
 from cppncripto_strategy.recipe import parse_recipe
 from cppncripto_strategy.results import to_toml
 
@@ -111,7 +111,7 @@ def test_identity_follows_settings_candles_and_code(tmp_path, monkeypatch):
     )
     for recipe in (other_setting, other_market):
         assert RecipeRunner(recipe, tmp_path).identity(Arm("a")) != base
-    monkeypatch.setattr(experiment_runs, "code_hash", lambda: "other code")
+    monkeypatch.setattr(experiment_runner, "code_hash", lambda: "other code")
     assert RecipeRunner(small(), tmp_path).identity(Arm("a")) != base
 
 
@@ -144,7 +144,7 @@ def test_null_market_experiment_finds_nothing_and_resumes(recipe_file, tmp_path,
     assert cells[cells["arm"] == "no macro"]["reconstruction_error"].isna().all()
     assert "without any answer" in (out / "e1.html").read_text("utf-8")
     assert "| Hit difference, points |" in (tmp_path / "e1.md").read_text("utf-8")
-    monkeypatch.setattr(experiment_runs, "walk_forward", pytest.fail)
+    monkeypatch.setattr(experiment_runner, "walk_forward", pytest.fail)
     again = invoke("e1", recipe_file, "--seeds", 3, "--out", out, "--json")
     assert json.loads(again.output)[0]["comparisons"] == answer["comparisons"]
 

@@ -1,0 +1,117 @@
+"""A new session of a recipe: the exchange's rules, the account, the networks, the recipe itself.
+
+A new session trades the bundle that a backtest of the recipe would have in force today. Left out:
+fetching history (`cppn-bt fetch` does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cppncripto_strategy.errors import BundleError, SessionError
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.binance.rest import RestClient
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
+from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options
+from cppncripto_strategy.paper.session import SessionFacts, SessionFolder
+from cppncripto_strategy.paper.trader import first_candle_ms, made_by
+from cppncripto_strategy.recipe import Recipe, parse_recipe
+from cppncripto_strategy.results import to_toml, write_text
+
+RECIPE_FILE = "recipe.toml"
+# A week of 5-minute scores fills the default threshold window.
+EARLIER_DAYS = 7
+
+
+def ask_exchange(sources: Sources, symbols: Sequence[str], retry: Retry) -> tuple[int, Any]:
+    """The exchange's time (UTC ms) and its exchangeInfo of these symbols.
+
+    Raises
+    ------
+    SourceError
+        When it does not answer, or does not know a symbol.
+    """
+
+    async def ask() -> tuple[int, Any]:
+        async with RestClient(sources, retry) as rest:
+            return await rest.server_time_ms(), await rest.exchange_info(symbols)
+
+    return asyncio.run(ask())
+
+
+def create_session(
+    path: Path,
+    recipe: Recipe,
+    timeline: BundleTimeline,
+    sources: Sources,
+    retry: Retry,
+) -> SessionFolder:
+    """A new session of a recipe, starting today.
+
+    Raises
+    ------
+    SourceError
+        When the exchange does not answer, or does not know a symbol.
+    BundleError
+        When the bundle may not score today: it was trained on later candles.
+    """
+    now_ms, info = ask_exchange(sources, recipe.symbols, retry)
+    midnight_ms = now_ms // DAY_MS * DAY_MS
+    if timeline.first_session_ms > midnight_ms:
+        raise BundleError(
+            f"the bundle was trained until {ms_to_utc(timeline.first_session_ms)}; the exchange's"
+            f" today is {ms_to_utc(midnight_ms)}: trading it would be in-sample"
+        )
+    earlier = min(EARLIER_DAYS, (midnight_ms - timeline.first_session_ms) // DAY_MS)
+    facts = SessionFacts(
+        symbols=recipe.symbols,
+        interval=recipe.interval,
+        first_ms=first_candle_ms(now_ms, recipe.interval_ms, timeline.session.warmup, earlier),
+        created_ms=now_ms,
+        broker={
+            "cash": recipe.broker.cash,
+            "fee_bps": recipe.broker.fee_bps,
+            "slippage_bps": recipe.broker.slippage_bps,
+            "allow_short": recipe.strategy.allow_short,
+        },
+        filters=info["symbols"],
+        sources=asdict(sources),
+        made_by=made_by(),
+    )
+    until = tuple(bundle.info.trained_until_ms for bundle in timeline.bundles)
+    path.mkdir(parents=True, exist_ok=True)
+    # A resumed session may be started from another folder.
+    here = recipe.candles.model_copy(update={"folder": recipe.candles.folder.resolve()})
+    settled = recipe.model_copy(update={"candles": here})
+    write_text(path / RECIPE_FILE, to_toml(settled.to_plain()))
+    SessionTimeline(timeline.bundles, False, until).save(path)
+    return SessionFolder.create(path, facts)
+
+
+def recipe_of(session: Path) -> Recipe:
+    """The recipe a session runs.
+
+    Raises
+    ------
+    SessionError
+        When the session has none.
+    """
+    import tomllib
+
+    try:
+        values = tomllib.loads((session / RECIPE_FILE).read_text())
+    except OSError as cause:
+        raise SessionError(
+            f"{session} holds no paper session ({RECIPE_FILE} is missing)"
+        ) from cause
+    return parse_recipe(values, str(session / RECIPE_FILE))
+
+
+def options_of(session: Path) -> Mapping[str, Any]:
+    """The strategy options a session ran with, from its own folder."""
+    return strategy_options(recipe_of(session), SessionTimeline.of_session(session))

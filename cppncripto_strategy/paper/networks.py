@@ -1,0 +1,122 @@
+"""A session's networks: which bundle is in force since when, and what they ask of the strategy.
+
+Left out: training (`retraining`), and Cerebro (`trader`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.indicators.micro import MicroScore
+from cppncripto_strategy.market import Market, learn_settings, session_tables
+from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
+from cppncripto_strategy.models.learning.walkforward import (
+    walk_forward,
+)
+from cppncripto_strategy.progress import Progress
+from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.results import write_json
+
+TIMELINE_FILE = "timeline.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionTimeline(BundleTimeline):
+    """Bundles of a session, each in force from the rollover at which it was ready.
+
+    Parameters
+    ----------
+    valid_from_ms : ascending, one a bundle, never before its trained_until_ms.
+    """
+
+    valid_from_ms: tuple[int, ...] = ()
+
+    def in_force(self, session_ms: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of the bundle in force in each session, -1 where none may score it, int64 (D,)."""
+        starts = np.array(self.valid_from_ms, dtype=np.int64)
+        chosen = np.searchsorted(starts, np.asarray(session_ms), side="right") - 1
+        return chosen.astype(np.int64)
+
+    def seeds(self) -> list[tuple[int, NDArray[np.float64]]]:
+        """Where thresholds start afresh, and with which scores."""
+        return [
+            (start, bundle.score_seed)
+            for start, bundle in zip(self.valid_from_ms, self.bundles, strict=True)
+        ]
+
+    def with_bundle(self, bundle: Bundle, valid_from_ms: int) -> SessionTimeline:
+        """The timeline with one more bundle at its end."""
+        return SessionTimeline((*self.bundles, bundle), False, (*self.valid_from_ms, valid_from_ms))
+
+    def save(self, session: Path) -> None:
+        """Write the bundles and, last, when each is in force."""
+        rows = []
+        for bundle, start in zip(self.bundles, self.valid_from_ms, strict=True):
+            bundle.save(session / "bundles" / bundle.model_hash)
+            rows.append({"bundle": bundle.model_hash, "valid_from_ms": start})
+        write_json(session / "bundles" / TIMELINE_FILE, rows)
+
+    @classmethod
+    def of_session(cls, session: Path) -> SessionTimeline:
+        """The timeline a session recorded.
+
+        Raises
+        ------
+        SessionError
+            When the session has none.
+        """
+        try:
+            rows = json.loads((session / "bundles" / TIMELINE_FILE).read_text())
+        except OSError as cause:
+            raise SessionError(f"{session} has no networks: it was never started") from cause
+        bundles = tuple(Bundle.load(session / "bundles" / row["bundle"]) for row in rows)
+        return cls(bundles, False, tuple(row["valid_from_ms"] for row in rows))
+
+
+def strategy_options(
+    recipe: Recipe, timeline: SessionTimeline, embeddings: Path | None = None
+) -> dict[str, Any]:
+    """Options of MacroMicroStrategy: those of a backtest of the same recipe.
+
+    `embeddings` is where a live session keeps them, so that a restart does not compute them again;
+    parity is told none, and computes every one.
+    """
+    threshold = recipe.threshold
+    return {
+        "score_factory": lambda data: MicroScore(data, bundles=timeline, cache=embeddings),
+        "window": threshold.window,
+        "quantile": threshold.quantile,
+        "threshold_mode": threshold.mode,
+        "band": threshold.band,
+        "seeds": timeline.seeds(),
+        **recipe.strategy.model_dump(),
+    }
+
+
+def todays_bundle(
+    recipe: Recipe, market: Market, now_ms: int, cache: Path | None, progress: Progress | None
+) -> BundleTimeline:
+    """The bundle that the recipe's calendar has in force today; trained when not in the cache.
+
+    Raises
+    ------
+    TrainingError
+        When the candles do not reach back, or up to today, far enough.
+    """
+    torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
+    settings = learn_settings(recipe, recipe.macro.enabled)
+    tables = session_tables(market, settings.session)
+    midnight_ms = now_ms // DAY_MS * DAY_MS
+    return walk_forward(
+        tables, midnight_ms, midnight_ms + 1, settings, recipe.seed, cache, progress
+    )

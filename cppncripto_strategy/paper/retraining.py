@@ -1,0 +1,198 @@
+"""Retraining beside a session, in a process of its own.
+
+At the recipe's retraining stamps the process decides and trains; what it makes comes into force at
+the next 00:00 UTC after it is ready, and that moment is written down, so that a replay knows it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cppncripto_strategy.feeds.candles import Candles, merge
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
+from cppncripto_strategy.feeds.live.rounds import Round, read_lines
+from cppncripto_strategy.market import (
+    Market,
+    closed_market,
+    learn_settings,
+    session_tables,
+)
+from cppncripto_strategy.models.bundle import Bundle
+from cppncripto_strategy.models.learning.drift import Repair, RetrainDecision
+from cppncripto_strategy.models.learning.walkforward import (
+    calendar,
+    decide,
+    learn_bundle,
+    recalibrate,
+)
+from cppncripto_strategy.paper.create import recipe_of
+from cppncripto_strategy.paper.networks import SessionTimeline, todays_bundle
+from cppncripto_strategy.paper.session import Recording
+from cppncripto_strategy.paper.trader import PaperSession
+from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.results import write_json
+
+log = logging.getLogger(__name__)
+
+NEXT_FILE = "next.json"
+
+
+class Retrainer:
+    """Retrains on the recipe's calendar in a process of its own, and puts the result in force.
+
+    Parameters
+    ----------
+    session : the session's folder.
+    recipe, timeline : what it runs now.
+    cache : folder of finished bundles, shared with backtests; None trains afresh.
+
+    Attributes
+    ----------
+    timeline : what is in force, and from when.
+    """
+
+    def __init__(
+        self, session: Path, recipe: Recipe, timeline: SessionTimeline, cache: Path | None
+    ) -> None:
+        self.session, self.recipe, self.timeline, self.cache = session, recipe, timeline, cache
+        self._process: Any = None
+        self._strategy: Any = None
+        self._note: Callable[..., None] = lambda _kind, **_facts: None
+
+    def attach(self, paper: PaperSession) -> None:
+        """Follow a session; its strategy is found once Cerebro has built it."""
+        self._paper = paper
+        self._note = paper.folder.event
+
+    def before_round(self, one: Round) -> None:
+        """At the round that closes a day: put in force what is ready, begin what is due."""
+        if one.close_ms % DAY_MS == 0 and not one.catch_up:
+            self._take_over(one.close_ms)
+            self._begin(one.close_ms)
+
+    def _take_over(self, session_ms: int) -> None:
+        """Put a bundle that is ready in force from this session on."""
+        if self._process is not None:
+            if self._process.is_alive():
+                return
+            if self._process.exitcode != 0:
+                self._note("retraining failed", session_ms=session_ms)
+                log.error("retraining failed: the bundle in force stays")
+            self._process = None
+        self._adopt(session_ms)
+
+    def _adopt(self, session_ms: int) -> None:
+        """What the training process left, if anything: judged, put in force, taken away."""
+        left = self.session / "bundles" / NEXT_FILE
+        if not left.exists():
+            return
+        told = json.loads(left.read_text())
+        self._note("retraining decided", session_ms=session_ms, **told)
+        newest_ms = self.timeline.bundles[-1].info.trained_until_ms
+        if told["bundle"] is not None:
+            bundle = Bundle.load(self.session / "bundles" / told["bundle"])
+            # Trained later than this session's midnight, it would know what it is to score.
+            if newest_ms < bundle.info.trained_until_ms <= session_ms:
+                self._put_in_force(bundle, session_ms)
+        left.unlink()
+
+    def _put_in_force(self, bundle: Bundle, session_ms: int) -> None:
+        self.timeline = self.timeline.with_bundle(bundle, session_ms)
+        self.timeline.save(self.session)  # on disk first: a restart replays this rollover
+        for book in self._books():
+            book.score.macro.timeline = book.score.macro.stream.timeline = self.timeline
+            book.threshold.add_seed(session_ms, bundle.score_seed)
+        self._note("bundle", session_ms=session_ms, bundle=bundle.model_hash)
+        log.info("bundle %s is in force from %s", bundle.model_hash, ms_to_utc(session_ms))
+
+    def _books(self) -> list[Any]:
+        return list(self._paper.cerebro.runningstrats[0].books)
+
+    def _begin(self, session_ms: int) -> None:
+        due = calendar(session_ms, session_ms, self.recipe.walkforward.retrain_days)[-1]
+        newest_ms = self.timeline.bundles[-1].info.trained_until_ms
+        if due != session_ms or due <= newest_ms or self._process is not None:
+            return
+        self._note("retraining", session_ms=session_ms)
+        context = multiprocessing.get_context("spawn")
+        cache = None if self.cache is None else str(self.cache)
+        self._process = context.Process(
+            target=retrain, args=(str(self.session), session_ms, cache), daemon=True
+        )
+        self._process.start()
+
+    def stop(self) -> None:
+        """End a training that is under way; the next start begins it again at its next stamp."""
+        if self._process is not None and self._process.is_alive():
+            self._process.terminate()
+            self._process.join(5)
+
+
+def retrain(session: str, until_ms: int, cache: str | None) -> None:
+    """Decide and do what a retraining stamp calls for; leave the outcome in the session's bundles.
+
+    Runs in a process of its own, behind everything else: `os.nice(19)` and one thread.
+    """
+    os.nice(19)
+    path = Path(session)
+    recipe = recipe_of(path)
+    market = closed_market(recipe, until_ms)
+    recorded = Recording.read(path).candles()
+    joined = Market(
+        {
+            symbol: merge(held, recorded.get(symbol, Candles.empty()).between(0, until_ms))
+            for symbol, held in market.candles.items()
+        }
+    )
+    if recipe.walkforward.retrain == "drift":
+        bundle, told = _by_drift(path, recipe, joined, until_ms)
+    else:
+        folder = None if cache is None else Path(cache)
+        bundle = todays_bundle(recipe, joined, until_ms, folder, None).bundles[-1]
+        told = {"repair": "retrain", "reason": "calendar", "drift": None}
+    if bundle is not None:
+        bundle.save(path / "bundles" / bundle.model_hash)
+    name = None if bundle is None else bundle.model_hash
+    write_json(path / "bundles" / NEXT_FILE, {"bundle": name, **told})
+
+
+def _by_drift(
+    path: Path, recipe: Recipe, market: Market, until_ms: int
+) -> tuple[Bundle | None, dict[str, Any]]:
+    """The cheapest repair that the drift since the last check calls for; None keeps the bundle."""
+    torch.set_num_threads(1)
+    settings = learn_settings(recipe, recipe.macro.enabled)
+    tables = session_tables(market, settings.session)
+    previous = SessionTimeline.of_session(path).bundles[-1]
+    decision = decide(tables, until_ms, settings, previous, _last_decision(path))
+    told = {
+        "repair": decision.repair.name.lower(),
+        "reason": decision.reason,
+        "drift": None if np.isnan(decision.drift) else decision.drift,
+    }
+    if decision.repair is Repair.KEEP:
+        return None, told
+    if decision.repair is Repair.RECALIBRATE:
+        return recalibrate(tables, previous, until_ms, settings), told
+    kept = None if decision.repair is Repair.RETRAIN_MACRO else previous
+    return learn_bundle(tables, until_ms, settings, recipe.seed, kept), told
+
+
+def _last_decision(path: Path) -> RetrainDecision | None:
+    """What the check before this one decided."""
+    decided = [e for e in read_lines(path / "events.jsonl") if e["kind"] == "retraining decided"]
+    if not decided or decided[-1]["repair"] == "retrain":
+        return None
+    last = decided[-1]
+    drift = float("nan") if last["drift"] is None else last["drift"]
+    repair = Repair[last["repair"].upper()]
+    return RetrainDecision(last["session_ms"], drift, repair, last["reason"])

@@ -1,0 +1,156 @@
+"""What a session leaves for people: results in the form of a backtest's, and a report per day.
+
+Left out: what is recorded while it runs (`session`), and the pages (`reports`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.evaluation.account import Account, Costs, buy_and_hold
+from cppncripto_strategy.evaluation.metrics import run_metrics
+from cppncripto_strategy.evaluation.signals import Yardstick
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
+from cppncripto_strategy.feeds.history.store import CandleStore
+from cppncripto_strategy.feeds.live.rounds import read_lines
+from cppncripto_strategy.outcome import write_outputs
+from cppncripto_strategy.paper.networks import SessionTimeline
+from cppncripto_strategy.paper.session import Recording
+from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.results import RunResult, write_text
+
+
+def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> RunResult:
+    """A session's results, in the form of a backtest's.
+
+    Raises
+    ------
+    SessionError
+        When nothing was traded or watched live yet.
+    """
+    recording = Recording.read(session)
+    tables: dict[str, Any] = dict(recording.tables())
+    if len(tables["equity"]) < 2:
+        raise SessionError(f"{session}: fewer than two live candles so far, nothing to report")
+    broker = recipe.broker
+    costs = Costs(broker.fee_bps, broker.slippage_bps)
+    benchmark = buy_and_hold(tables["signals"], broker.cash, costs)
+    yardstick = Yardstick(
+        horizon=recipe.label.horizon,
+        interval_ms=recipe.interval_ms,
+        round_trip_cost_bps=costs.round_trip_bps,
+        label_threshold_bps=recipe.label.threshold_bps,
+        seed=recipe.seed,
+    )
+    account = Account(tables["equity"], tables["fills"], tables["trades"])
+    metrics = run_metrics(tables["signals"], account, benchmark, yardstick)
+    metrics["session"] = {
+        "missed_orders": len(recording.missed()),
+        "downtime": recording.downtime(),
+        "rounds": len(recording.past),
+    }
+    return RunResult(
+        recipe=recipe.to_plain(),
+        manifest={**recording.facts.made_by, "session": session.name, "seed": recipe.seed},
+        metrics=metrics,
+        **tables,
+        benchmark_equity=benchmark,
+        gaps=recording.gaps(),
+        bundles=_bundle_rows(timeline),
+        embeddings=_embeddings(recording),
+    )
+
+
+def _bundle_rows(timeline: SessionTimeline) -> list[dict[str, Any]]:
+    return [
+        {
+            "hash": bundle.model_hash,
+            "trained_from_ms": bundle.info.trained_from_ms,
+            "trained_until_ms": bundle.info.trained_until_ms,
+            "valid_from_ms": start,
+            "validation_loss": bundle.info.validation["loss"],
+            "reason": "first" if number == 0 else "calendar",
+        }
+        for number, (bundle, start) in enumerate(
+            zip(timeline.bundles, timeline.valid_from_ms, strict=True)
+        )
+    ]
+
+
+def _embeddings(recording: Recording) -> pd.DataFrame | None:
+    since = recording.live_from_ms or 0
+    rows = [
+        {
+            "symbol": row["symbol"],
+            "valid_from_ms": row["session_ms"],
+            "data_end_ms": row["valid_from_ms"],
+            "model_hash": row["model_hash"],
+            "drift": np.nan if row["drift"] is None else row["drift"],
+            **{f"e{i}": value for i, value in enumerate(row["vector"])},
+        }
+        for row in recording.derived["embeddings"]
+        if row["session_ms"] >= since // DAY_MS * DAY_MS
+    ]
+    return pd.DataFrame(rows) if rows else None
+
+
+def write_session_results(session: Path, recipe: Recipe, timeline: SessionTimeline) -> RunResult:
+    """Tables, metrics, report, tearsheet and picture into the session's own folder."""
+    result = session_result(session, recipe, timeline)
+    write_outputs(result, session)
+    recording = Recording.read(session)
+    store = CandleStore(session / "candles")
+    for symbol, candles in recording.candles().items():
+        store.write(symbol, recipe.interval, candles)
+    missed = recording.missed()
+    write_text(session / "missed.csv", missed.to_csv(index=False))
+    return result
+
+
+def day_report(session: Path, day_ms: int) -> dict[str, Any]:
+    """One UTC day of a session: account, signals, orders, drift, what was missed, retraining.
+
+    Parameters
+    ----------
+    day_ms : 00:00 UTC of the day.
+    """
+    recording = Recording.read(session)
+    tables = recording.tables()
+
+    def of_day(table: pd.DataFrame, column: str) -> pd.DataFrame:
+        return table[(table[column] >= day_ms) & (table[column] < day_ms + DAY_MS)]
+
+    equity = of_day(tables["equity"], "close_time_ms")["equity"].to_numpy()
+    fills = of_day(tables["fills"], "executed_ms")
+    signals = of_day(tables["signals"], "close_time_ms")
+    missed = of_day(recording.missed(), "created_ms")
+    peak = np.maximum.accumulate(equity) if len(equity) else equity
+    return {
+        "day": ms_to_utc(day_ms)[:10],
+        "candles": len(signals),
+        "equity": float(equity[-1]) if len(equity) else None,
+        "return": float(equity[-1] / equity[0] - 1) if len(equity) else None,
+        "drawdown": float((1 - equity / peak).max()) if len(equity) else None,
+        "filled": int((fills["status"] == "filled").sum()),
+        "fees": float(fills["fee"].sum()),
+        "missed": len(missed),
+        "signals": int((signals["signal"] != 0).sum()),
+        "drift": {
+            str(symbol): _last_finite(rows["drift"]) for symbol, rows in signals.groupby("symbol")
+        },
+        "retraining": [
+            {key: value for key, value in event.items() if key != "at_ms"}
+            for event in read_lines(session / "events.jsonl")
+            if day_ms < event.get("session_ms", 0) <= day_ms + DAY_MS
+        ],
+    }
+
+
+def _last_finite(values: pd.Series[float]) -> float | None:
+    known = values.dropna()
+    return float(known.iloc[-1]) if len(known) else None

@@ -1,0 +1,38 @@
+"""A new session of a recipe: never on candles its networks learned from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.feeds.binance.endpoints import Sources
+from cppncripto_strategy.feeds.clock import HOUR_MS
+from cppncripto_strategy.feeds.loopback.server import (
+    ExchangeSettings,
+    ExchangeThread,
+    LoopbackExchange,
+    ManualClock,
+)
+from cppncripto_strategy.paper.create import create_session
+from cppncripto_strategy.recipe import Recipe
+
+
+def test_session_in_the_past_of_its_bundle_is_refused(
+    papers: Any, toy: Any, tmp_path: Path
+) -> None:
+    """Paper trading candles that the networks learned from would be in-sample."""
+    candles = toy.candles(days=papers.days)
+    timeline = toy.timeline(toy.grid(candles), toy.settings, sessions=(5,))
+    clock = ManualClock(timeline.first_session_ms - HOUR_MS)
+    exchange = LoopbackExchange(
+        {"X": candles}, clock=clock, settings=ExchangeSettings(interval="1h")
+    )
+    recipe = Recipe(symbols=("X",), interval="1h")
+    with ExchangeThread(exchange) as host:
+        sources = Sources(host.archive_url, host.rest_url, host.stream_url)
+        with pytest.raises(BundleError, match="in-sample"):
+            create_session(tmp_path / "early", recipe, timeline, sources, papers.retry)
+    assert not (tmp_path / "early" / "session.json").exists()

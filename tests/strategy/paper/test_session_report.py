@@ -1,0 +1,47 @@
+"""What a session leaves for people adds up with what it recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.paper.networks import SessionTimeline
+from cppncripto_strategy.paper.session import Recording
+from cppncripto_strategy.paper.session_report import day_report, session_result
+from cppncripto_strategy.recipe import Recipe
+
+
+def test_report_of_a_session_without_live_candles_says_so(
+    toy_session: tuple[Path, Any, BundleTimeline, int],
+) -> None:
+    """An empty report would look like a session that lost nothing."""
+    path, _, _, _ = toy_session
+    timeline = SessionTimeline.of_session(path)
+    with pytest.raises(SessionError, match="nothing to report"):
+        session_result(path, Recipe(symbols=("X",), interval="1h"), timeline)
+
+
+def test_day_report_adds_up_with_the_tables(
+    papers: Any,
+    toy_session: tuple[Path, Any, BundleTimeline, int],
+) -> None:
+    """A day's figures must be those of the ledger, cut at midnight."""
+    path, candles, timeline, start_ms = toy_session
+    day_ms = timeline.first_session_ms
+    papers.trade(path, candles, start_ms, day_ms + 2 * DAY_MS)
+    report = day_report(path, day_ms + DAY_MS)
+    tables = Recording.read(path).tables()
+    equity = tables["equity"].set_index("close_time_ms")["equity"]
+    of_day = equity[(equity.index >= day_ms + DAY_MS) & (equity.index < day_ms + 2 * DAY_MS)]
+    assert report["candles"] == 24
+    assert report["return"] == pytest.approx(of_day.iloc[-1] / of_day.iloc[0] - 1)
+    fills = tables["fills"]
+    mine = fills[(fills["executed_ms"] // DAY_MS * DAY_MS == day_ms + DAY_MS)]
+    assert report["filled"] == int((mine["status"] == "filled").sum())
+    assert np.isfinite(report["drift"]["X"])
