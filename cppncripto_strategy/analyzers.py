@@ -22,6 +22,7 @@ from cppncripto_strategy.evaluation.signals import Yardstick, signal_quality
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES
 from cppncripto_strategy.feeds.clock import DAY_MS, nums_to_ms
 from cppncripto_strategy.feeds.replay import bar_interval_ms
+from cppncripto_strategy.lines import past_values
 
 Analysis = dict[str, Any]
 
@@ -113,24 +114,15 @@ def signals_of(strategy: Any, signal: Callable[[Any, Any], Any] | None) -> pd.Da
 
 def _signals_from_lines(data: Any, line: Any) -> pd.DataFrame:
     bars = len(data)
-    values = np.sign(_past(line, bars))
+    values = np.sign(past_values(line, bars))
     return pd.DataFrame(
         {
             "symbol": pd.Series([data._name] * bars, dtype="str"),
-            "close_time_ms": nums_to_ms(_past(data.lines.datetime, bars)),
-            "close": _past(data.lines.close, bars),
+            "close_time_ms": nums_to_ms(past_values(data.lines.datetime, bars)),
+            "close": past_values(data.lines.close, bars),
             "signal": np.nan_to_num(values).astype(np.int64),
         }
     )
-
-
-def _past(line: Any, bars: int) -> NDArray[np.float64]:
-    values = np.array(list(line.array)[:bars], dtype=np.float64)
-    if len(values) < bars:
-        raise RecipeError(
-            f"a line kept {len(values)} of {bars} bars: run Cerebro without exactbars=1"
-        )
-    return values
 
 
 class EmbeddingDrift(AtStop):

@@ -14,44 +14,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cppncripto_strategy import tables
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms, nums_to_ms
 from cppncripto_strategy.feeds.replay import bar_interval_ms
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
+from cppncripto_strategy.lines import Reader, SymbolLines, named_line, score_line
 from cppncripto_strategy.models.scoring.threshold import signal_of
+from cppncripto_strategy.runonce import QuickStep, quick_step
 
 log = logging.getLogger(__name__)
-
-_UNBOUNDED = 0  # LineBuffer.mode of a line that keeps its whole past
-Reader = Callable[[int], float]
-
-
-def _nan_reader(_bar: int) -> float:
-    return math.nan
-
-
-def line_reader(line: Any) -> Reader:
-    """Function from a bar number (0-based, the present one) to the line's value at it.
-
-    A line that keeps its past is read by position: under runonce Backtrader does not move the
-    index of nested indicators, so `line[0]` would be a value from the end of the run.
-    """
-    if line is None:
-        return _nan_reader
-    if line.mode == _UNBOUNDED:
-        values = line.array
-        return values.__getitem__  # type: ignore[no-any-return]
-    return lambda _bar: float(line[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,69 +59,14 @@ class SymbolBook:
         self.score = score
         self.threshold = threshold
         self.interval_ms = bar_interval_ms(data)
-        self.lines = self._find_lines(traded_line)
+        self.lines = SymbolLines(data, score, threshold, traded_line)
         self.readers: dict[str, Reader] = {}
-        self.rows: list[tuple[float, ...]] = []  # only where a line forgets its past
-        self.keeps_past = False
         self.bars = 0  # bars already decided on
         self.order: Any = None
         self.entry_price = math.nan
         self.entry_open_ms = 0
         self.exit_reason = ""  # why an exit was sent, until the position is flat
         self.no_entry_before_ms = 0
-
-    def _find_lines(self, traded_line: str) -> dict[str, Any]:
-        macro = getattr(self.score, "macro", None)
-        lines = {
-            "stamp": self.data.lines.datetime,
-            "close": self.data.lines.close,
-            "score": score_line(self.score),
-            "p_buy": _line(self.score, "p_buy"),
-            "p_sell": _line(self.score, "p_sell"),
-            "score_zero": _line(self.score, "score_zero"),
-            "upper": self.threshold.lines.upper,
-            "lower": self.threshold.lines.lower,
-            "drift": _line(macro, "drift"),
-            "age": _line(macro, "age"),
-        }
-        lines["traded"] = lines["score"] if traded_line == "score" else lines.get(traded_line)
-        return lines
-
-    def open_readers(self) -> None:
-        """Choose how lines are read; only possible once Cerebro has fixed their buffers."""
-        self.readers = {name: line_reader(line) for name, line in self.lines.items()}
-        present = [line for line in self.lines.values() if line is not None]
-        self.keeps_past = all(line.mode == _UNBOUNDED for line in present)
-
-    def remember(self, bar: int) -> None:
-        """Copy a bar whose lines will be forgotten."""
-        self.rows.append(tuple(read(bar) for read in self.readers.values()))
-
-    def columns(self) -> dict[str, NDArray[np.float64]]:
-        """Every line over the bars decided on, (bars,) each; absent lines are NaN."""
-        if not self.keeps_past:
-            table = np.array(self.rows, dtype=np.float64).reshape(len(self.rows), len(self.lines))
-            return {name: table[:, i] for i, name in enumerate(self.lines)}
-        return {name: _past(line, self.bars) for name, line in self.lines.items()}
-
-
-def score_line(score: Any) -> Any:
-    """The line called score of an indicator, else its first line; a bare line is itself."""
-    named = _line(score, "score")
-    return score.lines[0] if named is None else named
-
-
-def _line(owner: Any, name: str) -> Any:
-    # No truth test on lines: while a strategy is built their operators make new lines.
-    aliases = getattr(getattr(owner, "lines", None), "getlinealiases", tuple)
-    return getattr(owner.lines, name) if name in aliases() else None
-
-
-def _past(line: Any, bars: int) -> NDArray[np.float64]:
-    if line is None:
-        return np.full(bars, math.nan)
-    # Sliced before numpy sees it: a live view would stop the buffer from growing.
-    return np.array(line.array[:bars], dtype=np.float64)
 
 
 class MacroMicroStrategy(bt.Strategy):
@@ -218,7 +141,7 @@ class MacroMicroStrategy(bt.Strategy):
         for data in self.datas:
             score = make_score(data)
             by_score = self.p.traded_line == "score"
-            traded = score_line(score) if by_score else _line(score, self.p.traded_line)
+            traded = score_line(score) if by_score else named_line(score, self.p.traded_line)
             if traded is None:
                 raise RecipeError(
                     f"traded_line={self.p.traded_line!r} is not a line of"
@@ -232,6 +155,7 @@ class MacroMicroStrategy(bt.Strategy):
         self._session_equity = math.nan
         self._entries_blocked = False
         self._opened = False
+        self._quick_step: QuickStep | None = None
         self._marks: list[tuple[int, float, float]] = []  # for brokers without a ledger
         self.signals = self.fills = self.trades = self.equity = pd.DataFrame()
 
@@ -319,12 +243,12 @@ class MacroMicroStrategy(bt.Strategy):
         self._has_ledger = hasattr(self.broker, "ledger")
         self._reports = type(self).decided is not MacroMicroStrategy.decided
         for book in self.books:
-            book.open_readers()
+            book.readers = book.lines.open()
 
     def _on_candle(self, book: SymbolBook, bar: int) -> None:
         readers = book.readers
-        if not book.keeps_past and self.p.keep_rows:
-            book.remember(bar)
+        if not book.lines.keeps_past and self.p.keep_rows:
+            book.lines.remember(bar)
         stamp_ms = num_to_ms(readers["stamp"](bar))
         if stamp_ms // DAY_MS * DAY_MS != self._session_ms:
             self._begin_session(stamp_ms)
@@ -419,57 +343,15 @@ class MacroMicroStrategy(bt.Strategy):
         book.exit_reason = ""
         book.no_entry_before_ms = opened_ms + self.p.cooldown_candles * book.interval_ms
 
-    # Shorter bookkeeping ------------------------------------------------------------------------
-
     def _oncepost(self, dt: float) -> None:
         """Backtrader's step after a bar under runonce, less what nobody listens to."""
         if not self._opened:
-            self._quiet = self._nobody_listens()
-        if not self._quiet:
+            scores = [book.score for book in self.books]
+            self._quick_step = quick_step(self, MacroMicroStrategy, scores)
+        if self._quick_step is None:
             super()._oncepost(dt)
-            return
-        for clock, buffers in self._clocked:
-            if clock.lencount > buffers[0].lencount:
-                for line in buffers:
-                    line._idx += 1
-                    line.lencount += 1
-        self.lines.datetime.forward(dt)
-        if self._orderspending or self._tradespending:
-            self._notify()
-            self.next()
-            self.clear()
         else:
-            self.next()
-
-    def _nobody_listens(self) -> bool:
-        """True when no observer, per-bar analyzer or overridden hook needs the whole step."""
-        hooks = ("next", "prenext", "nextstart", "notify_cashvalue", "notify_fund", "clear")
-        plain = all(getattr(type(self), h) is getattr(MacroMicroStrategy, h) for h in hooks)
-        watchers = [*self.analyzers, *self._slave_analyzers]
-        at_stop = all(getattr(watcher, "only_at_stop", False) for watcher in watchers)
-        self._clocked = self._clocks()
-        # A score may override advance to take its own macro along: `_clocks` does that already.
-        own = {bt.Indicator.advance, *(type(book.score).advance for book in self.books)}
-        indicators = self._lineiterators[bt.LineIterator.IndType]
-        plain = plain and all(
-            type(indicator).advance in own
-            for indicator in indicators
-            if isinstance(indicator, bt.Indicator)
-        )
-        only_ours = self.lines.fullsize() == 1 and not self._oldsync
-        return plain and at_stop and only_ours and not len(self.observers)
-
-    def _clocks(self) -> list[tuple[Any, list[Any]]]:
-        """Each indicator's clock and buffers, the nested ones behind those that own them.
-
-        Backtrader itself leaves nested indicators behind under runonce.
-        """
-        waiting, clocks = list(self._lineiterators[bt.LineIterator.IndType]), []
-        for indicator in waiting:
-            clocks.append((indicator._clock.lines[0], list(indicator.lines)))
-            nested = getattr(indicator, "_lineiterators", {})
-            waiting.extend(nested.get(bt.LineIterator.IndType, ()))
-        return clocks
+            self._quick_step(dt)
 
     # Tables -------------------------------------------------------------------------------------
 
@@ -486,7 +368,7 @@ class MacroMicroStrategy(bt.Strategy):
 
     def refresh_tables(self) -> None:
         """Build signals, fills, trades and equity as they stand now."""
-        columns = {book.data._name: book.columns() for book in self.books}
+        columns = {book.data._name: book.lines.columns(book.bars) for book in self.books}
         intervals = {book.data._name: book.interval_ms for book in self.books}
         self.signals = tables.signals_table(columns)
         self.fills = tables.fills_table(getattr(self.broker, "fills", []))

@@ -1,0 +1,74 @@
+"""A shorter step after each bar under runonce, for a strategy that nobody else listens to.
+
+Backtrader's own step walks through observers, analyzers, notifications and every line of the
+strategy. Where none of them would notice, it is enough to move the indicators along and decide.
+Left out: runs bar by bar (runonce=False, live), which keep Backtrader's step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import backtrader as bt
+
+_HOOKS = ("next", "prenext", "nextstart", "notify_cashvalue", "notify_fund", "clear")
+
+
+class QuickStep:
+    """The step after a bar: indicators move along, notifications are delivered, `next` decides."""
+
+    def __init__(self, strategy: Any) -> None:
+        self._strategy = strategy
+        self._clocks = indicator_clocks(strategy)
+
+    def __call__(self, dt: float) -> None:
+        """Take the step to the bar stamped `dt` (Backtrader day number)."""
+        strategy = self._strategy
+        for clock, buffers in self._clocks:
+            if clock.lencount > buffers[0].lencount:
+                for line in buffers:
+                    line._idx += 1
+                    line.lencount += 1
+        strategy.lines.datetime.forward(dt)
+        if strategy._orderspending or strategy._tradespending:
+            strategy._notify()
+            strategy.next()
+            strategy.clear()
+        else:
+            strategy.next()
+
+
+def quick_step(strategy: Any, base: type, scores: list[Any]) -> QuickStep | None:
+    """The shorter step, or None where somebody needs the whole one.
+
+    Parameters
+    ----------
+    base : class whose hooks may be skipped; a subclass that overrides one needs the whole step.
+    scores : the strategy's score indicators; their own `advance` may take a macro along, which
+        the shorter step does already.
+    """
+    plain = all(getattr(type(strategy), hook) is getattr(base, hook) for hook in _HOOKS)
+    watchers = [*strategy.analyzers, *strategy._slave_analyzers]
+    at_stop = all(getattr(watcher, "only_at_stop", False) for watcher in watchers)
+    only_ours = strategy.lines.fullsize() == 1 and not strategy._oldsync
+    known = {bt.Indicator.advance, *(type(score).advance for score in scores)}
+    ordinary = all(
+        type(indicator).advance in known
+        for indicator in strategy._lineiterators[bt.LineIterator.IndType]
+        if isinstance(indicator, bt.Indicator)
+    )
+    alone = at_stop and only_ours and not len(strategy.observers)
+    return QuickStep(strategy) if plain and ordinary and alone else None
+
+
+def indicator_clocks(strategy: Any) -> list[tuple[Any, list[Any]]]:
+    """Each indicator's clock and buffers, the nested ones behind those that own them.
+
+    Backtrader itself leaves nested indicators behind under runonce.
+    """
+    waiting, clocks = list(strategy._lineiterators[bt.LineIterator.IndType]), []
+    for indicator in waiting:
+        clocks.append((indicator._clock.lines[0], list(indicator.lines)))
+        nested = getattr(indicator, "_lineiterators", {})
+        waiting.extend(nested.get(bt.LineIterator.IndType, ()))
+    return clocks
