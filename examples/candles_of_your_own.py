@@ -46,5 +46,7 @@ print(f"days with a gap: {', '.join(f'{d:%Y-%m-%d}' for d in daily.day[daily.can
 # Out with pandas: one file is one month; the store's own reader gives validated numpy columns.
 (first, *_) = sorted(Path("candles").rglob("*.parquet"))
 print(f"{first.name} in pandas: {pd.read_parquet(first, columns=['close']).shape[0]:,} rows")
-week = store.read("MYCOIN", "15m", int(planted.open_time[0]), int(planted.open_time[0]) + 7 * 86_400_000)
+week = store.read(
+    "MYCOIN", "15m", int(planted.open_time[0]), int(planted.open_time[0]) + 7 * 86_400_000
+)
 print(f"first week in the store: {len(week)} candles, highest price {week.high.max():.2f}")

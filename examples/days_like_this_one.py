@@ -34,7 +34,9 @@ followed = outcomes(candles, recipe.interval_ms, [day.session_ms for day in near
 # The planted truth, which no embedding saw: did MacroNet put days of one regime together?
 first = int(candles.open_time[0]) // DAY_MS
 regime = market.planted["PLANTED"].regime
-print(f"the days most like {ms_to_utc(today)[:10]} (hidden regime {regime[today // DAY_MS - first]:+d}):")
+print(
+    f"the days most like {ms_to_utc(today)[:10]} (hidden regime {regime[today // DAY_MS - first]:+d}):"
+)
 for day, outcome in zip(near, followed, strict=True):
     print(
         f"  {ms_to_utc(day.session_ms)[:10]}  distance {day.distance:6.2f}"

@@ -55,4 +55,6 @@ print(f"{len(candles):,} candles, {strategy.scored:,} of them after the training
 print(f"on {strategy.familiar:,} the drift was below 1.25")
 for fill in strategy.broker.fills[-4:]:
     print(f"  {fill.side} {fill.quantity:g} at {fill.price:.2f}, fee {fill.fee:.2f}")
-print(f"{len(strategy.broker.fills)} fills; the account stands at {strategy.broker.getvalue():,.2f}")
+print(
+    f"{len(strategy.broker.fills)} fills; the account stands at {strategy.broker.getvalue():,.2f}"
+)

@@ -70,8 +70,8 @@ def test_feeds_import_one_way():
         "feeds.filters": set[str](),
         "feeds.binance": {"feeds.candles", "feeds.filters"},
         "feeds.history": {"feeds.candles", "feeds.binance"},
-        "feeds.live": {"feeds.candles", "feeds.binance"},
-        "feeds.loopback": {"feeds.candles", "feeds.binance"},
+        "feeds.live": {"feeds.candles", "feeds.filters", "feeds.binance"},
+        "feeds.loopback": {"feeds.candles", "feeds.filters", "feeds.binance"},
     }
     leaves = {"errors", "atomic", "arrays", "progress", "feeds.clock"}
     for module, target in ARROWS:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cppncripto_strategy.errors import BundleError, SessionError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.binance.filters import symbol_entries
 from cppncripto_strategy.feeds.binance.rest import RestClient
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.models.bundle import BundleTimeline
@@ -79,7 +80,7 @@ def create_session(
             "slippage_bps": recipe.broker.slippage_bps,
             "allow_short": recipe.strategy.allow_short,
         },
-        filters=info["symbols"],
+        filters=symbol_entries(info),
         sources=asdict(sources),
         made_by=made_by(),
     )

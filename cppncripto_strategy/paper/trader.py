@@ -31,6 +31,7 @@ from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.filters import filters_from_exchange_info
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
+from cppncripto_strategy.feeds.filters import TRADING
 from cppncripto_strategy.feeds.live.feed import LiveFeed
 from cppncripto_strategy.feeds.live.rounds import (
     ChainedRounds,
@@ -179,7 +180,7 @@ def session_broker(
     """The session's account: recorded filters, and a gate that says what may be traded now."""
     known = filters_from_exchange_info({"symbols": list(filters)})
     # Statuses change while a session runs: each round says which symbols could be traded.
-    rules = {name: replace(one, status="TRADING") for name, one in known.items()}
+    rules = {name: replace(one, status=TRADING) for name, one in known.items()}
     return SpotBroker(filters=rules or None, trade_gate=gate, **account)
 
 

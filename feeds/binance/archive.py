@@ -1,37 +1,31 @@
-"""Candles from Binance's bulk archives: monthly and daily zips with a sha256 beside each.
+"""Binance's bulk archives: monthly and daily zips with a sha256 beside each, read and written.
 
     https://data.binance.vision/data/spot/monthly/klines/BTCUSDT/5m/BTCUSDT-5m-2024-05.zip
 
 A spot archive has no header row, a futures one has; open times are milliseconds until 2024 and
-microseconds since 2025. Both are sniffed, not assumed. A file whose checksum does not match, or
-that does not open, is handed to whoever keeps damage and fetched again; after the last attempt its
-candles are left to REST. Nothing here decides which candles are wanted.
+microseconds since 2025. When reading, both are sniffed, not assumed. Nothing here opens a
+connection: `archive_client` does.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
-import logging
-import random
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pyarrow as pa
 import pyarrow.csv
 
 from cppncripto_strategy.errors import CandleError, SourceError
-from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.binance.rest import is_loopback
+from cppncripto_strategy.feeds.binance.klines import ROW_FIELDS, Kline
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles, Rejected, split_valid
 from cppncripto_strategy.feeds.clock import (
     DAY_MS,
@@ -52,26 +46,24 @@ def _libdeflate() -> Any:
 
 
 deflate = _libdeflate()
-logger = logging.getLogger(__name__)
 
-# Damage is rarely cured by asking for ever; the exchange re-publishes a bad file days later.
-DAMAGED_ATTEMPTS = 3
-# So many files in a row without any answer, and the archive counts as out of reach for this run.
-UNREACHABLE_AFTER = 3
-# The order of the columns in the exchange's own files, which carry no header row.
-HEADERLESS = (
-    *("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume"),
-    *("trades", "taker_buy_volume", "taker_buy_quote_volume", "unused"),
+ROOT = "/data/"
+CHECKSUM_SUFFIX = ".CHECKSUM"
+# Spot archives carry microseconds from this open time on, milliseconds before.
+MICROSECONDS_FROM_MS = utc_to_ms("2025-01-01")
+# What futures archives begin with.
+_HEADER = (
+    "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,"
+    "taker_buy_quote_volume,ignore"
 )
+_ZIP_DATE = (2024, 1, 1, 0, 0, 0)
 _NAME = re.compile(r"([A-Z0-9._-]+)-(\d+[smhdw])-(\d{4}-\d{2}(?:-\d{2})?)")
-_WANTED = [name for name in HEADERLESS if name in COLUMNS]
+_WANTED = [name for name in ROW_FIELDS if name in COLUMNS]
 _TYPES = {name: pa.int64() if name in ("open_time", "trades") else pa.float64() for name in _WANTED}
 _DAMAGE: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError),
     *(() if deflate is None else (deflate.DeflateError,)),
 )
-KeepDamaged = Callable[[str, bytes, str], object]
-_PASSING = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +92,15 @@ class ArchiveFile:
         start_ms = utc_to_ms(self.period)
         return Span(start_ms, start_ms + DAY_MS)
 
-    def url(self, archive_url: str) -> str:
-        """Where it is published."""
+    @property
+    def path(self) -> str:
+        """Where it is published, below the archives' address."""
         folder = "daily" if self.daily else "monthly"
-        where = f"data/spot/{folder}/klines/{self.symbol}/{self.interval}/{self.name}.zip"
-        return f"{archive_url.rstrip('/')}/{where}"
+        return f"{ROOT}spot/{folder}/klines/{self.symbol}/{self.interval}/{self.name}.zip"
+
+    def url(self, archive_url: str) -> str:
+        """Its whole address."""
+        return f"{archive_url.rstrip('/')}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +223,7 @@ def parse_csv(text: bytes | bytearray, origin: str) -> Candles:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(text),
             read_options=pyarrow.csv.ReadOptions(
-                column_names=list(HEADERLESS),
+                column_names=list(ROW_FIELDS),
                 skip_rows=int(has_header),
                 block_size=1 << 20,
                 use_threads=False,
@@ -255,7 +251,7 @@ def read_archive_file(path: Path) -> ArchiveRead:
     SourceError
         As `read_archive`, or when the file cannot be read.
     """
-    beside = path.with_name(path.name + ".CHECKSUM")
+    beside = path.with_name(path.name + CHECKSUM_SUFFIX)
     try:
         checksum = beside.read_text() if beside.exists() else None
         return read_archive(parse_name(path.name), path.read_bytes(), checksum)
@@ -263,97 +259,38 @@ def read_archive_file(path: Path) -> ArchiveRead:
         raise SourceError(f"{path} cannot be read: {cause}") from cause
 
 
-class ArchiveClient:
-    """Fetches archives over HTTP; an async context manager, bound to the running event loop.
-
-    Parameters
-    ----------
-    sources, retry : where to ask and how patiently.
-    keep_damaged : called with (name, content, reason) of a file that does not match or open.
-    rng : source of the jitter.
-    """
-
-    def __init__(
-        self,
-        sources: Sources,
-        keep_damaged: KeepDamaged,
-        retry: Retry | None = None,
-        *,
-        rng: random.Random | None = None,
-    ) -> None:
-        self.sources, self.retry, self.keep_damaged = sources, retry or Retry(), keep_damaged
-        self.requests = 0
-        self.damaged = 0
-        self._rng = rng or random.Random()
-        self._unanswered = 0
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> ArchiveClient:
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self.retry.timeout_s, sock_read=self.retry.timeout_s
-            ),
-            trust_env=not is_loopback(self.sources.archive_url),
-        )
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    async def fetch(self, file: ArchiveFile) -> ArchiveRead | None:
-        """The archive, or None when there is none, it stays damaged, or cannot be reached.
-
-        None always means: take these candles from elsewhere.
-        """
-        if self._unanswered >= UNREACHABLE_AFTER:
-            return None
-        for attempt in range(DAMAGED_ATTEMPTS):
-            got = await self._download(file)
-            if got is None:
-                return None
-            content, checksum = got
-            try:
-                return await asyncio.to_thread(read_archive, file, content, checksum)
-            except SourceError as error:
-                self.damaged += 1
-                logger.warning("%s (attempt %d); quarantined", error, attempt + 1)
-                name = f"{file.name}.zip"
-                await asyncio.to_thread(self.keep_damaged, name, content, str(error))
-                await asyncio.sleep(self.retry.wait_s(attempt, self._rng))
+def archive_at(path: str) -> tuple[ArchiveFile, bool] | None:
+    """(the archive published at a path, whether the path is its checksum's); None for any other."""
+    name = path.removesuffix(CHECKSUM_SUFFIX)
+    try:
+        file = parse_name(name.rpartition("/")[2])
+        known = file.path == name and file.span.start_ms >= 0
+    except (SourceError, ValueError):  # an impossible date is a ValueError
         return None
+    return (file, name != path) if known else None
 
-    async def _download(self, file: ArchiveFile) -> tuple[bytes, str] | None:
-        """Zip and checksum text; None when either is not published or does not arrive."""
-        url = file.url(self.sources.archive_url)
-        try:
-            checksum = await self._get(f"{url}.CHECKSUM")
-            content = None if checksum is None else await self._get(url)
-        except SourceError as error:
-            self._unanswered += 1
-            logger.warning("%s", error)
-            return None
-        self._unanswered = 0
-        if checksum is None or content is None:
-            return None
-        return content, checksum.decode("ascii", errors="replace")
 
-    async def _get(self, url: str) -> bytes | None:
-        """The body; None for a 404. Raises SourceError after the last attempt."""
-        assert self._session is not None, "use `async with ArchiveClient(...)`"
-        problem = ""
-        for attempt in range(self.retry.attempts):
-            self.requests += 1
-            try:
-                async with self._session.get(url) as response:
-                    if response.status == 404:
-                        return None
-                    if response.status == 200:
-                        return await response.read()
-                    problem = f"status {response.status}"
-            except _PASSING as error:
-                problem = f"{type(error).__name__}: {error}"
-            logger.info("%s: attempt %d failed: %s", url, attempt + 1, problem)
-            await asyncio.sleep(self.retry.wait_s(attempt, self._rng))
-        raise SourceError(f"{url} did not arrive after {self.retry.attempts} attempts: {problem}")
+def archive_csv(klines: Sequence[Kline], header: bool = False) -> str:
+    """The text inside an archive; `header` writes the names futures archives begin with."""
+    lines = [_HEADER] if header else []
+    opened, closed = ROW_FIELDS.index("open_time"), ROW_FIELDS.index("close_time")
+    for kline in klines:
+        fields = kline.row()
+        if fields[opened] >= MICROSECONDS_FROM_MS:
+            fields[opened], fields[closed] = fields[opened] * 1000, fields[closed] * 1000 + 999
+        lines.append(",".join(str(field) for field in fields))
+    return "\n".join(lines) + "\n"
+
+
+def archive_zip(name: str, text: str) -> bytes:
+    """A zip that holds `name`.csv; the same text gives the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        entry = zipfile.ZipInfo(f"{name}.csv", date_time=_ZIP_DATE)
+        packed.writestr(entry, text, compress_type=zipfile.ZIP_DEFLATED, compresslevel=1)
+    return buffer.getvalue()
+
+
+def checksum_line(name: str, content: bytes) -> str:
+    """The `.CHECKSUM` file: sha256, two blanks, file name."""
+    return f"{hashlib.sha256(content).hexdigest()}  {name}.zip\n"

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 # The intervals the exchange offers, less 1M, which has no fixed length.
 BINANCE_INTERVALS = (
     *("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h"),
     *("1d", "3d", "1w"),
 )
+# Below the REST address: the versions, and each end point with the weight of one request.
+API_PATH, API_VERSIONS = "/api", ("v3", "v1")
+PING, TIME, INFO, KLINES = "ping", "time", "exchangeInfo", "klines"
+WEIGHTS = {PING: 1, TIME: 1, INFO: 20, KLINES: 2}
+WEIGHT_LIMIT = 6000
+WINDOW_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +59,8 @@ class Retry:
     def wait_s(self, attempt: int, rng: random.Random) -> float:
         """Seconds before try `attempt + 1`: capped exponential, jittered by half."""
         return float(min(self.cap_s, self.base_s * 2.0**attempt) * rng.uniform(0.5, 1.0))
+
+
+def is_loopback(url: str) -> bool:
+    """True for an address on this machine, which no proxy must see."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")

@@ -1,21 +1,38 @@
-"""Binance's GET /api/v3/exchangeInfo, read as `SymbolFilters`."""
+"""Binance's exchangeInfo: trading rules, statuses and limits, read and written side by side.
+
+Numbers are exact decimals. Filters that no market or limit order of ours meets are written, because
+the exchange writes them, and not read.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 from cppncripto_strategy.errors import SourceError
+from cppncripto_strategy.feeds.binance.answers import Json
 from cppncripto_strategy.feeds.filters import TRADING, SymbolFilters
+
+_QUOTES = ("USDT", "USDC", "FDUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "TRY")
+_LOT, _MARKET_LOT, _PRICE = "LOT_SIZE", "MARKET_LOT_SIZE", "PRICE_FILTER"
+# The minimum of an order's value stood in MIN_NOTIONAL until 2023.
+_NOTIONAL, _NOTIONAL_OLD = "NOTIONAL", "MIN_NOTIONAL"
+_WEIGHT_LIMIT = ("REQUEST_WEIGHT", "MINUTE")
+_LIMIT_FIELDS = ("rateLimitType", "interval", "intervalNum", "limit")
+_ORDER_TYPES = (
+    *("LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT"),
+    *("TAKE_PROFIT", "TAKE_PROFIT_LIMIT"),
+)
 
 
 def filters_from_exchange_info(info: Mapping[str, Any]) -> dict[str, SymbolFilters]:
     """Filters of every symbol in a whole exchangeInfo answer, by symbol name."""
-    return {str(entry.get("symbol")): symbol_filters(entry) for entry in info.get("symbols", ())}
+    return {str(entry.get("symbol")): symbol_filters(entry) for entry in symbol_entries(info)}
 
 
-def symbol_filters(symbol: Mapping[str, Any]) -> SymbolFilters:
+def symbol_filters(entry: Mapping[str, Any]) -> SymbolFilters:
     """Filters from one entry of `symbols` in Binance's GET /api/v3/exchangeInfo.
 
     Reads LOT_SIZE, MARKET_LOT_SIZE, PRICE_FILTER and NOTIONAL or the older MIN_NOTIONAL.
@@ -25,15 +42,16 @@ def symbol_filters(symbol: Mapping[str, Any]) -> SymbolFilters:
     SourceError
         When LOT_SIZE or PRICE_FILTER is absent, or a number is not one.
     """
-    filters = {entry.get("filterType"): entry for entry in symbol.get("filters", ())}
-    absent = [name for name in ("LOT_SIZE", "PRICE_FILTER") if name not in filters]
+    name = entry.get("symbol")
+    stated = {one.get("filterType"): one for one in entry.get("filters", ())}
+    absent = [kind for kind in (_LOT, _PRICE) if kind not in stated]
     if absent:
         raise SourceError(
-            f"exchangeInfo of {symbol.get('symbol')!r} lacks {absent}: expected an entry of"
-            " 'symbols' from GET /api/v3/exchangeInfo"
+            f"exchangeInfo of {name!r} lacks {absent}: expected an entry of 'symbols' from"
+            " GET /api/v3/exchangeInfo"
         )
-    lot, market = filters["LOT_SIZE"], filters.get("MARKET_LOT_SIZE", {})
-    notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}
+    lot, market = stated[_LOT], stated.get(_MARKET_LOT, {})
+    notional = stated.get(_NOTIONAL) or stated.get(_NOTIONAL_OLD) or {}
     on_market = notional.get("applyMinToMarket", notional.get("applyToMarket", True))
     try:
         return SymbolFilters(
@@ -45,10 +63,152 @@ def symbol_filters(symbol: Mapping[str, Any]) -> SymbolFilters:
             market_max_qty=Decimal(market.get("maxQty", "0")),
             min_notional=Decimal(notional.get("minNotional", "0")),
             min_notional_on_market=bool(on_market),
-            tick_size=Decimal(filters["PRICE_FILTER"]["tickSize"]),
-            status=str(symbol.get("status", TRADING)),
+            tick_size=Decimal(stated[_PRICE]["tickSize"]),
+            status=str(entry.get("status", TRADING)),
         )
     except (KeyError, ArithmeticError, TypeError) as cause:
         raise SourceError(
-            f"exchangeInfo of {symbol.get('symbol')!r} has a filter without its number: {cause}"
+            f"exchangeInfo of {name!r} has a filter without its number: {cause}"
         ) from cause
+
+
+def symbol_info(symbol: str, filters: SymbolFilters) -> Json:
+    """One entry of exchangeInfo's `symbols`."""
+    base, quote = split_symbol(symbol)
+    permissions = ("icebergAllowed", "ocoAllowed", "otoAllowed", "quoteOrderQtyMarketAllowed")
+    return {
+        "symbol": symbol,
+        "status": filters.status,
+        "baseAsset": base,
+        "baseAssetPrecision": 8,
+        "quoteAsset": quote,
+        "quotePrecision": 8,
+        "quoteAssetPrecision": 8,
+        "baseCommissionPrecision": 8,
+        "quoteCommissionPrecision": 8,
+        "orderTypes": list(_ORDER_TYPES),
+        **dict.fromkeys((*permissions, "allowTrailingStop", "cancelReplaceAllowed"), True),
+        "isSpotTradingAllowed": filters.status == TRADING,
+        "isMarginTradingAllowed": False,
+        "filters": _filters(filters),
+        "permissions": ["SPOT"],
+        "permissionSets": [["SPOT"]],
+        "defaultSelfTradePreventionMode": "EXPIRE_MAKER",
+        "allowedSelfTradePreventionModes": ["EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH"],
+    }
+
+
+def _filters(filters: SymbolFilters) -> list[Json]:
+    tick = _text(filters.tick_size)
+    sides = ("bidMultiplierUp", "bidMultiplierDown", "askMultiplierUp", "askMultiplierDown")
+    return [
+        {"filterType": _PRICE, "minPrice": tick, "maxPrice": "1000000.00000000", "tickSize": tick},
+        _lot(_LOT, filters.min_qty, filters.max_qty, filters.lot_step),
+        {"filterType": "ICEBERG_PARTS", "limit": 10},
+        _lot(_MARKET_LOT, filters.market_min_qty, filters.market_max_qty, filters.market_lot_step),
+        {
+            "filterType": "PERCENT_PRICE_BY_SIDE",
+            **dict(zip(sides, ("5", "0.2", "5", "0.2"), strict=True)),
+            "avgPriceMins": 5,
+        },
+        {
+            "filterType": _NOTIONAL,
+            "minNotional": _text(filters.min_notional),
+            "applyMinToMarket": filters.min_notional_on_market,
+            "maxNotional": "9000000.00000000",
+            "applyMaxToMarket": False,
+            "avgPriceMins": 5,
+        },
+        {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200},
+        {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 5},
+    ]
+
+
+def _lot(kind: str, least: Decimal, most: Decimal, step: Decimal) -> Json:
+    return {
+        "filterType": kind,
+        "minQty": _text(least),
+        "maxQty": _text(most),
+        "stepSize": _text(step),
+    }
+
+
+def _text(value: Decimal) -> str:
+    return f"{value:.8f}"
+
+
+def split_symbol(symbol: str) -> tuple[str, str]:
+    """Base and quote asset of 'BTCUSDT': ('BTC', 'USDT')."""
+    for quote in _QUOTES:
+        if symbol.endswith(quote) and len(symbol) > len(quote):
+            return symbol[: -len(quote)], quote
+    return symbol, "USDT"
+
+
+def exchange_info(server_ms: int, weight_limit: int, symbols: list[Json]) -> Json:
+    """The answer of `GET /api/v3/exchangeInfo`."""
+    limits = [
+        (*_WEIGHT_LIMIT, 1, weight_limit),
+        ("ORDERS", "SECOND", 10, 100),
+        ("ORDERS", "DAY", 1, 200_000),
+        ("RAW_REQUESTS", "MINUTE", 5, 61_000),
+    ]
+    return {
+        "timezone": "UTC",
+        "serverTime": server_ms,
+        "rateLimits": [dict(zip(_LIMIT_FIELDS, limit, strict=True)) for limit in limits],
+        "exchangeFilters": [],
+        "symbols": symbols,
+    }
+
+
+def info_parameters(*symbols: str) -> dict[str, str]:
+    """The query of exchangeInfo for these symbols."""
+    if len(symbols) == 1:
+        return {"symbol": symbols[0]}
+    return {"symbols": "[" + ",".join(f'"{symbol}"' for symbol in symbols) + "]"}
+
+
+def read_info_parameters(query: Mapping[str, str]) -> list[str] | None:
+    """The symbols an exchangeInfo request asks for; None when it asks for all."""
+    if "symbol" in query:
+        return [query["symbol"]]
+    return re.findall(r'"([^"]+)"', query["symbols"]) if "symbols" in query else None
+
+
+def read_info(answer: Any) -> Json:
+    """An exchangeInfo answer whose symbols all have a name, a status and filters.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        When it is something else.
+    """
+    for entry in symbol_entries(answer):
+        if not (entry["symbol"] and entry["status"] and isinstance(entry["filters"], list)):
+            raise ValueError(f"exchangeInfo of {entry['symbol']} lacks its status or filters")
+    return dict(answer)
+
+
+def symbol_entries(info: Mapping[str, Any]) -> list[Json]:
+    """The entries of an exchangeInfo answer, one per symbol."""
+    return list(info["symbols"])
+
+
+def statuses(info: Mapping[str, Any]) -> dict[str, str]:
+    """Each symbol's trading status."""
+    return {entry["symbol"]: entry["status"] for entry in symbol_entries(info)}
+
+
+def read_weight_limit(answer: Any) -> int:
+    """Request weight allowed per minute.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        When the answer names none.
+    """
+    for limit in answer["rateLimits"]:
+        if (limit["rateLimitType"], limit["interval"]) == _WEIGHT_LIMIT:
+            return int(limit["limit"]) // int(limit["intervalNum"])
+    raise ValueError("exchangeInfo names no REQUEST_WEIGHT limit per minute")

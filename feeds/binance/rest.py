@@ -12,18 +12,14 @@ is described where it is caught.
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
 import logging
 import random
-import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
 import numpy as np
@@ -31,24 +27,42 @@ from binance.async_client import AsyncClient
 from binance.exceptions import BinanceAPIException, BinanceRequestException
 
 from cppncripto_strategy.errors import SourceError
-from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.binance.answers import (
+    UNKNOWN_SYMBOL,
+    compact,
+    error_body,
+    read_pause_s,
+    read_server_time,
+    read_used_weight,
+)
+from cppncripto_strategy.feeds.binance.endpoints import (
+    API_PATH,
+    INFO,
+    KLINES,
+    TIME,
+    WEIGHT_LIMIT,
+    WEIGHTS,
+    WINDOW_S,
+    Retry,
+    Sources,
+    is_loopback,
+)
+from cppncripto_strategy.feeds.binance.filters import (
+    info_parameters,
+    read_info,
+    read_weight_limit,
+)
+from cppncripto_strategy.feeds.binance.klines import PAGE_ROWS, KlinesQuery, read_klines
 from cppncripto_strategy.feeds.candles import Candles, Rejected, concat, split_valid
 from cppncripto_strategy.feeds.clock import Span, interval_to_ms
 
 logger = logging.getLogger(__name__)
 
-PAGE_ROWS = 1000
-KLINE_FIELDS = 11
-KLINES_WEIGHT = 2
-INFO_WEIGHT = 20
-WEIGHT_LIMIT = 6000
-WINDOW_S = 60.0
 # Other programs behind the same address spend weight too; the rest of the limit is theirs.
 WEIGHT_SHARE = 0.8
 PAUSE_S = {429: 60.0, 418: 120.0}  # without a readable Retry-After
 PAUSES_PER_CALL = 20
 REREADS = 2
-_UNKNOWN_SYMBOL = -1121
 # The client raises AttributeError for an error body that is JSON but no object, ValueError for one
 # that cannot be decoded; both are the server's fault, and both pass.
 _PASSING = (
@@ -112,7 +126,7 @@ class RestGate:
             return 0.0
 
     def report(self, used: int) -> None:
-        """The exchange's own count of this window (header X-MBX-USED-WEIGHT-1M)."""
+        """The exchange's own count of this window (as its answers carry it)."""
         with self._lock:
             self._used = max(self._used, used)
 
@@ -203,7 +217,9 @@ class RestClient:
         SourceError
             When the exchange does not answer.
         """
-        answer = await self._call("server time", 1, _read_time, lambda c: c.get_server_time())
+        answer = await self._call(
+            "server time", WEIGHTS[TIME], read_server_time, lambda c: c.get_server_time()
+        )
         # Pairing it with the moment of arrival puts us a little behind the exchange, never ahead,
         # so no forming candle passes for closed.
         self._clock = (answer, time.monotonic())
@@ -249,9 +265,9 @@ class RestClient:
         """
         self.gate.limit = await self._call(
             f"exchangeInfo of {symbol}",
-            INFO_WEIGHT,
-            _read_weight_limit,
-            lambda c: c._get("exchangeInfo", data={"symbol": symbol}),
+            WEIGHTS[INFO],
+            read_weight_limit,
+            lambda c: c._get(INFO, data=info_parameters(symbol)),
         )
 
     async def exchange_info(self, symbols: Sequence[str]) -> dict[str, Any]:
@@ -264,12 +280,11 @@ class RestClient:
         SourceError
             When the exchange does not answer.
         """
-        wanted = json.dumps(list(symbols), separators=(",", ":"))
         return await self._call(
             f"exchangeInfo of {', '.join(symbols)}",
-            INFO_WEIGHT,
-            _read_info,
-            lambda c: c._get("exchangeInfo", data={"symbols": wanted}),
+            WEIGHTS[INFO],
+            read_info,
+            lambda c: c._get(INFO, data=info_parameters(*symbols)),
         )
 
     async def read(self, symbol: str, interval: str, span: Span) -> RestRead:
@@ -321,17 +336,12 @@ class RestClient:
         return concat(pages)
 
     async def _page(self, symbol: str, interval: str, span: Span, rows: int = PAGE_ROWS) -> Candles:
+        query = KlinesQuery(symbol, interval, span.start_ms, span.end_ms - 1, rows)
         return await self._call(
             f"klines of {symbol} {interval} from {span.start_ms}",
-            KLINES_WEIGHT,
+            WEIGHTS[KLINES],
             lambda answer: read_klines(answer, span),
-            lambda client: client.get_klines(
-                symbol=symbol,
-                interval=interval,
-                startTime=span.start_ms,
-                endTime=span.end_ms - 1,
-                limit=rows,
-            ),
+            lambda client: client.get_klines(**query.parameters()),
         )
 
     async def _call(
@@ -377,44 +387,6 @@ class RestClient:
             await asyncio.sleep(wait_s + self._rng.uniform(0.0, 0.05))
 
 
-def read_klines(answer: Any, span: Span | None = None) -> Candles:
-    """Candles of a klines answer; their values are not judged.
-
-    [[1736121600000,"98363.61000000","98626.77000000","98363.61000000","98455.89000000",
-      "159.94725000",1736122499999,"15757307.02497990",37955,"83.69236000","8244504.24170150","0"]]
-
-    Raises
-    ------
-    ValueError
-        When it is not a list of such rows, ascending and inside `span`.
-    """
-    if not isinstance(answer, list):
-        raise ValueError(f"expected a list of candles, found {str(answer)[:80]!r}")
-    if any(not isinstance(row, list) or len(row) < KLINE_FIELDS for row in answer):
-        raise ValueError(f"expected rows of {KLINE_FIELDS} or more fields")
-    if any(type(row[0]) is not int for row in answer):
-        raise ValueError("an open time is not a whole number")
-    opens = [row[0] for row in answer]
-    inside = span is None or all(span.start_ms <= stamp < span.end_ms for stamp in opens)
-    if not inside or any(b <= a for a, b in itertools.pairwise(opens)):
-        raise ValueError("candles are out of order or outside the span asked for")
-    columns = list(zip(*answer, strict=False)) or [()] * KLINE_FIELDS
-    names = ("open", "high", "low", "close", "volume")
-    fields: dict[str, object] = {
-        name: np.array([float(text) for text in columns[place]])
-        for place, name in enumerate(names, start=1)
-    }
-    for place, name in ((7, "quote_volume"), (8, "trades"), (9, "taker_buy_volume")):
-        fields[name] = np.array([float(text) for text in columns[place]])
-    fields["taker_buy_quote_volume"] = np.array([float(text) for text in columns[10]])
-    return Candles.from_columns(open_time=np.array(opens, dtype=np.int64), **fields)
-
-
-def is_loopback(url: str) -> bool:
-    """True for an address on this machine, which no proxy must see."""
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-
-
 def _client_class(rest_url: str, gate: RestGate) -> type[Any]:
     """AsyncClient at another address, reporting used weight to the gate.
 
@@ -422,54 +394,27 @@ def _client_class(rest_url: str, gate: RestGate) -> type[Any]:
     """
 
     class Client(AsyncClient):
-        API_URL = f"{rest_url.rstrip('/')}/api"
+        API_URL = f"{rest_url.rstrip('/')}{API_PATH}"
 
         async def _handle_response(self, response: aiohttp.ClientResponse) -> Any:
-            used = response.headers.get("X-MBX-USED-WEIGHT-1M", "")
-            if used.isdecimal():
-                gate.report(int(used))
+            used = read_used_weight(response.headers)
+            if used is not None:
+                gate.report(used)
             return await super()._handle_response(response)
 
     return Client
 
 
-def _read_time(answer: Any) -> int:
-    # An empty body arrives as {} here, hence as a KeyError, and is asked for again.
-    server_ms = answer["serverTime"]
-    if type(server_ms) is not int:
-        raise ValueError(f"serverTime is {server_ms!r}")
-    return server_ms
-
-
-def _read_info(answer: Any) -> dict[str, Any]:
-    for one in answer["symbols"]:
-        if not (one["symbol"] and one["status"] and isinstance(one["filters"], list)):
-            raise ValueError(f"exchangeInfo of {one['symbol']} lacks its status or filters")
-    return dict(answer)
-
-
-def _read_weight_limit(answer: Any) -> int:
-    for limit in answer["rateLimits"]:
-        if limit["rateLimitType"] == "REQUEST_WEIGHT" and limit["interval"] == "MINUTE":
-            return int(limit["limit"]) // int(limit["intervalNum"])
-    raise ValueError("exchangeInfo names no REQUEST_WEIGHT limit per minute")
-
-
 def _pause_s(error: BinanceAPIException) -> float:
-    """How long a 429 or 418 says to wait: Retry-After, else the time in its text, else a guess."""
-    header = str(error.response.headers.get("Retry-After", ""))
-    if re.fullmatch(r"\d+(\.\d+)?", header):
-        return float(header)
-    until = re.search(r"until (\d{13})", str(error.message))
-    if until is not None:
-        return max(0.0, int(until[1]) / 1000 - time.time())
-    return PAUSE_S[error.status_code]
+    """How long a 429 or 418 says to wait, else a guess."""
+    said = read_pause_s(error.response.headers, str(error.message), int(time.time() * 1000))
+    return PAUSE_S[error.status_code] if said is None else said
 
 
 def _refuse_if_final(error: BinanceAPIException, what: str) -> None:
     """Raise for answers that no retry will change: 4xx other than firewall and time-outs."""
-    if error.code == _UNKNOWN_SYMBOL:
+    if error.code == UNKNOWN_SYMBOL:
         raise UnknownSymbolError(f"the exchange does not know the symbol ({what})") from error
     if error.status_code in (400, 401, 404, 451):
-        said = json.dumps({"code": error.code, "msg": str(error.message)[:200]})
+        said = compact(error_body(error.code, str(error.message)[:200]))
         raise SourceError(f"the exchange refused {what}: {said}") from error

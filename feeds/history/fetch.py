@@ -24,17 +24,13 @@ import numpy as np
 
 from cppncripto_strategy.errors import CandleError, SourceError, StoreError
 from cppncripto_strategy.feeds.binance.archive import (
-    ArchiveClient,
     ArchiveFile,
     read_archive_file,
 )
+from cppncripto_strategy.feeds.binance.archive_client import ArchiveClient
 from cppncripto_strategy.feeds.binance.endpoints import BINANCE_INTERVALS, Retry, Sources
-from cppncripto_strategy.feeds.binance.rest import (
-    PAGE_ROWS,
-    RestClient,
-    RestGate,
-    UnknownSymbolError,
-)
+from cppncripto_strategy.feeds.binance.klines import PAGE_ROWS
+from cppncripto_strategy.feeds.binance.rest import RestClient, RestGate, UnknownSymbolError
 from cppncripto_strategy.feeds.candles import Candles, Rejected, concat, gaps, inside, merge
 from cppncripto_strategy.feeds.clock import (
     DAY_MS,

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import CandleError, SourceError
-from cppncripto_strategy.feeds.binance.archive import HEADERLESS
+from cppncripto_strategy.feeds.binance.klines import ROW_FIELDS
 from cppncripto_strategy.feeds.candles import (
     COLUMNS,
     REQUIRED_COLUMNS,
@@ -364,9 +364,9 @@ def _read_csv(file: Path) -> pa.Table:
 
 
 def _headerless_names(file: Path, count: int) -> list[str]:
-    if count not in (6, len(HEADERLESS)):
+    if count not in (6, len(ROW_FIELDS)):
         raise SourceError(
             f"{file} has no header row and {count} columns; expected 6 (time, open, high, low,"
             " close, volume) or the exchange's own 12"
         )
-    return list(HEADERLESS[:count])
+    return list(ROW_FIELDS[:count])

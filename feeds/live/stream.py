@@ -31,10 +31,18 @@ from typing import Any
 from binance.ws.reconnecting_websocket import ReconnectingWebsocket
 
 from cppncripto_strategy.errors import SourceError
-from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.binance.rest import RestClient, UnknownSymbolError, is_loopback
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources, is_loopback
+from cppncripto_strategy.feeds.binance.filters import statuses
+from cppncripto_strategy.feeds.binance.frames import (
+    KlineEvent,
+    StreamEnd,
+    combined_path,
+    read_frame,
+)
+from cppncripto_strategy.feeds.binance.rest import RestClient, UnknownSymbolError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span, interval_to_ms, ms_to_utc
+from cppncripto_strategy.feeds.filters import TRADING
 from cppncripto_strategy.feeds.live.rounds import (
     Round,
     RoundQueue,
@@ -46,8 +54,6 @@ from cppncripto_strategy.feeds.live.rounds import (
 
 log = logging.getLogger(__name__)
 
-# Of a kline event, in the order of candles.COLUMNS after the open time.
-_KLINE_FIELDS = ("o", "h", "l", "c", "v", "q", "n", "V", "Q")
 _REAL_CANDLE_S = 300.0
 
 
@@ -296,7 +302,7 @@ class CandleStream:
         """Symbols that may be traded on a round now: fresh, and TRADING on the exchange."""
         if not self.fresh(one):
             return frozenset()
-        return frozenset(s for s in one.candles if self.status_of.get(s, "TRADING") == "TRADING")
+        return frozenset(s for s in one.candles if self.status_of.get(s, TRADING) == TRADING)
 
     # The loop -----------------------------------------------------------------------------------
 
@@ -404,12 +410,12 @@ class CandleStream:
         self._publish()
 
     def _new_socket(self) -> Any:
-        streams = "/".join(f"{symbol.lower()}@kline_{self.interval}" for symbol in self.symbols)
+        prefix, path = combined_path(self.symbols, self.interval)
         url = self.sources.stream_url.rstrip("/") + "/"
         return _Socket(
             url=url,
-            path=f"streams={streams}",
-            prefix="stream?",
+            path=path,
+            prefix=prefix,
             max_queue_size=self.settings.queue_frames,
             timeout_s=self.settings.close_timeout_s,
             **({"proxy": None} if is_loopback(url) else {}),
@@ -417,40 +423,27 @@ class CandleStream:
 
     def _hear(self, frame: Any) -> None:
         """One message of any kind; raises `_DroppedError` when it ends the generation."""
-        event = frame.get("data", frame) if isinstance(frame, dict) else None
-        if not isinstance(event, dict):
+        event = read_frame(frame)
+        if isinstance(event, StreamEnd):
+            raise _DroppedError(event.reason)
+        series = self._series.get(event.symbol) if event is not None else None
+        if event is None or series is None or event.interval != self.interval:
             self.counters["odd"] += 1
             return
-        kind = event.get("e")
-        if kind == "error":
-            raise _DroppedError(str(event.get("type")))
-        if kind == "serverShutdown":
-            raise _DroppedError("the exchange announced a shutdown")
-        if kind != "kline" or not isinstance(event.get("k"), dict):
-            self.counters["odd"] += 1
-            return
-        self._hear_kline(event)
+        self._hear_candle(series, event)
 
-    def _hear_kline(self, event: dict[str, Any]) -> None:
-        kline = event["k"]
-        series = self._series.get(str(kline.get("s")))
-        open_ms, event_ms = kline.get("t"), event.get("E")
-        if series is None or kline.get("i") != self.interval or type(open_ms) is not int:
-            self.counters["odd"] += 1
-            return
+    def _hear_candle(self, series: _Series, event: KlineEvent) -> None:
         self.counters["frames"] += 1
         self._frame_s = time.monotonic()
-        if type(event_ms) is int:
-            self.clock.hear(event_ms)
-        row = _row_of(kline)
-        if row is None or open_ms % self.interval_ms != 0:
+        if event.event_ms is not None:
+            self.clock.hear(event.event_ms)
+        if event.row is None or event.open_ms % self.interval_ms != 0:
             self.counters["rejected"] += 1
             return
-        self.last_frame[series.symbol] = (row[4], self.clock.now_ms())
-        if open_ms > series.newest_seen:
-            series.newest_seen = open_ms
-        if kline.get("x") is True:
-            self._accept(series, row)
+        self.last_frame[series.symbol] = (event.row[4], self.clock.now_ms())
+        series.newest_seen = max(series.newest_seen, event.open_ms)
+        if event.closed:
+            self._accept(series, event.row)
         if series.newest_seen > series.next_open and not series.resolved(series.next_open):
             self._wake.set()
 
@@ -603,7 +596,7 @@ class CandleStream:
             self._info_due_s = time.monotonic() + self.settings.refetch_s
             log.info("stream: %s", error)
         else:
-            self.status_of = {one["symbol"]: one["status"] for one in self.info["symbols"]}
+            self.status_of = statuses(self.info)
 
     def _clock_is_old(self) -> bool:
         quiet_s = time.monotonic() - self._frame_s
@@ -750,11 +743,3 @@ async def _close(socket: _Socket, timeout_s: float) -> None:
     transport = getattr(socket.held, "transport", None)
     if transport is not None:
         transport.abort()
-
-
-def _row_of(kline: Mapping[str, Any]) -> Row | None:
-    """The row of a kline event; None when a number is missing or unreadable."""
-    try:
-        return (kline["t"], *(float(kline[name]) for name in _KLINE_FIELDS))
-    except (KeyError, TypeError, ValueError):
-        return None

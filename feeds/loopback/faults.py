@@ -12,6 +12,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cppncripto_strategy.feeds.binance.archive import ROOT as ARCHIVE_ROOT
+from cppncripto_strategy.feeds.binance.endpoints import KLINES
+
 REST_FAULTS = (
     "429",  # too much weight, with Retry-After
     "418",  # banned, with Retry-After
@@ -43,7 +46,6 @@ FRAME_FAULTS = ("malformed", "odd", "duplicate", "stale", "misaligned", "broken_
 # Last from at_ms to until_ms.
 LASTING_FAULTS = ("outage", "blackout", "missed_close", "late", "silence")
 STREAM_FAULTS = (*CONNECTION_FAULTS, *FRAME_FAULTS, *LASTING_FAULTS)
-ODD_FRAMES = ("5", '{"result":null,"id":1}', "null", "[]", '"kline"', "{}", '{"e":"kline","k":7}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class RestFault:
     """
 
     kind: str
-    path: str = "/klines"
+    path: str = f"/{KLINES}"
     symbol: str | None = None
     times: int | None = 1
     retry_after_s: int = 1
@@ -202,7 +204,7 @@ class FaultBook:
         return None
 
     def _random_rest(self, text: str, allowed: tuple[str, ...]) -> RestFault | None:
-        source = self.random.archive if text.startswith("/data/") else self.random.rest
+        source = self.random.archive if text.startswith(ARCHIVE_ROOT) else self.random.rest
         rates = {kind: rate for kind, rate in source.items() if kind in allowed}
         if not rates:
             return None

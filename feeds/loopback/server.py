@@ -2,8 +2,8 @@
 
 It serves candles handed to it, from a store, or planted, as the exchange would have served them
 while they happened: what has not closed is forming, what has not opened is unknown. The clock runs
-at a speed factor, or is stepped by hand for deterministic tests. Faults (`exchange_faults`) strike
-by script or by seed. Wire forms: `exchange_wire`, checked field by field against real payloads.
+at a speed factor, or is stepped by hand for deterministic tests. Faults (`faults`) strike by script
+or by seed. Wire forms are those of `feeds.binance`, checked field by field against real payloads.
 
 Used by the offline demo of paper trading and by the tests. Left out: orders, accounts, order books
 and everything that needs a key. What the real exchange's documents do not say is not imitated.
@@ -15,7 +15,6 @@ import asyncio
 import heapq
 import itertools
 import logging
-import re
 import socket
 import struct
 import threading
@@ -24,8 +23,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -33,14 +31,64 @@ import numpy as np
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from cppncripto_strategy.errors import SourceError
+from cppncripto_strategy.feeds.binance.answers import (
+    INVALID_INTERVAL,
+    INVALID_SYMBOL,
+    UNKNOWN_ERROR,
+    Json,
+    banned,
+    compact,
+    retry_after,
+    server_time,
+    too_many_requests,
+    weight_headers,
+)
+from cppncripto_strategy.feeds.binance.archive import (
+    ROOT as ARCHIVE_ROOT,
+)
+from cppncripto_strategy.feeds.binance.archive import (
+    ArchiveFile,
+    archive_at,
+    archive_csv,
+    archive_zip,
+    checksum_line,
+)
+from cppncripto_strategy.feeds.binance.endpoints import (
+    API_PATH,
+    API_VERSIONS,
+    INFO,
+    KLINES,
+    PING,
+    TIME,
+    WEIGHTS,
+)
+from cppncripto_strategy.feeds.binance.filters import (
+    exchange_info,
+    read_info_parameters,
+    symbol_info,
+)
+from cppncripto_strategy.feeds.binance.frames import (
+    COMBINED_PATH,
+    COMMANDS_PER_SECOND,
+    ODD_FRAMES,
+    SINGLE_PATH,
+    STREAMS_PER_CONNECTION,
+    kline_frame,
+    obey,
+    read_combined,
+    shutdown_frame,
+    stream_name,
+    wrapped,
+)
+from cppncripto_strategy.feeds.binance.klines import Kline, KlinesQuery, query_problem
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, interval_to_ms
-from cppncripto_strategy.feeds.loopback import wire as wire
+from cppncripto_strategy.feeds.filters import DEFAULT_FILTERS, TRADING
+from cppncripto_strategy.feeds.loopback import wire
 from cppncripto_strategy.feeds.loopback.faults import (
     ARCHIVE_FAULTS,
     CONNECTION_FAULTS,
     FRAME_FAULTS,
-    ODD_FRAMES,
     REST_FAULTS,
     FaultBook,
     Halt,
@@ -52,13 +100,9 @@ from cppncripto_strategy.feeds.loopback.faults import (
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-MAX_ROWS = 1000
-DEFAULT_ROWS = 500
-STREAMS_PER_CONNECTION = 1024
-INCOMING_PER_SECOND = 5
-WEIGHTS = {"klines": 2, "exchangeInfo": 20, "time": 1, "ping": 1}
-_ARCHIVE_NAME = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?")
-_MALFORMED = '{"e":"kline","E":17575232'
+_TORN_AT = 24
+# Every symbol has them.
+_FILTERS = DEFAULT_FILTERS["BTCUSDT"]
 _ZIP_FAULTS = ("truncated_zip", "corrupt_zip")
 Result = TypeVar("Result")
 
@@ -115,7 +159,6 @@ class ExchangeSettings:
     interval : interval of the candles handed in.
     port : 0 takes a free one.
     updates_per_candle : frames of the forming candle between its open and its close.
-    rules : trading rules by symbol; others get the defaults.
     halts : maintenance; candles in it never exist.
     weight_limit : request weight per window, as the exchange counts it.
     weight_window_s : wall seconds of that window (60 on the exchange).
@@ -133,7 +176,6 @@ class ExchangeSettings:
     interval: str = "5m"
     port: int = 0
     updates_per_candle: int = 2
-    rules: Mapping[str, wire.SymbolRules] = field(default_factory=dict)
     halts: Sequence[Halt] = ()
     weight_limit: int = 6000
     weight_window_s: float = 60.0
@@ -340,20 +382,20 @@ class LoopbackExchange:
 
     def _application(self) -> web.Application:
         application = web.Application()
-        for version in ("v3", "v1"):
+        for version in API_VERSIONS:
             for name, answer in (
-                ("ping", self._ping),
-                ("time", self._time),
-                ("exchangeInfo", self._exchange_info),
-                ("klines", self._klines),
+                (PING, self._ping),
+                (TIME, self._time),
+                (INFO, self._exchange_info),
+                (KLINES, self._klines),
             ):
-                application.router.add_get(f"/api/{version}/{name}", self._guarded(name, answer))
-        application.router.add_get(
-            "/data/spot/{period:monthly|daily}/klines/{symbol}/{interval}/{name}", self._archive
-        )
-        application.router.add_get("/ws", self._stream)
-        application.router.add_get("/ws/{names}", self._stream)
-        application.router.add_get("/stream", self._stream)
+                application.router.add_get(
+                    f"{API_PATH}/{version}/{name}", self._guarded(name, answer)
+                )
+        application.router.add_get(ARCHIVE_ROOT + "{name:.*}", self._archive)
+        application.router.add_get(SINGLE_PATH, self._stream)
+        application.router.add_get(SINGLE_PATH + "/{names}", self._stream)
+        application.router.add_get(COMBINED_PATH, self._stream)
         return application
 
     # --- market -----------------------------------------------------------------------------
@@ -419,7 +461,7 @@ class LoopbackExchange:
         if not closing:
             elapsed = now_ms - int(candles.open_time[row])
             kline = wire.forming_kline(candles, row, self.interval_ms, elapsed)
-            self._send(symbol, now_ms, wire.compact(kline.frame(symbol, interval, now_ms, False)))
+            self._send(symbol, now_ms, compact(kline_frame(kline, symbol, interval, now_ms, False)))
             return
         key = f"{symbol}/{int(candles.open_time[row])}"
         if self.faults.lasting("missed_close", now_ms, symbol):
@@ -428,39 +470,37 @@ class LoopbackExchange:
         if self.faults.random_stream(("missed_close",), key):
             self.faults.struck["stream:missed_close"] += 1
             return
-        frame = wire.whole_kline(candles, row, self.interval_ms).frame(
-            symbol, interval, now_ms, True
-        )
         scripted = [fault.kind for fault in self.faults.take_frames(symbol, now_ms)]
         drawn = self.faults.random_stream(FRAME_FAULTS, f"frame/{key}")
         kinds = scripted or ([drawn] if drawn else [])
-        for text in self._faulty(symbol, row, now_ms, frame, kinds):
+        for text in self._faulty(symbol, row, now_ms, kinds):
             self._send(symbol, now_ms, text)
 
-    def _faulty(
-        self, symbol: str, row: int, now_ms: int, frame: wire.Json, kinds: list[str]
-    ) -> list[str]:
+    def _faulty(self, symbol: str, row: int, now_ms: int, kinds: list[str]) -> list[str]:
         """The closing frame with what the faults make of it, in the order sent."""
-        texts = [wire.compact(frame)]
+        whole = wire.whole_kline(self.candles[symbol], row, self.interval_ms)
+
+        def text(kline: Kline) -> str:
+            return compact(kline_frame(kline, symbol, self.settings.interval, now_ms, True))
+
+        texts = [text(whole)]
         for kind in kinds:
             self.faults.struck[f"stream:{kind}"] += 1
             if kind == "malformed":
-                texts.insert(0, _MALFORMED)
+                texts.insert(0, text(whole)[:_TORN_AT])
             elif kind == "odd":
                 texts.insert(0, ODD_FRAMES[row % len(ODD_FRAMES)])
             elif kind == "duplicate":
                 texts.append(texts[-1])
             elif kind == "stale" and row > 0:
-                older = wire.whole_kline(self.candles[symbol], row - 1, self.interval_ms)
                 texts.append(
-                    wire.compact(older.frame(symbol, self.settings.interval, now_ms, True))
+                    text(wire.whole_kline(self.candles[symbol], row - 1, self.interval_ms))
                 )
             elif kind == "misaligned":
-                moved = {**frame["k"], "t": frame["k"]["t"] + 1234, "T": frame["k"]["T"] + 1234}
-                texts.insert(0, wire.compact({**frame, "k": moved}))
+                opened, closed = whole.open_time + 1234, whole.close_time + 1234
+                texts.insert(0, text(replace(whole, open_time=opened, close_time=closed)))
             elif kind == "broken_candle":
-                broken = {**frame["k"], "h": frame["k"]["l"], "l": frame["k"]["h"], "c": "NaN"}
-                texts[-1] = wire.compact({**frame, "k": broken})
+                texts[-1] = text(replace(whole, high=whole.low, low=whole.high, close="NaN"))
         return texts
 
     def _send(self, symbol: str, now_ms: int, text: str) -> None:
@@ -473,11 +513,11 @@ class LoopbackExchange:
             heapq.heappush(self._late, (due, next(self._sequence), symbol, text))
 
     def _broadcast(self, symbol: str, text: str) -> None:
-        stream = f"{symbol.lower()}@kline_{self.settings.interval}"
-        wrapped = f'{{"stream":"{stream}","data":{text}}}'
+        stream = stream_name(symbol, self.settings.interval)
+        named = wrapped(stream, text)
         for connection in list(self._connections):
             if stream in connection.streams and not connection.frozen:
-                said = wrapped if connection.combined else text
+                said = named if connection.combined else text
                 if not connection.push(said, self.settings.backlog_frames):
                     connection.abort()
 
@@ -510,9 +550,7 @@ class LoopbackExchange:
             elif kind == "close_1001":
                 self._close(connection, WSCloseCode.GOING_AWAY, "")
             elif kind == "shutdown":
-                connection.queue.put_nowait(
-                    wire.compact({"e": "serverShutdown", "E": self.now_ms()})
-                )
+                connection.queue.put_nowait(compact(shutdown_frame(self.now_ms())))
                 self._close(connection, WSCloseCode.GOING_AWAY, "shutting down")
             else:
                 raise ValueError(f"{kind!r} is no connection fault: {CONNECTION_FAULTS}")
@@ -538,7 +576,7 @@ class LoopbackExchange:
             query = dict(parse_qsl(request.query_string, keep_blank_values=True))
             weight = WEIGHTS[name]
             used = self._spend(weight)
-            headers = {"X-MBX-USED-WEIGHT": str(used), "X-MBX-USED-WEIGHT-1M": str(used)}
+            headers = weight_headers(used)
             refused = self._refusal(used)
             fault = None
             if refused is None:
@@ -564,7 +602,7 @@ class LoopbackExchange:
     def _json(self, status: int, body: object, headers: Mapping[str, str]) -> web.Response:
         return web.Response(
             status=status,
-            text=wire.compact(body),
+            text=compact(body),
             content_type="application/json",
             charset="utf-8",
             headers=dict(headers),
@@ -584,7 +622,7 @@ class LoopbackExchange:
         self._weight = (window, used + weight)
         return used + weight
 
-    def _refusal(self, used: int) -> tuple[int, wire.Json, dict[str, str]] | None:
+    def _refusal(self, used: int) -> tuple[int, Json, dict[str, str]] | None:
         """429 or 418 while a Retry-After has not passed, or when the weight is spent."""
         now = time.monotonic()
         since, until, status = self._blocked
@@ -597,16 +635,16 @@ class LoopbackExchange:
             return self._block(429, window_s - now % window_s)
         return None
 
-    def _block(self, status: int, for_s: float) -> tuple[int, wire.Json, dict[str, str]]:
+    def _block(self, status: int, for_s: float) -> tuple[int, Json, dict[str, str]]:
         now = time.monotonic()
         self._blocked = (now, now + for_s, status)
         return self._block_answer(status, for_s)
 
-    def _block_answer(self, status: int, for_s: float) -> tuple[int, wire.Json, dict[str, str]]:
-        header = {"Retry-After": str(int(-(-for_s // 1)))}
+    def _block_answer(self, status: int, for_s: float) -> tuple[int, Json, dict[str, str]]:
+        header = retry_after(for_s)
         if status == 418:
-            return status, wire.banned(int((time.time() + for_s) * 1000)), header
-        return status, wire.too_many_requests(self.settings.weight_limit), header
+            return status, banned(int((time.time() + for_s) * 1000)), header
+        return status, too_many_requests(self.settings.weight_limit), header
 
     async def _rest_fault(
         self,
@@ -621,7 +659,7 @@ class LoopbackExchange:
             status, body, more = self._block(int(kind), fault.retry_after_s)
             return self._json(status, body, headers | more)
         if kind in ("hang", "reset", "truncated"):
-            whole = wire.compact(answer(query)[1]).encode()
+            whole = compact(answer(query)[1]).encode()
             return await self._broken_transport(request, kind, whole, "application/json")
         if kind == "200_html":
             return web.Response(
@@ -649,8 +687,7 @@ class LoopbackExchange:
             return web.Response(
                 text="[[17575230000", content_type="application/json", headers=headers
             )
-        message = wire.error_body(-1000, "An unknown error occurred while processing the request.")
-        return self._json(int(kind), message, headers)
+        return self._json(int(kind), UNKNOWN_ERROR, headers)
 
     async def _broken_transport(
         self, request: web.Request, kind: str, content: bytes, content_type: str
@@ -672,51 +709,43 @@ class LoopbackExchange:
         return 200, {}
 
     def _time(self, query: dict[str, str]) -> tuple[int, object]:
-        return 200, {"serverTime": self.now_ms() + self.settings.time_skew_ms}
+        return 200, server_time(self.now_ms() + self.settings.time_skew_ms)
 
     def _exchange_info(self, query: dict[str, str]) -> tuple[int, object]:
-        wanted = list(self.candles)
-        if "symbol" in query:
-            wanted = [query["symbol"]]
-        elif "symbols" in query:
-            wanted = re.findall(r'"([^"]+)"', query["symbols"])
+        asked = read_info_parameters(query)
+        wanted = list(self.candles) if asked is None else asked
         if any(symbol not in self.candles for symbol in wanted):
-            return 400, wire.INVALID_SYMBOL
+            return 400, INVALID_SYMBOL
         entries = [self._symbol_info(symbol) for symbol in wanted]
         server_ms = self.now_ms() + self.settings.time_skew_ms
-        return 200, wire.exchange_info(server_ms, self.settings.weight_limit, entries)
+        return 200, exchange_info(server_ms, self.settings.weight_limit, entries)
 
-    def _symbol_info(self, symbol: str) -> wire.Json:
-        rules = self.settings.rules.get(symbol, wire.SymbolRules())
+    def _symbol_info(self, symbol: str) -> Json:
         halted = [h.status for h in self.settings.halts if h.holds(self.now_ms(), symbol)]
-        return wire.symbol_info(symbol, rules, halted[0] if halted else rules.status)
+        return symbol_info(symbol, replace(_FILTERS, status=halted[0] if halted else TRADING))
 
     def _klines(self, query: dict[str, str]) -> tuple[int, object]:
-        for name in ("symbol", "interval"):
-            if not query.get(name):
-                return 400, wire.mandatory_missing(name)
-        for name in ("startTime", "endTime", "limit"):
-            if name in query and not re.fullmatch(r"\d{1,20}", query[name]):
-                return 400, wire.illegal_parameter(name)
-        if query["symbol"] not in self.candles:
-            return 400, wire.INVALID_SYMBOL
-        if query["interval"] != self.settings.interval:
-            return 400, wire.INVALID_INTERVAL
-        limit = min(MAX_ROWS, int(query.get("limit", DEFAULT_ROWS)))
-        rows = self._rows(query["symbol"], query.get("startTime"), query.get("endTime"), limit)
-        return 200, [kline.row() for kline in rows]
+        problem = query_problem(query)
+        if problem is not None:
+            return 400, problem
+        asked = KlinesQuery.read(query)
+        if asked.symbol not in self.candles:
+            return 400, INVALID_SYMBOL
+        if asked.interval != self.settings.interval:
+            return 400, INVALID_INTERVAL
+        return 200, [kline.row() for kline in self._rows(asked)]
 
-    def _rows(
-        self, symbol: str, start: str | None, end: str | None, limit: int
-    ) -> list[wire.Kline]:
-        """Oldest first from startTime; without it the latest, the forming candle last."""
-        candles, market_ms = self.candles[symbol], self._rest_time_ms(symbol)
-        first = int(np.searchsorted(candles.open_time, int(start))) if start is not None else 0
-        last_open = market_ms if end is None else min(market_ms, int(end))
+    def _rows(self, asked: KlinesQuery) -> list[Kline]:
+        """Oldest first from the first open time; without it the latest, the forming one last."""
+        candles, market_ms = self.candles[asked.symbol], self._rest_time_ms(asked.symbol)
+        start, end = asked.first_open_ms, asked.last_open_ms
+        first = 0 if start is None else int(np.searchsorted(candles.open_time, start))
+        last_open = market_ms if end is None else min(market_ms, end)
         last = int(np.searchsorted(candles.open_time, last_open, side="right"))
         # A candle appears with its first trade, after its open.
         last = min(last, int(np.searchsorted(candles.open_time, market_ms)))
         chosen = range(first, last)
+        limit = asked.limit
         chosen = chosen[:limit] if start is not None else chosen[max(0, len(chosen) - limit) :]
         return [
             wire.forming_kline(
@@ -733,17 +762,15 @@ class LoopbackExchange:
     # --- archives ---------------------------------------------------------------------------
 
     async def _archive(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
-        wants_sum = name.endswith(".CHECKSUM")
-        stem = name.removesuffix(".CHECKSUM").removesuffix(".zip")
+        file, wants_sum = archive_at(request.path) or (None, False)
         unfit = _ZIP_FAULTS if wants_sum else ("bad_checksum",)
         allowed = tuple(kind for kind in ARCHIVE_FAULTS if kind not in unfit)
         fault = self.faults.for_request(
-            request.path, request.match_info["symbol"], request.path, allowed
+            request.path, file.symbol if file else None, request.path, allowed
         )
         kind = fault.kind if fault else None
-        content = self._zip(request.match_info, stem)
-        if content is None or kind == "missing":
+        content = self._zip(file) if file else None
+        if file is None or content is None or kind == "missing":
             response: web.StreamResponse = web.Response(
                 status=404,
                 text="<Error><Code>NoSuchKey</Code></Error>",
@@ -757,7 +784,7 @@ class LoopbackExchange:
             )
         else:
             content = _spoil(content, kind)
-            body = wire.checksum_line(stem, content).encode() if wants_sum else content
+            body = checksum_line(file.name, content).encode() if wants_sum else content
             if kind in ("hang", "reset", "truncated"):
                 response = await self._broken_transport(request, kind, body, "application/zip")
             else:
@@ -765,31 +792,21 @@ class LoopbackExchange:
         self._record(request, response.status, 0, fault)
         return response
 
-    def _zip(self, where: Mapping[str, str], stem: str) -> bytes | None:
+    def _zip(self, file: ArchiveFile) -> bytes | None:
         """The archive's bytes; None when there is none (yet)."""
-        symbol, interval = where["symbol"], where["interval"]
-        prefix = f"{symbol}-{interval}-"
-        match = _ARCHIVE_NAME.fullmatch(stem.removeprefix(prefix))
-        if (
-            symbol not in self._archived
-            or interval != self.settings.interval
-            or not stem.startswith(prefix)
-            or match is None
-            or (match[3] is None) != (where["period"] == "monthly")
-        ):
+        candles = self._archived.get(file.symbol)
+        if candles is None or file.interval != self.settings.interval:
             return None
-        span = _period_ms(match)
-        if span is None or span[1] > self.now_ms():
+        within = candles.between(file.span.start_ms, file.span.end_ms)
+        if file.span.end_ms > self.now_ms() or not len(within):
             return None
-        held = self._archived[symbol].between(*span)
-        if not len(held):
-            return None
-        if stem not in self._zips:
+        if file.name not in self._zips:
             if len(self._zips) >= 256:
                 self._zips.clear()
-            text = wire.archive_csv(held, self.interval_ms, self.settings.archive_header)
-            self._zips[stem] = wire.archive_zip(stem, text)
-        return self._zips[stem]
+            klines = [wire.whole_kline(within, row, self.interval_ms) for row in range(len(within))]
+            text = archive_csv(klines, self.settings.archive_header)
+            self._zips[file.name] = archive_zip(file.name, text)
+        return self._zips[file.name]
 
     # --- streams ----------------------------------------------------------------------------
 
@@ -799,10 +816,8 @@ class LoopbackExchange:
             return web.Response(status=503, text="Service Unavailable")
         if self._too_many_attempts():
             return web.Response(status=403, text="too many connection attempts")
-        combined = request.path == "/stream"
-        names = (
-            request.query.get("streams", "") if combined else request.match_info.get("names", "")
-        )
+        combined = request.path == COMBINED_PATH
+        names = read_combined(request.query) if combined else request.match_info.get("names", "")
         streams = {name for name in names.split("/") if name}
         if len(streams) > STREAMS_PER_CONNECTION:
             return web.Response(status=400, text="too many streams")
@@ -862,12 +877,12 @@ class LoopbackExchange:
         return True
 
     async def _listen(self, connection: _Connection) -> None:
-        recent: deque[float] = deque(maxlen=INCOMING_PER_SECOND + 1)
+        recent: deque[float] = deque(maxlen=COMMANDS_PER_SECOND + 1)
         async for message in connection.ws:
             if connection.frozen:
                 continue
             recent.append(time.monotonic())
-            if len(recent) > INCOMING_PER_SECOND and recent[-1] - recent[0] < 1.0:
+            if len(recent) > COMMANDS_PER_SECOND and recent[-1] - recent[0] < 1.0:
                 await connection.ws.close(code=WSCloseCode.POLICY_VIOLATION)
                 return
             if message.type == WSMsgType.PING:
@@ -875,25 +890,7 @@ class LoopbackExchange:
             elif message.type == WSMsgType.PONG:
                 connection.pong_at = time.monotonic()
             elif message.type == WSMsgType.TEXT:
-                connection.queue.put_nowait(self._command(connection, message.json))
-
-    def _command(self, connection: _Connection, read: Callable[[], Any]) -> str:
-        """SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS, answered as the exchange does."""
-        try:
-            asked = read()
-            method, names = asked["method"], list(asked.get("params") or [])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return wire.compact({"error": {"code": 2, "msg": "Invalid request"}, "id": None})
-        result = None
-        if method == "SUBSCRIBE":
-            connection.streams.update(names)
-        elif method == "UNSUBSCRIBE":
-            connection.streams.difference_update(names)
-        elif method == "LIST_SUBSCRIPTIONS":
-            result = sorted(connection.streams)
-        else:
-            return wire.compact({"error": {"code": 2, "msg": "unknown method"}, "id": None})
-        return wire.compact({"result": result, "id": asked.get("id")})
+                connection.queue.put_nowait(obey(message.json, connection.streams))
 
 
 class ExchangeThread:
@@ -993,15 +990,3 @@ def _spoil(content: bytes, kind: str | None) -> bytes:
         middle = len(content) // 2
         return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
     return content
-
-
-def _period_ms(match: re.Match[str]) -> tuple[int, int] | None:
-    """[start, end) of a month or a day in UTC milliseconds; None for an impossible date."""
-    year, month, day = int(match[1]), int(match[2]), match[3]
-    try:
-        start = datetime(year, month, int(day or 1), tzinfo=UTC)
-        following = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-    except ValueError:
-        return None
-    start_ms = int(start.timestamp() * 1000)
-    return start_ms, start_ms + DAY_MS if day else int(following.timestamp() * 1000)

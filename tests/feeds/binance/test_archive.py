@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance import archive
 from cppncripto_strategy.feeds.binance.archive import (
-    ArchiveClient,
     ArchiveFile,
     parse_csv,
     parse_name,
@@ -26,6 +25,7 @@ from cppncripto_strategy.feeds.binance.archive import (
     read_archive_file,
     unzip,
 )
+from cppncripto_strategy.feeds.binance.archive_client import ArchiveClient
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, utc_to_ms

@@ -9,9 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import SourceError
-from cppncripto_strategy.feeds.binance.filters import filters_from_exchange_info, symbol_filters
+from cppncripto_strategy.feeds.binance.filters import (
+    exchange_info,
+    filters_from_exchange_info,
+    info_parameters,
+    read_info,
+    read_info_parameters,
+    read_weight_limit,
+    statuses,
+    symbol_filters,
+    symbol_info,
+)
+from cppncripto_strategy.feeds.filters import SymbolFilters
+
+AMOUNT = st.integers(0, 10**13).map(lambda units: Decimal(units) / 10**8)
+FILTERS = st.builds(
+    SymbolFilters,
+    *[AMOUNT] * 7,
+    min_notional_on_market=st.booleans(),
+    tick_size=AMOUNT,
+    status=st.sampled_from(("TRADING", "HALT", "BREAK")),
+)
 
 
 def entry(*filters: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -67,6 +89,38 @@ def test_an_entry_without_lot_size_is_named() -> None:
     del broken["filters"][1]["stepSize"]
     with pytest.raises(SourceError, match="without its number"):
         symbol_filters(broken)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(filters=FILTERS)
+def test_rules_that_are_written_are_read_back(filters):
+    """The step of market orders read as that of limit orders; a minimum written as a maximum."""
+    assert filters == symbol_filters(json.loads(json.dumps(symbol_info("BTCUSDT", filters))))
+
+
+def test_a_whole_answer_is_read_back():
+    """A limit of another kind, or of another window, taken for the weight per minute."""
+    entries = [
+        symbol_info("BTCUSDT", SymbolFilters()),
+        symbol_info("X", SymbolFilters(status="HALT")),
+    ]
+    answer = read_info(exchange_info(1, 1234, entries))
+    assert read_weight_limit(answer) == 1234
+    assert statuses(answer) == {"BTCUSDT": "TRADING", "X": "HALT"}
+
+
+@pytest.mark.parametrize("symbols", [["BTCUSDT"], ["BTCUSDT", "ETHUSDT"]])
+def test_what_is_asked_for_is_understood(symbols):
+    """One symbol asked for and the whole exchange sent."""
+    assert symbols == read_info_parameters(info_parameters(*symbols))
+
+
+@pytest.mark.parametrize("lost", ["status", "filters"])
+def test_an_entry_without_what_orders_need_is_refused(lost):
+    """An order sent by rules that never arrived."""
+    entry = symbol_info("BTCUSDT", SymbolFilters()) | {lost: ""}
+    with pytest.raises(ValueError, match="BTCUSDT"):
+        read_info(exchange_info(1, 6000, [entry]))
 
 
 @pytest.mark.real

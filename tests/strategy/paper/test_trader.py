@@ -20,8 +20,10 @@ import pytest
 
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.binance.filters import symbol_info
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import utc_to_ms
+from cppncripto_strategy.feeds.filters import DEFAULT_FILTERS
 from cppncripto_strategy.feeds.live import rounds as rounds_module
 from cppncripto_strategy.feeds.live.rounds import LineJournal, RecordedRounds, Round, rows_of
 from cppncripto_strategy.feeds.live.stream import StreamSettings
@@ -33,7 +35,6 @@ from cppncripto_strategy.feeds.loopback.server import (
     ManualClock,
     SpeedClock,
 )
-from cppncripto_strategy.feeds.loopback.wire import SymbolRules, symbol_info
 from cppncripto_strategy.paper.parity import compare
 from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder
 from cppncripto_strategy.paper.session import (
@@ -123,7 +124,7 @@ def walk(count: int, seed: int) -> Candles:
 
 def facts(**changes: Any) -> SessionFacts:
     """A session that starts at candle 0."""
-    rules = [symbol_info(symbol, SymbolRules(), "TRADING") for symbol in SYMBOLS]
+    rules = [symbol_info(symbol, DEFAULT_FILTERS["BTCUSDT"]) for symbol in SYMBOLS]
     values: dict[str, Any] = {
         "symbols": SYMBOLS,
         "interval": "5m",
