@@ -10,7 +10,7 @@ import duckdb
 import pandas as pd
 
 from cppncripto_strategy.feeds.candles import gaps
-from cppncripto_strategy.feeds.clock import interval_to_ms, ms_to_utc
+from cppncripto_strategy.feeds.clock import DAY_MS, interval_to_ms, ms_to_utc
 from cppncripto_strategy.feeds.history.files import read_file
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
@@ -46,7 +46,6 @@ print(f"days with a gap: {', '.join(f'{d:%Y-%m-%d}' for d in daily.day[daily.can
 # Out with pandas: one file is one month; the store's own reader gives validated numpy columns.
 (first, *_) = sorted(Path("candles").rglob("*.parquet"))
 print(f"{first.name} in pandas: {pd.read_parquet(first, columns=['close']).shape[0]:,} rows")
-week = store.read(
-    "MYCOIN", "15m", int(planted.open_time[0]), int(planted.open_time[0]) + 7 * 86_400_000
-)
+start_ms = int(candles.open_time[0])
+week = store.read("MYCOIN", "15m", start_ms, start_ms + 7 * DAY_MS)
 print(f"first week in the store: {len(week)} candles, highest price {week.high.max():.2f}")

@@ -1,6 +1,6 @@
 """Run a backtest from Python and look at the result: the verdict, then the numbers behind it.
 
-The market is planted: no network, no data, and the answer is known. A training of seconds finds only
+The market is planted: no network, no data, and the answer is known. Training for seconds finds only
 part of it. Results land in `results/` where you stand; open `results/report.html` afterwards.
 """
 
