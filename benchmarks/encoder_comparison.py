@@ -168,7 +168,7 @@ def epoch_cpu_s(ground: Ground, encoder: str, options: dict[str, Any]) -> float:
     torch.manual_seed(0)
     width = EMBEDDING_SIZE - ground.table.settings.n_statistics
     net = build_encoder(encoder, len(names), {**options, "width": width})
-    objective = build_objective("contrastive", net, len(names))
+    objective = build_objective("contrastive", net, ground.table.settings.table)
     began = 0.0
     for _ in range(2):  # the first round warms up
         began = time.process_time()

@@ -49,6 +49,7 @@ def data(receptive_field: int) -> MicroData:
         target=torch.randint(3, (SESSIONS, DAY), generator=generator),
         value=value,
         forward_return=value,
+        odd_columns=(0,),
     )
 
 

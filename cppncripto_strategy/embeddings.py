@@ -8,7 +8,6 @@ data of the day asked about begin.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -93,7 +92,7 @@ def encoder_hash(bundle: Bundle) -> str:
     """
     if bundle.macro is None:
         raise BundleError("this bundle trades without macro: it has no embedding")
-    session = json.dumps(dataclasses.asdict(bundle.info.session), sort_keys=True)
+    session = json.dumps(bundle.info.session.to_json(), sort_keys=True)
     weights = {name: value.contiguous() for name, value in bundle.macro.state_dict().items()}
     return hashlib.sha256(session.encode() + save_tensors(weights)).hexdigest()[:16]
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from cppncripto_strategy.errors import CandleError, RecipeError, TrainingError
+from cppncripto_strategy.errors import CandleError, TrainingError
 from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.feeds.candles import Candles, validate
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, ms_to_utc, utc_to_ms
@@ -100,7 +98,7 @@ def learn_settings(recipe: Recipe, use_macro: bool = True) -> LearnSettings:
             interval_ms=recipe.interval_ms,
             long_window=macro.long_window,
             scaler=recipe.features.scaler,
-            taker=recipe.features.taker,
+            names=recipe.features.columns,
         ),
         use_macro=use_macro,
         encoder=macro.encoder,
@@ -151,14 +149,10 @@ def learn_settings(recipe: Recipe, use_macro: bool = True) -> LearnSettings:
 
 
 def session_tables(market: Market, settings: SessionSettings) -> list[SessionTable]:
-    """Sessions of every symbol; refuses a taker feature the candles do not carry."""
+    """Sessions of every symbol; refuses candles that lack a column some feature needs."""
     tables = []
     for symbol, candles in market.candles.items():
-        if settings.taker and np.isnan(candles.taker_buy_volume).mean() > 0.5:
-            raise RecipeError(
-                f"features.taker = true, but the candles of {symbol} carry no taker volumes"
-                " for most of the span: set it to false or fetch the full columns"
-            )
+        settings.table.require(symbol, candles)
         grid = CandleGrid.from_candles(candles, settings.interval_ms)
         tables.append(build_sessions(symbol, grid, settings))
     return tables

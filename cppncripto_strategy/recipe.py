@@ -6,6 +6,7 @@ an error that names the nearest known one. Relative paths in a recipe are relati
 
 from __future__ import annotations
 
+import logging
 import re
 import tomllib
 from difflib import get_close_matches
@@ -13,10 +14,20 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cppncripto_strategy.errors import CandleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, interval_to_ms, utc_to_ms
+from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, check_columns
+
+log = logging.getLogger(__name__)
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -122,10 +133,37 @@ class WalkForwardRecipe(Section):
 
 
 class FeaturesRecipe(Section):
-    """Inputs of both networks: the session scaler, and whether taker volumes are a feature."""
+    """Inputs of both networks: the session scaler, and the features by name, in column order.
+
+    columns may name any feature of `models.inputs.features.FEATURES`; "present" has to be one.
+    """
 
     scaler: Literal["robust", "minmax"] = "robust"
-    taker: bool = False
+    columns: tuple[str, ...] = DEFAULT_COLUMNS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_taker(cls, values: Any) -> Any:
+        """`taker = true` of older recipes, for one more version."""
+        if not isinstance(values, dict) or "taker" not in values:
+            return values
+        values = dict(values)
+        taker = values.pop("taker")
+        if not isinstance(taker, bool):
+            raise ValueError('features.taker is an old key: name "taker_imbalance" in columns')
+        log.warning(
+            "features.taker is an old key, understood for one more version: name"
+            ' "taker_imbalance" in features.columns instead'
+        )
+        if taker:
+            values["columns"] = (*values.get("columns", DEFAULT_COLUMNS), "taker_imbalance")
+        return values
+
+    @field_validator("columns")
+    @classmethod
+    def _known(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        check_columns(columns)
+        return columns
 
 
 class ThresholdRecipe(Section):

@@ -78,6 +78,7 @@ class Registry(Generic[T]):
         self.kind, self.group = kind, group
         self._built_in = dict(built_in)
         self._registered: dict[str, tuple[T, Origin]] = {}
+        self._loaded: dict[str, T] = {}  # parts of installed packages, once imported
         _ALL.append(self)
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -118,6 +119,8 @@ class Registry(Generic[T]):
         RecipeError
             When it is not, with the nearest known name.
         """
+        if name in self._built_in or name in self._registered:
+            return name
         names = self.names()
         if name not in names:
             close = get_close_matches(name, names, n=1, cutoff=0.5)
@@ -141,7 +144,9 @@ class Registry(Generic[T]):
             return self._registered[name][0]
         target = self._built_in.get(name)
         if target is None:
-            return self._load(self._installed()[name])
+            if name not in self._loaded:
+                self._loaded[name] = self._load(self._installed()[name])
+            return self._loaded[name]
         module, attribute = target.split(":")
         part: T = getattr(import_module(module), attribute)
         return part

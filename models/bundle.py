@@ -36,7 +36,7 @@ from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, MacroNet, build_macronet
 from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
 
-FORMAT = 2
+FORMAT = 3
 INFO_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"
 
 
@@ -77,17 +77,23 @@ class BundleInfo:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"format": FORMAT, **dataclasses.asdict(self)}
+        return {"format": FORMAT, **dataclasses.asdict(self), "session": self.session.to_json()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> BundleInfo:
-        """Rebuild from plain values. Raises BundleError for another format or missing keys."""
+        """Rebuild from plain values.
+
+        Raises
+        ------
+        BundleError
+            When the format or a feature is another, or a key is missing.
+        """
         values = dict(values)
         found = values.pop("format", None)
         if found != FORMAT:
             raise BundleError(f"bundle format is {found!r}, this version reads {FORMAT}")
         try:
-            values["session"] = SessionSettings(**values["session"])
+            values["session"] = SessionSettings.from_json(values["session"])
             values["micro"] = MicroNetSettings(**values["micro"])
             values["symbols"] = tuple(values["symbols"])
             return cls(**values)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder, build_encoder
 
 EMBEDDING_SIZE = 128
@@ -60,9 +61,16 @@ def build_macronet(
     """A MacroNet with a freshly initialised encoder, embedding size EMBEDDING_SIZE.
 
     Options may name any argument of the encoder but `width`, which follows from the embedding size
-    (a bundle stores it with the others, so it is accepted when it agrees).
+    (a bundle stores it with the others, so it is accepted when it agrees). Raises RecipeError when
+    the statistics leave no room for the encoder.
     """
     width = EMBEDDING_SIZE - n_statistics
+    if width < 1:
+        raise RecipeError(
+            f"{n_statistics // 2} scaled features leave no room in an embedding of"
+            f" {EMBEDDING_SIZE} numbers, two of which each takes: choose at most"
+            f" {(EMBEDDING_SIZE - 1) // 2}"
+        )
     return MacroNet(
         build_encoder(encoder, n_features, {**(options or {}), "width": width}), n_statistics
     )

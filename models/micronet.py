@@ -32,7 +32,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.inputs.features import CLOCK_COLUMNS
 
 N_CLASSES = 3
 # Candles within which the recall names an event and what followed it.
@@ -58,7 +57,8 @@ class MicroNetSettings:
     hidden : int, width of the head.
     components : int, whitened principal components of the embedding that reach FiLM.
     head : "classes" (score = p_buy - p_sell) or "regression" (score = tanh output).
-    clock : False hides the time of day, so that scores follow from the window's own candles alone.
+    unseen : columns it does not read. Without those that say what time it is, scores follow from
+        the window's own candles alone.
     """
 
     n_features: int
@@ -69,7 +69,10 @@ class MicroNetSettings:
     hidden: int = 32
     components: int = 4
     head: Literal["classes", "regression"] = "classes"
-    clock: bool = True
+    unseen: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unseen", tuple(self.unseen))  # JSON gives a list
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the bundle."""
@@ -140,8 +143,7 @@ class MicroNet(nn.Module):
             self.recall_out.weight.mul_(RECALL_START)
             self.recall_out.bias.zero_()
         seen = torch.ones(settings.n_features)
-        if not settings.clock:
-            seen[list(CLOCK_COLUMNS)] = 0
+        seen[list(settings.unseen)] = 0
         self.register_buffer("seen", seen, persistent=False)
         self.register_buffer("whiten", torch.zeros(settings.n_context, settings.components))
         self.film = nn.Linear(settings.components, 2 * channels)

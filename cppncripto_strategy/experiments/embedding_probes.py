@@ -17,7 +17,6 @@ from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.models.bundle import Bundle
-from cppncripto_strategy.models.inputs.features import SCALED
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.judging.probes import profile_targets, walk_forward_r2
 from cppncripto_strategy.models.learning.walkforward import embed_set
@@ -62,7 +61,7 @@ def probe_embedding(
 def _hourly(sessions: SessionSet) -> FloatArray:
     """Hourly means of the scaled features of every macro window, float64 (N, hours * features)."""
     settings = sessions.tables[0].settings
-    columns = [k for k, name in enumerate(settings.names) if name in SCALED]
+    columns = list(settings.table.scaled)
     step = max(1, HOUR_MS // settings.interval_ms)
     parts = []
     for index in np.array_split(np.arange(len(sessions)), max(1, len(sessions) // 64)):

@@ -118,7 +118,7 @@ def fit_sessions(
         When the kind is unknown or the names do not match the columns.
     """
     _check(features, names, kind)
-    columns = scaled_columns(tuple(names))
+    columns = scaled_columns(names)
     ends = np.asarray(session_rows, dtype=np.int64)
     center = np.full((len(ends), len(columns)), np.nan)
     scale = np.full_like(center, np.nan)
@@ -145,7 +145,13 @@ def apply_scaling(
     As `SessionScaler.apply`, for many sessions at once: features (D, T, F) with center[:, None].
     Where center or scale is NaN the scaled columns are 0: mask those sessions by `ok`.
     """
-    columns = scaled_columns(tuple(names))
+    return scale_columns(features, scaled_columns(names), center, scale)
+
+
+def scale_columns(
+    features: FloatArray, columns: IntArray, center: FloatArray, scale: FloatArray
+) -> NDArray[np.float32]:
+    """As `apply_scaling`, where the positions of the scaled columns (S,) are known already."""
     scaled = (features[..., columns] - center) / scale  # (..., S)
     np.clip(scaled, -CLIP, CLIP, out=scaled)
     scaled[np.isnan(scaled)] = 0.0

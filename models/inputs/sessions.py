@@ -7,8 +7,10 @@ session.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
+from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features import (
-    FEATURE_MEMORY,
-    SCALED,
+    DEFAULT_COLUMNS,
+    FeatureTable,
     compute_features,
-    feature_names,
 )
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.scaling import ScalerKind, apply_scaling, fit_sessions
@@ -36,23 +38,53 @@ class SessionSettings:
     interval_ms : int.
     long_window : int, candles MacroNet and the session scaler see.
     scaler : "robust" or "minmax".
-    taker : bool, whether the taker imbalance is a feature (the candles must carry it).
+    names : the features, in column order; they must be known (see `features.FEATURES`).
     """
 
     interval_ms: int = 300_000
     long_window: int = 1440
     scaler: ScalerKind = "robust"
-    taker: bool = False
+    names: tuple[str, ...] = DEFAULT_COLUMNS
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Feature names in column order."""
-        return feature_names(self.taker)
+    def table(self) -> FeatureTable:
+        """The features themselves. Raises RecipeError when they are not known here."""
+        return FeatureTable.of(self.names)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with a digest of what each feature does."""
+        return {**dataclasses.asdict(self), "feature_digests": self.table.digests}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> SessionSettings:
+        """Rebuild from plain values.
+
+        Raises
+        ------
+        BundleError
+            When a feature is unknown here, or computes something else than it did.
+        KeyError, TypeError
+            When a key is missing or unknown.
+        """
+        values = dict(values)
+        digests, names = values.pop("feature_digests"), tuple(values.pop("names"))
+        try:
+            known = FeatureTable.of(names).digests
+        except RecipeError as cause:
+            raise BundleError(f"made with features {', '.join(names)}: {cause}") from cause
+        for name in names:
+            if known[name] != digests[name]:
+                raise BundleError(
+                    f"made with another {name!r}: the feature then had the digest {digests[name]}"
+                    f" and now has {known[name]}. Train again, or go back to the code it was made"
+                    " with"
+                )
+        return cls(names=names, **values)
 
     @property
     def n_statistics(self) -> int:
         """Numbers a session scaler appends to the embedding."""
-        return 2 * sum(name in SCALED for name in self.names)
+        return 2 * len(self.table.scaled)
 
     @property
     def day_candles(self) -> int:
@@ -62,7 +94,7 @@ class SessionSettings:
     @property
     def warmup(self) -> int:
         """Rows before the first session: the long window, each of its rows with full memory."""
-        return self.long_window + FEATURE_MEMORY - 1
+        return self.long_window + self.table.memory - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,21 +187,20 @@ def build_sessions(symbol: str, grid: CandleGrid, settings: SessionSettings) -> 
         first += DAY_MS
     starts = np.arange(first, grid.end_ms + 1, DAY_MS, dtype=np.int64)
     rows = (starts - grid.start_ms) // settings.interval_ms
-    features = compute_features(grid, settings.taker)
+    features = compute_features(grid, settings.names)
     if len(rows):
-        features = _pad(features, int(rows[-1]) - 1 + day, settings.names)
+        features = _pad(features, int(rows[-1]) - 1 + day, settings.table)
     center, scale, ok = fit_sessions(
         features, rows, settings.long_window, settings.names, settings.scaler
     )
     return SessionTable(symbol, grid, settings, features, starts, rows, center, scale, ok)
 
 
-def _pad(features: FloatArray, length: int, names: tuple[str, ...]) -> FloatArray:
-    """Rows of missing candles up to `length`."""
+def _pad(features: FloatArray, length: int, table: FeatureTable) -> FloatArray:
+    """Rows of missing candles up to `length`: NaN where scaled, else 0."""
     missing = max(length - len(features), 0)
-    padding = np.full((missing, features.shape[1]), np.nan)
-    for name in ("sin_day", "cos_day", "present"):
-        padding[:, names.index(name)] = 0.0
+    padding = np.zeros((missing, features.shape[1]))
+    padding[:, list(table.scaled)] = np.nan
     return np.concatenate([features, padding])
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +26,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from cppncripto_strategy.errors import TrainingError
-from cppncripto_strategy.models.inputs.features import FEATURES, TAKER_FEATURE
 from cppncripto_strategy.models.micronet import N_CLASSES, MicroNet, MicroNetSettings
 from cppncripto_strategy.progress import Progress
 
 IGNORED = -100
-# Features that change sign when the market is turned upside down.
-ODD_FEATURES = ("log_return", TAKER_FEATURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +72,7 @@ class MicroData:
     target : int64 (N, day_candles), class 0 sell, 1 nothing, 2 buy, or IGNORED.
     value : float32 (N, day_candles), the regression target in (-1, 1); NaN where ignored.
     forward_return : float32 (N, day_candles), at the label horizon; NaN where unknown.
+    odd_columns : those of the F columns that change sign in a mirrored market.
     """
 
     inputs: Tensor
@@ -83,13 +81,19 @@ class MicroData:
     target: Tensor
     value: Tensor
     forward_return: Tensor
+    odd_columns: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def take(self, index: Tensor) -> MicroData:
         """Sessions by number."""
-        return MicroData(**{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)})
+        tensors = {
+            field.name: getattr(self, field.name)[index]
+            for field in dataclasses.fields(self)
+            if field.name != "odd_columns"
+        }
+        return dataclasses.replace(self, **tensors)
 
     def batches(self, size: int, order: Tensor | None = None) -> Iterator[MicroData]:
         """All sessions, `size` at a time, as they come or in this order (N,)."""
@@ -97,10 +101,10 @@ class MicroData:
         for first in range(0, len(self), size):
             yield self.take(order[first : first + size])
 
-    def mirrored(self, flip: Tensor, odd_columns: Sequence[int]) -> MicroData:
-        """The sessions where `flip` (N,) is True as a market upside down would show them."""
+    def mirrored(self, flip: Tensor) -> MicroData:
+        """The sessions where `flip` (N,) is True as a mirrored market would show them."""
         inputs, target = self.inputs.clone(), self.target.clone()
-        for column in odd_columns:
+        for column in self.odd_columns:
             inputs[flip, :, column] *= -1
         labelled = flip[:, None] & (target != IGNORED)
         target[labelled] = N_CLASSES - 1 - target[labelled]
@@ -112,6 +116,7 @@ class MicroData:
             target=target,
             value=self.value * sign[:, None],
             forward_return=self.forward_return * sign[:, None],
+            odd_columns=self.odd_columns,
         )
 
     def with_labels(self) -> MicroData:
@@ -226,9 +231,8 @@ def _fit(
     )
     generator = torch.Generator().manual_seed(seed)
     average = copy.deepcopy(net)
-    odd = [i for i, name in enumerate((*FEATURES, TAKER_FEATURE)) if name in ODD_FEATURES]
-    odd, steps = [i for i in odd if i < net.settings.n_features], 0
     best_loss, best_epoch, best_weights = np.inf, -1, copy.deepcopy(net.state_dict())
+    steps = 0
     curve: dict[str, Any] = {"train": [], "validation": []}
     for epoch in range(settings.epochs):
         net.train()
@@ -236,7 +240,7 @@ def _fit(
         order = torch.randperm(len(train), generator=generator)
         for batch in train.batches(settings.batch_sessions, order):
             if settings.mirror:
-                batch = batch.mirrored(torch.rand(len(batch), generator=generator) < 0.5, odd)
+                batch = batch.mirrored(torch.rand(len(batch), generator=generator) < 0.5)
             optimiser.zero_grad(set_to_none=True)
             loss = micro_loss(net, batch, settings)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -35,7 +35,6 @@ from cppncripto_strategy.codehash import closure_digest
 from cppncripto_strategy.errors import BundleError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS, FIRST_MONDAY_MS, ms_to_date
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline, zero_context
-from cppncripto_strategy.models.inputs.features import FEATURE_MEMORY, SCALED
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, SessionTable
 from cppncripto_strategy.models.labels import (
@@ -53,7 +52,6 @@ from cppncripto_strategy.models.learning.drift import (
 )
 from cppncripto_strategy.models.learning.training import (
     IGNORED,
-    ODD_FEATURES,
     MicroData,
     TrainedMicro,
     TrainSettings,
@@ -151,12 +149,15 @@ class LearnSettings:
     warm_epochs: int = 8
 
     def micro_settings(self) -> MicroNetSettings:
-        """MicroNet's shape."""
+        """MicroNet's shape; `clock` among its options hides what says the time when False."""
+        options = dict(self.micro_options)
+        clock = options.pop("clock", True)
         return MicroNetSettings(
             n_features=len(self.session.names),
             n_context=EMBEDDING_SIZE,
             short_window=self.short_window,
-            **self.micro_options,
+            unseen=() if clock else self.session.table.clock,
+            **options,
         )
 
     def receptive_field(self) -> int:
@@ -395,8 +396,8 @@ def fingerprint(tables: Sequence[SessionTable], from_ms: int, until_ms: int) -> 
         digest.update(f"{table.symbol} {rows.start_ms} {rows.interval_ms}".encode())
         for column in (rows.open, rows.high, rows.low, rows.close, rows.volume):
             digest.update(np.ascontiguousarray(column).tobytes())
-        if table.settings.taker:
-            digest.update(np.ascontiguousarray(rows.taker_buy_volume).tobytes())
+        for need in table.settings.table.needs:
+            digest.update(np.ascontiguousarray(getattr(rows, need)).tobytes())
     return digest.hexdigest()
 
 
@@ -406,16 +407,17 @@ def embed_set(
 ) -> torch.Tensor:
     """Embeddings of a set of sessions, (N, E); zeros without macro.
 
-    `raw` leaves out the standardiser; `mirrored` embeds the market upside down.
+    `raw` leaves out the standardiser; `mirrored` embeds the mirrored market.
     """
     if macro is None:
         return zero_context(len(sessions))
-    names = sessions.tables[0].settings.names
-    scaled = [name for name in names if name in SCALED]
+    table = sessions.tables[0].settings.table
+    scaled = list(table.scaled)
     statistics, call = sessions.statistics(), macro.raw if raw else macro
-    window_sign = torch.tensor([-1.0 if mirrored and n in ODD_FEATURES else 1.0 for n in names])
-    centre_sign = torch.tensor([-1.0 if mirrored and n in ODD_FEATURES else 1.0 for n in scaled])
-    statistics[:, : len(scaled)] *= centre_sign
+    window_sign = torch.ones(len(table))
+    if mirrored:
+        window_sign[list(table.odd)] = -1.0
+    statistics[:, : len(scaled)] *= window_sign[scaled]  # the centres
     parts = [
         call(sessions.gather(rows) * window_sign, statistics[torch.from_numpy(rows)])
         for rows in np.array_split(np.arange(len(sessions)), -(-len(sessions) // EMBED_BATCH))
@@ -462,6 +464,7 @@ def micro_data(
         target=torch.from_numpy(target),
         value=torch.from_numpy(value),
         forward_return=torch.from_numpy(forward),
+        odd_columns=sessions.tables[0].settings.table.odd,
     )
 
 
@@ -510,7 +513,7 @@ def _macronet(
     objective = build_objective(
         settings.objective,
         macro.encoder,
-        len(names),
+        settings.session.table,
         {"day_candles": settings.session.day_candles, **settings.objective_options},
     )
 
@@ -538,7 +541,8 @@ def _micronet(
 ) -> TrainedMicro:
     """Train MicroNet under a MacroNet, purged and embargoed at the split."""
     field_rows = settings.receptive_field()
-    embargo_ms = (FEATURE_MEMORY + field_rows) * settings.session.interval_ms
+    reach_rows = settings.session.table.memory + field_rows
+    embargo_ms = reach_rows * settings.session.interval_ms
     scale = _return_scale(labels, train, split_ms - settings.train_days * DAY_MS, split_ms)
     make = functools.partial(
         micro_data, labels=labels, macro=macro, receptive_field=field_rows, return_scale=scale
@@ -584,6 +588,7 @@ def cache_key(
     """Name of a bundle in the cache: its stamp, and a hash over everything it follows from."""
     parts = {
         "settings": dataclasses.asdict(settings),
+        "features": settings.session.table.digests,
         "seed": seed,
         "until": until_ms,
         "candles": fingerprint(tables, _reach_ms(settings, until_ms), until_ms),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cppncripto_strategy.errors import RecipeError, TrainingError
 from cppncripto_strategy.models.encoders import Encoder
+from cppncripto_strategy.models.inputs.features import FeatureTable
 from cppncripto_strategy.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -83,9 +84,9 @@ class LossCurve:
 
 
 def build_objective(
-    name: str, encoder: Encoder, n_features: int, options: dict[str, Any] | None = None
+    name: str, encoder: Encoder, columns: FeatureTable, options: dict[str, Any] | None = None
 ) -> Objective:
-    """The objective of this name for this encoder.
+    """The objective of this name for this encoder and these features.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def build_objective(
         raise RecipeError(f"objective {name!r} is unknown; there are: {', '.join(OBJECTIVES)}")
     module, attribute = OBJECTIVES[name].split(":")
     objective_class: type[Objective] = getattr(import_module(module), attribute)
-    return objective_class(encoder, n_features, **(options or {}))
+    return objective_class(encoder, columns, **(options or {}))
 
 
 def pretrain(

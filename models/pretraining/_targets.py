@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.inputs.features import feature_names, scaled_columns
+from cppncripto_strategy.models.inputs.features import FeatureTable
 
 
-@dataclass(frozen=True, slots=True)
-class InputColumns:
-    """Which column of a scaled window is what, by position."""
-
-    scaled: tuple[int, ...]
-    clock: tuple[int, ...]
-    present: int
-
-    @classmethod
-    def of(cls, n_features: int) -> InputColumns:
-        """The columns of a feature array of this many columns, with or without the taker feature.
-
-        Raises
-        ------
-        RecipeError
-            When no feature set has this many columns.
-        """
-        for taker in (False, True):
-            names = feature_names(taker)
-            if len(names) == n_features:
-                scaled = tuple(int(i) for i in scaled_columns(names))
-                clock = (names.index("sin_day"), names.index("cos_day"))
-                return cls(scaled, clock, names.index("present"))
-        raise RecipeError(
-            f"a feature array of {n_features} columns is unknown; there are"
-            f" {len(feature_names(False))} features, and one more with the taker imbalance"
-        )
-
-
-def block_means(x: Tensor, size: int, columns: InputColumns) -> tuple[Tensor, Tensor]:
+def block_means(x: Tensor, size: int, columns: FeatureTable) -> tuple[Tensor, Tensor]:
     """Means of the scaled features over blocks of `size` candles, counted from the window's end.
 
     Parameters

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from cppncripto_strategy.models.encoders import Encoder
+from cppncripto_strategy.models.inputs.features import FeatureTable
 from cppncripto_strategy.models.pretraining._base import Objective
-from cppncripto_strategy.models.pretraining._targets import InputColumns, block_means, masked_mse
+from cppncripto_strategy.models.pretraining._targets import block_means, masked_mse
 
 # Wavelengths of the age code, in spans of the whole window: one turn, two, four ...
 _AGE_TURNS = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -32,7 +33,7 @@ class HourlyAutoencoder(Objective):
     Parameters
     ----------
     encoder : the encoder to be trained (its width is read).
-    n_features : int, columns of the scaled feature array.
+    columns : the features of a window, by column.
     day_candles : int, candles a day at this interval; a 24th of them is averaged into one target.
     hidden : int, width of the decoder, which is dropped afterwards.
     """
@@ -40,11 +41,11 @@ class HourlyAutoencoder(Objective):
     name: ClassVar[str] = "autoencoder"
 
     def __init__(
-        self, encoder: Encoder, n_features: int, day_candles: int = 288, hidden: int = 128
+        self, encoder: Encoder, columns: FeatureTable, day_candles: int = 288, hidden: int = 128
     ) -> None:
         super().__init__()
         self.hour_candles = max(day_candles // 24, 1)
-        self.columns = InputColumns.of(n_features)
+        self.columns = columns
         query = len(self.columns.clock) + 2 * len(_AGE_TURNS)
         self.from_embedding = nn.Linear(encoder.width, hidden)
         self.from_query = nn.Linear(query, 2 * hidden)

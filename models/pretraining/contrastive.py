@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder
+from cppncripto_strategy.models.inputs.features import FeatureTable
 from cppncripto_strategy.models.pretraining._base import Objective
 
 
@@ -26,7 +27,7 @@ class SameDayContrast(Objective):
     Parameters
     ----------
     encoder : the encoder to be trained (its width and stride are read).
-    n_features : unused; every objective takes it.
+    columns : unused; every objective takes it.
     day_candles : int, candles a day at this interval.
     min_share : float in (0, 1], shortest segment as a share of the day.
     temperature : float, of the cosine similarities.
@@ -43,7 +44,7 @@ class SameDayContrast(Objective):
     def __init__(
         self,
         encoder: Encoder,
-        n_features: int,
+        columns: FeatureTable,
         day_candles: int = 288,
         min_share: float = 0.33,
         temperature: float = 0.2,

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder
+from cppncripto_strategy.models.inputs.features import FeatureTable
 from cppncripto_strategy.models.pretraining._base import Objective
-from cppncripto_strategy.models.pretraining._targets import InputColumns, block_means, masked_mse
+from cppncripto_strategy.models.pretraining._targets import block_means, masked_mse
 
 
 class MaskedPatches(Objective):
@@ -30,7 +31,7 @@ class MaskedPatches(Objective):
     Parameters
     ----------
     encoder : the encoder to be trained (its width and stride are read).
-    n_features : int, columns of the scaled feature array.
+    columns : the features of a window, by column.
     day_candles : unused; every objective takes it.
     share : float in (0, 1), patches hidden.
     hidden : int, width of the decoder, which is dropped afterwards.
@@ -46,7 +47,7 @@ class MaskedPatches(Objective):
     def __init__(
         self,
         encoder: Encoder,
-        n_features: int,
+        columns: FeatureTable,
         day_candles: int = 288,
         share: float = 0.4,
         hidden: int = 128,
@@ -55,7 +56,7 @@ class MaskedPatches(Objective):
         if not 0 < share < 1:
             raise RecipeError(f"masked patches: share={share} must lie between 0 and 1")
         self.share, self.stride = share, encoder.stride
-        self.columns = InputColumns.of(n_features)
+        self.columns = columns
         self.from_row = nn.Linear(encoder.width, hidden)
         self.from_embedding = nn.Linear(encoder.width, hidden)
         self.from_clock = nn.Linear(len(self.columns.clock), 2 * hidden)
@@ -79,8 +80,8 @@ class MaskedPatches(Objective):
     def hide(self, x: Tensor, hidden: Tensor) -> Tensor:
         """The windows with the hidden patches' candles absent, (B, T, F)."""
         candles = hidden.repeat_interleave(self.stride, dim=1)[..., None]  # (B, T, 1)
-        gone = torch.zeros(x.shape[2], dtype=torch.bool, device=x.device)
-        gone[[*self.columns.scaled, self.columns.present]] = True
+        gone = torch.ones(x.shape[2], dtype=torch.bool, device=x.device)
+        gone[list(self.columns.clock)] = False
         return x.masked_fill(candles & gone, 0.0)
 
     def decoded(self, embedding: Tensor, z: Tensor, x: Tensor) -> Tensor:

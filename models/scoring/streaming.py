@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
-from cppncripto_strategy.models.inputs.features import FEATURE_MEMORY, last_row_features
 from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.inputs.scaling import apply_scaling, fit_sessions
+from cppncripto_strategy.models.inputs.scaling import fit_sessions, scale_columns
 from cppncripto_strategy.models.learning.drift import bank_drift
 from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
 from cppncripto_strategy.models.micronet import BUY, CONTEXT_CLIP, SELL, MicroNet
@@ -85,10 +84,12 @@ class MacroStream:
 
     def __init__(self, timeline: BundleTimeline, cache: EmbeddingCache | None = None) -> None:
         self.timeline, self.settings = timeline, timeline.session
+        self._table = self.settings.table
+        self._scaled = np.array(self._table.scaled)
         self._cache = cache
         keep = self.settings.warmup + self.settings.day_candles + timeline.receptive_field + 1
-        self._candles = Ring(FEATURE_MEMORY, N_COLUMNS)
-        self._features = Ring(keep, len(self.settings.names))
+        self._candles = Ring(self._table.memory, N_COLUMNS)
+        self._features = Ring(keep, len(self._table))
         self.rows = 0  # grid rows seen since the first candle
         self.next_open_ms = -1
         self.session_ms = -1
@@ -128,17 +129,12 @@ class MacroStream:
     def scaled(self, count: int, before: int = 0) -> NDArray[np.float32]:
         """The last `count` feature rows but `before` under the scaler in force, (count, F)."""
         assert self.state is not None
-        return apply_scaling(
-            self._features.last(count, before),
-            self.settings.names,
-            self.state.center,
-            self.state.scale,
-        )
+        rows = self._features.last(count, before)
+        return scale_columns(rows, self._scaled, self.state.center, self.state.scale)
 
     def present_share(self, window: int) -> float:
         """Share of the last `window` rows that have a candle; rows before the first have none."""
-        present = self.settings.names.index("present")
-        return float(self._features.last(window)[:, present].sum()) / window
+        return float(self._features.last(window)[:, self._table.present].sum()) / window
 
     def age_ms(self) -> float:
         """Milliseconds from the midnight of the state in force to the last close; NaN for none."""
@@ -157,13 +153,13 @@ class MacroStream:
             self._roll_over(session_ms)
 
     def _feature_row(self) -> FloatArray:
-        window = self._candles.last(FEATURE_MEMORY)
+        window = self._candles.last(self._table.memory)
         present = ~np.isnan(window[:, 3])
         start_ms = self.next_open_ms - (len(window) - 1) * self.settings.interval_ms
         opened, high, low, close, volume, taker = window.T
         interval_ms = self.settings.interval_ms
         grid = CandleGrid(start_ms, interval_ms, opened, high, low, close, volume, taker, present)
-        return last_row_features(grid, self.settings.taker)
+        return self._table.last_row(grid)
 
     def _roll_over(self, session_ms: int) -> None:
         """Put a new state in force, or keep the last good one for its grace period."""
@@ -196,7 +192,7 @@ class MacroStream:
         bundle, embedding = self.timeline.bundles[number], np.zeros(EMBEDDING_SIZE, np.float32)
         drift = np.nan
         if bundle.macro is not None:
-            scaled = apply_scaling(window, self.settings.names, center[0], scale[0])
+            scaled = scale_columns(window, self._scaled, center[0], scale[0])
             statistics = np.concatenate([center[0], np.log(scale[0])]).astype(np.float32)
             embedding = self._embed(bundle, scaled, statistics)
             drift = bank_drift(bundle, embedding, session_ms)

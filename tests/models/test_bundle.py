@@ -116,7 +116,7 @@ def test_other_format_is_refused_by_number(timeline, tmp_path):
     """A future bundle read as if nothing had changed."""
     folder = timeline.bundles[0].save(tmp_path / "one")
     rewrite(folder, format=99)
-    with pytest.raises(BundleError, match="format is 99, this version reads 2"):
+    with pytest.raises(BundleError, match="format is 99, this version reads 3"):
         Bundle.load(folder)
 
 

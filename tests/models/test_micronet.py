@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.inputs.features import FEATURES
+from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, FeatureTable
 from cppncripto_strategy.models.micronet import (
     BUY,
     HOLD,
@@ -157,8 +157,8 @@ def test_without_a_clock_the_time_of_day_changes_nothing():
     """A hidden column that still reaches the score, or one hidden that should not be."""
     x = torch.randn(1, 30, 9, generator=torch.Generator().manual_seed(5))
     for clock in (True, False):
-        net = net_of(n_features=9, clock=clock)
-        assert [FEATURES[i] for i in range(9) if not net.seen[i]] == (
+        net = net_of(n_features=9, unseen=() if clock else FeatureTable.of(DEFAULT_COLUMNS).clock)
+        assert [DEFAULT_COLUMNS[i] for i in range(9) if not net.seen[i]] == (
             [] if clock else ["sin_day", "cos_day"]
         )
         with torch.no_grad():
@@ -167,4 +167,4 @@ def test_without_a_clock_the_time_of_day_changes_nothing():
                 other = x.clone()
                 other[..., column] += 1.0
                 hidden = torch.equal(net.body(other), before)
-                assert hidden == (not clock and FEATURES[column] in ("sin_day", "cos_day"))
+                assert hidden == (not clock and DEFAULT_COLUMNS[column] in ("sin_day", "cos_day"))

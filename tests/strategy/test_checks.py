@@ -21,7 +21,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.feeds.planted import PlantedMarket, PlantedSettings, generate
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs import sessions
-from cppncripto_strategy.models.inputs.features import FEATURES, compute_features
+from cppncripto_strategy.models.inputs.features import compute_features
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable, build_sessions
 from cppncripto_strategy.models.judging.leaks import LeakVerdict
@@ -124,10 +124,10 @@ def test_thresholds_begin_with_the_scores_that_the_bundle_brings(
         np.testing.assert_allclose([upper[row], lower[row]], expected, rtol=1e-12)
 
 
-def centred_return(grid: CandleGrid, taker: bool = False) -> FloatArray:
+def centred_return(grid: CandleGrid, names: tuple[str, ...]) -> FloatArray:
     """LEAK: log_return is the mean of this candle's and the next one's."""
-    features = compute_features(grid, taker)
-    column = features[:, FEATURES.index("log_return")]
+    features = compute_features(grid, names)
+    column = features[:, names.index("log_return")]
     column[:-1] = (column[:-1] + column[1:]) / 2
     return features
 
@@ -510,10 +510,10 @@ def test_only_the_checks_asked_for_are_run(plan: CheckPlan, short_studies: None)
     assert {text.split(":")[0] for text in told} == {"shuffled labels", "done"}
 
 
-def next_return(grid: CandleGrid, taker: bool = False) -> FloatArray:
+def next_return(grid: CandleGrid, names: tuple[str, ...]) -> FloatArray:
     """LEAK: log_return is that of the next candle."""
-    features = compute_features(grid, taker)
-    column = features[:, FEATURES.index("log_return")]
+    features = compute_features(grid, names)
+    column = features[:, names.index("log_return")]
     column[:-1] = column[1:].copy()
     return features
 

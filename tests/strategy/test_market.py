@@ -51,10 +51,10 @@ def test_span_that_cannot_be_is_explained(hourly, toy):
 
 def test_taker_feature_without_taker_volumes_is_refused(hourly, toy):
     """A column of NaN that trains a network on nothing."""
-    recipe = hourly.recipe(features={"taker": True})
+    recipe = hourly.recipe(features={"columns": ["log_return", "taker_imbalance", "present"]})
     settings = learn_settings(recipe).session
     bare = dataclasses.replace(toy.candles(days=3), taker_buy_volume=np.full(72, np.nan))
-    with pytest.raises(RecipeError, match="carry no taker volumes"):
+    with pytest.raises(RecipeError, match=r"'taker_imbalance' needs .* carry no taker_buy_volume"):
         session_tables(Market({"A": bare}), settings)
 
 

@@ -1,5 +1,7 @@
 """Recipes: every mistake is named where it stands, and what is shipped parses."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,7 +143,47 @@ def other_value(value):
     options |= {"contrastive": "masked", "calendar": "drift"}
     if isinstance(value, dict):
         return {"channels": 5}
+    if isinstance(value, list):
+        return [*value, "taker_imbalance"]
     return options[value]
+
+
+def test_old_taker_key_names_the_new_one(caplog):
+    """A recipe of the last version that stops working, or goes on without the feature."""
+    features = parse_recipe({"features": {"taker": True}}).features
+    assert features.columns == (*Recipe().features.columns, "taker_imbalance")
+    assert '"taker_imbalance" in features.columns instead' in caplog.text
+    assert parse_recipe({"features": {"taker": False}}).features == Recipe().features
+    both = {"taker": True, "columns": ["log_return", "present"]}
+    named = parse_recipe({"features": both}).features.columns
+    assert named == ("log_return", "present", "taker_imbalance")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["log_retrun", "present"], r"features\.columns: .*did you mean 'log_return'\?"),
+        (["log_return", "present", "log_return"], r"features\.columns: .*more than once"),
+        (["log_return"], r"features\.columns: 'present' is not among"),
+    ],
+)
+def test_features_that_cannot_be_are_refused(columns, message):
+    """A misspelt feature found when the candles are read, or a network without its mask."""
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe({"features": {"columns": columns}})
+
+
+def test_a_recipe_is_judged_without_torch():
+    """Seconds of imports before a typo in a feature's name is reported."""
+    code = (
+        "import sys\n"
+        "from cppncripto_strategy.errors import RecipeError\n"
+        "from cppncripto_strategy.recipe import parse_recipe\n"
+        "try: parse_recipe({'features': {'columns': ['log_retrun']}})\n"
+        "except RecipeError: print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 LEARNING = ("features", "macro", "micro", "label", "walkforward")

@@ -22,10 +22,11 @@ TRAINING_STEP = """
 import resource, sys, torch
 torch.set_num_threads(1)
 from cppncripto_strategy.models.encoders import build_encoder
+from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, FeatureTable
 from cppncripto_strategy.models.pretraining import build_objective
 torch.manual_seed(0)
 encoder = build_encoder(sys.argv[1], 9)
-objective = build_objective(sys.argv[2], encoder, 9)
+objective = build_objective(sys.argv[2], encoder, FeatureTable.of(DEFAULT_COLUMNS))
 x = torch.randn(32, 8640, 9)
 x[..., 8] = 1.0
 optimiser = torch.optim.AdamW([*encoder.parameters(), *objective.parameters()])

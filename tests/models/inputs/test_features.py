@@ -16,21 +16,20 @@ from hypothesis import strategies as st
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features import (
-    DAY_WINDOW,
-    FEATURE_MEMORY,
-    FEATURES,
-    PASSTHROUGH,
-    SCALED,
+    DEFAULT_COLUMNS,
+    FeatureTable,
     compute_features,
-    feature_names,
     last_row_features,
     scaled_columns,
 )
+from cppncripto_strategy.models.inputs.features.windows import DAY_WINDOW
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 
 FIVE_MINUTES_MS = 300_000
 MONDAY_MS = 1_704_067_200_000  # 2024-01-01 00:00 UTC
-NAMES = feature_names(taker=True)
+NAMES = (*DEFAULT_COLUMNS, "taker_imbalance")
+TABLE = FeatureTable.of(NAMES)
+FEATURE_MEMORY = TABLE.memory
 PRICES = ("open", "high", "low", "close")
 VALUES = (*PRICES, "volume", "taker_buy_volume")
 
@@ -157,7 +156,7 @@ def test_every_row_equals_its_definition(
     """Kills wrong windows, wrong counts in gaps, and slips of one candle."""
     start_ms = MONDAY_MS + start_row * FIVE_MINUTES_MS
     grid = random_grid(360, seed, missing, no_trades, flat, start_ms)
-    features = compute_features(grid, taker=True)
+    features = compute_features(grid, NAMES)
     rows = [0, 1, 11, 12, 13, 24, 48, 49, 286, 287, 288, 300, 331, 359]
     expected = np.array([oracle_row(grid, row) for row in rows])
     np.testing.assert_allclose(features[rows], expected, rtol=1e-9, atol=1e-12)
@@ -177,14 +176,15 @@ def test_columns_are_named_in_the_order_they_are_computed() -> None:
             "cos_day",
             "present",
         )
-        == FEATURES
-        == feature_names()
+        == DEFAULT_COLUMNS
+        == FeatureTable.of(DEFAULT_COLUMNS).names
     )
-    assert (*FEATURES, "taker_imbalance") == NAMES
-    assert set(NAMES) == set(SCALED) | set(PASSTHROUGH)
+    assert TABLE.names == NAMES
+    passed = [name for i, name in enumerate(NAMES) if i not in TABLE.scaled]
+    assert passed == ["sin_day", "cos_day", "present"]
     assert scaled_columns(NAMES).tolist() == [0, 1, 2, 3, 4, 5, 9]
-    assert (5, len(NAMES)) == compute_features(random_grid(5, 0), taker=True).shape
-    assert (5, len(FEATURES)) == compute_features(random_grid(5, 0)).shape
+    assert (5, len(NAMES)) == compute_features(random_grid(5, 0), NAMES).shape
+    assert (5, len(DEFAULT_COLUMNS)) == compute_features(random_grid(5, 0)).shape
 
 
 # --- causality ----------------------------------------------------------------------------------
@@ -197,16 +197,16 @@ MID_SESSION_CUTS = (433, 709, 1000, 1300)
 @pytest.mark.parametrize("cut", MID_SESSION_CUTS)
 def test_cutting_off_the_future_changes_no_past_feature(cut: int, column: int) -> None:
     """Kills centred windows and statistics over the whole series."""
-    whole = compute_features(HISTORY, taker=True)[:cut, column]
-    assert same_bits(whole, compute_features(HISTORY.rows(0, cut), taker=True)[:, column])
+    whole = compute_features(HISTORY, NAMES)[:cut, column]
+    assert same_bits(whole, compute_features(HISTORY.rows(0, cut), NAMES)[:, column])
 
 
 @pytest.mark.parametrize("column", range(len(NAMES)), ids=NAMES)
 @pytest.mark.parametrize("cut", MID_SESSION_CUTS)
 def test_another_future_changes_no_past_feature(cut: int, column: int) -> None:
     """Kills look-ahead that a prefix test misses because it depends on values, not on length."""
-    before = compute_features(HISTORY, taker=True)[:cut, column]
-    after = compute_features(changed_from(HISTORY, cut), taker=True)[:cut, column]
+    before = compute_features(HISTORY, NAMES)[:cut, column]
+    after = compute_features(changed_from(HISTORY, cut), NAMES)[:cut, column]
     assert same_bits(before, after)
 
 
@@ -214,8 +214,8 @@ def test_another_future_changes_no_past_feature(cut: int, column: int) -> None:
 @pytest.mark.parametrize("start", [1, 100, 287, 555, 701])
 def test_a_later_start_changes_no_feature_after_the_memory(start: int, column: int) -> None:
     """Kills running sums, back-filled warm-ups, and a memory longer than it says."""
-    whole = compute_features(HISTORY, taker=True)[start + FEATURE_MEMORY - 1 :, column]
-    late = compute_features(HISTORY.rows(start, len(HISTORY)), taker=True)
+    whole = compute_features(HISTORY, NAMES)[start + FEATURE_MEMORY - 1 :, column]
+    late = compute_features(HISTORY.rows(start, len(HISTORY)), NAMES)
     assert same_bits(whole, late[FEATURE_MEMORY - 1 :, column])
 
 
@@ -226,21 +226,21 @@ def test_the_memory_alone_gives_the_same_bits_as_the_whole_history(
 ) -> None:
     """Kills a live path that differs from the backtest in the last place."""
     grid = random_grid(700, seed % 7, missing=0.05 * (seed % 3), no_trades=0.1 * (seed % 2))
-    whole = compute_features(grid, taker=True)[row]
+    whole = compute_features(grid, NAMES)[row]
     short = grid.rows(max(0, row + 1 - FEATURE_MEMORY - spare), row + 1)
-    assert same_bits(whole, compute_features(short, taker=True)[-1])
-    assert same_bits(whole, last_row_features(short, taker=True))
-    assert same_bits(whole[: len(FEATURES)], last_row_features(short))
+    assert same_bits(whole, compute_features(short, NAMES)[-1])
+    assert same_bits(whole, last_row_features(short, NAMES))
+    assert same_bits(whole[: len(DEFAULT_COLUMNS)], last_row_features(short))
 
 
 def test_every_row_of_a_long_series_equals_its_last_row_computed_alone() -> None:
     """Kills rounding that depends on the position in the array (SIMD tails, chunk borders)."""
     grid = random_grid(20_000, 11)
-    whole = compute_features(grid, taker=True)
+    whole = compute_features(grid, NAMES)
     for row in range(FEATURE_MEMORY - 1, len(grid), 61):
         short = grid.rows(row + 1 - FEATURE_MEMORY, row + 1)
-        assert same_bits(whole[row], compute_features(short, taker=True)[-1])
-        assert same_bits(whole[row], last_row_features(short, taker=True))
+        assert same_bits(whole[row], compute_features(short, NAMES)[-1])
+        assert same_bits(whole[row], last_row_features(short, NAMES))
 
 
 # --- edges --------------------------------------------------------------------------------------
@@ -249,9 +249,9 @@ def test_every_row_of_a_long_series_equals_its_last_row_computed_alone() -> None
 def test_a_gap_makes_the_next_return_undefined_and_nothing_is_filled() -> None:
     """Kills a return measured across a gap as if it were one candle's."""
     features = compute_features(with_hole(random_grid(400, 1), 320, 322))
-    returns = features[:, FEATURES.index("log_return")]
+    returns = features[:, DEFAULT_COLUMNS.index("log_return")]
     assert [row for row in (319, 320, 321, 322, 323) if not np.isnan(returns[row])] == [319, 323]
-    assert features[320:322, FEATURES.index("present")].tolist() == [0.0, 0.0]
+    assert features[320:322, DEFAULT_COLUMNS.index("present")].tolist() == [0.0, 0.0]
     assert np.isnan(features[320:322, :6]).all()
     assert np.isfinite(features[320:322, 6:]).all()
     assert np.isfinite(features[322, 1:]).all()
@@ -260,7 +260,7 @@ def test_a_gap_makes_the_next_return_undefined_and_nothing_is_filled() -> None:
 @pytest.mark.parametrize("window", [12, 24, 48])
 def test_volatility_needs_half_of_its_window(window: int) -> None:
     """Kills a volatility made of two returns after a long gap."""
-    column = FEATURES.index(f"volatility_{window}")
+    column = DEFAULT_COLUMNS.index(f"volatility_{window}")
     hole_end = 350
     grid = with_hole(random_grid(450, 2), 300, hole_end)
     volatility = compute_features(grid)[:, column]
@@ -274,7 +274,7 @@ def test_day_windows_need_half_of_their_candles() -> None:
     """Kills a z-score made of a handful of candles after an outage."""
     hole_end = 300 + DAY_WINDOW
     features = compute_features(with_hole(random_grid(900, 2), 300, hole_end))
-    day = features[:, [FEATURES.index("volume_z"), FEATURES.index("range_ratio")]]
+    day = features[:, [DEFAULT_COLUMNS.index("volume_z"), DEFAULT_COLUMNS.index("range_ratio")]]
     half = hole_end + DAY_WINDOW // 2 - 1
     assert np.isnan(day[hole_end:half]).all()
     assert np.isfinite(day[half:]).all()
@@ -290,7 +290,7 @@ def test_before_the_first_full_window_everything_with_a_window_is_undefined() ->
 def test_volume_z_does_not_depend_on_the_unit_of_volume() -> None:
     """Kills an absolute epsilon, which treats a coin of large units unlike one of small units."""
     grid = random_grid(400, 6, no_trades=0.2)
-    column = FEATURES.index("volume_z")
+    column = DEFAULT_COLUMNS.index("volume_z")
     expected = compute_features(grid)[:, column]
     for unit in (1e-9, 1e9):
         scaled = dataclasses.replace(grid, volume=grid.volume * unit)
@@ -303,7 +303,7 @@ def test_constant_volume_has_a_z_score_of_exactly_zero(level: float) -> None:
     grid = random_grid(400, 6, missing=0.1)
     volume = np.where(grid.present, level, np.nan)
     features = compute_features(dataclasses.replace(grid, volume=volume))
-    z = features[:, FEATURES.index("volume_z")]
+    z = features[:, DEFAULT_COLUMNS.index("volume_z")]
     assert {0.0} == set(z[~np.isnan(z)].tolist())
     assert np.count_nonzero(~np.isnan(z)) > 50
 
@@ -313,7 +313,7 @@ def test_an_untraded_candle_is_below_every_traded_one_of_its_window() -> None:
     volume = np.full(400, 1000.0)
     volume[350] = 0.0
     z = compute_features(dataclasses.replace(random_grid(400, 6), volume=volume))
-    column = z[:, FEATURES.index("volume_z")]
+    column = z[:, DEFAULT_COLUMNS.index("volume_z")]
     # 287 equal values and one other: its z-score is -sqrt(287), whatever the stand-in is.
     assert pytest.approx(-math.sqrt(DAY_WINDOW - 1)) == column[350]
     assert column[351] > 0
@@ -322,11 +322,13 @@ def test_an_untraded_candle_is_below_every_traded_one_of_its_window() -> None:
 def test_flat_candles_give_a_range_ratio_of_one_and_not_a_division_by_zero() -> None:
     """Kills 0 / 0 in a market that stands still, and x / 0 in one that nearly does."""
     grid = random_grid(400, 6, flat=1.0)
-    ratio = compute_features(grid)[:, FEATURES.index("range_ratio")]
+    ratio = compute_features(grid)[:, DEFAULT_COLUMNS.index("range_ratio")]
     assert {1.0} == set(ratio[DAY_WINDOW - 1 :].tolist())
     high = grid.high.copy()
     high[350] += 3.0
-    ratio = compute_features(dataclasses.replace(grid, high=high))[:, FEATURES.index("range_ratio")]
+    ratio = compute_features(dataclasses.replace(grid, high=high))[
+        :, DEFAULT_COLUMNS.index("range_ratio")
+    ]
     assert pytest.approx(DAY_WINDOW) == ratio[350]
     assert ratio[351] == 0.0
 
@@ -334,7 +336,7 @@ def test_flat_candles_give_a_range_ratio_of_one_and_not_a_division_by_zero() -> 
 def test_the_clock_turns_once_a_day_and_reads_the_close() -> None:
     """Kills a clock on the open time, or in local time."""
     features = compute_features(random_grid(288, 0))
-    sine, cosine = (features[:, FEATURES.index(name)] for name in ("sin_day", "cos_day"))
+    sine, cosine = (features[:, DEFAULT_COLUMNS.index(name)] for name in ("sin_day", "cos_day"))
     closes = {0: 287, 6: 71, 12: 143, 18: 215}  # hour of the close -> row
     assert [round(sine[row], 12) for row in closes.values()] == [0, 1, 0, -1]
     assert [round(cosine[row], 12) for row in closes.values()] == [1, 0, -1, 0]
@@ -359,20 +361,20 @@ def test_taker_imbalance_is_signed_and_nan_where_the_source_has_none() -> None:
         volume=np.array([4.0, 4.0, 4.0]),
         taker_buy_volume=np.array([4.0, 1.0, np.nan]),
     )
-    imbalance = compute_features(grid, taker=True)[:, -1]
+    imbalance = compute_features(grid, NAMES)[:, -1]
     assert imbalance[:2].tolist() == [1.0, -0.5]
     assert np.isnan(imbalance[2])
-    assert np.isnan(last_row_features(grid, taker=True)[-1])
+    assert np.isnan(last_row_features(grid, NAMES)[-1])
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 11, 12, 287, 288, 289])
 def test_short_grids_have_rows_and_no_warning(size: int) -> None:
     """Kills an index error, or a numpy warning, on the first candles of a live session."""
     grid = random_grid(size, 0)
-    features = compute_features(grid, taker=True)
+    features = compute_features(grid, NAMES)
     assert (size, len(NAMES)) == features.shape
     if size:
-        assert same_bits(features[-1], last_row_features(grid, taker=True))
+        assert same_bits(features[-1], last_row_features(grid, NAMES))
 
 
 @pytest.mark.real

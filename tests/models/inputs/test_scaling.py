@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.inputs.features import PASSTHROUGH, feature_names, scaled_columns
+from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, scaled_columns
 from cppncripto_strategy.models.inputs.scaling import (
     CLIP,
     MIN_SCALE,
@@ -19,7 +19,8 @@ from cppncripto_strategy.models.inputs.scaling import (
     fit_sessions,
 )
 
-NAMES = feature_names(taker=True)
+NAMES = (*DEFAULT_COLUMNS, "taker_imbalance")
+PASSTHROUGH = ("sin_day", "cos_day", "present")
 SCALED = scaled_columns(NAMES)
 KINDS: tuple[ScalerKind, ...] = ("robust", "minmax")
 WINDOW = 200

@@ -113,7 +113,8 @@ def test_settings_count_in_candles_of_their_interval(minutes):
     assert settings.day_candles == 1440 // minutes
     assert settings.warmup == 100 + 288
     assert settings.n_statistics == 12
-    assert dataclasses.replace(settings, taker=True).n_statistics == 14
+    names = (*settings.names, "taker_imbalance")
+    assert dataclasses.replace(settings, names=names).n_statistics == 14
 
 
 def test_present_share_counts_rows_before_the_first_as_missing(toy):

@@ -9,9 +9,9 @@ import pytest
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features import (
-    FEATURE_MEMORY,
+    DEFAULT_COLUMNS,
+    FeatureTable,
     compute_features,
-    feature_names,
 )
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.scaling import apply_scaling, fit_scaler, fit_sessions
@@ -30,7 +30,8 @@ from cppncripto_strategy.models.judging.leaks import (
 START_MS = 1_704_067_200_000  # 2024-01-01 00:00 UTC
 INTERVAL_MS = 300_000
 SESSION = 288
-NAMES = feature_names()
+NAMES = DEFAULT_COLUMNS
+FEATURE_MEMORY = FeatureTable.of(NAMES).memory
 MACRO_ROWS = 2 * SESSION
 THRESHOLD_ROWS = 300
 

@@ -9,7 +9,6 @@ import torch
 from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import WEIGHTS_FILE, Bundle
-from cppncripto_strategy.models.inputs.features import FEATURE_MEMORY
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, build_sessions
 from cppncripto_strategy.models.learning import walkforward
 from cppncripto_strategy.models.learning.training import IGNORED, TrainSettings
@@ -167,7 +166,7 @@ def test_labels_are_purged_at_the_split_and_features_embargoed_after_it(
     start = split - settings.train_days * DAY_MS
     learn_bundle([table], until, settings, seed=0)
     ahead = label.horizon + (kind == "trade")  # enters one candle later
-    reach_back = (FEATURE_MEMORY + settings.receptive_field()) * HOUR_MS
+    reach_back = (settings.session.table.memory + settings.receptive_field()) * HOUR_MS
     spans = ((start, split, start), (split, until, split + reach_back))
     for data, (first, end, earliest) in zip(parts, spans, strict=True):
         sessions = SessionSet.between([table], first, end).start_ms()

@@ -8,6 +8,7 @@ import torch
 
 from cppncripto_strategy.errors import RecipeError, TrainingError
 from cppncripto_strategy.models.encoders import build_encoder
+from cppncripto_strategy.models.inputs.features import FeatureTable
 from cppncripto_strategy.models.macronet import (
     CLIP,
     EMBEDDING_SIZE,
@@ -17,6 +18,7 @@ from cppncripto_strategy.models.pretraining import PretrainSettings, build_objec
 from cppncripto_strategy.models.pretraining._base import Objective, _batches
 
 DAY, STRIDE, FEATURES = 48, 4, 3
+COLUMNS = FeatureTable.of(("log_return", "volume_z", "present"))
 ENCODER = {"channels": 8, "width": 12, "stride": STRIDE, "dilations": [1, 2]}
 QUICK = PretrainSettings(epochs=20, batch_size=16, patience=20)
 
@@ -43,7 +45,7 @@ class Windows:
 def pair(seed=0, **options):
     torch.manual_seed(seed)
     encoder = build_encoder("tcn", FEATURES, ENCODER)
-    objective = build_objective("contrastive", encoder, FEATURES, {"day_candles": DAY} | options)
+    objective = build_objective("contrastive", encoder, COLUMNS, {"day_candles": DAY} | options)
     return encoder, objective
 
 
@@ -210,7 +212,7 @@ def test_day_shorter_than_a_patch_is_refused():
 def test_unknown_objective_names_the_known_ones():
     """A KeyError out of the recipe."""
     with pytest.raises(RecipeError, match="there are: contrastive, autoencoder, masked"):
-        build_objective("contrast", pair()[0], FEATURES)
+        build_objective("contrast", pair()[0], COLUMNS)
 
 
 @pytest.mark.parametrize("count", range(2, 40))

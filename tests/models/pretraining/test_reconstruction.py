@@ -10,19 +10,21 @@ from torch import Tensor
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder, build_encoder
-from cppncripto_strategy.models.inputs.features import feature_names
+from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, FeatureTable
 from cppncripto_strategy.models.pretraining import (
     Objective,
     PretrainSettings,
     build_objective,
     pretrain,
 )
-from cppncripto_strategy.models.pretraining._targets import InputColumns, block_means, masked_mse
+from cppncripto_strategy.models.pretraining._targets import block_means, masked_mse
 from cppncripto_strategy.models.pretraining.autoencoder import HourlyAutoencoder
 from cppncripto_strategy.models.pretraining.masked import MaskedPatches
 
-NAMES = feature_names()
+NAMES = DEFAULT_COLUMNS
 FEATURES = len(NAMES)
+COLUMNS = FeatureTable.of(NAMES)
+TAKER_COLUMNS = FeatureTable.of((*NAMES, "taker_imbalance"))
 VOLUME, PRESENT = NAMES.index("volume_z"), NAMES.index("present")
 DAY = 288
 OBJECTIVES = ("autoencoder", "masked")
@@ -54,7 +56,7 @@ class Windows:
 def _pair(encoder: str, objective: str, seed: int = 0) -> tuple[Encoder, Objective]:
     torch.manual_seed(seed)
     net = build_encoder(encoder, FEATURES, {"channels": 16})
-    return net, build_objective(objective, net, FEATURES)
+    return net, build_objective(objective, net, COLUMNS)
 
 
 def _draws(seed: int = 0) -> torch.Generator:
@@ -63,7 +65,7 @@ def _draws(seed: int = 0) -> torch.Generator:
 
 def test_block_means_leave_absent_candles_out() -> None:
     """Kills a mean that counts an outage's zeros as quiet trading."""
-    columns = InputColumns.of(FEATURES)
+    columns = COLUMNS
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 31, FEATURES))
     x[..., PRESENT] = rng.random((2, 31)) < 0.5
@@ -91,12 +93,13 @@ def test_only_counted_blocks_enter_the_error() -> None:
 
 def test_columns_are_found_with_and_without_taker() -> None:
     """Kills positions pinned to one feature set: the clock must never become a target."""
-    plain, taker = InputColumns.of(FEATURES), InputColumns.of(FEATURES + 1)
+    plain, taker = COLUMNS, TAKER_COLUMNS
     assert [NAMES[i] for i in plain.clock] == ["sin_day", "cos_day"]
     assert len(taker.scaled) == len(plain.scaled) + 1
     assert not set(taker.scaled) & {*taker.clock, taker.present}
-    with pytest.raises(RecipeError, match="columns is unknown"):
-        InputColumns.of(4)
+    turned = FeatureTable.of(NAMES[::-1])
+    assert [turned.names[i] for i in turned.scaled] == [NAMES[i] for i in plain.scaled][::-1]
+    assert (turned.present, turned.clock) == (0, (1, 2))
 
 
 def test_the_autoencoder_sees_the_window_only_through_the_embedding() -> None:
@@ -130,7 +133,7 @@ def test_forty_percent_of_the_patches_are_hidden_in_every_window() -> None:
     assert not torch.equal(first, second)
     assert not torch.equal(first[0], first[1])
     with pytest.raises(RecipeError, match="between 0 and 1"):
-        MaskedPatches(build_encoder("tcn", FEATURES), FEATURES, share=1.0)
+        MaskedPatches(build_encoder("tcn", FEATURES), COLUMNS, share=1.0)
 
 
 def test_nothing_of_a_hidden_patch_reaches_the_encoder() -> None:
@@ -164,7 +167,7 @@ def test_the_encoder_reads_the_masked_window_and_only_hidden_patches_are_judged(
 
     torch.manual_seed(0)
     blank, x = Blank(), Windows(4, 2).x
-    objective = MaskedPatches(blank, FEATURES)
+    objective = MaskedPatches(blank, COLUMNS)
     x[0, :24, PRESENT] = 0.0  # two patches of outage, which no one can be asked about
     loss = objective.loss(blank, x, _draws(5))
     hidden = objective.draw(torch.Size((4, 48)), _draws(5))
@@ -222,7 +225,7 @@ def test_a_window_without_candles_costs_nothing(objective: str) -> None:
     """Kills a division by zero present candles, which would poison the weights with NaN."""
     net, task = _pair("transformer", objective)
     x = Windows(4, 3).x
-    x[..., list(InputColumns.of(FEATURES).scaled)] = 0.0
+    x[..., list(COLUMNS.scaled)] = 0.0
     x[..., PRESENT] = 0.0
     loss = task.loss(net, x, _draws())
     assert loss.item() == 0.0
@@ -235,7 +238,7 @@ def test_taker_windows_are_reconstructed_too(objective: str) -> None:
     """Kills heads sized for nine columns when a recipe turns the taker imbalance on."""
     torch.manual_seed(0)
     net = build_encoder("gru", FEATURES + 1, {"channels": 16})
-    task = build_objective(objective, net, FEATURES + 1)
+    task = build_objective(objective, net, TAKER_COLUMNS)
     assert torch.isfinite(task.loss(net, Windows(4, 3, FEATURES + 1).x, _draws()))
 
 
@@ -244,7 +247,7 @@ def test_a_quarter_hour_market_is_reconstructed_by_its_own_hours(objective: str)
     """Kills an hour of twelve candles at every interval: of 15 minutes they make three hours."""
     torch.manual_seed(0)
     net = build_encoder("tcn", FEATURES, {"channels": 16, "stride": 4})
-    task = build_objective(objective, net, FEATURES, {"day_candles": 96})
+    task = build_objective(objective, net, COLUMNS, {"day_candles": 96})
     x = Windows(2, 3).x
     assert torch.isfinite(task.loss(net, x, _draws()))
     if isinstance(task, HourlyAutoencoder):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS
 from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, score_span
 from cppncripto_strategy.models.scoring.streaming import MacroStream, MicroStream, Ring, ScoreStream
@@ -69,7 +70,8 @@ def test_stream_equals_batch_for_every_shape(toy, scaler, head, short_window, cl
     """A head, a dilation or a hidden column that only one of the two paths knows."""
     settings = dataclasses.replace(toy.settings, scaler=scaler)
     grid = toy.grid(toy.candles(missing=[480, 481]))
-    shape = {"head": head, "short_window": short_window, "clock": clock}
+    unseen = () if clock else settings.table.clock
+    shape = {"head": head, "short_window": short_window, "unseen": unseen}
     score = assert_twins(grid, toy.timeline(grid, settings, sessions=(4, 6), **shape))
     assert len(np.unique(score[np.isfinite(score)])) > 50
 
@@ -86,7 +88,9 @@ def test_bundles_of_different_windows_follow_one_another(toy):
 
 def test_stream_equals_batch_at_fifteen_minutes_with_taker_volume(toy):
     """Interval or feature columns fixed to those of the default recipe."""
-    settings = SessionSettings(interval_ms=900_000, long_window=96, taker=True)
+    settings = SessionSettings(
+        interval_ms=900_000, long_window=96, names=(*DEFAULT_COLUMNS, "taker_imbalance")
+    )
     candles = toy.candles(days=9, interval="15m", missing=[671, 700, 701])
     half = dataclasses.replace(candles, taker_buy_volume=candles.volume * 0.3)
     wave = 0.5 + 0.3 * np.sin(np.arange(len(half.volume)) / 7)

@@ -22,7 +22,7 @@ from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.indicators import AdaptiveThreshold
 from cppncripto_strategy.models.inputs import sessions
-from cppncripto_strategy.models.inputs.features import FEATURES, compute_features
+from cppncripto_strategy.models.inputs.features import compute_features
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.judging.leaks import LeakVerdict
 from cppncripto_strategy.recipe import load_recipe, shipped_recipe
@@ -91,10 +91,10 @@ def test_a_clean_recipe_passes_and_prints_one_document(recipe: Path) -> None:
     )
 
 
-def centred_return(grid: CandleGrid, taker: bool = False) -> FloatArray:
+def centred_return(grid: CandleGrid, names: tuple[str, ...]) -> FloatArray:
     """LEAK: log_return is the mean of this candle's and the next one's."""
-    features = compute_features(grid, taker)
-    column = features[:, FEATURES.index("log_return")]
+    features = compute_features(grid, names)
+    column = features[:, names.index("log_return")]
     column[:-1] = (column[:-1] + column[1:]) / 2
     return features
 

@@ -1,0 +1,237 @@
+"""The table of features: which there are, which a recipe chose, and all that follows from them.
+
+Everything that depends on the choice of features is derived here from their entries: which columns
+are scaled, hidden with the clock or negated in a mirrored market, and how far back a row reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cppncripto_strategy.arrays import FloatArray, IntArray
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.inputs.features.digest import feature_digest
+from cppncripto_strategy.models.inputs.features.feature import Feature
+from cppncripto_strategy.models.inputs.grid import CandleColumns, CandleGrid
+from cppncripto_strategy.registry import Registry
+
+_HERE = "cppncripto_strategy.models.inputs.features"
+FEATURES: Registry[Feature] = Registry(
+    "feature",
+    "cppncripto_strategy.features",
+    {
+        "log_return": f"{_HERE}.returns:LOG_RETURN",
+        "volatility_12": f"{_HERE}.returns:VOLATILITY_12",
+        "volatility_24": f"{_HERE}.returns:VOLATILITY_24",
+        "volatility_48": f"{_HERE}.returns:VOLATILITY_48",
+        "volume_z": f"{_HERE}.volume:VOLUME_Z",
+        "range_ratio": f"{_HERE}.ranges:RANGE_RATIO",
+        "sin_day": f"{_HERE}.clock:SIN_DAY",
+        "cos_day": f"{_HERE}.clock:COS_DAY",
+        "present": f"{_HERE}.presence:PRESENT",
+        "taker_imbalance": f"{_HERE}.taker:TAKER_IMBALANCE",
+    },
+)
+
+DEFAULT_COLUMNS = (
+    "log_return",
+    "volatility_12",
+    "volatility_24",
+    "volatility_48",
+    "volume_z",
+    "range_ratio",
+    "sin_day",
+    "cos_day",
+    "present",
+)
+PRESENT = "present"
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """The features a recipe chose, in the order of its columns.
+
+    Parameters
+    ----------
+    names : the F column names.
+    features : their entries, in the same order.
+    """
+
+    names: tuple[str, ...]
+    features: tuple[Feature, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> FeatureTable:
+        """The table of these columns.
+
+        Raises
+        ------
+        RecipeError
+            When a name is unknown or repeated, what it names is no feature, `present` is missing,
+            or no column is scaled.
+        """
+        names = tuple(names)
+        check_columns(names)
+        table = cls(names, tuple(_entry(name) for name in names))
+        if not table.scaled:
+            raise RecipeError(
+                f"features {', '.join(names)}: none of them is scaled, so there is nothing to"
+                " learn from; name at least one more, such as log_return"
+            )
+        return table
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def scaled(self) -> tuple[int, ...]:
+        """Positions of the columns that the session scaler treats."""
+        return self._where("scaled")
+
+    @cached_property
+    def clock(self) -> tuple[int, ...]:
+        """Positions of the columns that say what time it is."""
+        return self._where("clock")
+
+    @cached_property
+    def odd(self) -> tuple[int, ...]:
+        """Positions of the columns that change sign in a mirrored market."""
+        return tuple(i for i, feature in enumerate(self.features) if feature.sign < 0)
+
+    @cached_property
+    def present(self) -> int:
+        """Position of the column that says whether the candle exists."""
+        return self.names.index(PRESENT)
+
+    @cached_property
+    def memory(self) -> int:
+        """Candles that a row depends on at most, itself included."""
+        return max(feature.memory for feature in self.features)
+
+    @cached_property
+    def needs(self) -> tuple[str, ...]:
+        """Nullable candle columns that some feature reads, each once."""
+        return tuple(dict.fromkeys(need for f in self.features for need in f.needs))
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """What each feature does, as a hash, by name (see `digest`)."""
+        return {n: feature_digest(f) for n, f in zip(self.names, self.features, strict=True)}
+
+    def compute(self, grid: CandleGrid) -> FloatArray:
+        """Features of every row of a grid of T rows, float64 (T, F), NaN where undefined.
+
+        Raises
+        ------
+        RecipeError
+            When a feature is not what a `Feature` promises: of another shape, infinite, or not
+            scaled and NaN.
+        """
+        features = np.empty((len(grid), len(self.features)))  # (T, F)
+        for i, feature in enumerate(self.features):
+            column = feature.batch(grid)
+            if np.shape(column) != (len(grid),):
+                raise RecipeError(
+                    f"feature {self.names[i]!r} gave an array of shape {np.shape(column)} for"
+                    f" {len(grid)} candles: expected one number per candle"
+                )
+            features[:, i] = column
+        missing = np.flatnonzero(~grid.present)
+        features[missing[:, None], list(self.scaled)] = np.nan
+        self._require_finite(features)
+        return features
+
+    def last_row(self, grid: CandleGrid) -> FloatArray:
+        """The last row of `compute(grid)`, bit for bit, float64 (F,).
+
+        For the live path, on a grid of at least `memory` rows (a shorter one gives NaN where the
+        full history would not). At least one row.
+        """
+        present = bool(grid.present[-1])
+        row = np.full(len(self.features), np.nan)
+        for i, feature in enumerate(self.features):
+            if present or not feature.scaled:
+                row[i] = feature.last(grid)
+        return row
+
+    def require(self, symbol: str, candles: CandleColumns) -> None:
+        """Refuse candles that lack a column for most of the span.
+
+        Raises
+        ------
+        RecipeError
+            When a column that a feature needs is unknown in more than half of the candles; the
+            message names the feature.
+        """
+        for name, feature in zip(self.names, self.features, strict=True):
+            for need in feature.needs:
+                if np.isnan(getattr(candles, need)).mean() > 0.5:
+                    raise RecipeError(
+                        f"feature {name!r} needs {need}, but the candles of {symbol} carry no"
+                        f" {need} for most of the span: leave {name} out of features.columns, or"
+                        " fetch the full columns"
+                    )
+
+    def _where(self, flag: str) -> tuple[int, ...]:
+        return tuple(i for i, feature in enumerate(self.features) if getattr(feature, flag))
+
+    def _require_finite(self, features: FloatArray) -> None:
+        bad = np.isinf(features)
+        passed = [i for i in range(len(self.names)) if i not in self.scaled]
+        bad[:, passed] |= np.isnan(features[:, passed])
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise RecipeError(
+                f"feature {self.names[column]!r} is {features[row, column]} in row {row}: expected"
+                " a finite number, or NaN where the feature is scaled"
+            )
+
+
+def check_columns(names: Sequence[str]) -> None:
+    """Refuse a choice of columns that cannot be; nothing is imported.
+
+    Raises
+    ------
+    RecipeError
+        When a name is unknown (the nearest is named) or repeated, or `present` is missing.
+    """
+    for name in names:
+        FEATURES.check(name)
+    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    if repeated:
+        raise RecipeError(f"named more than once: {', '.join(repeated)}")
+    if PRESENT not in names:
+        raise RecipeError(
+            f"{PRESENT!r} is not among the features: a missing candle is 0 in every scaled column,"
+            f" like an average one, and {PRESENT} alone tells the networks which it is. Add it"
+        )
+
+
+def scaled_columns(names: Sequence[str]) -> IntArray:
+    """Positions in `names` of the columns that a session scaler treats, int64 (S,)."""
+    return np.array([i for i, name in enumerate(names) if _entry(name).scaled], dtype=np.int64)
+
+
+def compute_features(grid: CandleGrid, names: Sequence[str] = DEFAULT_COLUMNS) -> FloatArray:
+    """`FeatureTable.compute` of these columns."""
+    return FeatureTable.of(names).compute(grid)
+
+
+def last_row_features(grid: CandleGrid, names: Sequence[str] = DEFAULT_COLUMNS) -> FloatArray:
+    """`FeatureTable.last_row` of these columns."""
+    return FeatureTable.of(names).last_row(grid)
+
+
+def _entry(name: str) -> Feature:
+    part: object = FEATURES.get(name)
+    if not isinstance(part, Feature):
+        origin = FEATURES.origin(name)
+        raise RecipeError(
+            f"feature {name!r} of {origin.name} is a {type(part).__name__}: expected a Feature;"
+            " write @Feature.of(memory=...) between @FEATURES.register and the function"
+        )
+    return part
