@@ -9,6 +9,7 @@ Left out: what a part has to be able to do. Each family says that itself, and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -162,7 +163,7 @@ class Registry(Generic[T]):
         return Origin("installed", f"{found.name} {found.version}" if found else self.group)
 
     def _installed(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+        return installed_points(self.group)
 
     def _load(self, point: EntryPoint) -> T:
         try:
@@ -177,6 +178,12 @@ class Registry(Generic[T]):
 
 
 _ALL: list[Registry[Any]] = []
+
+
+@functools.cache
+def installed_points(group: str) -> dict[str, EntryPoint]:
+    """Entry points of a group by name: reading the metadata of every package takes 30 ms."""
+    return {point.name: point for point in entry_points(group=group)}
 
 
 def forget_everywhere(origin_name: str) -> None:

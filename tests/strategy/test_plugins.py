@@ -105,10 +105,12 @@ def test_parts_of_installed_packages_are_found(monkeypatch: pytest.MonkeyPatch) 
         EntryPoint("gone", "no_such_module:x", GREETINGS.group),
     ]
     monkeypatch.setattr(registry_module, "entry_points", lambda group: points)
+    registry_module.installed_points.cache_clear()
     assert GREETINGS.get("theirs").startswith("abc")
     assert GREETINGS.origin("theirs").kind == "installed"
     with pytest.raises(RecipeError, match="no_such_module"):
         GREETINGS.get("gone")
+    registry_module.installed_points.cache_clear()
 
 
 def test_built_in_parts_are_imported_when_asked_for() -> None:
