@@ -91,11 +91,9 @@ def _exchange(
 ) -> LoopbackExchange:
     from cppncripto_strategy.errors import SourceError
     from cppncripto_strategy.feeds.clock import DAY_MS
-    from cppncripto_strategy.feeds.loopback.server import (
-        ExchangeSettings,
-        LoopbackExchange,
-        SpeedClock,
-    )
+    from cppncripto_strategy.feeds.loopback.market import SpeedClock
+    from cppncripto_strategy.feeds.loopback.server import LoopbackExchange
+    from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
     first = [int(held.open_time[0]) for held in candles.values() if len(held)]
     if not first:

@@ -16,7 +16,9 @@ from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.feeds.live.stream import StreamSettings
-from cppncripto_strategy.feeds.loopback.server import ExchangeSettings, LoopbackExchange, SpeedClock
+from cppncripto_strategy.feeds.loopback.market import SpeedClock
+from cppncripto_strategy.feeds.loopback.server import LoopbackExchange
+from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.market import Market, closed_market, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.create import ask_exchange, create_session, recipe_of

@@ -43,12 +43,9 @@ from cppncripto_strategy.feeds.loopback.faults import (
     RandomFaults,
     RestFault,
 )
-from cppncripto_strategy.feeds.loopback.server import (
-    ExchangeSettings,
-    ExchangeThread,
-    LoopbackExchange,
-    ManualClock,
-)
+from cppncripto_strategy.feeds.loopback.market import ManualClock
+from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
+from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
 HOUR_MS = 3_600_000
 # Across the change from milliseconds to microseconds, a leap day, and months that are too recent
@@ -509,7 +506,7 @@ def test_a_misspelt_symbol_is_an_error_and_leaves_no_trace(host, tmp_path):
 def test_a_delisted_symbol_still_has_its_archives(tmp_path):
     """History thrown away because REST no longer knows the name."""
     with ExchangeThread(exchange_of()) as host:
-        host.exchange._archived["OLDUSDT"] = host.exchange.candles["BTCUSDT"]
+        host.exchange.market.archived["OLDUSDT"] = host.exchange.candles["BTCUSDT"]
         [report] = run_fetch(host, tmp_path, ["OLDUSDT"], start="2024-12-01", end="2025-02-01")
     assert report.held == len(
         host.exchange.candles["BTCUSDT"].between(utc_to_ms("2024-12-01"), utc_to_ms("2025-02-01"))

@@ -26,13 +26,9 @@ from cppncripto_strategy.feeds.loopback.faults import (
     RestFault,
     StreamFault,
 )
-from cppncripto_strategy.feeds.loopback.server import (
-    ExchangeSettings,
-    ExchangeThread,
-    LoopbackExchange,
-    ManualClock,
-    SpeedClock,
-)
+from cppncripto_strategy.feeds.loopback.market import ManualClock, SpeedClock
+from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
+from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
 STEP_MS = 300_000
 START_MS = utc_to_ms("2024-05-01")

@@ -23,13 +23,9 @@ from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
 from cppncripto_strategy.feeds.loopback.faults import Halt, RandomFaults, RestFault, StreamFault
-from cppncripto_strategy.feeds.loopback.server import (
-    ExchangeSettings,
-    ExchangeThread,
-    LoopbackExchange,
-    ManualClock,
-    SpeedClock,
-)
+from cppncripto_strategy.feeds.loopback.market import ManualClock, SpeedClock
+from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
+from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.wire import as_served
 
 INTERVAL_MS = 300_000
@@ -439,8 +435,8 @@ def test_requests_during_a_ban_are_refused_and_counted() -> None:
         url = f"{host.rest_url}/api/v3/klines?symbol=BTCUSDT&interval=5m"
         host.script(RestFault("418", retry_after_s=60))
         assert get(url)[0] == 418
-        since, until, status = exchange._blocked
-        exchange._blocked = (since - 1, until, status)
+        since, until, status = exchange.rest.blocked
+        exchange.rest.blocked = (since - 1, until, status)
         assert get(f"{host.rest_url}/api/v3/ping")[0] == 418
     assert exchange.violations == 1
 

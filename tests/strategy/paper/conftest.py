@@ -14,12 +14,9 @@ import pytest
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.feeds.live.stream import StreamSettings
-from cppncripto_strategy.feeds.loopback.server import (
-    ExchangeSettings,
-    ExchangeThread,
-    LoopbackExchange,
-    ManualClock,
-)
+from cppncripto_strategy.feeds.loopback.market import ManualClock
+from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
+from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options
 from cppncripto_strategy.paper.retraining import Retrainer

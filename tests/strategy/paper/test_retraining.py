@@ -11,11 +11,8 @@ import pytest
 
 from cppncripto_strategy.feeds.binance.endpoints import Sources
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
-from cppncripto_strategy.feeds.loopback.server import (
-    ExchangeThread,
-    LoopbackExchange,
-    ManualClock,
-)
+from cppncripto_strategy.feeds.loopback.market import ManualClock
+from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
 from cppncripto_strategy.market import closed_market, load_market
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.paper.create import create_session

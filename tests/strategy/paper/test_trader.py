@@ -28,13 +28,9 @@ from cppncripto_strategy.feeds.live import rounds as rounds_module
 from cppncripto_strategy.feeds.live.rounds import LineJournal, RecordedRounds, Round, rows_of
 from cppncripto_strategy.feeds.live.stream import StreamSettings
 from cppncripto_strategy.feeds.loopback.faults import REST_FAULTS, Halt, RandomFaults, StreamFault
-from cppncripto_strategy.feeds.loopback.server import (
-    ExchangeSettings,
-    ExchangeThread,
-    LoopbackExchange,
-    ManualClock,
-    SpeedClock,
-)
+from cppncripto_strategy.feeds.loopback.market import ManualClock, SpeedClock
+from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
+from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.paper.parity import compare
 from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder
 from cppncripto_strategy.paper.session import (

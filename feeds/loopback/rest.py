@@ -1,0 +1,206 @@
+"""The loopback exchange's REST: answers, request weight, bans, and the faults that strike them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from cppncripto_strategy.feeds.binance.answers import (
+    INVALID_INTERVAL,
+    INVALID_SYMBOL,
+    UNKNOWN_ERROR,
+    Json,
+    banned,
+    compact,
+    retry_after,
+    server_time,
+    too_many_requests,
+    weight_headers,
+)
+from cppncripto_strategy.feeds.binance.endpoints import (
+    API_PATH,
+    API_VERSIONS,
+    INFO,
+    KLINES,
+    PING,
+    TIME,
+    WEIGHTS,
+)
+from cppncripto_strategy.feeds.binance.filters import (
+    exchange_info,
+    read_info_parameters,
+    symbol_info,
+)
+from cppncripto_strategy.feeds.binance.klines import KlinesQuery, query_problem
+from cppncripto_strategy.feeds.filters import DEFAULT_FILTERS
+from cppncripto_strategy.feeds.loopback.faults import REST_FAULTS, FaultBook, RestFault
+from cppncripto_strategy.feeds.loopback.market import Market
+from cppncripto_strategy.feeds.loopback.transport import BREAKS, Requests
+
+Query = dict[str, str]
+Answer = Callable[[Query], tuple[int, object]]
+# Every symbol has them.
+_FILTERS = DEFAULT_FILTERS["BTCUSDT"]
+_HTML = {
+    "200_html": (200, "<html><body>Be right back</body></html>"),
+    "502_html": (502, "<html><h1>502 Bad Gateway</h1></html>"),
+    "403": (403, "<html><h1>403 Forbidden</h1></html>"),
+}
+_TEXTS = {"empty": "", "bad_json": "[[17575230000"}
+
+
+class RestDesk:
+    """Answers REST requests; keeps the weight used and the ban in force as long as it lives.
+
+    Attributes
+    ----------
+    blocked : (from, until) of the last ban in monotonic seconds, and its status.
+    violations : requests that came before a Retry-After had passed.
+    """
+
+    def __init__(self, market: Market, faults: FaultBook, requests: Requests) -> None:
+        self.market, self.faults, self.requests = market, faults, requests
+        self.settings = market.settings
+        self.blocked = (0.0, 0.0, 429)
+        self.violations = 0
+        self._weight = (0, 0)  # (window, used)
+
+    def routes(self) -> list[web.RouteDef]:
+        """A route for every end point and version."""
+        answers: dict[str, Answer] = {
+            PING: lambda query: (200, {}),
+            TIME: lambda query: (200, server_time(self._server_ms())),
+            INFO: self._exchange_info,
+            KLINES: self._klines,
+        }
+        return [
+            web.get(f"{API_PATH}/{version}/{name}", self._guarded(name, answer))
+            for version in API_VERSIONS
+            for name, answer in answers.items()
+        ]
+
+    def _server_ms(self) -> int:
+        return self.market.now_ms() + self.settings.time_skew_ms
+
+    def _guarded(
+        self, name: str, answer: Answer
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """A handler that counts weight, obeys bans and lets faults strike before it answers."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            query = dict(parse_qsl(request.query_string, keep_blank_values=True))
+            weight = WEIGHTS[name]
+            used = self._spend(weight)
+            headers = weight_headers(used)
+            refused = self._refusal(used)
+            fault = None if refused else self._fault(request, query)
+            response: web.StreamResponse
+            body: object
+            if refused is not None:
+                status, body, more = refused
+                response = _json(status, body, headers | more)
+            elif fault is not None:
+                response = await self._struck(request, fault, headers, answer(query)[1])
+            else:
+                status, body = answer(query)
+                response = _json(status, body, headers)
+            self.requests.record(request, response.status, weight, fault)
+            return response
+
+        return handle
+
+    def _fault(self, request: web.Request, query: Query) -> RestFault | None:
+        fault = self.faults.for_request(
+            request.path, query.get("symbol"), request.path_qs, REST_FAULTS
+        )
+        return RestFault("503") if self.faults.lasting("blackout", self.market.now_ms()) else fault
+
+    def _spend(self, weight: int) -> int:
+        window = int(time.monotonic() // self.settings.weight_window_s)
+        used = self._weight[1] if self._weight[0] == window else 0
+        self._weight = (window, used + weight)
+        return used + weight
+
+    def _refusal(self, used: int) -> tuple[int, Json, dict[str, str]] | None:
+        """429 or 418 while a Retry-After has not passed, or when the weight is spent."""
+        now = time.monotonic()
+        since, until, status = self.blocked
+        if now < until:
+            # Requests already under way when the ban was announced are no violation.
+            self.violations += now > since + 0.1
+            return self._block_answer(status, until - now)
+        if used > self.settings.weight_limit:
+            window_s = self.settings.weight_window_s
+            return self._block(429, window_s - now % window_s)
+        return None
+
+    def _block(self, status: int, for_s: float) -> tuple[int, Json, dict[str, str]]:
+        now = time.monotonic()
+        self.blocked = (now, now + for_s, status)
+        return self._block_answer(status, for_s)
+
+    def _block_answer(self, status: int, for_s: float) -> tuple[int, Json, dict[str, str]]:
+        header = retry_after(for_s)
+        if status == 418:
+            return status, banned(int((time.time() + for_s) * 1000)), header
+        return status, too_many_requests(self.settings.weight_limit), header
+
+    async def _struck(
+        self, request: web.Request, fault: RestFault, headers: dict[str, str], body: object
+    ) -> web.StreamResponse:
+        """The answer that a fault makes of `body`."""
+        kind = fault.kind
+        if kind in ("429", "418"):
+            status, refusal, more = self._block(int(kind), fault.retry_after_s)
+            return _json(status, refusal, headers | more)
+        if kind in BREAKS:
+            whole = compact(body).encode()
+            return await self.requests.broken(request, kind, whole, "application/json")
+        if kind in _HTML:
+            status, text = _HTML[kind]
+            return web.Response(status=status, text=text, content_type="text/html", headers=headers)
+        if kind in _TEXTS:
+            return web.Response(text=_TEXTS[kind], content_type="application/json", headers=headers)
+        return _json(int(kind), UNKNOWN_ERROR, headers)
+
+    def _exchange_info(self, query: Query) -> tuple[int, object]:
+        asked, market = read_info_parameters(query), self.market
+        symbols = list(market.candles) if asked is None else asked
+        if any(symbol not in market.candles for symbol in symbols):
+            return 400, INVALID_SYMBOL
+        entries = [
+            symbol_info(symbol, replace(_FILTERS, status=market.status(symbol)))
+            for symbol in symbols
+        ]
+        return 200, exchange_info(self._server_ms(), self.settings.weight_limit, entries)
+
+    def _klines(self, query: Query) -> tuple[int, object]:
+        problem = query_problem(query)
+        if problem is not None:
+            return 400, problem
+        asked = KlinesQuery.read(query)
+        if asked.symbol not in self.market.candles:
+            return 400, INVALID_SYMBOL
+        if asked.interval != self.market.interval:
+            return 400, INVALID_INTERVAL
+        klines = self.market.visible(asked, self._rest_time_ms(asked.symbol))
+        return 200, [kline.row() for kline in klines]
+
+    def _rest_time_ms(self, symbol: str) -> int:
+        now_ms = self.market.now_ms()
+        late = self.faults.lasting("late", now_ms, symbol)
+        return now_ms - self.settings.rest_lag_ms - (late.delay_ms if late else 0)
+
+
+def _json(status: int, body: object, headers: Mapping[str, str]) -> web.Response:
+    return web.Response(
+        status=status,
+        text=compact(body),
+        content_type="application/json",
+        charset="utf-8",
+        headers=dict(headers),
+    )

@@ -1,0 +1,51 @@
+"""How the loopback exchange behaves: settings only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cppncripto_strategy.feeds.binance.endpoints import WEIGHT_LIMIT, WINDOW_S
+from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.feeds.loopback.faults import Halt
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeSettings:
+    """How the loopback exchange behaves.
+
+    Parameters
+    ----------
+    interval : interval of the candles handed in.
+    port : 0 takes a free one.
+    updates_per_candle : frames of the forming candle between its open and its close.
+    halts : maintenance; candles in it never exist.
+    weight_limit : request weight per window, as the exchange counts it.
+    weight_window_s : wall seconds of that window (60 on the exchange).
+    attempts_limit : websocket upgrades per 5 wall minutes.
+    rest_lag_ms : REST shows the market as it was so long ago (market milliseconds).
+    time_skew_ms : added to the server time reported to clients.
+    wait_for_subscriber : the clock starts with the first stream connection.
+    connection_life_ms : streams are cut after so much market time.
+    ping_interval_s, pong_timeout_s : wall seconds, the server's pings.
+    backlog_frames : a consumer this far behind is dropped.
+    hang_s : wall seconds a hanging request is held at most.
+    archive_header : write a header row into archives.
+    """
+
+    interval: str = "5m"
+    port: int = 0
+    updates_per_candle: int = 2
+    halts: Sequence[Halt] = ()
+    weight_limit: int = WEIGHT_LIMIT
+    weight_window_s: float = WINDOW_S
+    attempts_limit: int = 300
+    rest_lag_ms: int = 0
+    time_skew_ms: int = 0
+    wait_for_subscriber: bool = False
+    connection_life_ms: int = DAY_MS
+    ping_interval_s: float = 20.0
+    pong_timeout_s: float = 60.0
+    backlog_frames: int = 20_000
+    hang_s: float = 30.0
+    archive_header: bool = False
