@@ -10,9 +10,6 @@ error it is dropped whole and a new one made, always, with capped and jittered w
 A candle counts as closed when its frame says x = true for the right symbol, interval and a grid
 time, or when REST serves it and the exchange's own clock is past its close. Left out: trades,
 order books, account streams.
-
-The socket is python-binance's ReconnectingWebsocket with its own reconnecting turned off: it gives
-up after four attempts, and one bad frame or a full queue ends its read loop for good.
 """
 
 from __future__ import annotations
@@ -28,10 +25,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from binance.ws.reconnecting_websocket import ReconnectingWebsocket
-
 from cppncripto_strategy.errors import SourceError
-from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources, is_loopback
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.filters import statuses
 from cppncripto_strategy.feeds.binance.frames import (
     KlineEvent,
@@ -41,14 +36,14 @@ from cppncripto_strategy.feeds.binance.frames import (
 )
 from cppncripto_strategy.feeds.binance.rest import RestClient, UnknownSymbolError
 from cppncripto_strategy.feeds.candles import Candles
-from cppncripto_strategy.feeds.clock import Span, interval_to_ms, ms_to_utc
+from cppncripto_strategy.feeds.clock import Span, interval_to_ms
 from cppncripto_strategy.feeds.filters import TRADING
+from cppncripto_strategy.feeds.live.assembly import Assembly, Series
+from cppncripto_strategy.feeds.live.connection import Connection
+from cppncripto_strategy.feeds.live.exchange_clock import ExchangeClock
 from cppncripto_strategy.feeds.live.rounds import (
     Round,
     RoundQueue,
-    Row,
-    now_s,
-    row_problem,
     rows_of,
 )
 
@@ -120,65 +115,6 @@ class StreamSettings:
         )
 
 
-class ExchangeClock:
-    """The exchange's time as last heard, carried on by our steady clock.
-
-    A wrong local clock does not matter: only what the exchange says, and elapsed time, count.
-    """
-
-    def __init__(self, speed: float) -> None:
-        self._speed = speed
-        self._heard: tuple[int, float] | None = None
-
-    @property
-    def known(self) -> bool:
-        """Whether the exchange's time was heard at all."""
-        return self._heard is not None
-
-    def hear(self, server_ms: int, exact: bool = False) -> None:
-        """Take a server time; an event's time (not exact) may only move the clock on."""
-        if exact or self._heard is None or server_ms > self.now_ms():
-            self._heard = (server_ms, time.monotonic())
-
-    def now_ms(self) -> int:
-        """The exchange's time now, UTC milliseconds; 0 while unknown."""
-        if self._heard is None:
-            return 0
-        server_ms, at_s = self._heard
-        return server_ms + int((time.monotonic() - at_s) * 1000 * self._speed)
-
-    def wall_s_since(self, market_ms: int) -> float:
-        """Wall seconds since the exchange's clock showed this time."""
-        return (self.now_ms() - market_ms) / 1000 / self._speed
-
-
-class _Series:
-    """One symbol: what is expected next, what has arrived, what seems not to exist.
-
-    Lives as long as the stream; touched only from the stream's loop.
-    """
-
-    def __init__(self, symbol: str, next_open: int) -> None:
-        self.symbol = symbol
-        self.next_open = next_open
-        self.pending: dict[int, Row] = {}
-        self.absent: dict[int, tuple[float, int]] = {}  # open -> (first seen absent, reads)
-        self.newest_seen = next_open  # open time of the newest candle any frame spoke of
-        self.fetching = False
-        self.fetch_now = False
-        self.not_before_s = 0.0
-
-    def resolved(self, open_ms: int) -> bool:
-        """Whether this slot's candle is here or proved absent."""
-        return open_ms in self.pending or self.absent.get(open_ms, (0.0, 0))[1] >= 2
-
-    def note_absent(self, open_ms: int, at_s: float, confirm_s: float) -> None:
-        """A successful REST read shows no candle here; twice, apart, is a proof."""
-        first_s, reads = self.absent.get(open_ms, (at_s, 0))
-        if reads == 0 or at_s - first_s >= confirm_s:
-            self.absent[open_ms] = (first_s, reads + 1)
-
-
 class CandleStream:
     """Live candles of several symbols; owns one daemon thread and its loop.
 
@@ -204,7 +140,6 @@ class CandleStream:
     rounds : the `RoundQueue`.
     counters : what happened: generations, frames, malformed, duplicates, stale_frames, rejected,
         fetches, fetch_failures, published, gaps, stale, catch_up, false_gaps.
-    gap_list : (symbol, open time) of every proved gap.
     last_frame : symbol -> (close price, exchange time) of the newest frame, forming ones included.
     info : the exchange's latest exchangeInfo; status_of : symbol -> its status there.
 
@@ -241,21 +176,22 @@ class CandleStream:
         self.info: dict[str, Any] = {}
         self.status_of: dict[str, str] = {}
         self.counters: Counter[str] = Counter()
-        self.gap_list: list[tuple[str, int]] = []
         self.last_frame: dict[str, tuple[float, int]] = {}
         self.connected = False
         self._journal = journal or (lambda _rounds: None)
         self._rng = rng or random.Random()
-        self._frontier = start_ms  # open time of the next round
         first = dict.fromkeys(self.symbols, start_ms) | dict(next_open or {})
-        self._series = {symbol: _Series(symbol, first[symbol]) for symbol in self.symbols}
+        self._assembly = Assembly(
+            first, start_ms, self.interval_ms, self.settings.stale_after_s, self.counters
+        )
         for symbol, candles in (seed or {}).items():
-            held = candles.between(first[symbol], 2**62)
-            self._series[symbol].pending.update({int(row[0]): row for row in rows_of(held)})
+            known = candles.between(first[symbol], 2**62)
+            self._assembly.series[symbol].pending.update(
+                {int(row[0]): row for row in rows_of(known)}
+            )
+        self._confirm_s = (self.settings.gap_confirm_s, self.settings.silent_confirm_s)
         self._failure: Exception | None = None
         self._info_due_s = 0.0
-        self._waiting = (-1, 0.0)  # the round waited for, since when (monotonic seconds)
-        self._received_s = 0.0
         self._frame_s = 0.0
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -270,6 +206,11 @@ class CandleStream:
                 f"the stream must start at an open time: {start_ms} is no multiple of"
                 f" {self.interval_ms} ms"
             )
+
+    @property
+    def gap_list(self) -> list[tuple[str, int]]:
+        """(symbol, open time) of every proved gap, in the order published."""
+        return self._assembly.gap_list
 
     # Any thread ---------------------------------------------------------------------------------
 
@@ -377,48 +318,46 @@ class CandleStream:
 
     async def _generation(self) -> None:
         """One connection, until anything at all goes wrong with it."""
-        socket = self._new_socket()
+        connection = self._new_connection()
         try:
             async with asyncio.timeout(max(1.0, self.settings.watchdog_s)):
-                await socket.connect()
+                await connection.connect()
             self._subscribed()
             while True:
                 async with asyncio.timeout(self.settings.watchdog_s):
-                    frame = await socket.recv()
+                    frame = await connection.recv()
                 self._hear(frame)
-                while not socket._queue.empty():
-                    self._hear(socket._queue.get_nowait())
-                self.counters["malformed"] += socket.take_malformed()
+                for message in connection.waiting():
+                    self._hear(message)
+                self.counters["malformed"] += connection.take_malformed()
                 self._publish()
         finally:
-            self._drain(socket)
-            self._spawn(_close(socket, self.settings.close_timeout_s), self._closers)
+            self._drain(connection)
+            self._spawn(connection.end(), self._closers)
 
     def _subscribed(self) -> None:
         self.connected = True
         self.rounds.connection("DELAYED")
-        for series in self._series.values():
+        for series in self._assembly.series.values():
             series.fetch_now, series.not_before_s = True, 0.0
         self._wake.set()
 
-    def _drain(self, socket: Any) -> None:
+    def _drain(self, connection: Connection) -> None:
         """Candles that arrived before the connection died are as good as any."""
-        self.counters["malformed"] += socket.take_malformed()
-        while not socket._queue.empty():
+        self.counters["malformed"] += connection.take_malformed()
+        for message in connection.waiting():
             with suppress(_DroppedError):
-                self._hear(socket._queue.get_nowait())
+                self._hear(message)
         self._publish()
 
-    def _new_socket(self) -> Any:
+    def _new_connection(self) -> Connection:
         prefix, path = combined_path(self.symbols, self.interval)
-        url = self.sources.stream_url.rstrip("/") + "/"
-        return _Socket(
-            url=url,
-            path=path,
-            prefix=prefix,
-            max_queue_size=self.settings.queue_frames,
+        return Connection(
+            self.sources.stream_url.rstrip("/") + "/",
+            prefix,
+            path,
             timeout_s=self.settings.close_timeout_s,
-            **({"proxy": None} if is_loopback(url) else {}),
+            queue_frames=self.settings.queue_frames,
         )
 
     def _hear(self, frame: Any) -> None:
@@ -426,13 +365,13 @@ class CandleStream:
         event = read_frame(frame)
         if isinstance(event, StreamEnd):
             raise _DroppedError(event.reason)
-        series = self._series.get(event.symbol) if event is not None else None
+        series = self._assembly.series.get(event.symbol) if event is not None else None
         if event is None or series is None or event.interval != self.interval:
             self.counters["odd"] += 1
             return
         self._hear_candle(series, event)
 
-    def _hear_candle(self, series: _Series, event: KlineEvent) -> None:
+    def _hear_candle(self, series: Series, event: KlineEvent) -> None:
         self.counters["frames"] += 1
         self._frame_s = time.monotonic()
         if event.event_ms is not None:
@@ -443,45 +382,13 @@ class CandleStream:
         self.last_frame[series.symbol] = (event.row[4], self.clock.now_ms())
         series.newest_seen = max(series.newest_seen, event.open_ms)
         if event.closed:
-            self._accept(series, event.row)
+            self._assembly.accept(series, event.row)
         if series.newest_seen > series.next_open and not series.resolved(series.next_open):
             self._wake.set()
 
-    # Commit and publish -------------------------------------------------------------------------
-
-    def _accept(self, series: _Series, row: Row) -> None:
-        """A closed candle from the stream or REST."""
-        open_ms = int(row[0])
-        problem = row_problem(row, self.interval_ms)
-        if problem is not None:
-            self.counters["rejected"] += 1
-            log.warning("%s %s: %s", series.symbol, ms_to_utc(open_ms), problem)
-        elif open_ms < series.next_open:
-            late = (series.symbol, open_ms) in self.gap_list[-1000:]
-            self.counters["false_gaps" if late else "stale_frames"] += 1
-            if late:
-                log.error(
-                    "%s %s came after two REST reads had shown that it does not exist",
-                    series.symbol,
-                    ms_to_utc(open_ms),
-                )
-        elif open_ms in series.pending:
-            self.counters["duplicates"] += 1
-        else:
-            series.pending[open_ms] = row
-            series.newest_seen = max(series.newest_seen, open_ms)
-            series.absent.pop(open_ms, None)
-            self._received_s = now_s()
-
     def _publish(self) -> None:
         """Publish every round that is complete, oldest first."""
-        rounds: list[Round] = []
-        while True:
-            rounds += self._catch_up()
-            complete = self._next_round()
-            if complete is None:
-                break
-            rounds.append(complete)
+        rounds = self._assembly.complete()
         if not rounds:
             return
         try:
@@ -490,71 +397,8 @@ class CandleStream:
             # Not on disk, hence not shown: the session stops and a restart reads them again.
             self._fail(error)
             return
-        self.counters["published"] += len(rounds)
-        for one in rounds:
-            self.gap_list += [(symbol, one.close_ms - self.interval_ms) for symbol in one.gaps]
-        self.counters["gaps"] = len(self.gap_list)
+        self._assembly.note_published(rounds)
         self.rounds.put(rounds)
-
-    def _catch_up(self) -> list[Round]:
-        """Rounds of stale symbols' candles that have arrived by now, in order of time."""
-        rounds = []
-        for series in self._series.values():
-            while series.next_open < self._frontier and series.resolved(series.next_open):
-                open_ms = series.next_open
-                row = self._take(series, open_ms)
-                held = {} if row is None else {series.symbol: row}
-                gaps = (series.symbol,) if row is None else ()
-                rounds.append(
-                    Round(open_ms + self.interval_ms, held, gaps, (), True, self._received_s)
-                )
-                self.counters["catch_up"] += 1
-        return sorted(rounds, key=lambda one: one.close_ms)
-
-    def _next_round(self) -> Round | None:
-        """The round at the frontier, or None while it must be waited for."""
-        open_ms = self._frontier
-        behind = [s for s in self._series.values() if s.next_open < open_ms]
-        level = [s for s in self._series.values() if s.next_open == open_ms]
-        missing = [s for s in level if not s.resolved(open_ms)]
-        if not level:
-            return None
-        if missing and not self._too_late(open_ms, level):
-            return None
-        late = tuple(s.symbol for s in (*behind, *missing))
-        candles, gaps = {}, []
-        for series in level:
-            if series in missing:
-                self.counters["stale"] += 1
-                log.warning("%s is late and stale from here", series.symbol)
-                continue
-            row = self._take(series, open_ms)
-            if row is None:
-                gaps.append(series.symbol)
-            else:
-                candles[series.symbol] = row
-        self._frontier += self.interval_ms
-        return Round(self._frontier, candles, tuple(gaps), late, received_s=self._received_s)
-
-    def _too_late(self, open_ms: int, level: Sequence[_Series]) -> bool:
-        """Whether the others have waited long enough for a late symbol.
-
-        When nobody has this candle the exchange, or our line to it, is down: everybody waits. The
-        wait begins when the first one has it, not at its close: after an outage all are old.
-        """
-        if not any(open_ms in series.pending for series in level):
-            return False
-        if self._waiting[0] != open_ms:
-            self._waiting = (open_ms, time.monotonic())
-        return time.monotonic() - self._waiting[1] > self.settings.stale_after_s
-
-    def _take(self, series: _Series, open_ms: int) -> Row | None:
-        series.next_open = open_ms + self.interval_ms
-        absent = series.absent.pop(open_ms, None)
-        row = series.pending.pop(open_ms, None)
-        if row is None:
-            log.warning("%s %s does not exist (%s)", series.symbol, ms_to_utc(open_ms), absent)
-        return row
 
     # Deadlines and REST -------------------------------------------------------------------------
 
@@ -566,7 +410,7 @@ class CandleStream:
             if time.monotonic() >= self._info_due_s:
                 self._info_due_s = time.monotonic() + self.settings.info_every_s
                 self._spawn(self._read_info(), self._fetches)
-            for series in self._series.values():
+            for series in self._assembly.series.values():
                 if not series.fetching and self._needs_fetch(series):
                     series.fetching = True
                     self._spawn(self._fetch(series), self._fetches)
@@ -582,9 +426,11 @@ class CandleStream:
 
     def _level(self) -> bool:
         """Whether everything that has closed is published, as far as the exchange tells."""
-        idle = not any(series.fetching or series.fetch_now for series in self._series.values())
+        idle = not any(
+            series.fetching or series.fetch_now for series in self._assembly.series.values()
+        )
         known = self.connected and self.clock.known and bool(self.info)
-        return known and idle and not any(self._lacking(s) for s in self._series.values())
+        return known and idle and not any(self._lacking(s) for s in self._assembly.series.values())
 
     async def _read_info(self) -> None:
         """Trading rules and statuses; a failure leaves those of the last time in force."""
@@ -609,7 +455,7 @@ class CandleStream:
         except SourceError as error:
             log.info("stream: %s", error)
 
-    def _needs_fetch(self, series: _Series) -> bool:
+    def _needs_fetch(self, series: Series) -> bool:
         if time.monotonic() < series.not_before_s:
             return False
         if series.fetch_now:
@@ -622,7 +468,7 @@ class CandleStream:
             open_ms < series.newest_seen and overdue_s >= 0
         )
 
-    async def _fetch(self, series: _Series) -> None:
+    async def _fetch(self, series: Series) -> None:
         """Read what this symbol lacks; a slot absent from two reads apart is a gap."""
         try:
             series.fetch_now = False
@@ -630,7 +476,7 @@ class CandleStream:
             self.clock.hear(await self._rest.server_time_ms(), exact=True)
             for span in self._lacking(series):
                 read = await self._rest.read(series.symbol, self.interval, span)
-                self._take_read(series, read.candles, read.span)
+                self._assembly.take_read(series, read.candles, read.span, self._confirm_s)
         except UnknownSymbolError as error:
             self._fail(error)
         except SourceError as error:
@@ -642,38 +488,14 @@ class CandleStream:
             series.not_before_s = time.monotonic() + self._rest_s(series)
         self._publish()
 
-    def _rest_s(self, series: _Series) -> float:
+    def _rest_s(self, series: Series) -> float:
         """Wall seconds before this symbol is read again; longer where a gap waits for its proof."""
         doubtful = any(reads == 1 for _, reads in series.absent.values())
         confirm_s = self.settings.gap_confirm_s if doubtful else 0.0
         return max(self.settings.refetch_s, confirm_s)
 
-    def _lacking(self, series: _Series) -> list[Span]:
-        """The stretches of closed slots that are not resolved, oldest first."""
-        closed_until = self.clock.now_ms() - self.settings.settle_ms
-        spans: list[Span] = []
-        open_ms = series.next_open
-        while open_ms + self.interval_ms <= closed_until:
-            if not series.resolved(open_ms):
-                if spans and spans[-1].end_ms == open_ms:
-                    spans[-1] = Span(spans[-1].start_ms, open_ms + self.interval_ms)
-                else:
-                    spans.append(Span(open_ms, open_ms + self.interval_ms))
-            open_ms += self.interval_ms
-        return spans
-
-    def _take_read(self, series: _Series, candles: Candles, span: Span) -> None:
-        for row in rows_of(candles):
-            if int(row[0]) not in series.pending:
-                self._accept(series, row)
-        present = set(candles.open_time.tolist())
-        at_s = time.monotonic()
-        for open_ms in range(span.start_ms, span.end_ms, self.interval_ms):
-            if open_ms not in present and open_ms >= series.next_open:
-                silent = series.newest_seen <= open_ms
-                settings = self.settings
-                confirm_s = settings.silent_confirm_s if silent else settings.gap_confirm_s
-                series.note_absent(open_ms, at_s, confirm_s)
+    def _lacking(self, series: Series) -> list[Span]:
+        return self._assembly.lacking(series, self.clock.now_ms() - self.settings.settle_ms)
 
 
 class _DroppedError(Exception):
@@ -691,55 +513,3 @@ async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # looked at, so that asyncio does not report it as lost
-
-
-class _QuietLog:
-    """The library reports each disconnection as an error; here they are routine."""
-
-    def debug(self, text: str) -> None:
-        """Nothing: one line per message would be too many."""
-
-    def error(self, text: str) -> None:
-        """A routine message."""
-        log.debug("socket: %s", text)
-
-
-class _Socket(ReconnectingWebsocket):
-    """One generation's socket: never reconnects by itself, survives what it cannot parse."""
-
-    MAX_RECONNECTS = 0
-
-    def __init__(self, timeout_s: float, **options: Any) -> None:
-        super().__init__(**options)
-        self.TIMEOUT = timeout_s
-        self._log = _QuietLog()
-        self._malformed = 0
-        self.held: Any = None
-
-    async def connect(self) -> None:
-        """Connect once, and remember the connection."""
-        await super().connect()
-        self.held = self.ws
-
-    def _handle_message(self, evt: Any) -> Any:
-        try:
-            return self.json_loads(evt)
-        except (ValueError, TypeError):
-            self._malformed += 1
-            return None
-
-    def take_malformed(self) -> int:
-        """Messages that could not be parsed since the last call."""
-        count, self._malformed = self._malformed, 0
-        return count
-
-
-async def _close(socket: _Socket, timeout_s: float) -> None:
-    """Close a dropped socket, politely if it listens, in bounded time if it does not."""
-    with suppress(Exception):
-        async with asyncio.timeout(3 * timeout_s + 0.5):
-            await socket.close()
-    # The library forgets a connection that failed; its file descriptor would stay open.
-    transport = getattr(socket.held, "transport", None)
-    if transport is not None:
-        transport.abort()

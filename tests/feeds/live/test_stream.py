@@ -322,7 +322,7 @@ def test_rest_that_lags_makes_no_false_gap() -> None:
         run.connect()
         run.step(0, 3)
         run.host.advance_to(at(5))
-        run.until(lambda: bool(run.stream._series["ETHUSDT"].absent), "REST was not read")
+        run.until(lambda: bool(run.stream._assembly.series["ETHUSDT"].absent), "REST was not read")
         run.step(5, COUNT - 1)
         run.expect_everything()
 
