@@ -15,7 +15,7 @@ from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import Round
-from cppncripto_strategy.feeds.live.stream import StreamSettings
+from cppncripto_strategy.feeds.live.settings import StreamSettings
 from cppncripto_strategy.feeds.loopback.market import SpeedClock
 from cppncripto_strategy.feeds.loopback.server import LoopbackExchange
 from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings

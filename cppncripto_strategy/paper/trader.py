@@ -39,7 +39,8 @@ from cppncripto_strategy.feeds.live.rounds import (
     RoundQueue,
     RoundSource,
 )
-from cppncripto_strategy.feeds.live.stream import CandleStream, StreamSettings
+from cppncripto_strategy.feeds.live.settings import StreamPlan, StreamSettings
+from cppncripto_strategy.feeds.live.stream import CandleStream
 from cppncripto_strategy.paper.recorder import Event, PaperStrategy, Recorder, SessionView, nobody
 from cppncripto_strategy.paper.session import SessionFolder
 
@@ -84,14 +85,12 @@ class PaperSession:
         frontier, following = folder.resume_at()
         self.queue = RoundQueue(on_open=self._opening, held=True)
         self.stream = CandleStream(
-            folder.facts.symbols,
-            folder.facts.interval,
-            frontier,
+            StreamPlan(
+                folder.facts.symbols, folder.facts.interval, frontier, following, seed or {}
+            ),
             sources=sources,
             settings=settings,
             retry=retry,
-            seed=seed,
-            next_open=following,
             journal=folder.journal,
             queue=self.queue,
             rng=rng,

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.feeds.live.rounds import Round, Row, now_s, row_problem, rows_of
+from cppncripto_strategy.feeds.live.settings import StreamPlan
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +52,7 @@ class Assembly:
 
     Parameters
     ----------
-    next_open : symbol -> open time of its next candle, UTC milliseconds.
-    start_ms : open time of the next round.
+    plan : the symbols, the next candle of each, and the candles that are here already.
     stale_after_s : wall seconds that symbols with a candle wait for one without.
     counters : counts rejected, false_gaps, stale_frames, duplicates, catch_up and stale.
 
@@ -64,17 +64,19 @@ class Assembly:
 
     def __init__(
         self,
-        next_open: Mapping[str, int],
-        start_ms: int,
-        interval_ms: int,
+        plan: StreamPlan,
         stale_after_s: float,
         counters: Counter[str],
     ) -> None:
-        self.series = {symbol: Series(symbol, open_ms) for symbol, open_ms in next_open.items()}
-        self.interval_ms, self.stale_after_s = interval_ms, stale_after_s
+        first = plan.first_open
+        self.series = {symbol: Series(symbol, open_ms) for symbol, open_ms in first.items()}
+        for symbol, candles in plan.known.items():
+            rows = rows_of(candles.between(first[symbol], 2**62))
+            self.series[symbol].pending.update({int(row[0]): row for row in rows})
+        self.interval_ms, self.stale_after_s = plan.interval_ms, stale_after_s
         self.counters = counters
         self.gap_list: list[tuple[str, int]] = []
-        self._frontier = start_ms  # open time of the next round
+        self._frontier = plan.start_ms  # open time of the next round
         self._waiting = (-1, 0.0)  # the round waited for, since when (monotonic seconds)
         self._received_s = 0.0
 

@@ -20,9 +20,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from cppncripto_strategy.errors import SourceError
@@ -35,8 +34,7 @@ from cppncripto_strategy.feeds.binance.frames import (
     read_frame,
 )
 from cppncripto_strategy.feeds.binance.rest import RestClient, UnknownSymbolError
-from cppncripto_strategy.feeds.candles import Candles
-from cppncripto_strategy.feeds.clock import Span, interval_to_ms
+from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.feeds.filters import TRADING
 from cppncripto_strategy.feeds.live.assembly import Assembly, Series
 from cppncripto_strategy.feeds.live.connection import Connection
@@ -44,75 +42,10 @@ from cppncripto_strategy.feeds.live.exchange_clock import ExchangeClock
 from cppncripto_strategy.feeds.live.rounds import (
     Round,
     RoundQueue,
-    rows_of,
 )
+from cppncripto_strategy.feeds.live.settings import StreamPlan, StreamSettings
 
 log = logging.getLogger(__name__)
-
-_REAL_CANDLE_S = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSettings:
-    """How patient the stream is. All waits are wall seconds.
-
-    Parameters
-    ----------
-    market_speed : market seconds per wall second; 1 on the real exchange, more on a loopback.
-    close_grace_s : after a close, how long its frame may take before REST is asked.
-    stale_after_s : how long symbols that have a candle wait for one that does not.
-    gap_confirm_s : least time between the two REST reads that prove a gap.
-    silent_confirm_s : the same while nothing newer of the symbol was seen: it may only lag.
-    refetch_s : least time between two REST reads of a symbol.
-    watchdog_s : a connection silent for so long is replaced.
-    backoff_first_s, backoff_cap_s : waits between generations, doubled and jittered.
-    poll_s : how often deadlines are looked at.
-    info_every_s : how often trading rules and statuses are read again.
-    clock_refresh_s : without a frame for so long, the exchange is asked for its time.
-    close_timeout_s : bounds the closing of a dropped socket.
-    settle_ms : market milliseconds after a close before REST is believed.
-    queue_frames : unread frames a socket may hold.
-    """
-
-    market_speed: float = 1.0
-    close_grace_s: float = 3.0
-    stale_after_s: float = 30.0
-    gap_confirm_s: float = 5.0
-    silent_confirm_s: float = 60.0
-    refetch_s: float = 1.0
-    watchdog_s: float = 30.0
-    backoff_first_s: float = 0.5
-    backoff_cap_s: float = 30.0
-    poll_s: float = 0.5
-    info_every_s: float = 300.0
-    clock_refresh_s: float = 20.0
-    close_timeout_s: float = 1.0
-    settle_ms: int = 1_000
-    queue_frames: int = 100_000
-
-    @classmethod
-    def for_speed(cls, speed: float, interval: str = "5m") -> StreamSettings:
-        """Settings whose waits shrink with the wall time of a candle, down to what a loop can keep.
-
-        At speed 1 and 5-minute candles they are the defaults.
-        """
-        candle_s = interval_to_ms(interval) / 1000 / speed
-        part = min(1.0, candle_s / _REAL_CANDLE_S)
-        return cls(
-            market_speed=speed,
-            close_grace_s=max(0.04, 3.0 * part),
-            stale_after_s=max(1.0, 30.0 * part),
-            gap_confirm_s=max(0.1, 5.0 * part),
-            silent_confirm_s=max(1.0, 60.0 * part),
-            refetch_s=max(0.03, 1.0 * part),
-            watchdog_s=max(0.4, 30.0 * part, 4 * candle_s if speed > 1 else 0.0),
-            backoff_first_s=max(0.02, 0.5 * part),
-            backoff_cap_s=max(0.2, 30.0 * part),
-            poll_s=max(0.02, 0.5 * part),
-            info_every_s=max(2.0, 300.0 * part),
-            clock_refresh_s=max(0.2, 20.0 * part),
-            close_timeout_s=max(0.2, part),
-        )
 
 
 class CandleStream:
@@ -120,19 +53,11 @@ class CandleStream:
 
     Parameters
     ----------
-    symbols : such as ("BTCUSDT", "ETHUSDT").
-    interval : of all of them.
-    start_ms : open time of the first candle wanted (UTC ms, on the grid); what has closed since is
-        backfilled by REST.
+    plan : what is shown, and from where on.
     sources, settings, retry : where, and how patiently.
-    seed : candles already known locally, from start_ms on; REST is only asked for the rest.
-    next_open : symbol -> open time of its next candle, where a recorded session left it behind
-        start_ms (it was stale).
     journal : called with every batch of rounds before it is published; it must have them on disk
         when it returns.
     queue : where rounds are published; default one that judges by `allowed`.
-    max_age_ms : market milliseconds after its close during which a candle may be traded on; default
-        one interval, that is, until the next one closes.
     rng : jitter.
 
     Attributes
@@ -142,35 +67,23 @@ class CandleStream:
         fetches, fetch_failures, published, gaps, stale, catch_up, false_gaps.
     last_frame : symbol -> (close price, exchange time) of the newest frame, forming ones included.
     info : the exchange's latest exchangeInfo; status_of : symbol -> its status there.
-
-    Raises
-    ------
-    SourceError
-        When start_ms is off the grid, or symbols are none or repeated.
     """
 
     def __init__(
         self,
-        symbols: Sequence[str],
-        interval: str,
-        start_ms: int,
+        plan: StreamPlan,
         *,
         sources: Sources | None = None,
         settings: StreamSettings | None = None,
         retry: Retry | None = None,
-        seed: Mapping[str, Candles] | None = None,
-        next_open: Mapping[str, int] | None = None,
         journal: Callable[[Sequence[Round]], None] | None = None,
         queue: RoundQueue | None = None,
-        max_age_ms: int | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self.symbols, self.interval = tuple(symbols), interval
-        self.interval_ms = interval_to_ms(interval)
-        self._check(start_ms)
+        self.symbols, self.interval = tuple(plan.symbols), plan.interval
+        self.interval_ms = plan.interval_ms
         self.sources, self.settings = sources or Sources(), settings or StreamSettings()
         self.retry = retry or Retry()
-        self.max_age_ms = self.interval_ms if max_age_ms is None else max_age_ms
         self.clock = ExchangeClock(self.settings.market_speed)
         self.rounds = queue or RoundQueue(self.allowed)
         self.info: dict[str, Any] = {}
@@ -180,15 +93,7 @@ class CandleStream:
         self.connected = False
         self._journal = journal or (lambda _rounds: None)
         self._rng = rng or random.Random()
-        first = dict.fromkeys(self.symbols, start_ms) | dict(next_open or {})
-        self._assembly = Assembly(
-            first, start_ms, self.interval_ms, self.settings.stale_after_s, self.counters
-        )
-        for symbol, candles in (seed or {}).items():
-            known = candles.between(first[symbol], 2**62)
-            self._assembly.series[symbol].pending.update(
-                {int(row[0]): row for row in rows_of(known)}
-            )
+        self._assembly = Assembly(plan, self.settings.stale_after_s, self.counters)
         self._confirm_s = (self.settings.gap_confirm_s, self.settings.silent_confirm_s)
         self._failure: Exception | None = None
         self._info_due_s = 0.0
@@ -197,15 +102,6 @@ class CandleStream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fetches: set[asyncio.Task[None]] = set()
         self._closers: set[asyncio.Task[None]] = set()
-
-    def _check(self, start_ms: int) -> None:
-        if not self.symbols or len(set(self.symbols)) != len(self.symbols):
-            raise SourceError(f"expected one or more different symbols, found {self.symbols}")
-        if start_ms % self.interval_ms != 0:
-            raise SourceError(
-                f"the stream must start at an open time: {start_ms} is no multiple of"
-                f" {self.interval_ms} ms"
-            )
 
     @property
     def gap_list(self) -> list[tuple[str, int]]:
@@ -237,7 +133,7 @@ class CandleStream:
 
     def fresh(self, one: Round) -> bool:
         """Whether a round may be traded on now: connected, and no newer candle has closed yet."""
-        return self.connected and self.clock.now_ms() - one.close_ms < self.max_age_ms
+        return self.connected and self.clock.now_ms() - one.close_ms < self.interval_ms
 
     def allowed(self, one: Round) -> frozenset[str]:
         """Symbols that may be traded on a round now: fresh, and TRADING on the exchange."""

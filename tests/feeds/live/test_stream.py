@@ -18,7 +18,8 @@ from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
 from cppncripto_strategy.feeds.live.rounds import Round, RoundQueue, rows_of
-from cppncripto_strategy.feeds.live.stream import CandleStream, StreamSettings, _cancel
+from cppncripto_strategy.feeds.live.settings import StreamPlan, StreamSettings
+from cppncripto_strategy.feeds.live.stream import CandleStream, _cancel
 from cppncripto_strategy.feeds.loopback.faults import (
     REST_FAULTS,
     Halt,
@@ -155,10 +156,15 @@ def rig(
     loopback.script(*faults)
     with ExchangeThread(loopback) as host:
         sources = Sources(host.archive_url, host.rest_url, host.stream_url)
+        plan = StreamPlan(
+            symbols=options.pop("asked", symbols),
+            interval="5m",
+            start_ms=options.pop("start", START_MS),
+            next_open=options.pop("next_open", {}),
+            known=options.pop("known", {}),
+        )
         stream = CandleStream(
-            options.pop("asked", symbols),
-            "5m",
-            options.pop("start", START_MS),
+            plan,
             sources=sources,
             settings=settings,
             retry=RETRY,
@@ -377,18 +383,18 @@ def test_wrong_local_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_seeded_candles_are_published_without_asking_rest() -> None:
     """The local store's candles must not be downloaded again."""
-    seed = {symbol: walk(COUNT, n)[:6] for n, symbol in enumerate(SYMBOLS)}
-    with rig(now=6, seed=seed) as run:
+    known = {symbol: walk(COUNT, n)[:6] for n, symbol in enumerate(SYMBOLS)}
+    with rig(now=6, known=known) as run:
         run.closed(5)
         assert not [r for r in run.exchange.requests if r.path.endswith("klines")]
-        assert run.of("BTCUSDT") == rows_of(seed["BTCUSDT"])
+        assert run.of("BTCUSDT") == rows_of(known["BTCUSDT"])
 
 
 def test_hole_in_the_seed_is_filled_from_rest() -> None:
     """A local store with a hole must not make a gap."""
     whole = walk(COUNT, 0)
     holed = whole[np.array([n for n in range(8) if n != 4])]
-    with rig(now=8, seed={"BTCUSDT": holed}) as run:
+    with rig(now=8, known={"BTCUSDT": holed}) as run:
         run.closed(7)
         assert run.stream.gap_list == []
         assert [row[0] for row in run.of("BTCUSDT")] == [at(n) for n in range(8)]
@@ -468,13 +474,13 @@ def test_held_rounds_are_shown_once_the_present_is_known() -> None:
 def test_symbols_must_be_named_once(symbols: tuple[str, ...]) -> None:
     """A symbol twice would deliver its candles twice."""
     with pytest.raises(SourceError, match="symbols"):
-        CandleStream(symbols, "5m", START_MS)
+        StreamPlan(symbols, "5m", START_MS)
 
 
 def test_start_off_the_grid_is_refused() -> None:
     """No candle would ever match such a start."""
     with pytest.raises(SourceError, match="open time"):
-        CandleStream(SYMBOLS, "5m", START_MS + 1)
+        StreamPlan(SYMBOLS, "5m", START_MS + 1)
 
 
 def test_round_is_fresh_until_the_next_close_and_while_connected() -> None:

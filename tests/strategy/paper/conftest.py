@@ -13,7 +13,7 @@ import pytest
 
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.clock import HOUR_MS
-from cppncripto_strategy.feeds.live.stream import StreamSettings
+from cppncripto_strategy.feeds.live.settings import StreamSettings
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
 from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings

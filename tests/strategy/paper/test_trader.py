@@ -26,7 +26,7 @@ from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.feeds.filters import DEFAULT_FILTERS
 from cppncripto_strategy.feeds.live import rounds as rounds_module
 from cppncripto_strategy.feeds.live.rounds import LineJournal, RecordedRounds, Round, rows_of
-from cppncripto_strategy.feeds.live.stream import StreamSettings
+from cppncripto_strategy.feeds.live.settings import StreamSettings
 from cppncripto_strategy.feeds.loopback.faults import REST_FAULTS, Halt, RandomFaults, StreamFault
 from cppncripto_strategy.feeds.loopback.market import ManualClock, SpeedClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
