@@ -11,10 +11,10 @@ import click
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from cppncripto_strategy.checks import CheckPlan
+    from cppncripto_strategy.checks.plan import CheckPlan
     from cppncripto_strategy.models.judging.leaks import LeakVerdict
 
-# As in `checks.CHECKS`, which cannot be imported here without torch; a test holds them equal.
+# As in `checks.suite.CHECKS`, which cannot be imported here without torch; a test holds them equal.
 CHECK_NAMES = (
     "prefix",
     "perturbation",
@@ -89,7 +89,7 @@ def _plan(
     """The recipe's name and the plan that checks it, with the command line's replacements."""
     import torch
 
-    from cppncripto_strategy.checks import plan_of
+    from cppncripto_strategy.checks.plan import plan_of
     from cppncripto_strategy.recipe import load_recipe, shipped_recipe
 
     torch.set_num_threads(1)  # as the backtest does: small tensors, and the same bits every time
@@ -106,7 +106,7 @@ def _run(plan: CheckPlan, only: tuple[str, ...], quiet: bool) -> list[LeakVerdic
     """The verdicts, with a progress bar on the terminal's error stream."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from cppncripto_strategy.checks import run_checks
+    from cppncripto_strategy.checks.suite import run_checks
 
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     console = Console(stderr=True, quiet=quiet)
@@ -137,7 +137,7 @@ def _print(name: str, verdicts: list[LeakVerdict]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from cppncripto_strategy.checks import summary
+    from cppncripto_strategy.checks.suite import summary
 
     console = Console(highlight=False)
     table = Table("check", "verdict", "what was found", title=f"Leak checks of {name}", box=None)

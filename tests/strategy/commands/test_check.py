@@ -14,8 +14,9 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from cppncripto_strategy import checks
 from cppncripto_strategy.arrays import FloatArray
+from cppncripto_strategy.checks.plan import candles_of, plan_of
+from cppncripto_strategy.checks.suite import CHECKS, run_checks
 from cppncripto_strategy.commands import check
 from cppncripto_strategy.errors import CppnError
 from cppncripto_strategy.feeds.candles import Candles
@@ -134,8 +135,8 @@ def test_a_threshold_that_backtrader_draws_from_the_whole_series_is_caught(
         self._done = end
 
     monkeypatch.setattr(AdaptiveThreshold, "once", whole_series)
-    plan = checks.plan_of(load_recipe(recipe))
-    verdicts = checks.run_checks(plan, only=["prefix", "perturbation"])
+    plan = plan_of(load_recipe(recipe))
+    verdicts = run_checks(plan, only=["prefix", "perturbation"])
     failed = [(verdict.name, verdict.subject) for verdict in verdicts if not verdict.passed]
     assert failed == [("prefix", "orders"), ("perturbation", "orders")]
     assert all("upper" in verdict.detail for verdict in verdicts if not verdict.passed)
@@ -181,7 +182,7 @@ def test_the_candles_of_a_folder_are_checked_instead_of_the_recipes(
 
 def test_the_plan_is_the_recipes_own(recipe: Path) -> None:
     """Kills a check of default networks in place of the recipe's."""
-    plan = checks.plan_of(load_recipe(recipe))
+    plan = plan_of(load_recipe(recipe))
     assert list(plan.grids) == ["AAA", "BBB"]
     assert plan.learn.session.long_window == 288
     assert plan.learn.short_window == 24
@@ -189,7 +190,7 @@ def test_the_plan_is_the_recipes_own(recipe: Path) -> None:
     assert (plan.threshold.window, plan.threshold.least_scores) == (400, 57)
     assert plan.seed == 4
     recipe.write_text(RECIPE.replace("[macro]", "[macro]\nenabled = false"))
-    assert not checks.plan_of(load_recipe(recipe)).learn.use_macro
+    assert not plan_of(load_recipe(recipe)).learn.use_macro
 
 
 def test_candles_survive_the_way_over_the_grid(recipe: Path) -> None:
@@ -198,7 +199,7 @@ def test_candles_survive_the_way_over_the_grid(recipe: Path) -> None:
     kept = np.ones(len(market.candles), np.bool_)
     kept[100:110] = False
     candles = market.candles[kept]
-    back = checks.candles_of(CandleGrid.from_candles(candles, 300_000))
+    back = candles_of(CandleGrid.from_candles(candles, 300_000))
     for name in ("open_time", "open", "high", "low", "close", "volume", "taker_buy_volume"):
         np.testing.assert_array_equal(getattr(back, name), getattr(candles, name))
 
@@ -238,7 +239,7 @@ def test_the_real_recipe_passes_the_exact_checks_on_real_candles() -> None:
 
 def test_the_command_knows_every_check_without_importing_torch() -> None:
     """Kills a check that --only cannot name, and a help text that takes seconds."""
-    assert check.CHECK_NAMES == checks.CHECKS
+    assert check.CHECK_NAMES == CHECKS
     code = (
         "import sys; import cppncripto_strategy.commands.check;"
         "print([m for m in ('torch', 'backtrader', 'pandas') if m in sys.modules])"

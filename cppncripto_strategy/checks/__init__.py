@@ -1,0 +1,1 @@
+"""The leak checks of a recipe: does anything in this pipeline know the future?"""
