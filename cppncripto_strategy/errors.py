@@ -7,8 +7,7 @@ CppnError
 ├── RecipeError        a recipe has an unknown, missing or impossible setting
 ├── BundleError        a bundle is damaged, unknown, or asked to score its own past
 ├── TrainingError      there is too little, or too poor, data to learn from
-├── SessionError       a paper session cannot start, resume or be compared
-└── LeakError          a leak check found the future in the past
+└── SessionError       a paper session cannot start, resume or be compared
 """
 
 
@@ -42,7 +41,3 @@ class TrainingError(CppnError):
 
 class SessionError(CppnError):
     """A paper session cannot start, resume or be compared."""
-
-
-class LeakError(CppnError):
-    """A leak check found the future in the past."""

@@ -25,7 +25,7 @@ from cppncripto_strategy.evaluation.undefined import defined
 from cppncripto_strategy.feeds.clock import DAY_MS
 
 DEFAULT_RESAMPLES = 2_000
-# With fewer days, resampling days says nothing about their spread.
+# With fewer days, resampling days says nothing about their deviation.
 MIN_BOOTSTRAP_DAYS = 5
 
 
@@ -37,11 +37,6 @@ class Estimate:
     low: float | None
     high: float | None
     count: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of 0."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True)
@@ -60,9 +55,9 @@ def wilson_interval(
     if count == 0:
         return None, None
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, spread = hits / count, 1 + z * z / count
-    centre = (share + z * z / (2 * count)) / spread
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / spread
+    share, scale = hits / count, 1 + z * z / count
+    centre = (share + z * z / (2 * count)) / scale
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / scale
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
@@ -161,8 +156,9 @@ def paired_hit_difference(
     time_ms : int array (N,), UTC milliseconds of the candle's close.
     """
     a, b = np.asarray(hit_a, dtype=np.float64), np.asarray(hit_b, dtype=np.float64)
-    one = np.ones_like(a)
-    return ratio_difference(day_totals(time_ms, np.stack([a, one, b, one], 1)), seed, resamples)
+    count = np.ones_like(a)
+    columns = np.stack([a, count, b, count], 1)
+    return ratio_difference(day_totals(time_ms, columns), seed, resamples)
 
 
 def _safe_divide(top: FloatArray, bottom: FloatArray) -> FloatArray:
@@ -242,7 +238,7 @@ def probabilistic_sharpe(daily_returns: ArrayLike, benchmark_sharpe: float = 0.0
     from purgedcv import probabilistic_sharpe_ratio
 
     returns = np.asarray(daily_returns, dtype=np.float64)
-    if not _has_spread(returns):
+    if not _varies(returns):
         return None
     try:
         return float(
@@ -268,7 +264,7 @@ def deflated_sharpe(
     from purgedcv import deflated_sharpe_ratio
 
     returns = np.asarray(daily_returns, dtype=np.float64)
-    if trials < 1 or not _has_spread(returns) or not math.isfinite(daily_sharpe_variance):
+    if trials < 1 or not _varies(returns) or not math.isfinite(daily_sharpe_variance):
         return None
     try:
         return float(deflated_sharpe_ratio(returns, trials, daily_sharpe_variance))
@@ -276,7 +272,7 @@ def deflated_sharpe(
         return None
 
 
-def _has_spread(returns: FloatArray) -> bool:
+def _varies(returns: FloatArray) -> bool:
     # A constant series of floats has a standard deviation of 1e-19, not 0.
     return len(returns) >= 4 and bool(np.isfinite(returns).all()) and float(returns.std()) > 1e-12
 
