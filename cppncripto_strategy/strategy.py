@@ -299,26 +299,26 @@ class MacroMicroStrategy(bt.Strategy):
     def _manage(self, book: SymbolBook, bar: int, stamp_ms: int, size: float, signal: int) -> None:
         """Leave a position when a rule says so; an exit that did not fill is sent again."""
         direction = 1 if size > 0 else -1
-        held = (stamp_ms - book.entry_open_ms) // book.interval_ms
+        candles_held = (stamp_ms - book.entry_open_ms) // book.interval_ms
         if signal == direction and self.p.renew_hold:
-            book.entry_open_ms, held = stamp_ms, 0
-        reason = book.exit_reason or self._exit_reason(book, bar, direction, held, signal)
+            book.entry_open_ms, candles_held = stamp_ms, 0
+        reason = book.exit_reason or self._exit_reason(book, bar, direction, candles_held, signal)
         if reason:
             book.exit_reason = reason
             send = self.sell if direction > 0 else self.buy
             book.order = send(data=book.data, size=abs(size), purpose=reason)
 
     def _exit_reason(
-        self, book: SymbolBook, bar: int, direction: int, held: int, signal: int
+        self, book: SymbolBook, bar: int, direction: int, candles_held: int, signal: int
     ) -> str:
         if self.p.stop_pct:
             # Judged on the close: the exit fills at the next open, never at the stop price.
             moved = direction * (book.readers["close"](bar) / book.entry_price - 1.0)
             if moved <= -self.p.stop_pct / 100.0:
                 return "stop"
-        if self.p.hold_candles and held >= self.p.hold_candles:
+        if self.p.hold_candles and candles_held >= self.p.hold_candles:
             return "hold_limit"
-        return "signal" if signal == -direction and held >= self.p.min_hold else ""
+        return "signal" if signal == -direction and candles_held >= self.p.min_hold else ""
 
     def _quantity(self, book: SymbolBook, notional: float) -> float:
         ask = getattr(self.broker, "entry_quantity", None)
@@ -360,7 +360,7 @@ class MacroMicroStrategy(bt.Strategy):
         return stamp_ms, float(self.broker.getvalue()), float(self.broker.getcash())
 
     def stop(self) -> None:
-        """Close the book of orders and build the tables."""
+        """Cancel the orders that still wait and build the tables."""
         cancel_pending = getattr(self.broker, "cancel_pending", None)
         if cancel_pending is not None:
             cancel_pending("end", "the run ended before the next bar")

@@ -43,7 +43,8 @@ def signals_table(lines: Mapping[str, Mapping[str, FloatArray]]) -> pd.DataFrame
 
     Returns
     -------
-    Columns as in the module; signal is +1, -1 or 0; NaN where a line is absent or undefined.
+    Columns as in `results.SIGNAL_COLUMNS`; signal is +1, -1 or 0; NaN where a line is absent or
+    undefined.
     """
     parts = [_signals_of(symbol, columns) for symbol, columns in lines.items()]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SIGNAL_COLUMNS)
@@ -135,7 +136,7 @@ def _score_lookup(
 ) -> dict[tuple[str, int], tuple[float, ...]]:
     """(score, score under a zero embedding) at each bar on which an order was decided."""
     decided = filled[["symbol", "created_ms"]].drop_duplicates()
-    found = decided.merge(
+    scored = decided.merge(
         signals[["symbol", "close_time_ms", "score", "score_zero"]],
         left_on=["symbol", "created_ms"],
         right_on=["symbol", "close_time_ms"],
@@ -143,7 +144,11 @@ def _score_lookup(
     return {
         (str(symbol), int(at_ms)): (float(score), float(zero))
         for symbol, at_ms, score, zero in zip(
-            found["symbol"], found["created_ms"], found["score"], found["score_zero"], strict=True
+            scored["symbol"],
+            scored["created_ms"],
+            scored["score"],
+            scored["score_zero"],
+            strict=True,
         )
     }
 
@@ -169,13 +174,18 @@ def equity_table(
     nothing = np.empty(0, dtype=np.int64)
     stamps = np.unique(np.concatenate([nothing, *(at_ms for at_ms, _ in closes.values())]))
     cash = _steps(stamps, [(e.executed_ms, e.cash) for e in ledger], starting_cash)
-    held = np.zeros(len(stamps))
+    invested = np.zeros(len(stamps))
     for symbol, (at_ms, close) in closes.items():
         entries = [(e.executed_ms, e.position) for e in ledger if e.symbol == symbol]
         if entries:
-            held += _steps(stamps, entries, 0.0) * _last_known(stamps, at_ms, close)
-    equity = cash + held
-    columns = {"close_time_ms": stamps, "equity": equity, "cash": cash, "exposure": held / equity}
+            invested += _steps(stamps, entries, 0.0) * _last_known(stamps, at_ms, close)
+    equity = cash + invested
+    columns = {
+        "close_time_ms": stamps,
+        "equity": equity,
+        "cash": cash,
+        "exposure": invested / equity,
+    }
     return pd.DataFrame(columns)
 
 
@@ -187,7 +197,7 @@ def _steps(stamps: IntArray, changes: Sequence[tuple[int, float]], before: float
 
 
 def _last_known(stamps: IntArray, at_ms: IntArray, values: FloatArray) -> FloatArray:
-    """Value of the latest bar at or before each stamp; 0 before the first (nothing is held)."""
+    """Value of the latest bar at or before each stamp; 0 before the first (no position yet)."""
     return np.concatenate([[0.0], values])[np.searchsorted(at_ms, stamps, side="right")]
 
 

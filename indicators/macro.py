@@ -74,7 +74,7 @@ class MacroEmbedding(bt.Indicator):
 
     Attributes
     ----------
-    vector : the embedding in force at the present bar, float32 (128,); None without one.
+    vector : the embedding active at the present bar, float32 (128,); None without one.
     rollover_s : seconds each embedding took (under `once`, the mean).
     """
 
@@ -106,7 +106,7 @@ class MacroEmbedding(bt.Indicator):
 
     @property
     def vector(self) -> NDArray[np.float32] | None:
-        """The embedding in force at the present bar."""
+        """The embedding active at the present bar, float32 (128,); None without one."""
         if self.table is None or self.states is None:
             return self.stream.state.embedding if self.stream.state is not None else None
         stamp = self.data.lines.datetime[0]
@@ -118,7 +118,7 @@ class MacroEmbedding(bt.Indicator):
         return vector
 
     def embeddings(self) -> list[tuple[int, int, str, float, NDArray[np.float32]]]:
-        """What was in force, a row a session: (valid_from_ms, data_end_ms, hash, drift, vector)."""
+        """What was active: (valid_from_ms, data_end_ms, hash, drift, vector) of each session."""
         if self.table is None or self.states is None:
             return list(self._streamed)
         rows = []

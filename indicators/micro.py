@@ -36,7 +36,7 @@ class MicroScore(bt.Indicator):
     macro : the MacroEmbedding.
     bundle_seeds : list of (valid_from_close_ms, scores): where AdaptiveThreshold starts afresh,
         with the validation scores of the bundle that comes into force.
-    score_s : seconds a score took, one a bar under `next` (under `once`, the mean).
+    score_s : seconds a score took, one per bar under `next` (under `once`, the mean).
     """
 
     lines: Any = LINES
@@ -50,11 +50,11 @@ class MicroScore(bt.Indicator):
             self._build()
 
     def _build(self) -> None:
-        given: Any = self.p.macro
-        self._owns_macro = given is None
-        if given is None:
-            given = MacroEmbedding(self.data, bundles=self.p.bundles, cache=self.p.cache)
-        self.macro: MacroEmbedding = given
+        macro: Any = self.p.macro
+        self._owns_macro = macro is None
+        if macro is None:
+            macro = MacroEmbedding(self.data, bundles=self.p.bundles, cache=self.p.cache)
+        self.macro: MacroEmbedding = macro
         self._stream = ScoreStream(self.macro.stream)
         self._done = 0
         self.score_s: list[float] = []

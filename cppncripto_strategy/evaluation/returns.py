@@ -1,6 +1,6 @@
 """Equity to returns, and returns to risk: Sharpe, Sortino, drawdown, CAGR.
 
-Risk is measured on daily UTC returns with 365 days a year and a riskless rate of 0; drawdown on
+Risk is measured on daily UTC returns with 365 days per year and a riskless rate of 0; drawdown on
 every bar. A ratio that is undefined (too few days, no deviation) is None, never 0 and never
 infinite. Left out: how sure a Sharpe ratio is (`statistics`).
 """
@@ -155,9 +155,9 @@ def max_drawdown(equity: pd.DataFrame) -> Drawdown:
 
 
 def compound_annual_growth(growth: float | None, span_ms: int) -> float | None:
-    """Compound annual growth rate of a total return over a span; 365 days a year.
+    """Compound annual growth rate of a total return over a span, 365 days per year.
 
-    None for a span under MIN_ANNUAL_DAYS: a good afternoon is not a trillion percent a year.
+    None for a span under MIN_ANNUAL_DAYS: a good afternoon is no CAGR of a trillion percent.
     """
     if growth is None or growth <= -1 or span_ms < MIN_ANNUAL_DAYS * DAY_MS:
         return None

@@ -1,8 +1,8 @@
 """The trial ledger: every configuration that was ever judged, so that luck can be discounted.
 
-One JSON line a trial in `trials.jsonl` beside a recipe's results, appended under a lock and synced;
-a line torn by a crash is skipped when reading. The deflated Sharpe ratio takes its number of
-trials, and the spread of their Sharpe ratios, from here.
+One JSON line per trial in `trials.jsonl` beside a recipe's results, appended under a lock and
+synced; a line torn by a crash is skipped when reading. The deflated Sharpe ratio takes its number
+of trials, and the variance of their Sharpe ratios, from here.
 """
 
 from __future__ import annotations

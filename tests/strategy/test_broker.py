@@ -52,7 +52,7 @@ def candles_at(slots: list[int], seed: int = 0, price: float = 100.0) -> Candles
 
 
 class Scripted(bt.Strategy):
-    """Sends given orders at given bars and keeps what it was told."""
+    """Sends given orders at given bars and keeps what it was notified of."""
 
     params = (("orders", {}), ("kwargs", {}))
 
@@ -107,7 +107,7 @@ def spot(filters: SymbolFilters = COARSE, **changes: Any) -> SpotBroker:
 def hand_ledger(candles: dict[str, Candles], orders: Orders) -> tuple[Decimal, int]:
     """Final equity and number of fills, in exact decimals, from the rules alone."""
     cash, held, fills = Decimal(CASH), dict.fromkeys(candles, Decimal(0)), 0
-    step, least = COARSE.lot_step, COARSE.min_notional
+    step, minimum = COARSE.lot_step, COARSE.min_notional
     fee, slip = Decimal(FEE_BPS) / 10_000, Decimal(SLIPPAGE_BPS) / 10_000
     rows = {
         name: {
@@ -125,12 +125,12 @@ def hand_ledger(candles: dict[str, Candles], orders: Orders) -> tuple[Decimal, i
             side = 1 if wanted > 0 else -1
             size = abs(wanted) if side > 0 else min(abs(wanted), held[name])
             size = size // step * step
-            if size * rows[name][max(known)][1] < least or slot + 1 not in rows[name]:
+            if size * rows[name][max(known)][1] < minimum or slot + 1 not in rows[name]:
                 continue  # too small at the decision, or a gap follows
             price = rows[name][slot + 1][0] * (1 + side * slip)
             if side > 0:
                 size = min(size, cash / (price * (1 + fee)) // step * step)
-            if size <= 0 or size * price < least:
+            if size <= 0 or size * price < minimum:
                 continue
             cash -= side * size * price + size * price * fee
             held[name] += side * size
@@ -402,8 +402,8 @@ def test_a_quantity_that_floors_to_zero_is_refused(quantity: float) -> None:
 def test_a_notional_under_the_minimum_is_refused() -> None:
     """An order the exchange would reject, filled on paper, dies here."""
     part = candles_at([0, 1, 2])
-    least = float(COARSE.min_notional)
-    short_of_it = math.floor(least / part.close[0] * 1000) / 1000
+    minimum = float(COARSE.min_notional)
+    short_of_it = math.floor(minimum / part.close[0] * 1000) / 1000
     ran = trade({"A": part}, {(0, "A"): short_of_it})
     assert [(f.status, f.reason) for f in ran.broker.fills] == [("refused", "min_notional")]
     ran = trade({"A": part}, {(0, "A"): short_of_it + 0.002})

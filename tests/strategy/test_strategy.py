@@ -264,7 +264,7 @@ class Recording(MacroMicroStrategy):
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_every_mode_leaves_the_same_tables(mode: dict[str, Any]) -> None:
-    """A table that depends on how Cerebro was told to run dies here."""
+    """A table that depends on how Cerebro was set up to run dies here."""
     world = gappy()
     params = {"threshold_factory": None, "window": 60, "min_scores": 10, "hold_candles": 9}
     reference, ran = run(world, **params), run(world, mode, **params)
@@ -500,7 +500,7 @@ def test_hold_limit_closes_after_exactly_that_many_candles() -> None:
 
 
 def test_a_fresh_signal_renews_the_hold() -> None:
-    """renew_hold that changes nothing, or renews for ever, dies here."""
+    """renew_hold that changes nothing, or renews always, dies here."""
     scores = [0.9, 0, 0, 0, 0.9] + [0.0] * 10
     assert ("sell", 4 + 6, "hold_limit") in sides(
         run(steady(scores), hold_candles=6, renew_hold=True)
@@ -699,15 +699,17 @@ def test_decisions_are_reported_as_they_stand_in_the_table(mode: dict[str, Any])
     class Tells(MacroMicroStrategy):
         def __init__(self) -> None:
             super().__init__()
-            self.told: list[Any] = []
+            self.reported: list[Any] = []
 
         def decided(self, decision: Decision) -> None:
-            self.told.append(asdict(decision))
+            self.reported.append(asdict(decision))
 
     ran = run(gappy(), mode, cls=Tells)
-    told = pd.DataFrame(ran.told).sort_values(["symbol", "close_time_ms"], ignore_index=True)
+    reported = pd.DataFrame(ran.reported).sort_values(
+        ["symbol", "close_time_ms"], ignore_index=True
+    )
     table = ran.signals.sort_values(["symbol", "close_time_ms"], ignore_index=True)
-    pd.testing.assert_frame_equal(table, told, check_exact=True)
+    pd.testing.assert_frame_equal(table, reported, check_exact=True)
 
 
 def test_a_session_that_keeps_no_rows_trades_the_same() -> None:

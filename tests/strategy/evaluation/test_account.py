@@ -51,7 +51,7 @@ def test_cagr_over_half_a_year_compounds_with_365_days():
 
 
 def test_growth_of_a_good_afternoon_is_not_annualised():
-    """Dies here: 1.8 % in six hours shown as a trillion percent a year."""
+    """Dies here: 1.8 % in six hours shown as a CAGR of a trillion percent."""
     account = account_metrics(Account(equity_table([100.0, 99.0, 101.8], step_ms=DAY // 8)))
     assert account.total_return == pytest.approx(0.018)
     assert (account.cagr, account.calmar) == (None, None)

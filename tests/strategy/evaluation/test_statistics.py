@@ -111,7 +111,7 @@ def test_diebold_mariano_of_equal_losses_is_undefined():
 
 
 def published_track_record():
-    """1,250 daily returns with Sharpe 2.5 a year of 250 days, skewness -3, kurtosis 10.
+    """1,250 daily returns with Sharpe 2.5 per year of 250 days, skewness -3, kurtosis 10.
 
     Only a two-point distribution has kurtosis = skewness**2 + 1, so the case of Bailey & Lopez de
     Prado (2014) can be laid out exactly: 105 bad days of 1,250.
