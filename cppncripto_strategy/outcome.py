@@ -11,6 +11,7 @@ import platform
 import resource
 import subprocess
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,14 +20,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy.evaluation.account import Account, Costs, buy_and_hold
-from cppncripto_strategy.evaluation.metrics import run_metrics
 from cppncripto_strategy.evaluation.returns import daily_returns, daily_sharpe
-from cppncripto_strategy.evaluation.signals import Yardstick
 from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, discounted_sharpe, fingerprint
 from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.feeds.candles import gaps
 from cppncripto_strategy.feeds.clock import DAY_MS, Span
+from cppncripto_strategy.judgement import judge
 from cppncripto_strategy.market import Market
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.scoring.streaming import MicroStream
@@ -52,21 +51,11 @@ def build_result(
 ) -> RunResult:
     """Judge the replays and gather what goes into the results folder."""
     main, timeline = next(iter(replays)), next(iter(arms.values()))
-    traded = _tables(replays[main].strategy, span)
+    traded = replays[main].tables(span)
     other = replays.get("without macro") if main != "without macro" else None
-    bare = _tables(other.strategy, span) if other is not None else {}
-    costs = Costs(recipe.broker.fee_bps, recipe.broker.slippage_bps)
-    benchmark = buy_and_hold(traded["signals"], recipe.broker.cash, costs)
-    yardstick = Yardstick(
-        horizon=recipe.label.horizon,
-        interval_ms=recipe.interval_ms,
-        round_trip_cost_bps=costs.round_trip_bps,
-        label_threshold_bps=recipe.label.threshold_bps,
-        seed=recipe.seed,
-    )
-    account = Account(traded["equity"], traded["fills"], traded["trades"])
-    without_macro = Account(bare["equity"], bare["fills"], bare["trades"]) if bare else None
-    metrics = run_metrics(traded["signals"], account, benchmark, yardstick, without_macro)
+    bare = other.tables(span) if other is not None else None
+    judged = judge(recipe, traded, bare)
+    metrics = judged.metrics
     metrics["speed"] = _speed(timeline, replays[main], clock)
     data_hash = timeline.bundles[-1].info.data_fingerprint
     metrics["statistics"] = _count_trial(recipe, traded["equity"], data_hash, folder)
@@ -75,28 +64,13 @@ def build_result(
         manifest=_manifest(recipe, arms, data_hash, metrics, clock),
         metrics=metrics,
         **traded,
-        benchmark_equity=benchmark,
-        equity_without_macro=bare["equity"][["close_time_ms", "equity"]] if bare else None,
+        benchmark_equity=judged.benchmark,
+        equity_without_macro=None if bare is None else bare["equity"][["close_time_ms", "equity"]],
         gaps=_gaps(market, span, timeline, recipe),
-        bundles=_bundle_rows(timeline, span),
+        bundles=bundle_rows(timeline.bundles, _valid_from(timeline, span), span.end_ms),
         embeddings=_embeddings(replays[main].strategy, span),
         planted=_planted_facts(recipe, market, span, replays),
     )
-
-
-def _tables(strategy: MacroMicroStrategy, span: Span) -> dict[str, pd.DataFrame]:
-    """The strategy's tables inside the traded span (bars that close in it)."""
-
-    def inside(table: pd.DataFrame, column: str) -> pd.DataFrame:
-        kept = (table[column] >= span.start_ms) & (table[column] <= span.end_ms)
-        return table[kept].reset_index(drop=True)
-
-    return {
-        "signals": inside(strategy.signals, "close_time_ms"),
-        "fills": inside(strategy.fills, "executed_ms"),
-        "trades": inside(strategy.trades, "entry_ms"),
-        "equity": inside(strategy.equity, "close_time_ms"),
-    }
 
 
 def _speed(timeline: BundleTimeline, passed: Replay, clock: PhaseClock) -> dict[str, Any]:
@@ -208,21 +182,33 @@ def _gaps(
     return found
 
 
-def _bundle_rows(timeline: BundleTimeline, span: Span) -> list[dict[str, Any]]:
-    """The timeline of bundles as rows."""
-    until = [bundle.info.trained_until_ms for bundle in timeline.bundles]
+def _valid_from(timeline: BundleTimeline, span: Span) -> list[int]:
+    """From when each bundle scored: from its retraining stamp, but not before the span."""
+    return [max(bundle.info.trained_until_ms, span.start_ms) for bundle in timeline.bundles]
+
+
+def bundle_rows(
+    bundles: Sequence[Bundle], valid_from_ms: Sequence[int], end_ms: int | None
+) -> list[dict[str, Any]]:
+    """One row per bundle: what it was trained on, why, and when it was active.
+
+    Parameters
+    ----------
+    valid_from_ms : from when each bundle scored, ascending, UTC ms.
+    end_ms : until when the last one did; None where it is still active.
+    """
     return [
         {
             "hash": bundle.model_hash,
             "trained_from_ms": bundle.info.trained_from_ms,
-            "trained_until_ms": start,
-            "valid_from_ms": max(start, span.start_ms),
+            "trained_until_ms": bundle.info.trained_until_ms,
+            "valid_from_ms": start,
             "valid_until_ms": end,
             "validation_loss": bundle.info.validation["loss"],
             "reason": bundle.info.reason,
         }
         for bundle, start, end in zip(
-            timeline.bundles, until, [*until[1:], span.end_ms], strict=True
+            bundles, valid_from_ms, [*valid_from_ms[1:], end_ms], strict=True
         )
     ]
 

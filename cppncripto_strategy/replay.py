@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import backtrader as bt
 import numpy as np
+import pandas as pd
 
 from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.errors import CandleError
@@ -29,6 +30,20 @@ class Replay:
     strategy: MacroMicroStrategy
     seconds: float
     bars: int
+
+    def tables(self, span: Span) -> dict[str, pd.DataFrame]:
+        """signals, fills, trades and equity of the bars that close in the span, ends included."""
+        strategy = self.strategy
+        return {
+            "signals": _inside(strategy.signals, "close_time_ms", span),
+            "fills": _inside(strategy.fills, "executed_ms", span),
+            "trades": _inside(strategy.trades, "entry_ms", span),
+            "equity": _inside(strategy.equity, "close_time_ms", span),
+        }
+
+
+def _inside(table: pd.DataFrame, column: str, span: Span) -> pd.DataFrame:
+    return table[table[column].between(span.start_ms, span.end_ms)].reset_index(drop=True)
 
 
 def replay(

@@ -20,15 +20,13 @@ import torch
 
 import cppncripto_strategy
 from cppncripto_strategy.arrays import IntArray
-from cppncripto_strategy.evaluation.account import Account, Costs, buy_and_hold
-from cppncripto_strategy.evaluation.metrics import run_metrics
-from cppncripto_strategy.evaluation.signals import Yardstick
 from cppncripto_strategy.experiments.arms import changed
 from cppncripto_strategy.experiments.cells import Arm, CellOutcome
 from cppncripto_strategy.experiments.embedding_probes import probe_embedding
 from cppncripto_strategy.experiments.transfer import TransferPlan, transfer_table
 from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
+from cppncripto_strategy.judgement import judge
 from cppncripto_strategy.market import (
     Market,
     learn_settings,
@@ -42,8 +40,7 @@ from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
-from cppncripto_strategy.replay import replay
-from cppncripto_strategy.strategy import MacroMicroStrategy
+from cppncripto_strategy.replay import Replay, replay
 
 # What a cell's numbers follow from, besides recipe and candles. Reports are not among them.
 _CODE = (
@@ -85,8 +82,8 @@ class RecipeRunner:
             tables, span.start_ms, span.end_ms, settings, recipe.seed, self.cache, progress
         )
         progress(1, 1, "trading")
-        strategy = replay(recipe, market.candles, timeline, span).strategy
-        return self._outcome(recipe, market, span, timeline, tables, strategy)
+        passed = replay(recipe, market.candles, timeline, span)
+        return self._outcome(recipe, market, span, timeline, tables, passed)
 
     def _market(self, recipe: Recipe) -> Market:
         key = recipe.model_dump_json(include={"symbols", "interval", "timerange", "candles"})
@@ -101,31 +98,16 @@ class RecipeRunner:
         span: Span,
         timeline: BundleTimeline,
         tables: list[SessionTable],
-        strategy: MacroMicroStrategy,
+        passed: Replay,
     ) -> CellOutcome:
-        signals = _inside(strategy.signals, "close_time_ms", span)
-        equity = _inside(strategy.equity, "close_time_ms", span)
-        broker = recipe.broker
-        costs = Costs(broker.fee_bps, broker.slippage_bps)
-        account = Account(
-            equity,
-            _inside(strategy.fills, "executed_ms", span),
-            _inside(strategy.trades, "entry_ms", span),
-        )
-        yardstick = Yardstick(
-            horizon=recipe.label.horizon,
-            interval_ms=recipe.interval_ms,
-            round_trip_cost_bps=costs.round_trip_bps,
-            label_threshold_bps=recipe.label.threshold_bps,
-            resamples=0,  # a cell needs no interval of its own: the comparison has them
-        )
-        benchmark = buy_and_hold(signals, broker.cash, costs)
-        found = run_metrics(signals, account, benchmark, yardstick)
+        traded = passed.tables(span)
+        # A cell needs no interval of its own: the comparison has them.
+        judged = judge(recipe, traded, resamples=0)
         first = timeline.bundles[0]
         return CellOutcome(
-            signals=signals,
-            equity=equity,
-            metrics=found,
+            signals=traded["signals"],
+            equity=traded["equity"],
+            metrics=judged.metrics,
             validation_losses=[b.info.validation["loss"] for b in timeline.bundles],
             setups=setups_of(market),
             probes=probe_embedding(first, tables, first.info.trained_until_ms, span.end_ms),
@@ -196,11 +178,6 @@ def setups_of(market: Market) -> Mapping[str, IntArray] | None:
         symbol: truth.candles.open_time[truth.setup] + truth.settings.interval_ms
         for symbol, truth in market.planted.items()
     }
-
-
-def _inside(table: pd.DataFrame, column: str, span: Span) -> pd.DataFrame:
-    """Rows of the traded span: its candles close after its start, up to its end."""
-    return table[table[column].between(span.start_ms, span.end_ms)].reset_index(drop=True)
 
 
 def market_hash(market: Market) -> str:

@@ -28,12 +28,7 @@ from cppncripto_strategy.market import (
 )
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.learning.drift import Repair, RetrainDecision
-from cppncripto_strategy.models.learning.walkforward import (
-    calendar,
-    decide,
-    learn_bundle,
-    recalibrate,
-)
+from cppncripto_strategy.models.learning.walkforward import calendar, carry_out, decide
 from cppncripto_strategy.paper.create import recipe_of
 from cppncripto_strategy.paper.networks import SessionTimeline, todays_bundle
 from cppncripto_strategy.paper.session import Recording
@@ -44,6 +39,8 @@ from cppncripto_strategy.results import write_json
 log = logging.getLogger(__name__)
 
 NEXT_FILE = "next.json"
+# As a repair's name in events: the calendar asked, and no drift was judged.
+BY_CALENDAR = "retrain"
 
 
 class Retrainer:
@@ -153,44 +150,46 @@ def retrain(session: str, until_ms: int, cache: str | None) -> None:
             for symbol, held in market.candles.items()
         }
     )
+    folder = None if cache is None else Path(cache)
     if recipe.walkforward.retrain == "drift":
-        bundle, told = _by_drift(path, recipe, joined, until_ms)
+        bundle, outcome = _by_drift(path, recipe, joined, until_ms, folder)
     else:
-        folder = None if cache is None else Path(cache)
-        bundle = todays_bundle(recipe, joined, until_ms, folder, None).bundles[-1]
-        told = {"repair": "retrain", "reason": "calendar", "drift": None}
+        bundle, outcome = _by_calendar(recipe, joined, until_ms, folder)
     if bundle is not None:
         bundle.save(path / "bundles" / bundle.model_hash)
     name = None if bundle is None else bundle.model_hash
-    write_json(path / "bundles" / NEXT_FILE, {"bundle": name, **told})
+    write_json(path / "bundles" / NEXT_FILE, {"bundle": name, **outcome})
+
+
+def _by_calendar(
+    recipe: Recipe, market: Market, until_ms: int, cache: Path | None
+) -> tuple[Bundle, dict[str, Any]]:
+    """The bundle that a backtest would have active at this stamp, and why it was made."""
+    bundle = todays_bundle(recipe, market, until_ms, cache, None).bundles[-1]
+    return bundle, {"repair": BY_CALENDAR, "reason": bundle.info.reason, "drift": None}
 
 
 def _by_drift(
-    path: Path, recipe: Recipe, market: Market, until_ms: int
+    path: Path, recipe: Recipe, market: Market, until_ms: int, cache: Path | None
 ) -> tuple[Bundle | None, dict[str, Any]]:
-    """The cheapest repair that the drift since the last check calls for; None keeps the bundle."""
+    """The lowest-cost repair that the drift since the last check asks for; None keeps."""
     torch.set_num_threads(1)
     settings = learn_settings(recipe, recipe.macro.enabled)
     tables = session_tables(market, settings.session)
     previous = SessionTimeline.of_session(path).bundles[-1]
     decision = decide(tables, until_ms, settings, previous, _last_decision(path))
-    told = {
+    outcome = {
         "repair": decision.repair.name.lower(),
         "reason": decision.reason,
         "drift": None if np.isnan(decision.drift) else decision.drift,
     }
-    if decision.repair is Repair.KEEP:
-        return None, told
-    if decision.repair is Repair.RECALIBRATE:
-        return recalibrate(tables, previous, until_ms, settings), told
-    kept = None if decision.repair is Repair.RETRAIN_MACRO else previous
-    return learn_bundle(tables, until_ms, settings, recipe.seed, kept), told
+    return carry_out(tables, decision, settings, recipe.seed, previous, cache), outcome
 
 
 def _last_decision(path: Path) -> RetrainDecision | None:
     """What the check before this one decided."""
     decided = [e for e in read_lines(path / "events.jsonl") if e["kind"] == "retraining decided"]
-    if not decided or decided[-1]["repair"] == "retrain":
+    if not decided or decided[-1]["repair"] == BY_CALENDAR:
         return None
     last = decided[-1]
     drift = float("nan") if last["drift"] is None else last["drift"]

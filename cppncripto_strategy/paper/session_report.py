@@ -12,13 +12,11 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.errors import SessionError
-from cppncripto_strategy.evaluation.account import Account, Costs, buy_and_hold
-from cppncripto_strategy.evaluation.metrics import run_metrics
-from cppncripto_strategy.evaluation.signals import Yardstick
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.live.rounds import read_lines
-from cppncripto_strategy.outcome import write_outputs
+from cppncripto_strategy.judgement import judge
+from cppncripto_strategy.outcome import bundle_rows, write_outputs
 from cppncripto_strategy.paper.networks import SessionTimeline
 from cppncripto_strategy.paper.session import Recording
 from cppncripto_strategy.recipe import Recipe
@@ -37,18 +35,8 @@ def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
     tables: dict[str, Any] = dict(recording.tables())
     if len(tables["equity"]) < 2:
         raise SessionError(f"{session}: fewer than two live candles so far, nothing to report")
-    broker = recipe.broker
-    costs = Costs(broker.fee_bps, broker.slippage_bps)
-    benchmark = buy_and_hold(tables["signals"], broker.cash, costs)
-    yardstick = Yardstick(
-        horizon=recipe.label.horizon,
-        interval_ms=recipe.interval_ms,
-        round_trip_cost_bps=costs.round_trip_bps,
-        label_threshold_bps=recipe.label.threshold_bps,
-        seed=recipe.seed,
-    )
-    account = Account(tables["equity"], tables["fills"], tables["trades"])
-    metrics = run_metrics(tables["signals"], account, benchmark, yardstick)
+    judged = judge(recipe, tables)
+    metrics = judged.metrics
     metrics["session"] = {
         "missed_orders": len(recording.missed()),
         "downtime": recording.downtime(),
@@ -59,27 +47,11 @@ def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
         manifest={**recording.facts.made_by, "session": session.name, "seed": recipe.seed},
         metrics=metrics,
         **tables,
-        benchmark_equity=benchmark,
+        benchmark_equity=judged.benchmark,
         gaps=recording.gaps(),
-        bundles=_bundle_rows(timeline),
+        bundles=bundle_rows(timeline.bundles, timeline.valid_from_ms, None),
         embeddings=_embeddings(recording),
     )
-
-
-def _bundle_rows(timeline: SessionTimeline) -> list[dict[str, Any]]:
-    return [
-        {
-            "hash": bundle.model_hash,
-            "trained_from_ms": bundle.info.trained_from_ms,
-            "trained_until_ms": bundle.info.trained_until_ms,
-            "valid_from_ms": start,
-            "validation_loss": bundle.info.validation["loss"],
-            "reason": "first" if number == 0 else "calendar",
-        }
-        for number, (bundle, start) in enumerate(
-            zip(timeline.bundles, timeline.valid_from_ms, strict=True)
-        )
-    ]
 
 
 def _embeddings(recording: Recording) -> pd.DataFrame | None:

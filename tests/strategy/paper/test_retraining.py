@@ -97,6 +97,8 @@ def test_retraining_by_drift_climbs_from_cheap_to_dear(
         repairs.append(told["repair"])
         bundle = Bundle.load(path / "bundles" / told["bundle"])
         assert bundle.info.trained_until_ms == until_ms
+        assert bundle.info.reason == told["reason"]
+        assert "drift" in told["reason"]
         SessionTimeline.of_session(path).with_bundle(bundle, until_ms).save(path)
         with SessionFolder(path) as folder:
             folder.event("retraining decided", session_ms=until_ms, **told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 from cppncripto_strategy.errors import SessionError
-from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.networks import SessionTimeline
 from cppncripto_strategy.paper.session import Recording
 from cppncripto_strategy.paper.session_report import day_report, session_result
 from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.results import write_json
 
 
 def test_report_of_a_session_without_live_candles_says_so(
@@ -45,3 +47,24 @@ def test_day_report_adds_up_with_the_tables(
     mine = fills[(fills["executed_ms"] // DAY_MS * DAY_MS == day_ms + DAY_MS)]
     assert report["filled"] == int((mine["status"] == "filled").sum())
     assert np.isfinite(report["drift"]["X"])
+
+
+def test_reason_of_a_bundle_is_the_reason_it_was_made_for(
+    papers: Any, toy_session: tuple[Path, Any, BundleTimeline, int]
+) -> None:
+    """Every later bundle reported as "calendar" by counting, the one that drift asked for too."""
+    path, candles, timeline, start_ms = toy_session
+    first, second = timeline.bundles
+    taken_ms = timeline.first_session_ms + 3 * DAY_MS
+    papers.trade(path, candles, start_ms, taken_ms - HOUR_MS)
+    why = "drift 1.43 above 1.25"
+    repaired = dataclasses.replace(second, info=dataclasses.replace(second.info, reason=why))
+    repaired.save(path / "bundles" / repaired.model_hash)
+    left = {"bundle": repaired.model_hash, "repair": "recalibrate", "reason": why, "drift": 1.43}
+    write_json(path / "bundles" / "next.json", left)
+    papers.trade(path, candles, taken_ms - HOUR_MS, taken_ms + 2 * HOUR_MS)
+    recipe = Recipe(symbols=("X",), interval="1h")
+    rows = session_result(path, recipe, SessionTimeline.of_session(path)).bundles
+    assert [row["reason"] for row in rows] == [first.info.reason, why]
+    assert [row["valid_from_ms"] for row in rows] == [timeline.first_session_ms, taken_ms]
+    assert [row["valid_until_ms"] for row in rows] == [taken_ms, None]

@@ -1,0 +1,62 @@
+"""A run judged by its recipe: account, benchmark and signals, at the recipe's costs and horizon.
+
+The same judge for a backtest, a cell of an experiment and a paper session. Left out: what the
+numbers mean (`evaluation`), and what else a run reports (`outcome`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cppncripto_strategy.evaluation.account import Account, Costs, buy_and_hold
+from cppncripto_strategy.evaluation.metrics import run_metrics
+from cppncripto_strategy.evaluation.signals import Yardstick
+from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES
+from cppncripto_strategy.recipe import Recipe
+
+Tables = Mapping[str, pd.DataFrame]
+"""signals, fills, trades and equity, as `results` describes them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What `judge` found: metrics as plain nested values, and the buy-and-hold equity table."""
+
+    metrics: dict[str, Any]
+    benchmark: pd.DataFrame
+
+
+def judge(
+    recipe: Recipe,
+    traded: Tables,
+    without_macro: Tables | None = None,
+    resamples: int = DEFAULT_RESAMPLES,
+) -> Judgement:
+    """Judge what a run traded, and what it would have traded without macro.
+
+    Parameters
+    ----------
+    traded, without_macro : tables of the span; None where there was no run without macro.
+    resamples : of days, for the intervals of signal quality; 0 leaves them undefined.
+    """
+    costs = Costs(recipe.broker.fee_bps, recipe.broker.slippage_bps)
+    yardstick = Yardstick(
+        horizon=recipe.label.horizon,
+        interval_ms=recipe.interval_ms,
+        round_trip_cost_bps=costs.round_trip_bps,
+        label_threshold_bps=recipe.label.threshold_bps,
+        seed=recipe.seed,
+        resamples=resamples,
+    )
+    benchmark = buy_and_hold(traded["signals"], recipe.broker.cash, costs)
+    bare = _account(without_macro) if without_macro is not None else None
+    metrics = run_metrics(traded["signals"], _account(traded), benchmark, yardstick, bare)
+    return Judgement(metrics, benchmark)
+
+
+def _account(tables: Tables) -> Account:
+    return Account(tables["equity"], tables["fills"], tables["trades"])
