@@ -24,75 +24,13 @@ from cppncripto_strategy.models.inputs.features import (
 )
 from cppncripto_strategy.models.inputs.features.windows import DAY_WINDOW
 from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.testing.grids import START_MS as MONDAY_MS
+from cppncripto_strategy.testing.grids import changed_from, random_grid, same_bits, with_hole
 
 FIVE_MINUTES_MS = 300_000
-MONDAY_MS = 1_704_067_200_000  # 2024-01-01 00:00 UTC
 NAMES = (*DEFAULT_COLUMNS, "taker_imbalance")
 TABLE = FeatureTable.of(NAMES)
 FEATURE_MEMORY = TABLE.memory
-PRICES = ("open", "high", "low", "close")
-VALUES = (*PRICES, "volume", "taker_buy_volume")
-
-
-def random_grid(
-    size: int,
-    seed: int,
-    missing: float = 0.0,
-    no_trades: float = 0.0,
-    flat: float = 0.0,
-    start_ms: int = MONDAY_MS,
-    interval_ms: int = FIVE_MINUTES_MS,
-) -> CandleGrid:
-    """A random walk with the given shares of missing, untraded and flat candles."""
-    rng = np.random.default_rng(seed)
-    close = 100.0 * np.exp(np.cumsum(rng.normal(0, 2e-3, size)))
-    opened = np.concatenate([[100.0], close[:-1]])
-    quiet = rng.random(size) < flat
-    close = np.where(quiet, opened, close)
-    spread = np.where(quiet, 0.0, rng.exponential(0.05, size))
-    volume = np.where(rng.random(size) < no_trades, 0.0, rng.lognormal(2.0, 1.0, size))
-    columns = {
-        "open": opened,
-        "high": np.maximum(opened, close) + spread,
-        "low": np.minimum(opened, close) - spread,
-        "close": close,
-        "volume": volume,
-        "taker_buy_volume": volume * rng.random(size),
-    }
-    present = rng.random(size) >= missing
-    for values in columns.values():
-        values[~present] = np.nan
-    return CandleGrid(start_ms=start_ms, interval_ms=interval_ms, present=present, **columns)
-
-
-def with_hole(grid: CandleGrid, first: int, last: int) -> CandleGrid:
-    """The grid without the candles of rows [first, last)."""
-    columns = {name: getattr(grid, name).copy() for name in (*VALUES, "present")}
-    for name in VALUES:
-        columns[name][first:last] = np.nan
-    columns["present"][first:last] = False
-    return dataclasses.replace(grid, **columns)
-
-
-def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal bit for bit, any NaN equal to any NaN (so -0.0 differs from 0.0)."""
-    if a.shape != b.shape or not np.array_equal(np.isnan(a), np.isnan(b)):
-        return False
-    known = ~np.isnan(a)
-    return a[known].tobytes() == b[known].tobytes()
-
-
-def changed_from(grid: CandleGrid, row: int, seed: int = 99) -> CandleGrid:
-    """The grid with every candle from `row` on replaced by another market, with other gaps."""
-    other = random_grid(len(grid) - row, seed, missing=0.2, no_trades=0.2)
-    columns = {
-        name: np.concatenate([getattr(grid, name)[:row], 7.0 * getattr(other, name)])
-        for name in VALUES
-    }
-    columns["present"] = np.concatenate([grid.present[:row], other.present])
-    return dataclasses.replace(grid, **columns)
-
-
 # --- the oracle: plain Python, one row at a time ------------------------------------------------
 
 
