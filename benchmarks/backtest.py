@@ -23,7 +23,7 @@ import torch
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
-from cppncripto_strategy.market import Market, learn_settings, session_tables
+from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.learning.walkforward import learn_bundle
 from cppncripto_strategy.recipe import Recipe, parse_recipe
@@ -85,7 +85,7 @@ def main() -> None:
     recipe = parse_recipe({"symbols": ["PLANTED"], "strategy": {"hold_candles": 48}})
     candles = generate(PlantedSettings(days=LEARN_DAYS + YEAR_DAYS, seed=0)).candles
     start = int(candles.open_time[0]) + LEARN_DAYS * DAY_MS
-    settings = dataclasses.replace(learn_settings(recipe), train_days=20, validate_days=10)
+    settings = dataclasses.replace(recipe.learn_settings(), train_days=20, validate_days=10)
     tables = session_tables(Market({"PLANTED": candles.between(0, start)}), settings.session)
     timeline = BundleTimeline((learn_bundle(tables, start, settings, seed=0),))
     # The bar that closes at the start belongs to the first session; the one that closes at the end

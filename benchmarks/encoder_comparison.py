@@ -44,20 +44,21 @@ from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder
 from cppncripto_strategy.models.hyperneat.evolution import Evolution, champion_json
 from cppncripto_strategy.models.hyperneat.fitness import ProbeData, evaluate
 from cppncripto_strategy.models.hyperneat.front import knee
+from cppncripto_strategy.models.hyperneat.options import CPPNOptions
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
-from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable, build_sessions
 from cppncripto_strategy.models.judging.probes import fit_ridge, profile_targets, sign_accuracy
-from cppncripto_strategy.models.learning.training import TrainSettings
-from cppncripto_strategy.models.learning.walkforward import (
-    LabelSettings,
-    LearnSettings,
-    learn_bundle,
-)
-from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
-from cppncripto_strategy.models.pretraining import PretrainSettings, build_objective, pretrain
+from cppncripto_strategy.models.labels import LabelSettings
+from cppncripto_strategy.models.learning.walkforward import learn_bundle
+from cppncripto_strategy.models.pretraining import build_objective, pretrain
 from cppncripto_strategy.models.scoring.batch import score_span
+from cppncripto_strategy.models.settings import (
+    EMBEDDING_SIZE,
+    LearnSettings,
+    PretrainSettings,
+    TrainSettings,
+)
 
 INTERVAL_MS = 300_000
 # Months of a regime each: fewer days hold too few changes of it to learn from, or to choose by.
@@ -76,14 +77,20 @@ ARMS = (
 FROZEN = PretrainSettings(epochs=0)
 
 
+class RandomOptions(CPPNOptions):
+    """connections : how many are expressed, of all layers together; None for all of them."""
+
+    connections: int | None = None
+
+
 class RandomWeights(CPPNEncoder):
-    """The architecture of the encoder `cppn`, filled at random: filters of length 1, no CPPN.
+    """The architecture of the encoder `cppn`, filled at random: filters of length 1, no CPPN."""
 
-    connections : how many are expressed, of all layers together; None for all of them.
-    """
+    Options = RandomOptions
 
-    def __init__(self, n_features: int, width: int = 116, connections: int | None = None) -> None:
-        super().__init__(n_features, width)
+    def __init__(self, n_features: int, width: int, options: RandomOptions) -> None:
+        super().__init__(n_features, width, options)
+        connections = options.connections
         total = self.substrate.weights
         chosen = torch.zeros(total, dtype=torch.bool)
         chosen[torch.randperm(total)[: total if connections is None else connections]] = True
@@ -129,7 +136,7 @@ def planted_ground(seed: int, test_days: int) -> Ground:
     """A planted market whose setups can pay, and the days of the demo recipe."""
     days = WARMUP_DAYS + TRAIN_DAYS + VALIDATE_DAYS + test_days
     market = generate(PlantedSettings(days=days, seed=seed, mu=0.8, sigma=0.004))
-    label = LabelSettings(horizon=market.settings.horizon, threshold_bps=50)
+    label = LabelSettings(horizon=market.settings.horizon, options={"threshold_bps": 50})
     return ground_of(market.candles, market, label)
 
 
@@ -137,7 +144,7 @@ def real_ground(folder: Path, symbol: str, days: int) -> Ground:
     """The last `days` days before 2024-09-06 of one symbol."""
     end_ms = 1_725_580_800_000
     candles = open_source(folder).read(symbol, "5m", end_ms - days * DAY_MS, end_ms)
-    return ground_of(candles, None, LabelSettings(horizon=48, threshold_bps=25))
+    return ground_of(candles, None, LabelSettings())
 
 
 def ground_of(candles: Candles, market: PlantedMarket | None, label: LabelSettings) -> Ground:
@@ -152,7 +159,9 @@ def evolve(ground: Ground, seed: int, generations: int) -> dict[str, Any]:
     """A champion's encoder options, its point on the front."""
     settings = EvolutionSettings(generations=generations, seed=seed)
     session = ground.table.settings
-    substrate = Substrate.temporal(len(session.names), EMBEDDING_SIZE - session.n_statistics)
+    substrate = CPPNOptions().substrate_for(
+        len(session.names), EMBEDDING_SIZE - session.n_statistics
+    )
     until = ground.until_ms - VALIDATE_DAYS * DAY_MS
     data = ProbeData.of_sessions(ground.train, until, substrate.stride)
     run = Evolution.begin(settings, substrate, data.fingerprint())
@@ -167,7 +176,7 @@ def epoch_cpu_s(ground: Ground, encoder: str, options: dict[str, Any]) -> float:
     names = ground.table.settings.names
     torch.manual_seed(0)
     width = EMBEDDING_SIZE - ground.table.settings.n_statistics
-    net = build_encoder(encoder, len(names), {**options, "width": width})
+    net = build_encoder(encoder, len(names), options, width)
     objective = build_objective("contrastive", net, ground.table.settings.table)
     began = 0.0
     for _ in range(2):  # the first round warms up
@@ -354,7 +363,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON lines to add to, and to tell the table from")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    ENCODERS["random weights"] = f"{__name__}:RandomWeights"
+    ENCODERS.register("random weights")(RandomWeights)
     lines: list[dict[str, Any]] = []
     for seed in [int(text) for text in asked.seeds.split(",") if text]:
         if asked.market is None:

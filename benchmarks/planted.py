@@ -35,8 +35,10 @@ from cppncripto_strategy.feeds.planted import (
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
-from cppncripto_strategy.models.learning.walkforward import LearnSettings, calendar, learn_bundle
+from cppncripto_strategy.models.labels import LabelSettings
+from cppncripto_strategy.models.learning.walkforward import calendar, learn_bundle
 from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
+from cppncripto_strategy.models.settings import LearnSettings
 
 SHIFT_DAYS = 60
 VALIDATE_DAYS = 60
@@ -75,6 +77,7 @@ def measure(seed: int, mu: float, use_macro: bool, options: argparse.Namespace) 
         micro_options={"clock": False},  # as the closed form of the window alone assumes
         train_days=options.days - options.test_days - VALIDATE_DAYS - 14,
         validate_days=VALIDATE_DAYS,
+        label=LabelSettings(horizon=6),
     )
     table = build_sessions("PLANTED", grid, settings.session)
     until = calendar(grid.end_ms - options.test_days * DAY_MS, grid.end_ms, 7)[0]

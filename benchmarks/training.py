@@ -20,8 +20,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cppncripto_strategy.models.learning.training import MicroData, TrainSettings, micro_loss
-from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
+from cppncripto_strategy.models.learning.training import MicroData, micro_loss
+from cppncripto_strategy.models.micronet import MicroNet
+from cppncripto_strategy.models.settings import MicroNetSettings, TrainSettings
 
 SESSIONS, DAY, FEATURES = 8, 288, 9
 SETTINGS = TrainSettings()

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from cppncripto_strategy.feeds.clock import Span
-from cppncripto_strategy.market import learn_settings, load_market, session_tables, traded_span
+from cppncripto_strategy.market import load_market, session_tables, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
@@ -53,7 +53,7 @@ def run_backtest(
             market = load_market(recipe)
             span = traded_span(recipe, market)
         with clock.phase("features"):
-            settings = learn_settings(recipe)
+            settings = recipe.learn_settings()
             tables = session_tables(market, settings.session)
         arms = _train_arms(recipe, tables, span, cache, clock)
         replays = {}
@@ -85,7 +85,7 @@ def _train_arms(
                 tables,
                 span.start_ms,
                 span.end_ms,
-                learn_settings(recipe, use_macro),
+                recipe.learn_settings(use_macro),
                 recipe.seed,
                 cache,
                 report,

@@ -13,12 +13,9 @@ from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.feeds.candles import Candles, validate
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, ms_to_utc, utc_to_ms
 from cppncripto_strategy.feeds.history.files import open_source
-from cppncripto_strategy.models.hyperneat.encoder import inline_champion
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable, build_sessions
-from cppncripto_strategy.models.learning.training import TrainSettings
-from cppncripto_strategy.models.learning.walkforward import LabelSettings, LearnSettings, calendar
-from cppncripto_strategy.models.pretraining import PretrainSettings
+from cppncripto_strategy.models.learning.walkforward import calendar
 from cppncripto_strategy.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -90,64 +87,6 @@ def _planted_market(recipe: Recipe) -> Market:
     return Market({symbol: market.candles for symbol, market in markets.items()}, markets)
 
 
-def learn_settings(recipe: Recipe, use_macro: bool = True) -> LearnSettings:
-    """The recipe's learning half, in the terms of `models`."""
-    macro, micro, label = recipe.macro, recipe.micro, recipe.label
-    return LearnSettings(
-        session=SessionSettings(
-            interval_ms=recipe.interval_ms,
-            long_window=macro.long_window,
-            scaler=recipe.features.scaler,
-            names=recipe.features.columns,
-        ),
-        use_macro=use_macro,
-        encoder=macro.encoder,
-        encoder_options=inline_champion(macro.encoder_options),
-        objective=macro.objective,
-        objective_options=dict(macro.objective_options),
-        pretrain=PretrainSettings(
-            epochs=macro.epochs,
-            batch_size=macro.batch_size,
-            learning_rate=macro.learning_rate,
-            patience=macro.patience,
-        ),
-        train=TrainSettings(
-            epochs=micro.epochs,
-            patience=micro.patience,
-            initialisations=micro.initialisations,
-            batch_sessions=micro.batch_sessions,
-            learning_rate=micro.learning_rate,
-            weight_decay=micro.weight_decay,
-            label_smoothing=micro.label_smoothing,
-            confidence_penalty=micro.confidence_penalty,
-            mirror=micro.mirror,
-        ),
-        label=LabelSettings(
-            kind=label.kind,
-            horizon=label.horizon,
-            threshold_bps=label.threshold_bps,
-            barrier_bps=label.barrier_bps,
-            fee_bps=recipe.broker.fee_bps,
-            slippage_bps=recipe.broker.slippage_bps,
-        ),
-        short_window=micro.short_window,
-        micro_options={
-            "channels": micro.channels,
-            "hidden": micro.hidden,
-            "components": micro.components,
-            "head": micro.head,
-            "clock": micro.clock,
-        },
-        train_days=recipe.walkforward.train_days,
-        validate_days=recipe.walkforward.validate_days,
-        retrain_days=recipe.walkforward.retrain_days,
-        macro_retrain_days=recipe.walkforward.macro_retrain_days,
-        retrain=recipe.walkforward.retrain,
-        drift_limit=recipe.walkforward.drift_limit,
-        warm_epochs=micro.warm_epochs,
-    )
-
-
 def session_tables(market: Market, settings: SessionSettings) -> list[SessionTable]:
     """Sessions of every symbol; refuses candles that lack a column some feature needs."""
     tables = []
@@ -181,7 +120,7 @@ def traded_span(recipe: Recipe, market: Market) -> Span:
         if span.end_ms > end:
             log.warning("candles end at %s: the timerange is cut there", ms_to_utc(end))
         return Span(span.start_ms, min(span.end_ms, end))
-    walk, settings = recipe.walkforward, learn_settings(recipe).session
+    walk, settings = recipe.walkforward, recipe.learn_settings().session
     warmup_days = -(-settings.warmup * settings.interval_ms // DAY_MS)
     days = walk.train_days + walk.validate_days + warmup_days + 1
     earliest = first // DAY_MS * DAY_MS + days * DAY_MS

@@ -6,32 +6,68 @@ an error that names the nearest known one. Relative paths in a recipe are relati
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import tomllib
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from cppncripto_strategy.errors import CandleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, interval_to_ms, utc_to_ms
+from cppncripto_strategy.models.encoders import ENCODERS, encoder_options
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, check_columns
+from cppncripto_strategy.models.labels import (
+    LABELS,
+    Costs,
+    LabelSettings,
+    label_options,
+    label_schema,
+)
+from cppncripto_strategy.models.labels.barrier import DEFAULT_BARRIER_BPS
+from cppncripto_strategy.models.labels.fixed import DEFAULT_THRESHOLD_BPS
+from cppncripto_strategy.models.pretraining import OBJECTIVES, objective_options
+from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
+from cppncripto_strategy.models.settings import (
+    LearnSettings,
+    MicroNetSettings,
+    PretrainSettings,
+    TrainSettings,
+)
 
 log = logging.getLogger(__name__)
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+S = TypeVar("S")
+
+
+def default(settings: type[Any], name: str) -> Any:
+    """The default that a settings dataclass gives one of its fields: its only home."""
+    (found,) = (f.default for f in dataclasses.fields(settings) if f.name == name)
+    return found
+
+
+def settings_of(settings: Callable[..., S], section: Section, **more: Any) -> S:
+    """Settings made of a section's keys of the same names, and of `more`."""
+    known = type(section).model_fields
+    fields = dataclasses.fields(settings)  # type: ignore[arg-type]  # of a dataclass
+    names = [f.name for f in fields if f.name in known and f.name not in more]
+    return settings(**{name: getattr(section, name) for name in names}, **more)
 
 
 class Section(BaseModel):
@@ -65,20 +101,78 @@ class CandlesRecipe(Section):
 class MacroRecipe(Section):
     """MacroNet: what it reads, how it is built, how it is pretrained.
 
-    long_window is in candles (1440 are five days of 5-minute candles); options go to the encoder
-    and the objective as they are.
+    long_window is in candles (1440 are five days of 5-minute candles). What options there are
+    depends on the encoder and the objective: see the `Options` of each.
     """
 
     enabled: bool = True
-    encoder: str = "tcn"
+    encoder: str = default(LearnSettings, "encoder")
     encoder_options: dict[str, Any] = {}
-    objective: str = "contrastive"
+    objective: str = default(LearnSettings, "objective")
     objective_options: dict[str, Any] = {}
     long_window: Annotated[int, Field(ge=288)] = 1440
-    epochs: Count = 30
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    patience: Count = 6
+    epochs: Count = default(PretrainSettings, "epochs")
+    batch_size: Annotated[int, Field(ge=2)] = default(PretrainSettings, "batch_size")
+    learning_rate: Annotated[float, Field(gt=0)] = default(PretrainSettings, "learning_rate")
+    patience: Count = default(PretrainSettings, "patience")
+
+    @field_validator("encoder")
+    @classmethod
+    def _known_encoder(cls, name: str) -> str:
+        return ENCODERS.check(name)
+
+    @field_validator("objective")
+    @classmethod
+    def _known_objective(cls, name: str) -> str:
+        return OBJECTIVES.check(name)
+
+    @field_validator("encoder_options")
+    @classmethod
+    def _known_encoder_options(cls, values: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "encoder" in info.data:  # else its own error says enough
+            encoder_options(info.data["encoder"], values)
+        return values
+
+    @field_validator("objective_options")
+    @classmethod
+    def _known_objective_options(
+        cls, values: dict[str, Any], info: ValidationInfo
+    ) -> dict[str, Any]:
+        if "objective" in info.data:
+            objective_options(info.data["objective"], values)
+        return values
+
+    def with_paths_from(self, base: Path) -> MacroRecipe:
+        """The same section, paths among the options taken from the folder `base`."""
+        encoder = encoder_options(self.encoder, self.encoder_options).absolute(base)
+        objective = objective_options(self.objective, self.objective_options).absolute(base)
+        options = {
+            "encoder_options": encoder.requested(),
+            "objective_options": objective.requested(),
+        }
+        return self.model_copy(update=options)
+
+    def pretrain_settings(self) -> PretrainSettings:
+        """How long and how fast MacroNet learns."""
+        return settings_of(PretrainSettings, self)
+
+    def network(self) -> dict[str, Any]:
+        """MacroNet's part of `LearnSettings`, files among the options read.
+
+        Raises
+        ------
+        RecipeError
+            When a file that an option names cannot be used.
+        """
+        encoder = encoder_options(self.encoder, self.encoder_options).inlined()
+        objective = objective_options(self.objective, self.objective_options).inlined()
+        return {
+            "encoder": self.encoder,
+            "encoder_options": encoder.requested(),
+            "objective": self.objective,
+            "objective_options": objective.requested(),
+            "pretrain": self.pretrain_settings(),
+        }
 
 
 class MicroRecipe(Section):
@@ -87,49 +181,93 @@ class MicroRecipe(Section):
     clock = false hides the time of day from it, so that a window tells only what is in it.
     """
 
-    short_window: Annotated[int, Field(ge=4)] = 60
-    head: Literal["classes", "regression"] = "classes"
-    channels: Count = 24
-    hidden: Count = 32
-    components: Count = 4
+    short_window: Annotated[int, Field(ge=4)] = default(MicroNetSettings, "short_window")
+    head: Literal["classes", "regression"] = default(MicroNetSettings, "head")
+    channels: Count = default(MicroNetSettings, "channels")
+    hidden: Count = default(MicroNetSettings, "hidden")
+    components: Count = default(MicroNetSettings, "components")
     clock: bool = True
-    initialisations: Count = 3
-    epochs: Count = 24
-    warm_epochs: Count = 8
-    patience: Count = 6
-    batch_sessions: Count = 8
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
-    weight_decay: NonNegative = 1e-2
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    confidence_penalty: NonNegative = 0.0
-    mirror: bool = True
+    initialisations: Count = default(TrainSettings, "initialisations")
+    epochs: Count = default(TrainSettings, "epochs")
+    warm_epochs: Count = default(LearnSettings, "warm_epochs")
+    patience: Count = default(TrainSettings, "patience")
+    batch_sessions: Count = default(TrainSettings, "batch_sessions")
+    learning_rate: Annotated[float, Field(gt=0)] = default(TrainSettings, "learning_rate")
+    weight_decay: NonNegative = default(TrainSettings, "weight_decay")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = default(TrainSettings, "label_smoothing")
+    confidence_penalty: NonNegative = default(TrainSettings, "confidence_penalty")
+    mirror: bool = default(TrainSettings, "mirror")
+
+    def train_settings(self) -> TrainSettings:
+        """How long and how hard MicroNet learns."""
+        return settings_of(TrainSettings, self)
+
+    def network(self) -> dict[str, Any]:
+        """MicroNet's part of `LearnSettings`."""
+        shape = "channels", "hidden", "components", "head", "clock"
+        return {
+            "short_window": self.short_window,
+            "micro_options": {name: getattr(self, name) for name in shape},
+            "train": self.train_settings(),
+            "warm_epochs": self.warm_epochs,
+        }
 
 
 class LabelRecipe(Section):
-    """What MicroNet foretells; horizon is in candles.
+    """What MicroNet predicts; horizon is in candles.
 
-    kind "trade" leaves at a barrier where barrier_bps is above 0; "barrier" needs one.
+    kind "trade" leaves at a barrier where barrier_bps is above 0; "barrier" needs one. A kind of
+    your own takes `options`, and threshold_bps and barrier_bps where it has options of these names.
+    threshold_bps is also what reports call a move.
     """
 
-    kind: Literal["fixed", "barrier", "trade"] = "fixed"
-    horizon: Count = 48
-    threshold_bps: NonNegative = 25.0
-    barrier_bps: NonNegative = 100.0
+    kind: str = default(LabelSettings, "kind")
+    horizon: Count = default(LabelSettings, "horizon")
+    threshold_bps: NonNegative = DEFAULT_THRESHOLD_BPS
+    barrier_bps: NonNegative = DEFAULT_BARRIER_BPS
+    options: dict[str, Any] = {}
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, name: str) -> str:
+        return LABELS.check(name)
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelRecipe:
+        for name in ("threshold_bps", "barrier_bps"):
+            if name in self.options:
+                raise ValueError(f"options.{name}: write {name} beside kind instead")
+        if self.kind == "barrier" and self.barrier_bps == 0:
+            raise ValueError("kind = 'barrier' needs barrier_bps above 0")
+        label_options(self.kind, self.kind_options())
+        return self
+
+    def kind_options(self) -> dict[str, Any]:
+        """Plain values of the kind's options."""
+        # Keys of every recipe, which most kinds do not have: those they have not are not theirs.
+        shared = {"threshold_bps": self.threshold_bps, "barrier_bps": self.barrier_bps}
+        known = label_schema(self.kind).model_fields
+        return {**{name: shared[name] for name in shared if name in known}, **self.options}
+
+    def settings(self, broker: BrokerRecipe) -> LabelSettings:
+        """The label, with the costs of the account that trades it."""
+        costs = settings_of(Costs, broker)
+        return LabelSettings(self.kind, self.horizon, self.kind_options(), costs)
 
 
 class WalkForwardRecipe(Section):
     """When networks are retrained and on how many days before.
 
     retrain = "calendar" retrains every retrain_days; "drift" looks every retrain_days and repairs
-    only where the embeddings drifted beyond drift_limit, cheapest repair first.
+    only where the embeddings drifted beyond drift_limit, lowest-cost repair first.
     """
 
-    train_days: Count = 300
-    validate_days: Count = 30
-    retrain_days: Count = 28
-    macro_retrain_days: Count = 364
-    retrain: Literal["calendar", "drift"] = "calendar"
-    drift_limit: Annotated[float, Field(gt=0)] = 1.25
+    train_days: Count = default(LearnSettings, "train_days")
+    validate_days: Count = default(LearnSettings, "validate_days")
+    retrain_days: Count = default(LearnSettings, "retrain_days")
+    macro_retrain_days: Count = default(LearnSettings, "macro_retrain_days")
+    retrain: Literal["calendar", "drift"] = default(LearnSettings, "retrain")
+    drift_limit: Annotated[float, Field(gt=0)] = default(LearnSettings, "drift_limit")
 
 
 class FeaturesRecipe(Section):
@@ -169,10 +307,14 @@ class FeaturesRecipe(Section):
 class ThresholdRecipe(Section):
     """How scores become signals (see `models.scoring.threshold.ThresholdSettings`)."""
 
-    mode: Literal["adaptive", "static"] = "adaptive"
-    quantile: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    window: Annotated[int, Field(ge=2)] = 2016
-    band: tuple[float, float] | None = None
+    mode: Literal["adaptive", "static"] = default(ThresholdSettings, "mode")
+    quantile: Annotated[float, Field(gt=0, lt=0.5)] = default(ThresholdSettings, "quantile")
+    window: Annotated[int, Field(ge=2)] = default(ThresholdSettings, "window")
+    band: tuple[float, float] | None = default(ThresholdSettings, "band")
+
+    def settings(self) -> ThresholdSettings:
+        """The threshold, as `models.scoring` takes it."""
+        return settings_of(ThresholdSettings, self)
 
 
 class StrategyRecipe(Section):
@@ -189,11 +331,11 @@ class StrategyRecipe(Section):
 
 
 class BrokerRecipe(Section):
-    """The paper account: quote currency, costs a side in basis points."""
+    """The paper account: quote currency, costs per side in basis points."""
 
     cash: Annotated[float, Field(gt=0)] = 10_000.0
-    fee_bps: NonNegative = 10.0
-    slippage_bps: NonNegative = 1.0
+    fee_bps: NonNegative = default(Costs, "fee_bps")
+    slippage_bps: NonNegative = default(Costs, "slippage_bps")
 
 
 class Recipe(Section):
@@ -225,8 +367,6 @@ class Recipe(Section):
         interval_ms = interval_to_ms(self.interval)
         if DAY_MS % interval_ms:
             raise ValueError(f"interval {self.interval} does not divide a day")
-        if self.label.kind == "barrier" and self.label.barrier_bps == 0:
-            raise ValueError("label.kind = 'barrier' needs label.barrier_bps above 0")
         if len(set(self.symbols)) != len(self.symbols):
             raise ValueError(f"symbols repeat: {', '.join(self.symbols)}")
         if self.timerange is not None:
@@ -241,6 +381,35 @@ class Recipe(Section):
     def span(self) -> Span | None:
         """The traded time range, or None for whatever the candles leave after training."""
         return parse_timerange(self.timerange) if self.timerange is not None else None
+
+    def learn_settings(self, use_macro: bool = True) -> LearnSettings:
+        """Everything that decides what a bundle becomes, but candles and seed.
+
+        Parameters
+        ----------
+        use_macro : False for the network "without macro".
+
+        Raises
+        ------
+        RecipeError
+            When a file that an option names cannot be used.
+        """
+        from cppncripto_strategy.models.inputs.sessions import SessionSettings
+
+        return settings_of(
+            LearnSettings,
+            self.walkforward,
+            session=SessionSettings(
+                interval_ms=self.interval_ms,
+                long_window=self.macro.long_window,
+                scaler=self.features.scaler,
+                names=self.features.columns,
+            ),
+            use_macro=use_macro,
+            label=self.label.settings(self.broker),
+            **self.macro.network(),
+            **self.micro.network(),
+        )
 
     def to_plain(self) -> dict[str, Any]:
         """Nested plain values without unset (None) keys, as TOML holds them."""
@@ -297,15 +466,10 @@ def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
     A planted recipe keeps its candle folder, which nothing reads: what it was made of must not
     depend on where it lay.
     """
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"macro": recipe.macro.with_paths_from(base)}
     if recipe.candles.source != "planted":
         folder = (base / recipe.candles.folder.expanduser()).resolve()
         changes["candles"] = recipe.candles.model_copy(update={"folder": folder})
-    genome = recipe.macro.encoder_options.get("genome")
-    if isinstance(genome, str):
-        path = (base / Path(genome).expanduser()).resolve()
-        options = {**recipe.macro.encoder_options, "genome": str(path)}
-        changes["macro"] = recipe.macro.model_copy(update={"encoder_options": options})
     return recipe.model_copy(update=changes)
 
 

@@ -12,12 +12,12 @@ import backtrader as bt
 from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.indicators import MacroEmbedding, MicroScore
-from cppncripto_strategy.market import learn_settings, load_market, session_tables, traded_span
+from cppncripto_strategy.market import load_market, session_tables, traded_span
 from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.recipe import load_recipe
 
 recipe = load_recipe(Path(__file__).with_name("small.toml"))
-market, settings = load_market(recipe), learn_settings(recipe)
+market, settings = load_market(recipe), recipe.learn_settings()
 span, sessions = traded_span(recipe, market), session_tables(market, settings.session)
 walk_forward(sessions, span.start_ms, span.end_ms, settings, recipe.seed, Path("bundles"))
 

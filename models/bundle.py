@@ -33,8 +33,9 @@ from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.models.inputs.sessions import SessionSettings
-from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, MacroNet, build_macronet
-from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
+from cppncripto_strategy.models.macronet import MacroNet, build_macronet
+from cppncripto_strategy.models.micronet import MicroNet
+from cppncripto_strategy.models.settings import EMBEDDING_SIZE, MicroNetSettings
 
 FORMAT = 3
 INFO_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"

@@ -7,6 +7,7 @@ that level would be lost. Standardisation uses the training days alone and is pa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder, build_encoder
+from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 
-EMBEDDING_SIZE = 128
 # Standardised coordinates beyond this many standard deviations are clipped: a day unlike every
 # training day should look extreme, not multiply a FiLM layer by a hundred.
 CLIP = 5.0
@@ -27,7 +28,7 @@ class MacroNet(nn.Module):
     Parameters
     ----------
     encoder : an Encoder whose width is EMBEDDING_SIZE - n_statistics.
-    n_statistics : int, numbers the session scaler appends (two a scaled feature).
+    n_statistics : int, numbers the session scaler appends (two per scaled feature).
     """
 
     center: Tensor
@@ -56,13 +57,15 @@ class MacroNet(nn.Module):
 
 
 def build_macronet(
-    encoder: str, n_features: int, n_statistics: int, options: dict[str, Any] | None = None
+    encoder: str, n_features: int, n_statistics: int, options: Mapping[str, Any] | None = None
 ) -> MacroNet:
     """A MacroNet with a freshly initialised encoder, embedding size EMBEDDING_SIZE.
 
-    Options may name any argument of the encoder but `width`, which follows from the embedding size
-    (a bundle stores it with the others, so it is accepted when it agrees). Raises RecipeError when
-    the statistics leave no room for the encoder.
+    Raises
+    ------
+    RecipeError
+        When encoder or option is unknown, a value is impossible, or the statistics leave no room
+        for the encoder.
     """
     width = EMBEDDING_SIZE - n_statistics
     if width < 1:
@@ -71,6 +74,4 @@ def build_macronet(
             f" {EMBEDDING_SIZE} numbers, two of which each takes: choose at most"
             f" {(EMBEDDING_SIZE - 1) // 2}"
         )
-    return MacroNet(
-        build_encoder(encoder, n_features, {**(options or {}), "width": width}), n_statistics
-    )
+    return MacroNet(build_encoder(encoder, n_features, options, width), n_statistics)

@@ -23,15 +23,11 @@ channel: it would fit their noise long before their sense.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Any, Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.settings import MicroNetSettings
 
 N_CLASSES = 3
 # Candles within which the recall names an event and what followed it.
@@ -41,68 +37,6 @@ RECALL_START = 0.1
 # Whitened components beyond this many standard deviations are clipped.
 CONTEXT_CLIP = 3.0
 SELL, HOLD, BUY = 0, 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class MicroNetSettings:
-    """Shape of a MicroNet.
-
-    Parameters
-    ----------
-    n_features : int, columns of the scaled feature array.
-    n_context : int, length of the embedding.
-    short_window : int, candles of the short window; the receptive field is at most this.
-    channels : int, channels of the body.
-    kernel : int, taps of each convolution.
-    hidden : int, width of the head.
-    components : int, whitened principal components of the embedding that reach FiLM.
-    head : "classes" (score = p_buy - p_sell) or "regression" (score = tanh output).
-    unseen : columns it does not read. Without those that say what time it is, scores follow from
-        the window's own candles alone.
-    """
-
-    n_features: int
-    n_context: int = 128
-    short_window: int = 60
-    channels: int = 24
-    kernel: int = 3
-    hidden: int = 32
-    components: int = 4
-    head: Literal["classes", "regression"] = "classes"
-    unseen: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "unseen", tuple(self.unseen))  # JSON gives a list
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for the bundle."""
-        return dataclasses.asdict(self)
-
-
-def choose_dilations(short_window: int, kernel: int) -> list[int]:
-    """Doubling dilations whose receptive field fills the short window as far as it can.
-
-    The receptive field is 1 + (kernel - 1) * sum(dilations), and every candle in it is seen. Raises
-    RecipeError when not even one convolution fits, or the kernel has fewer than two taps.
-    """
-    if kernel < 2:
-        raise RecipeError(f"a kernel of {kernel} sees no past: expected at least 2 taps")
-    budget = (short_window - 1) // (kernel - 1)
-    if budget < 1:
-        raise RecipeError(
-            f"a short window of {short_window} candles is too short for a kernel of {kernel}"
-        )
-    dilations: list[int] = []
-    while sum(dilations) + 2 ** len(dilations) <= budget:
-        dilations.append(2 ** len(dilations))
-    rest = budget - sum(dilations)
-    # A dilation wider than the receptive field before it would leave candles unseen.
-    widest = 1 + (kernel - 1) * sum(dilations[:-1])
-    if rest > dilations[-1] // 2 or dilations[-1] + rest > widest:
-        dilations.append(rest)
-    else:
-        dilations[-1] += rest
-    return dilations
 
 
 class MicroNet(nn.Module):
@@ -122,8 +56,8 @@ class MicroNet(nn.Module):
     def __init__(self, settings: MicroNetSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.dilations = choose_dilations(settings.short_window, settings.kernel)
-        self.receptive_field = 1 + (settings.kernel - 1) * sum(self.dilations)
+        self.dilations = settings.dilations
+        self.receptive_field = settings.receptive_field
         assert self.receptive_field <= settings.short_window
         channels = settings.channels
         outputs = N_CLASSES if settings.head == "classes" else 1

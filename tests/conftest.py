@@ -29,8 +29,9 @@ from cppncripto_strategy.models.inputs.sessions import (
     build_sessions,
 )
 from cppncripto_strategy.models.learning.walkforward import embed_set
-from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, build_macronet
-from cppncripto_strategy.models.micronet import MicroNet, MicroNetSettings
+from cppncripto_strategy.models.macronet import build_macronet
+from cppncripto_strategy.models.micronet import MicroNet
+from cppncripto_strategy.models.settings import EMBEDDING_SIZE, MicroNetSettings
 
 HOUR_MS = 3_600_000
 
@@ -71,7 +72,7 @@ def bundle_of(table: SessionTable, until_ms: int, seed: int, macro: bool = True,
     info = BundleInfo(
         session=settings,
         encoder="tcn" if macro else None,
-        encoder_options=net.encoder.options if net is not None else {},
+        encoder_options=net.encoder.options.to_json() if net is not None else {},
         objective="contrastive" if macro else None,
         micro=micro.settings,
         label={},

@@ -35,9 +35,10 @@ from cppncripto_strategy.models.judging.leaks import (
     mid_session_cuts,
     perturb_from,
 )
-from cppncripto_strategy.models.learning.walkforward import LearnSettings, learn_bundle
+from cppncripto_strategy.models.learning.walkforward import learn_bundle
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, embed_sessions, score_sessions
 from cppncripto_strategy.models.scoring.threshold import ScoreThreshold, ThresholdSettings
+from cppncripto_strategy.models.settings import LearnSettings
 
 EMBEDDING_TOLERANCE = 1e-4
 # Days scored by each of the two bundles that the causal checks cross between.

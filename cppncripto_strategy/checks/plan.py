@@ -13,11 +13,12 @@ import pandas as pd
 
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, Span
-from cppncripto_strategy.market import learn_settings, load_market, session_tables, traded_span
+from cppncripto_strategy.market import load_market, session_tables, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.learning.walkforward import LearnSettings, calendar
+from cppncripto_strategy.models.learning.walkforward import calendar
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
+from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.replay import replay
@@ -63,7 +64,7 @@ def plan_of(recipe: Recipe) -> CheckPlan:
         When the recipe's candles cannot be read, or leave nothing to trade after training.
     """
     market = load_market(recipe)
-    learn = learn_settings(recipe, recipe.macro.enabled)
+    learn = recipe.learn_settings(recipe.macro.enabled)
 
     def trade(
         grids: Mapping[str, CandleGrid], timeline: BundleTimeline, span: Span
@@ -76,7 +77,7 @@ def plan_of(recipe: Recipe) -> CheckPlan:
         interval=recipe.interval,
         grids={table.symbol: table.grid for table in session_tables(market, learn.session)},
         learn=learn,
-        threshold=ThresholdSettings(**recipe.threshold.model_dump()),
+        threshold=recipe.threshold.settings(),
         start_ms=traded_span(recipe, market).start_ms,
         seed=recipe.seed,
         trade=trade,

@@ -29,8 +29,9 @@ from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import build_sessions
 from cppncripto_strategy.models.judging.leaks import TIME_SHIFT, LeakVerdict
-from cppncripto_strategy.models.learning.walkforward import LearnSettings, learn_bundle
+from cppncripto_strategy.models.learning.walkforward import learn_bundle
 from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
+from cppncripto_strategy.models.settings import LearnSettings
 
 NULL = "null market"
 CEILING = "ceiling"
@@ -165,12 +166,7 @@ def _shifts(sessions: int) -> list[int]:
 def planted_settings(plan: CheckPlan, learn: LearnSettings, mu: float) -> PlantedSettings:
     """A market for this recipe: its interval, its horizon, and moves that its labels call moves."""
     label, session = learn.label, learn.session
-    move_bps = {
-        "fixed": 2 * label.threshold_bps,
-        "barrier": label.barrier_bps,
-        "trade": 4 * (label.fee_bps + label.slippage_bps),
-    }[label.kind]
-    sigma = float(np.clip(1e-4 * move_bps / math.sqrt(label.horizon), 5e-4, 1e-2))
+    sigma = float(np.clip(1e-4 * label.make().move_bps() / math.sqrt(label.horizon), 5e-4, 1e-2))
     warmup_days = -(-session.warmup // session.day_candles) + 1
     days = warmup_days + learn.train_days + learn.validate_days + SCORED_DAYS
     return PlantedSettings(

@@ -21,8 +21,8 @@ from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import build_sessions
 from cppncripto_strategy.models.judging.leaks import LeakVerdict
-from cppncripto_strategy.models.labels import Labels
-from cppncripto_strategy.models.learning.walkforward import LabelSettings, learn_bundle
+from cppncripto_strategy.models.labels import Labels, LabelSettings
+from cppncripto_strategy.models.learning.walkforward import learn_bundle
 from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
 
 SHUFFLED = "shuffled labels"
@@ -49,6 +49,12 @@ class ShuffledLabels(LabelSettings):
         )
 
 
+def shuffled_copy(label: LabelSettings, seed: int) -> ShuffledLabels:
+    """The same labels, laid on the wrong candles."""
+    same = {f.name: getattr(label, f.name) for f in dataclasses.fields(label)}
+    return ShuffledLabels(**same, shuffle_seed=seed)
+
+
 def _block_order(size: int, block: int, seed: int) -> IntArray:
     """Row numbers (size,) with whole blocks in random order; an odd end stays in place."""
     blocks = size // block
@@ -59,7 +65,7 @@ def _block_order(size: int, block: int, seed: int) -> IntArray:
 
 def shuffled_labels(plan: CheckPlan, report: Report = silent) -> list[LeakVerdict]:
     """Train on shuffled labels, and ask the network for the shuffled labels of later candles."""
-    label = ShuffledLabels(**dataclasses.asdict(plan.learn.label), shuffle_seed=plan.seed + 1)
+    label = shuffled_copy(plan.learn.label, plan.seed + 1)
     learn = dataclasses.replace(affordable_training(plan.learn), label=label)
     stamp = training_stamp(plan, learn, SCORED_DAYS)
     tables = [build_sessions(name, grid, learn.session) for name, grid in plan.grids.items()]

@@ -27,7 +27,7 @@ from cppncripto_strategy.evolution.page import write_evolution_page
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.history.resample import resample
-from cppncripto_strategy.market import Market, learn_settings, load_market, traded_span
+from cppncripto_strategy.market import Market, load_market, traded_span
 from cppncripto_strategy.models.hyperneat.evolution import (
     Evolution,
     Generation,
@@ -37,6 +37,7 @@ from cppncripto_strategy.models.hyperneat.evolution import (
 from cppncripto_strategy.models.hyperneat.fitness import SILENT, ProbeData, Score, evaluate
 from cppncripto_strategy.models.hyperneat.front import knee
 from cppncripto_strategy.models.hyperneat.neat_python import random_genome
+from cppncripto_strategy.models.hyperneat.options import CPPNOptions
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.models.hyperneat.workers import Spread, evaluator
@@ -48,7 +49,7 @@ from cppncripto_strategy.models.inputs.sessions import (
     build_sessions,
 )
 from cppncripto_strategy.models.learning.walkforward import calendar
-from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
+from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import write_json
 
@@ -112,7 +113,7 @@ def prepare(recipe: Recipe) -> Ground:
     walk = recipe.walkforward
     first_bundle = calendar(span.start_ms, span.end_ms, walk.retrain_days)[0]
     until = first_bundle - walk.validate_days * DAY_MS
-    session = learn_settings(recipe).session
+    session = recipe.learn_settings().session
     return Ground(
         market=market,
         session=session,
@@ -124,14 +125,10 @@ def prepare(recipe: Recipe) -> Ground:
 
 def substrate_of(recipe: Recipe, session: SessionSettings) -> Substrate:
     """The substrate that the recipe's encoder `cppn` would paint; the defaults for any other."""
-    options = recipe.macro.encoder_options if recipe.macro.encoder == "cppn" else {}
-    shape = {key: options[key] for key in _SHAPE if key in options}
-    return Substrate.temporal(
-        len(session.names),
-        EMBEDDING_SIZE - session.n_statistics,
-        interval_ms=session.interval_ms,
-        **shape,
-    )
+    values = recipe.macro.encoder_options if recipe.macro.encoder == "cppn" else {}
+    shape = {key: values[key] for key in _SHAPE if key in values}
+    options = CPPNOptions.read({**shape, "interval_ms": session.interval_ms}, "encoder 'cppn'")
+    return options.substrate_for(len(session.names), EMBEDDING_SIZE - session.n_statistics)
 
 
 def _table(

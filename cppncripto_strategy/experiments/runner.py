@@ -29,7 +29,6 @@ from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.judgement import judge
 from cppncripto_strategy.market import (
     Market,
-    learn_settings,
     load_market,
     session_tables,
     traded_span,
@@ -37,7 +36,6 @@ from cppncripto_strategy.market import (
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
-from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.replay import Replay, replay
@@ -76,7 +74,7 @@ class RecipeRunner:
         recipe = changed(self.recipe, arm, seed)
         market = self._market(recipe)
         span = traded_span(recipe, market)
-        settings = learn_settings(recipe, recipe.macro.enabled)
+        settings = recipe.learn_settings(recipe.macro.enabled)
         tables = session_tables(market, settings.session)
         timeline = walk_forward(
             tables, span.start_ms, span.end_ms, settings, recipe.seed, self.cache, progress
@@ -157,11 +155,11 @@ class RecipeRunner:
         """The transfer table of the recipe's symbols."""
         recipe, market = self.recipe, self._market(self.recipe)
         span = traded_span(recipe, market)
-        settings = learn_settings(recipe, recipe.macro.enabled)
+        settings = recipe.learn_settings(recipe.macro.enabled)
         tables = {t.symbol: t for t in session_tables(market, settings.session)}
         plan = TransferPlan(
             learn=settings,
-            threshold=ThresholdSettings(**recipe.threshold.model_dump()),
+            threshold=recipe.threshold.settings(),
             start_ms=span.start_ms,
             end_ms=span.end_ms,
             seed=recipe.seed,

@@ -23,13 +23,14 @@ from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES, day_totals, ratio_estimates
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
-from cppncripto_strategy.models.learning.walkforward import LearnSettings, walk_forward
+from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
 from cppncripto_strategy.models.scoring.threshold import (
     ScoreThreshold,
     ThresholdSettings,
     signals_of,
 )
+from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.reports import pages
 

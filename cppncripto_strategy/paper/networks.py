@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.indicators.micro import MicroScore
-from cppncripto_strategy.market import Market, learn_settings, session_tables
+from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.learning.walkforward import (
     walk_forward,
@@ -114,7 +114,7 @@ def todays_bundle(
         When the candles do not reach back, or up to today, far enough.
     """
     torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
-    settings = learn_settings(recipe, recipe.macro.enabled)
+    settings = recipe.learn_settings(recipe.macro.enabled)
     tables = session_tables(market, settings.session)
     midnight_ms = now_ms // DAY_MS * DAY_MS
     return walk_forward(

@@ -23,7 +23,6 @@ from cppncripto_strategy.feeds.live.rounds import Round, read_lines
 from cppncripto_strategy.market import (
     Market,
     closed_market,
-    learn_settings,
     session_tables,
 )
 from cppncripto_strategy.models.bundle import Bundle
@@ -174,7 +173,7 @@ def _by_drift(
 ) -> tuple[Bundle | None, dict[str, Any]]:
     """The lowest-cost repair that the drift since the last check asks for; None keeps."""
     torch.set_num_threads(1)
-    settings = learn_settings(recipe, recipe.macro.enabled)
+    settings = recipe.learn_settings(recipe.macro.enabled)
     tables = session_tables(market, settings.session)
     previous = SessionTimeline.of_session(path).bundles[-1]
     decision = decide(tables, until_ms, settings, previous, _last_decision(path))

@@ -6,6 +6,7 @@ No claim to look like a market: they hold what breaks code (missing, untraded an
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def random_grid(
 
 def with_hole(grid: CandleGrid, first: int, last: int) -> CandleGrid:
     """The grid without the candles of rows [first, last)."""
-    columns = {name: getattr(grid, name).copy() for name in (*VALUES, "present")}
+    columns: dict[str, Any] = {n: getattr(grid, n).copy() for n in (*VALUES, "present")}
     for name in VALUES:
         columns[name][first:last] = np.nan
     columns["present"][first:last] = False
@@ -60,7 +61,7 @@ def with_hole(grid: CandleGrid, first: int, last: int) -> CandleGrid:
 
 def spliced(before: CandleGrid, after: CandleGrid, row: int) -> CandleGrid:
     """The rows of `before` up to `row`, then those of `after`, which has as many."""
-    columns = {
+    columns: dict[str, Any] = {
         name: np.concatenate([getattr(before, name)[:row], getattr(after, name)[row:]])
         for name in (*VALUES, "present")
     }

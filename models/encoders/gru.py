@@ -9,12 +9,11 @@ most weigh most. Left out: bidirectional reading, which would see the future, an
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from cppncripto_strategy.models.encoders._base import Encoder
+from cppncripto_strategy.models.encoders.options import GRUOptions
 
 
 class GRUEncoder(Encoder):
@@ -22,28 +21,18 @@ class GRUEncoder(Encoder):
 
     Parameters
     ----------
-    n_features : int, columns of the scaled feature array.
-    width : int, length of the pooled vector.
-    channels : int, width of the patches and of the recurrent state.
-    stride : int, candles a patch.
-    layers : int, recurrent layers.
+    n_features : columns of the scaled feature array.
+    width : length of the pooled vector.
+    options : see `GRUOptions`.
     """
 
-    name: ClassVar[str] = "gru"
+    Options = GRUOptions
 
-    def __init__(
-        self,
-        n_features: int,
-        width: int = 116,
-        channels: int = 64,
-        stride: int = 12,
-        layers: int = 2,
-    ) -> None:
-        super().__init__()
-        self.stride, self.width = stride, width
-        self.options = {"width": width, "channels": channels, "stride": stride, "layers": layers}
-        self.patch = nn.Conv1d(n_features, 2 * channels, stride, stride=stride)
-        self.recurrence = nn.GRU(channels, channels, num_layers=layers, batch_first=True)
+    def __init__(self, n_features: int, width: int, options: GRUOptions) -> None:
+        super().__init__(n_features, width, options)
+        self.stride, channels = options.stride, options.channels
+        self.patch = nn.Conv1d(n_features, 2 * channels, self.stride, stride=self.stride)
+        self.recurrence = nn.GRU(channels, channels, num_layers=options.layers, batch_first=True)
         self.output = nn.Linear(channels, width)
         self.weigh = nn.Sequential(nn.Linear(width, channels), nn.Tanh(), nn.Linear(channels, 1))
 

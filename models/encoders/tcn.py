@@ -9,13 +9,12 @@ is on the left only and zero, no skip connections, no batch statistics.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cppncripto_strategy.models.encoders._base import Encoder
+from cppncripto_strategy.models.encoders.options import TCNOptions
 
 
 class GatedBlock(nn.Module):
@@ -40,36 +39,20 @@ class TCNEncoder(Encoder):
 
     Parameters
     ----------
-    n_features : int, columns of the scaled feature array.
-    width : int, length of the pooled vector.
-    channels : int, channels inside the blocks.
-    stride : int, candles a patch.
-    dilations : sequence of int, one block each, in patches.
-    kernel : int, taps of each block.
+    n_features : columns of the scaled feature array.
+    width : length of the pooled vector.
+    options : see `TCNOptions`.
     """
 
-    name: ClassVar[str] = "tcn"
+    Options = TCNOptions
 
-    def __init__(
-        self,
-        n_features: int,
-        width: int = 116,
-        channels: int = 48,
-        stride: int = 12,
-        dilations: tuple[int, ...] | list[int] = (1, 2, 4, 8),
-        kernel: int = 3,
-    ) -> None:
-        super().__init__()
-        self.stride, self.width = stride, width
-        self.options = {
-            "width": width,
-            "channels": channels,
-            "stride": stride,
-            "dilations": list(dilations),
-            "kernel": kernel,
-        }
-        self.patch = nn.Conv1d(n_features, 2 * channels, stride, stride=stride)
-        self.blocks = nn.Sequential(*(GatedBlock(channels, kernel, d) for d in dilations))
+    def __init__(self, n_features: int, width: int, options: TCNOptions) -> None:
+        super().__init__(n_features, width, options)
+        self.stride, channels = options.stride, options.channels
+        self.patch = nn.Conv1d(n_features, 2 * channels, self.stride, stride=self.stride)
+        self.blocks = nn.Sequential(
+            *(GatedBlock(channels, options.kernel, d) for d in options.dilations)
+        )
         self.output = nn.Conv1d(channels, width, 1)
 
     def feature_map(self, x: Tensor) -> Tensor:

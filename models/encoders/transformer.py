@@ -7,7 +7,7 @@ block by block, each block against itself and the block before it: memory grows 
 square.
 
 Deviations: patches are gated, as the temporal CNN's are, so that a product of volume and time of
-day is one step away; places are told by a learned bias a lag and a head (after T5, Raffel et al.
+day is one step away; places are known by a learned bias per lag and head (after T5, Raffel et al.
 2020), never by absolute position, so that the map is stationary in time; no dropout, no class
 token.
 """
@@ -15,14 +15,13 @@ token.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders._base import Encoder
+from cppncripto_strategy.models.encoders.options import TransformerOptions
 
 
 class LocalAttention(nn.Module):
@@ -98,51 +97,19 @@ class TransformerEncoder(Encoder):
 
     Parameters
     ----------
-    n_features : int, columns of the scaled feature array.
-    width : int, length of the pooled vector.
-    channels : int, token width; a multiple of `heads`.
-    stride : int, candles a patch.
-    layers : int; each lets a token see `window` - 1 tokens further back.
-    heads : int, attention heads.
-    window : int, tokens a token sees in one layer (24 patches of an hour: a day).
-
-    Raises
-    ------
-    RecipeError
-        When `channels` is not a multiple of `heads`, or `window` is below 1.
+    n_features : columns of the scaled feature array.
+    width : length of the pooled vector.
+    options : see `TransformerOptions`.
     """
 
-    name: ClassVar[str] = "transformer"
+    Options = TransformerOptions
 
-    def __init__(
-        self,
-        n_features: int,
-        width: int = 116,
-        channels: int = 48,
-        stride: int = 12,
-        layers: int = 2,
-        heads: int = 4,
-        window: int = 24,
-    ) -> None:
-        super().__init__()
-        if channels % heads or window < 1:
-            raise RecipeError(
-                f"transformer encoder: channels={channels} must be a multiple of heads={heads},"
-                f" and window={window} at least 1"
-            )
-        self.stride, self.width = stride, width
-        self.options = {
-            "width": width,
-            "channels": channels,
-            "stride": stride,
-            "layers": layers,
-            "heads": heads,
-            "window": window,
-        }
-        self.patch = nn.Conv1d(n_features, 2 * channels, stride, stride=stride)
-        self.blocks = nn.Sequential(
-            *(TransformerBlock(channels, heads, window) for _ in range(layers))
-        )
+    def __init__(self, n_features: int, width: int, options: TransformerOptions) -> None:
+        super().__init__(n_features, width, options)
+        self.stride, channels = options.stride, options.channels
+        shape = channels, options.heads, options.window
+        self.patch = nn.Conv1d(n_features, 2 * channels, self.stride, stride=self.stride)
+        self.blocks = nn.Sequential(*(TransformerBlock(*shape) for _ in range(options.layers)))
         self.output = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
 
     def feature_map(self, x: Tensor) -> Tensor:

@@ -11,21 +11,17 @@ Source: Verbancsics & Harguess 2013 (HyperNEAT as a feature extractor); Fernando
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders._base import Encoder
-from cppncripto_strategy.models.hyperneat.champion import read_champion
 from cppncripto_strategy.models.hyperneat.decoding import Kernels, decode
 from cppncripto_strategy.models.hyperneat.genome import Genome
 from cppncripto_strategy.models.hyperneat.neat_python import random_genome
-from cppncripto_strategy.models.hyperneat.substrate import FIVE_MINUTES_MS, Layer, Substrate
+from cppncripto_strategy.models.hyperneat.options import CPPNOptions
+from cppncripto_strategy.models.hyperneat.substrate import Layer, Substrate
 
 # A random CPPN that expresses less than this share of its connections is drawn again.
 MIN_EXPRESSED = 0.02
@@ -57,23 +53,17 @@ class PaintedConv(nn.Module):
 
 
 class CPPNEncoder(Encoder):
-    """Encoder `cppn`.
+    """Encoder "cppn".
 
     Parameters
     ----------
     n_features : features of a candle.
     width : length of the pooled vector; kernels are painted for the width that is asked for.
-    genome : a genome's JSON document, or the path of a champion.json that `cppn-bt evolve` wrote;
-        without one a random CPPN is drawn from torch's random state.
-    substrate : a substrate's JSON document; without one it is the champion's, or else made of the
-        settings that follow.
-    channels : channels of every layer but the last.
-    taps : taps of every kernel.
-    dilations : rows between taps, one for each layer.
-    stride : candles averaged into one row.
-    interval_ms : length of a candle, milliseconds: taps are painted at physical times.
-    evolved_until_ms : close of the last candle that chose the genome; it goes into the options, so
-        that a bundle can refuse a genome that has seen its future. None: nothing chose it.
+    options : see `CPPNOptions`.
+
+    Attributes
+    ----------
+    genome, substrate : what paints, and where.
 
     Raises
     ------
@@ -81,48 +71,23 @@ class CPPNEncoder(Encoder):
         When genome or substrate cannot be used, or the substrate reads another number of features.
     """
 
-    name: ClassVar[str] = "cppn"
+    Options = CPPNOptions
 
-    def __init__(
-        self,
-        n_features: int,
-        width: int = 116,
-        genome: Mapping[str, Any] | str | None = None,
-        substrate: Mapping[str, Any] | None = None,
-        channels: int = 24,
-        taps: int = 3,
-        dilations: Sequence[int] = (1, 2, 4),
-        stride: int = 12,
-        interval_ms: int = FIVE_MINUTES_MS,
-        evolved_until_ms: int | None = None,
-    ) -> None:
-        super().__init__()
-        if isinstance(genome, str):
-            named = inline_champion({"genome": genome})
-            substrate = substrate or named.get("substrate")
-            evolved_until_ms = named.get("evolved_until_ms", evolved_until_ms)
-            genome = dict(named["genome"])
-        if substrate is None:
-            where = Substrate.temporal(
-                n_features, width, channels, taps, dilations, stride, interval_ms
-            )
-        else:
-            where = Substrate.from_json(substrate).with_width(width)
+    def __init__(self, n_features: int, width: int, options: CPPNOptions) -> None:
+        inlined = options.inlined()
+        where = inlined.substrate_for(n_features, width)
         if where.layers[0].inputs != n_features:
             raise RecipeError(
                 f"the substrate reads {where.layers[0].inputs} features and the candles have "
                 f"{n_features}; evolve a genome with the same features"
             )
-        self.substrate = where
-        self.genome = Genome.from_json(genome) if genome else draw_random_genome(where)
-        self.stride, self.width = where.stride, where.width
-        self.options = {
-            "width": self.width,
-            "genome": self.genome.to_json(),
-            "substrate": where.to_json(),
-        }
-        if evolved_until_ms is not None:
-            self.options["evolved_until_ms"] = evolved_until_ms
+        genome = inlined.genome
+        chosen = Genome.from_json(genome) if isinstance(genome, dict) else None
+        drawn = chosen or draw_random_genome(where)
+        rebuild = {"genome": drawn.to_json(), "substrate": where.to_json()}
+        super().__init__(n_features, width, inlined.model_copy(update=rebuild))
+        self.genome, self.substrate, self.stride = drawn, where, where.stride
+        self.chosen_until_ms = inlined.evolved_until_ms
         kernels = decode(self.genome, where)
         self.layers = nn.ModuleList(
             PaintedConv(layer, weight, mask)
@@ -162,24 +127,6 @@ def average_rows(x: Tensor, stride: int) -> Tensor:
     """Mean of every `stride` candles: (B, T, F) -> (B, T // stride, F); NaN stays NaN."""
     batch, time, features = x.shape
     return x.reshape(batch, time // stride, stride, features).mean(dim=2)
-
-
-def inline_champion(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Encoder options with the content of the champion.json that `genome` names in its place.
-
-    So a cache key or a bundle follows what the file held, not what it was called. Options without a
-    path come back as they are. Raises RecipeError as `read_champion` does.
-    """
-    genome = options.get("genome")
-    if not isinstance(genome, str):
-        return dict(options)
-    champion = read_champion(Path(genome))
-    found = {"genome": champion["genome"]}
-    if "substrate" in champion:
-        found["substrate"] = champion["substrate"]
-    if "until_ms" in champion:
-        found["evolved_until_ms"] = champion["until_ms"]
-    return {**found, **{key: value for key, value in options.items() if key != "genome"}}
 
 
 def draw_random_genome(substrate: Substrate) -> Genome:

@@ -20,6 +20,7 @@ from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.models.hyperneat.decoding import decode
 from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder, average_rows, is_expressed
 from cppncripto_strategy.models.hyperneat.genome import Genome
+from cppncripto_strategy.models.hyperneat.options import CPPNOptions
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.models.inputs.sessions import SessionSet
@@ -110,12 +111,8 @@ def evaluate(
     kernels = decode(genome, substrate)
     if not is_expressed(kernels, substrate):
         return Score(SILENT, kernels.connections, SILENT)
-    encoder = CPPNEncoder(
-        substrate.layers[0].inputs,
-        substrate.width,
-        genome=genome.to_json(),
-        substrate=substrate.to_json(),
-    )
+    options = CPPNOptions(genome=genome.to_json(), substrate=substrate.to_json())
+    encoder = CPPNEncoder(substrate.layers[0].inputs, substrate.width, options)
     embedding = embed_rows(encoder, data.rows)
     r2 = walk_forward_r2(embedding, data.targets, data.day_ms, settings.folds)
     probe = round(r2, _DECIMALS)

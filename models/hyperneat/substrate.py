@@ -17,6 +17,8 @@ from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import RecipeError
 
 FIVE_MINUTES_MS = 300_000
+# Candles per row: an hour of 5-minute candles.
+STRIDE = 12
 # One day of 5-minute candles back is time coordinate -1.
 _LOG2_DAY = float(np.log2(1 + 288))
 
@@ -48,7 +50,7 @@ class Substrate:
     """
 
     layers: tuple[Layer, ...]
-    stride: int = 12
+    stride: int = STRIDE
     interval_ms: int = FIVE_MINUTES_MS
 
     def __post_init__(self) -> None:
@@ -68,10 +70,10 @@ class Substrate:
         cls,
         n_features: int,
         width: int,
-        channels: int = 24,
-        taps: int = 3,
-        dilations: Sequence[int] = (1, 2, 4),
-        stride: int = 12,
+        channels: int,
+        taps: int,
+        dilations: Sequence[int],
+        stride: int = STRIDE,
         interval_ms: int = FIVE_MINUTES_MS,
     ) -> Substrate:
         """A stack of dilated convolutions, one for each dilation; the last has `width` outputs."""

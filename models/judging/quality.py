@@ -30,7 +30,7 @@ from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle
-from cppncripto_strategy.models.encoders import Encoder
+from cppncripto_strategy.models.encoders import Encoder, encoder_options
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.judging.probes import fit_ridge
@@ -363,13 +363,11 @@ def _require(symbol: str, days: int, in_sample: bool) -> None:
 def _random_twin(bundle: Bundle, tables: Sequence[SessionTable], seed: int) -> MacroNet:
     """The same encoder with random weights, standardised as the trained one was."""
     info, settings = bundle.info, bundle.info.session
-    # A genome in the options would paint the very weights that randomness is to replace.
-    options = {key: value for key, value in info.encoder_options.items() if key != "genome"}
+    name = info.encoder or "tcn"
+    options = encoder_options(name, info.encoder_options).unlearned().to_json()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        twin = build_macronet(
-            info.encoder or "tcn", len(settings.names), settings.n_statistics, options
-        )
+        twin = build_macronet(name, len(settings.names), settings.n_statistics, options)
     twin.eval()
     known = SessionSet.between(tables, 0, info.trained_until_ms)
     every = SessionSet.between(tables, 0, np.iinfo(np.int64).max)

@@ -26,38 +26,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from cppncripto_strategy.errors import TrainingError
-from cppncripto_strategy.models.micronet import N_CLASSES, MicroNet, MicroNetSettings
+from cppncripto_strategy.models.micronet import N_CLASSES, MicroNet
+from cppncripto_strategy.models.settings import MicroNetSettings, TrainSettings
 from cppncripto_strategy.progress import Progress
 
 IGNORED = -100
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSettings:
-    """How long and how hard MicroNet learns.
-
-    Parameters
-    ----------
-    epochs : int, at most; patience : epochs without a better validation loss before stopping.
-    initialisations : int, networks trained from different seeds; the best on validation is kept.
-    batch_sessions : int, sessions (days of one symbol) a step.
-    learning_rate, weight_decay : of AdamW; label_smoothing in [0, 1), classes only.
-    mirror : bool, mirror half of the sessions of each step.
-    averaging : float in [0, 1), decay of the running average of the weights.
-    confidence_penalty : >= 0, weight of the negative entropy added to the loss (Pereyra et al.
-        2017, eq. 3), classes only.
-    """
-
-    epochs: int = 24
-    patience: int = 6
-    initialisations: int = 3
-    batch_sessions: int = 8
-    learning_rate: float = 5e-3
-    weight_decay: float = 1e-2
-    label_smoothing: float = 0.05
-    mirror: bool = True
-    averaging: float = 0.998
-    confidence_penalty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,9 +23,8 @@ import json
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,15 +34,8 @@ from cppncripto_strategy.codehash import closure_digest
 from cppncripto_strategy.errors import BundleError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS, FIRST_MONDAY_MS, ms_to_date
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline, zero_context
-from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, SessionTable
-from cppncripto_strategy.models.labels import (
-    DEFAULT_THRESHOLD_BPS,
-    Labels,
-    fixed_horizon,
-    net_trade,
-    triple_barrier,
-)
+from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
+from cppncripto_strategy.models.labels import Labels
 from cppncripto_strategy.models.learning.drift import (
     Repair,
     RetrainDecision,
@@ -54,18 +46,12 @@ from cppncripto_strategy.models.learning.training import (
     IGNORED,
     MicroData,
     TrainedMicro,
-    TrainSettings,
     train_micronet,
 )
-from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, MacroNet, build_macronet
-from cppncripto_strategy.models.micronet import (
-    BUY,
-    HOLD,
-    SELL,
-    MicroNetSettings,
-    choose_dilations,
-)
-from cppncripto_strategy.models.pretraining import PretrainSettings, build_objective, pretrain
+from cppncripto_strategy.models.macronet import MacroNet, build_macronet
+from cppncripto_strategy.models.micronet import BUY, HOLD, SELL
+from cppncripto_strategy.models.pretraining import build_objective, pretrain
+from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -75,95 +61,6 @@ SEED_QUANTILES = 401
 # About 401 over the golden ratio squared; 401 is prime, so steps of it visit every quantile once.
 SEED_STRIDE = 153
 EMBED_BATCH = 64
-
-
-@dataclass(frozen=True, slots=True)
-class LabelSettings:
-    """What MicroNet is asked to foretell.
-
-    Parameters
-    ----------
-    kind : "fixed" (return over the horizon), "barrier" (triple barrier) or "trade" (net result).
-    horizon : int, candles; as many are purged before a boundary ("trade": one more).
-    threshold_bps : float, for "fixed": a smaller move is "nothing".
-    barrier_bps : float, for "barrier": distance of both barriers.
-    fee_bps, slippage_bps : float, a side, for "trade".
-    """
-
-    kind: Literal["fixed", "barrier", "trade"] = "fixed"
-    horizon: int = 6
-    threshold_bps: float = DEFAULT_THRESHOLD_BPS
-    barrier_bps: float = 100.0
-    fee_bps: float = 10.0
-    slippage_bps: float = 1.0
-
-    def compute(self, grid: CandleGrid) -> Labels:
-        """Labels of every row of a grid."""
-        if self.kind == "fixed":
-            return fixed_horizon(grid, self.horizon, self.threshold_bps)
-        if self.kind == "barrier":
-            return triple_barrier(grid, self.horizon, self.barrier_bps, self.barrier_bps)
-        barrier = self.barrier_bps or None
-        costs = self.fee_bps, self.slippage_bps
-        return net_trade(grid, self.horizon, *costs, up_bps=barrier, down_bps=barrier)
-
-
-@dataclass(frozen=True, slots=True)
-class LearnSettings:
-    """Everything that decides what a bundle becomes, but candles and seed.
-
-    Parameters
-    ----------
-    session : how inputs are made.
-    use_macro : bool, False trains MicroNet under a zero embedding (the comparison "without macro").
-    encoder, encoder_options, objective, objective_options : MacroNet.
-    pretrain, train, label : settings of their parts.
-    micro : MicroNet's shape; n_features and n_context are set from the rest.
-    train_days, validate_days : lengths of the two parts, days before the retraining stamp.
-    retrain_days : period of MicroNet's calendar.
-    macro_retrain_days : period of MacroNet's; between, MicroNet starts from its last weights.
-    retrain : "calendar", or "drift": every retrain_days the drift of the days since is judged, and
-        only a drift above drift_limit is repaired, cheapest repair first (see `drift`). Without
-        macro there is no embedding that could drift, so the calendar applies.
-    drift_limit : float, median drift ratio that calls for a repair.
-    warm_epochs : int, at most this many epochs for a warm start.
-    """
-
-    session: SessionSettings = field(default_factory=SessionSettings)
-    use_macro: bool = True
-    encoder: str = "tcn"
-    encoder_options: dict[str, Any] = field(default_factory=dict)
-    objective: str = "contrastive"
-    objective_options: dict[str, Any] = field(default_factory=dict)
-    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
-    train: TrainSettings = field(default_factory=TrainSettings)
-    label: LabelSettings = field(default_factory=LabelSettings)
-    short_window: int = 60
-    micro_options: dict[str, Any] = field(default_factory=dict)
-    train_days: int = 180
-    validate_days: int = 30
-    retrain_days: int = 7
-    macro_retrain_days: int = 28
-    retrain: Literal["calendar", "drift"] = "calendar"
-    drift_limit: float = 1.25
-    warm_epochs: int = 8
-
-    def micro_settings(self) -> MicroNetSettings:
-        """MicroNet's shape; `clock` among its options hides what says the time when False."""
-        options = dict(self.micro_options)
-        clock = options.pop("clock", True)
-        return MicroNetSettings(
-            n_features=len(self.session.names),
-            n_context=EMBEDDING_SIZE,
-            short_window=self.short_window,
-            unseen=() if clock else self.session.table.clock,
-            **options,
-        )
-
-    def receptive_field(self) -> int:
-        """Candles one score depends on."""
-        shape = self.micro_settings()
-        return 1 + (shape.kernel - 1) * sum(choose_dilations(shape.short_window, shape.kernel))
 
 
 def calendar(start_ms: int, end_ms: int, every_days: int) -> list[int]:
@@ -345,7 +242,7 @@ def learn_bundle(
         encoder_options=options,
         objective=settings.objective if macro is not None else None,
         micro=settings.micro_settings(),
-        label=dataclasses.asdict(settings.label),
+        label=settings.label.to_json(),
         symbols=tuple(table.symbol for table in tables),
         trained_from_ms=int(train.start_ms().min())
         - settings.session.warmup * settings.session.interval_ms,
@@ -479,11 +376,10 @@ def _require(train: SessionSet, validation: SessionSet, start: int, split: int, 
         )
 
 
-def _require_past_genome(options: dict[str, Any], until_ms: int) -> None:
-    """Refuse an encoder whose genome was chosen on later candles. Raises BundleError."""
-    chosen = options.get("evolved_until_ms")
-    if chosen is not None and chosen > until_ms:
-        days = [ms_to_date(ms) for ms in (chosen, until_ms)]
+def _require_past_choice(chosen_ms: int | None, until_ms: int) -> None:
+    """Refuse an encoder whose architecture was chosen on later candles. Raises BundleError."""
+    if chosen_ms is not None and chosen_ms > until_ms:
+        days = [ms_to_date(ms) for ms in (chosen_ms, until_ms)]
         raise BundleError(
             f"the genome was evolved on candles until {days[0]}, and the bundle must know nothing"
             f" after {days[1]}: trade later candles, or evolve again with this recipe's timerange"
@@ -509,12 +405,13 @@ def _macronet(
     macro = build_macronet(
         settings.encoder, len(names), settings.session.n_statistics, settings.encoder_options
     )
-    _require_past_genome(macro.encoder.options, until_ms)
+    _require_past_choice(macro.encoder.chosen_until_ms, until_ms)
     objective = build_objective(
         settings.objective,
         macro.encoder,
         settings.session.table,
-        {"day_candles": settings.session.day_candles, **settings.objective_options},
+        settings.objective_options,
+        settings.session.day_candles,
     )
 
     def report(done: int, total: int, text: str) -> None:
@@ -524,7 +421,7 @@ def _macronet(
     curve = pretrain(macro.encoder, objective, train, validation, settings.pretrain, seed, report)
     macro.calibrate(embed_set(macro, train, raw=True))
     macro.eval()
-    return macro, curve.to_json(), macro.encoder.options
+    return macro, curve.to_json(), macro.encoder.options.to_json()
 
 
 def _micronet(
@@ -540,7 +437,7 @@ def _micronet(
     progress: Progress | None,
 ) -> TrainedMicro:
     """Train MicroNet under a MacroNet, purged and embargoed at the split."""
-    field_rows = settings.receptive_field()
+    field_rows = settings.micro_settings().receptive_field
     reach_rows = settings.session.table.memory + field_rows
     embargo_ms = reach_rows * settings.session.interval_ms
     scale = _return_scale(labels, train, split_ms - settings.train_days * DAY_MS, split_ms)

@@ -1,11 +1,10 @@
-"""What every pretraining objective promises, the table of them, and the one loop they share."""
+"""What every pretraining objective promises, and the one loop they share."""
 
 from __future__ import annotations
 
 import copy
-import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
@@ -16,15 +15,13 @@ from torch import Tensor, nn
 from cppncripto_strategy.errors import RecipeError, TrainingError
 from cppncripto_strategy.models.encoders import Encoder
 from cppncripto_strategy.models.inputs.features import FeatureTable
+from cppncripto_strategy.models.options import PartOptions
+from cppncripto_strategy.models.pretraining._registry import OBJECTIVES, objective_options
+from cppncripto_strategy.models.settings import PretrainSettings
 from cppncripto_strategy.progress import Progress
 
-log = logging.getLogger(__name__)
-
-OBJECTIVES = {
-    "contrastive": "cppncripto_strategy.models.pretraining.contrastive:SameDayContrast",
-    "autoencoder": "cppncripto_strategy.models.pretraining.autoencoder:HourlyAutoencoder",
-    "masked": "cppncripto_strategy.models.pretraining.masked:MaskedPatches",
-}
+DAY_CANDLES = 288
+"""Candles per day, of 5 minutes."""
 
 
 class MacroWindows(Protocol):
@@ -38,32 +35,23 @@ class MacroWindows(Protocol):
 
 
 class Objective(nn.Module):
-    """Base of the objectives. The heads one needs are its own parameters, dropped afterwards."""
+    """Base of the objectives. The heads one needs are its own parameters, dropped afterwards.
 
-    name: ClassVar[str]
-
-    def loss(self, encoder: Encoder, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Scalar loss of a batch of scaled macro windows x (B, T_long, F)."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True)
-class PretrainSettings:
-    """How long and how fast MacroNet learns.
-
-    Parameters
-    ----------
-    epochs : int, at most.
-    batch_size : int, windows a step.
-    learning_rate, weight_decay : float, of AdamW.
-    patience : int, epochs without a better validation loss before stopping.
+    A subclass takes `(encoder, columns, day_candles, options)`, calls `super().__init__()`, and
+    sets `Options` to the class of its options. `cppncripto_strategy.testing.check_objective` tests
+    what an objective has to keep.
     """
 
-    epochs: int = 30
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    patience: int = 6
+    Options: ClassVar[type[PartOptions]] = PartOptions
+
+    def loss(self, encoder: Encoder, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Scalar loss of a batch of scaled macro windows x (B, T_long, F).
+
+        Parameters
+        ----------
+        generator : the only source of random draws, so that a validation draws the same again.
+        """
+        raise NotImplementedError
 
 
 @dataclass(slots=True)
@@ -84,20 +72,30 @@ class LossCurve:
 
 
 def build_objective(
-    name: str, encoder: Encoder, columns: FeatureTable, options: dict[str, Any] | None = None
+    name: str,
+    encoder: Encoder,
+    columns: FeatureTable,
+    options: Mapping[str, Any] | None = None,
+    day_candles: int = DAY_CANDLES,
 ) -> Objective:
     """The objective of this name for this encoder and these features.
+
+    Parameters
+    ----------
+    columns : the features of a window, by column.
+    options : plain values, as a recipe has them.
+    day_candles : candles per day at the candles' interval.
 
     Raises
     ------
     RecipeError
-        When no objective has this name.
+        When objective or option is unknown, a value is impossible, or the two do not fit together.
     """
-    if name not in OBJECTIVES:
-        raise RecipeError(f"objective {name!r} is unknown; there are: {', '.join(OBJECTIVES)}")
-    module, attribute = OBJECTIVES[name].split(":")
-    objective_class: type[Objective] = getattr(import_module(module), attribute)
-    return objective_class(encoder, columns, **(options or {}))
+    checked = objective_options(name, options or {})
+    objective = OBJECTIVES.get(name)(encoder, columns, day_candles, checked)
+    if not isinstance(objective, Objective):
+        raise RecipeError(f"objective {name!r} is no subclass of {Objective.__module__}.Objective")
+    return objective
 
 
 def pretrain(

@@ -1,4 +1,4 @@
-"""Autoencoder: the pooled embedding must tell every hour's mean of every feature.
+"""Autoencoder: the pooled embedding must give back every hour's mean of every feature.
 
 The decoder is asked for one hour at a time: it gets the embedding, the hour's time of day and how
 long ago it was, and answers with the hour's mean scaled features. So it has a few thousand weights
@@ -13,7 +13,6 @@ Jaegle et al. 2022 (Perceiver IO).
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from cppncripto_strategy.models.encoders import Encoder
 from cppncripto_strategy.models.inputs.features import FeatureTable
 from cppncripto_strategy.models.pretraining._base import Objective
 from cppncripto_strategy.models.pretraining._targets import block_means, masked_mse
+from cppncripto_strategy.models.pretraining.options import AutoencoderOptions
 
 # Wavelengths of the age code, in spans of the whole window: one turn, two, four ...
 _AGE_TURNS = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -34,16 +34,17 @@ class HourlyAutoencoder(Objective):
     ----------
     encoder : the encoder to be trained (its width is read).
     columns : the features of a window, by column.
-    day_candles : int, candles a day at this interval; a 24th of them is averaged into one target.
-    hidden : int, width of the decoder, which is dropped afterwards.
+    day_candles : int, candles per day at this interval; a 24th of them is averaged per target.
+    options : see `AutoencoderOptions`.
     """
 
-    name: ClassVar[str] = "autoencoder"
+    Options = AutoencoderOptions
 
     def __init__(
-        self, encoder: Encoder, columns: FeatureTable, day_candles: int = 288, hidden: int = 128
+        self, encoder: Encoder, columns: FeatureTable, day_candles: int, options: AutoencoderOptions
     ) -> None:
         super().__init__()
+        hidden = options.hidden
         self.hour_candles = max(day_candles // 24, 1)
         self.columns = columns
         query = len(self.columns.clock) + 2 * len(_AGE_TURNS)
@@ -59,7 +60,7 @@ class HourlyAutoencoder(Objective):
         return masked_mse(self.reconstruct(encoder(x), x), target, known)
 
     def reconstruct(self, embedding: Tensor, x: Tensor) -> Tensor:
-        """Hourly means (B, H, S) as the embedding (B, width) tells them; of x only the clock."""
+        """Hourly means (B, H, S) from the embedding (B, width); of x only the clock."""
         content = self.from_embedding(embedding)[:, None]  # (B, 1, D)
         scale, shift = self.from_query(self._queries(x)).chunk(2, dim=-1)  # 2 x (B, H, D)
         decoded: Tensor = self.decode(nn.functional.gelu(content * (1 + scale) + shift))

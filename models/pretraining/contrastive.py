@@ -4,12 +4,10 @@ From each macro window one day is drawn, from that day two segments of different
 and the batch is scored with InfoNCE (van den Oord et al. 2018, eq. 4; symmetric, as in SimCLR, Chen
 et al. 2020). What two segments of one day share and two days do not is the day's regime: that is
 what the embedding learns to hold. Segments keep their time-of-day columns; without a clock the
-phase of a daily pattern could not be told.
+phase of a daily pattern could not be known.
 """
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +17,7 @@ from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder
 from cppncripto_strategy.models.inputs.features import FeatureTable
 from cppncripto_strategy.models.pretraining._base import Objective
+from cppncripto_strategy.models.pretraining.options import ContrastOptions
 
 
 class SameDayContrast(Objective):
@@ -28,10 +27,8 @@ class SameDayContrast(Objective):
     ----------
     encoder : the encoder to be trained (its width and stride are read).
     columns : unused; every objective takes it.
-    day_candles : int, candles a day at this interval.
-    min_share : float in (0, 1], shortest segment as a share of the day.
-    temperature : float, of the cosine similarities.
-    projection : int, width of the projection head, which is dropped afterwards.
+    day_candles : int, candles per day at this interval.
+    options : see `ContrastOptions`.
 
     Raises
     ------
@@ -39,16 +36,10 @@ class SameDayContrast(Objective):
         When a day holds less than one patch of the encoder.
     """
 
-    name: ClassVar[str] = "contrastive"
+    Options = ContrastOptions
 
     def __init__(
-        self,
-        encoder: Encoder,
-        columns: FeatureTable,
-        day_candles: int = 288,
-        min_share: float = 0.33,
-        temperature: float = 0.2,
-        projection: int = 32,
+        self, encoder: Encoder, columns: FeatureTable, day_candles: int, options: ContrastOptions
     ) -> None:
         super().__init__()
         if day_candles < encoder.stride:
@@ -56,12 +47,12 @@ class SameDayContrast(Objective):
                 f"a day of {day_candles} candles is shorter than the encoder's stride of"
                 f" {encoder.stride}: give a smaller stride in macro.encoder_options"
             )
-        self.day_candles, self.min_share = day_candles, min_share
-        self.temperature = temperature
+        self.day_candles, self.min_share = day_candles, options.min_share
+        self.temperature = options.temperature
         self.project = nn.Sequential(
             nn.Linear(encoder.width, encoder.width),
             nn.ReLU(),
-            nn.Linear(encoder.width, projection),
+            nn.Linear(encoder.width, options.projection),
         )
 
     def loss(self, encoder: Encoder, x: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Masked patches: 40 % of the patches are hidden, and what was in them must be told.
+"""Masked patches: 40 % of the patches are hidden, and what was in them must be predicted.
 
 A hidden patch looks to the encoder like an outage: its scaled features are 0 and its candles
 absent; the clock still runs. Each hidden patch's mean features are decoded from three things: the
@@ -13,16 +13,14 @@ patch means are the target, not candles; the pooled vector joins the decoding.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
-from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder
 from cppncripto_strategy.models.inputs.features import FeatureTable
 from cppncripto_strategy.models.pretraining._base import Objective
 from cppncripto_strategy.models.pretraining._targets import block_means, masked_mse
+from cppncripto_strategy.models.pretraining.options import MaskedOptions
 
 
 class MaskedPatches(Objective):
@@ -33,29 +31,17 @@ class MaskedPatches(Objective):
     encoder : the encoder to be trained (its width and stride are read).
     columns : the features of a window, by column.
     day_candles : unused; every objective takes it.
-    share : float in (0, 1), patches hidden.
-    hidden : int, width of the decoder, which is dropped afterwards.
-
-    Raises
-    ------
-    RecipeError
-        When `share` is not in (0, 1).
+    options : see `MaskedOptions`.
     """
 
-    name: ClassVar[str] = "masked"
+    Options = MaskedOptions
 
     def __init__(
-        self,
-        encoder: Encoder,
-        columns: FeatureTable,
-        day_candles: int = 288,
-        share: float = 0.4,
-        hidden: int = 128,
+        self, encoder: Encoder, columns: FeatureTable, day_candles: int, options: MaskedOptions
     ) -> None:
         super().__init__()
-        if not 0 < share < 1:
-            raise RecipeError(f"masked patches: share={share} must lie between 0 and 1")
-        self.share, self.stride = share, encoder.stride
+        hidden = options.hidden
+        self.share, self.stride = options.share, encoder.stride
         self.columns = columns
         self.from_row = nn.Linear(encoder.width, hidden)
         self.from_embedding = nn.Linear(encoder.width, hidden)

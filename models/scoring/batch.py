@@ -21,7 +21,7 @@ from cppncripto_strategy.models.bundle import Bundle, BundleTimeline, zero_conte
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions, present_share
 from cppncripto_strategy.models.learning.drift import bank_drift
-from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
+from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 
 # Sessions per pass: large enough to amortise the call, small enough for the cache.
 BATCH_SESSIONS = 32

@@ -22,10 +22,10 @@ from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.scaling import fit_sessions, scale_columns
 from cppncripto_strategy.models.learning.drift import bank_drift
-from cppncripto_strategy.models.macronet import EMBEDDING_SIZE
 from cppncripto_strategy.models.micronet import BUY, CONTEXT_CLIP, SELL, MicroNet
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, MIN_PRESENT_SHARE
 from cppncripto_strategy.models.scoring.embedding_cache import EmbeddingCache
+from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 
 N_COLUMNS = 6  # open, high, low, close, volume, taker buy volume
 NO_SCORES = (np.nan, np.nan, np.nan, np.nan)

@@ -13,17 +13,10 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.labels import (
-    DEFAULT_THRESHOLD_BPS,
-    ROUND_TRIP_BPS,
-    Labels,
-    TradeLabels,
-    fixed_horizon,
-    net_trade,
-    regression_target,
-    triple_barrier,
-    volatility_barriers,
-)
+from cppncripto_strategy.models.labels import Costs, Labels
+from cppncripto_strategy.models.labels.barrier import triple_barrier, volatility_barriers
+from cppncripto_strategy.models.labels.fixed import DEFAULT_THRESHOLD_BPS, fixed_horizon
+from cppncripto_strategy.models.labels.trade import TradeLabels, net_trade
 
 VALUES = ("open", "high", "low", "close", "volume", "taker_buy_volume")
 
@@ -185,7 +178,7 @@ def test_net_trade_equals_buying_and_selling_one_unit(
     barrier_bps: float | None,
 ) -> None:
     """Kills an entry at this close, a fee charged once, and slippage in the trader's favour."""
-    labels = net_trade(grid, horizon, fee_bps, slippage_bps, barrier_bps, barrier_bps)
+    labels = net_trade(grid, horizon, Costs(fee_bps, slippage_bps), barrier_bps, barrier_bps)
     barrier = None if barrier_bps is None else barrier_bps * 1e-4
     for i in range(len(grid)):
         sides = naive_net_trade(grid, i, horizon, fee_bps * 1e-4, slippage_bps * 1e-4, barrier)
@@ -272,8 +265,8 @@ def test_a_missing_candle_invalidates_every_label_that_spans_it(
 
 def test_the_default_threshold_is_above_the_cost_of_a_round_trip() -> None:
     """Kills a label that calls a move worth trading when it cannot pay its fees."""
-    assert ROUND_TRIP_BPS == 22.0
-    assert DEFAULT_THRESHOLD_BPS > ROUND_TRIP_BPS
+    assert Costs().round_trip_bps == 22.0
+    assert Costs().round_trip_bps < DEFAULT_THRESHOLD_BPS
     rise, fall = 1 + 23e-4, 1 - 23e-4
     flat = [(100.0 * p, 100.0 * p, 100.0 * p, 100.0 * p) for p in (1.0, rise, 1.0, fall)]
     assert fixed_horizon(grid_of(flat), 1).target.tolist() == [0, 0, 0, 0]
@@ -289,8 +282,7 @@ def test_a_candle_that_touches_both_barriers_pays_neither_side() -> None:
     trade = net_trade(
         grid_of([(100, 100, 100, 100), (100, 102, 98, 101), (101, 101, 101, 101)]),
         1,
-        0.0,
-        0.0,
+        Costs(0.0, 0.0),
         100.0,
         100.0,
     )
@@ -343,7 +335,7 @@ def test_volatility_barriers_are_deviations_of_the_horizon() -> None:
 def test_a_trade_enters_at_the_next_open_and_pays_both_sides() -> None:
     """Kills the free trade at the close that was just seen."""
     grid = grid_of([(1, 1, 1, 1), (100, 101, 99, 101), (103, 104, 102, 104), (106, 106, 106, 106)])
-    labels = net_trade(grid, horizon=1, fee_bps=10.0, slippage_bps=1.0)
+    labels = net_trade(grid, horizon=1, costs=Costs(fee_bps=10.0, slippage_bps=1.0))
     assert isinstance(labels, TradeLabels)
     assert labels.horizon == 2
     gain = 103 * (1 - 1e-4) * (1 - 1e-3) / (100 * (1 + 1e-4) * (1 + 1e-3)) - 1
@@ -357,31 +349,7 @@ def test_a_move_smaller_than_its_costs_is_no_trade() -> None:
     """Kills a label that forgets fees: 20 bps of move do not pay for 22 bps of costs."""
     grid = grid_of([(100, 100, 100, 100), (100, 100, 100, 100), (100.2, 100.2, 100.2, 100.2)])
     assert net_trade(grid, 1).target[0] == 0
-    assert net_trade(grid, 1, fee_bps=9.0, slippage_bps=0.5).target[0] == 1
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    gain=st.floats(-0.5, 0.5, allow_nan=False) | st.just(math.nan),
-    scale=st.sampled_from([1e-4, 1e-2, 1.0]),
-)
-def test_a_regression_target_fits_the_tanh_head(gain: float, scale: float) -> None:
-    """Kills a target outside what tanh can reach, and one that changes the sign."""
-    target = float(regression_target(np.array([gain]), scale)[0])
-    if math.isnan(gain):
-        assert math.isnan(target)
-        return
-    assert abs(target) <= 0.999
-    expected = math.tanh(gain / scale)
-    assert target == pytest.approx(max(-0.999, min(0.999, expected)))
-
-
-def test_a_regression_target_without_a_usual_size_is_undefined() -> None:
-    """Kills a division by a volatility of zero."""
-    scale = np.array([0.0, np.nan, -1.0, 0.01])
-    targets = regression_target(np.full(4, 0.01), scale)
-    assert np.isnan(targets[:3]).all()
-    assert targets[3] == pytest.approx(math.tanh(1.0))
+    assert net_trade(grid, 1, Costs(fee_bps=9.0, slippage_bps=0.5)).target[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -393,8 +361,8 @@ def test_a_regression_target_without_a_usual_size_is_undefined() -> None:
         lambda grid: triple_barrier(grid, 5, 0.0, 10.0),
         lambda grid: triple_barrier(grid, 5, 10.0, math.nan),
         lambda grid: triple_barrier(grid, 5, np.full(50, -1.0), 10.0),
-        lambda grid: net_trade(grid, 5, fee_bps=-1.0),
-        lambda grid: net_trade(grid, 5, slippage_bps=math.nan),
+        lambda grid: net_trade(grid, 5, Costs(fee_bps=-1.0)),
+        lambda grid: net_trade(grid, 5, Costs(slippage_bps=math.nan)),
         lambda grid: net_trade(grid, 5, up_bps=10.0),
     ],
 )

@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, FeatureTable
-from cppncripto_strategy.models.micronet import (
-    BUY,
-    HOLD,
-    SELL,
-    MicroNet,
-    MicroNetSettings,
-    choose_dilations,
-)
+from cppncripto_strategy.models.micronet import BUY, HOLD, SELL, MicroNet
+from cppncripto_strategy.models.settings import MicroNetSettings, choose_dilations
 
 
 def lags_seen(dilations, kernel):

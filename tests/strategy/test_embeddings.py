@@ -25,10 +25,10 @@ from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions
-from cppncripto_strategy.models.learning.training import TrainSettings
-from cppncripto_strategy.models.learning.walkforward import LearnSettings, learn_bundle
-from cppncripto_strategy.models.pretraining import PretrainSettings
+from cppncripto_strategy.models.labels import LabelSettings
+from cppncripto_strategy.models.learning.walkforward import learn_bundle
 from cppncripto_strategy.models.scoring.batch import embed_sessions
+from cppncripto_strategy.models.settings import LearnSettings, PretrainSettings, TrainSettings
 
 START_MS = 1_704_067_200_000  # 2024-01-01
 DAYS = 140
@@ -56,6 +56,7 @@ def bundle(series: dict[str, Candles]) -> Bundle:
         pretrain=PretrainSettings(epochs=1),
         train=TrainSettings(epochs=1, initialisations=1),
         short_window=12,
+        label=LabelSettings(horizon=6),
         train_days=60,
         validate_days=20,
     )

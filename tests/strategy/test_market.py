@@ -10,7 +10,6 @@ from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.market import (
     Market,
-    learn_settings,
     load_market,
     session_tables,
     traded_span,
@@ -52,7 +51,7 @@ def test_span_that_cannot_be_is_explained(hourly, toy):
 def test_taker_feature_without_taker_volumes_is_refused(hourly, toy):
     """A column of NaN that trains a network on nothing."""
     recipe = hourly.recipe(features={"columns": ["log_return", "taker_imbalance", "present"]})
-    settings = learn_settings(recipe).session
+    settings = recipe.learn_settings().session
     bare = dataclasses.replace(toy.candles(days=3), taker_buy_volume=np.full(72, np.nan))
     with pytest.raises(RecipeError, match=r"'taker_imbalance' needs .* carry no taker_buy_volume"):
         session_tables(Market({"A": bare}), settings)

@@ -21,11 +21,10 @@ from cppncripto_strategy.feeds.planted import (
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import build_sessions
-from cppncripto_strategy.models.labels import BPS
-from cppncripto_strategy.models.learning.training import TrainSettings
-from cppncripto_strategy.models.learning.walkforward import LearnSettings, calendar, learn_bundle
-from cppncripto_strategy.models.pretraining import PretrainSettings
+from cppncripto_strategy.models.labels import BPS, LabelSettings
+from cppncripto_strategy.models.learning.walkforward import calendar, learn_bundle
 from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
+from cppncripto_strategy.models.settings import LearnSettings, PretrainSettings, TrainSettings
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +36,7 @@ LEARN = LearnSettings(
     micro_options={"clock": False},
     train_days=MARKET.days - TEST_DAYS - VALIDATE_DAYS - 14,
     validate_days=VALIDATE_DAYS,
+    label=LabelSettings(horizon=6),
 )
 # Setups often and strongly answered: a window of 5 hours holds three answers, one of 2 hours one.
 DENSE = dataclasses.replace(MARKET, mu=1.2, setup_rate=1 / 12)

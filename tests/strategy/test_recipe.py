@@ -1,14 +1,25 @@
 """Recipes: every mistake is named where it stands, and what is shipped parses."""
 
+import ast
+import dataclasses
+import inspect
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import utc_to_ms
-from cppncripto_strategy.market import learn_settings
+from cppncripto_strategy.models.labels import Costs, LabelSettings
+from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
+from cppncripto_strategy.models.settings import (
+    LearnSettings,
+    MicroNetSettings,
+    PretrainSettings,
+    TrainSettings,
+)
 from cppncripto_strategy.recipe import (
     Recipe,
     load_recipe,
@@ -40,6 +51,40 @@ RUNS = Path(__file__).parents[2] / "runs"
         ({"timerange": "20240101-20230101"}, "ends before it starts"),
         ({"seed": "one"}, "seed: "),
         ({"name": "../up"}, "name: "),
+        ({"macro": {"encoder": "tnc"}}, r"macro.encoder: .*'tnc' is unknown \(did you mean 'tcn'"),
+        (
+            {"macro": {"encoder_options": {"chanels": 32}}},
+            r"macro.encoder_options: unknown option 'chanels' of encoder 'tcn' \(did you mean"
+            r" 'channels'\?\); known: channels, dilations, kernel, stride",
+        ),
+        (
+            {"macro": {"encoder": "gru", "encoder_options": {"kernel": 3}}},
+            "unknown option 'kernel' of encoder 'gru'",
+        ),
+        ({"macro": {"encoder_options": {"stride": 0}}}, "encoder 'tcn': stride: .*equal to 1"),
+        ({"macro": {"encoder_options": {"dilations": []}}}, "dilations: .*at least 1 item"),
+        ({"macro": {"encoder_options": {"kernel": "wide"}}}, "kernel: .*valid integer"),
+        (
+            {"macro": {"encoder": "transformer", "encoder_options": {"channels": 10}}},
+            "channels=10 must be a multiple of heads=4",
+        ),
+        (
+            {"macro": {"encoder": "cppn", "encoder_options": {"genome": {"nodes": []}}}},
+            "encoder 'cppn': this is not a genome",
+        ),
+        ({"macro": {"objective": "mask"}}, r"macro.objective: .*\(did you mean 'masked'"),
+        (
+            {"macro": {"objective_options": {"temprature": 1}}},
+            r"macro.objective_options: unknown option 'temprature' .*'temperature'",
+        ),
+        ({"macro": {"objective": "masked", "objective_options": {"share": 1.0}}}, "less than 1"),
+        (
+            {"label": {"kind": "fixd"}},
+            r"label.kind: label 'fixd' is unknown \(did you mean",
+        ),
+        ({"label": {"kind": "barrier", "barrier_bps": 0}}, "label: kind = 'barrier' needs barrier"),
+        ({"label": {"options": {"barier": 1}}}, "unknown option 'barier' of label 'fixed'"),
+        ({"label": {"options": {"threshold_bps": 1}}}, "write threshold_bps beside kind"),
     ],
 )
 def test_mistake_is_named_with_its_key(values, text):
@@ -141,11 +186,12 @@ def other_value(value):
         return value * 0.5 + 0.01
     options = {"robust": "minmax", "classes": "regression", "fixed": "barrier", "tcn": "gru"}
     options |= {"contrastive": "masked", "calendar": "drift"}
-    if isinstance(value, dict):
-        return {"channels": 5}
     if isinstance(value, list):
         return [*value, "taker_imbalance"]
     return options[value]
+
+
+OPTIONS = {"encoder_options": {"channels": 5}, "objective_options": {"temperature": 0.5}}
 
 
 def test_old_taker_key_names_the_new_one(caplog):
@@ -188,7 +234,8 @@ def test_a_recipe_is_judged_without_torch():
 
 LEARNING = ("features", "macro", "micro", "label", "walkforward")
 # `enabled` chooses the arms in `run_backtest`, through `use_macro`.
-ELSEWHERE = {("macro", "enabled")}
+# `label.options` is for kinds that the package does not have; test_plugins uses one.
+ELSEWHERE = {("macro", "enabled"), ("label", "options")}
 
 
 @pytest.mark.parametrize(
@@ -203,6 +250,69 @@ ELSEWHERE = {("macro", "enabled")}
 def test_every_learning_key_reaches_the_learning(section, key):
     """A key that is documented, validated, and does nothing."""
     plain = Recipe().to_plain()
-    plain[section][key] = other_value(plain[section][key])
-    changed = parse_recipe(plain)
-    assert learn_settings(changed) != learn_settings(Recipe())
+    if key == "barrier_bps":
+        plain["label"]["kind"] = "trade"
+    before = parse_recipe(plain)
+    value = plain[section][key]
+    plain[section][key] = OPTIONS[key] if key in OPTIONS else other_value(value)
+    assert parse_recipe(plain).learn_settings() != before.learn_settings()
+
+
+SETTINGS = {
+    "macro": (PretrainSettings, LearnSettings),
+    "micro": (MicroNetSettings, TrainSettings, LearnSettings),
+    "label": (LabelSettings,),
+    "walkforward": (LearnSettings,),
+    "threshold": (ThresholdSettings,),
+    "broker": (Costs,),
+}
+
+
+@pytest.mark.parametrize("section", SETTINGS)
+def test_no_default_of_a_section_is_written_twice(section):
+    """Five defaults of one setting, of which a user gets whichever path he took."""
+    cls = Recipe.model_fields[section].annotation
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    literal = {
+        node.target.id
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and not isinstance(node.value, ast.Call | ast.Name)
+    }
+    ours = {f.name for settings in SETTINGS[section] for f in dataclasses.fields(settings)}
+    kept = {"encoder_options", "objective_options", "options"}  # empty: nothing to keep in step
+    assert literal & ours <= kept
+    assert cls.model_fields.keys() & ours, "no setting of this section is known to `models`"
+
+
+PROBE = """
+import sys
+from pathlib import Path
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.recipe import load_recipe
+try:
+    load_recipe(Path(sys.argv[1]))
+except RecipeError as error:
+    print(error)
+print([name for name in ("torch", "pandas", "backtrader") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[macro]\nencoder_options = {chanels = 32}",
+        '[macro]\nencoder = "cppn"\nencoder_options = {chanels = 32}',
+        '[macro]\nobjective = "masked"\nobjective_options = {chanels = 32}',
+        "[label]\noptions = {chanels = 32}",
+        "",
+    ],
+)
+def test_no_recipe_needs_torch_to_be_judged(tmp_path, text):
+    """Seconds of imports before a typing error is named."""
+    path = write(tmp_path, text)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(path)], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "[]"
+    assert ("unknown option 'chanels'" in lines[0]) == bool(text)

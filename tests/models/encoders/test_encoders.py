@@ -12,7 +12,7 @@ import torch
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder, build_encoder
 from cppncripto_strategy.models.encoders.gru import GRUEncoder
-from cppncripto_strategy.models.encoders.transformer import LocalAttention, TransformerEncoder
+from cppncripto_strategy.models.encoders.transformer import LocalAttention
 
 NAMES = ("tcn", "transformer", "gru")
 FEATURES = 9
@@ -83,7 +83,7 @@ def test_an_encoder_is_rebuilt_from_its_options(name: str) -> None:
     """A bundle keeps name and options alone; the weights must fit what they rebuild."""
     smaller = {"transformer": {"layers": 1, "window": 6, "heads": 2}, "gru": {"layers": 1}}
     encoder = _seeded(name, stride=6, channels=16, **smaller.get(name, {}))
-    again = build_encoder(name, FEATURES, encoder.options).eval()
+    again = build_encoder(name, FEATURES, encoder.options.to_json()).eval()
     again.load_state_dict(encoder.state_dict())
     x = _windows(2, 600)
     assert torch.equal(encoder(x), again(x))
@@ -168,7 +168,7 @@ def test_attention_pooling_weighs_rows() -> None:
 def test_impossible_heads_are_refused() -> None:
     """A reshape error deep in attention would not say which recipe key to change."""
     with pytest.raises(RecipeError, match="multiple of heads"):
-        TransformerEncoder(FEATURES, channels=10, heads=4)
+        build_encoder("transformer", FEATURES, {"channels": 10, "heads": 4})
 
 
 @pytest.mark.slow

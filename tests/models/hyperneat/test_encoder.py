@@ -14,9 +14,9 @@ from cppncripto_strategy.models.hyperneat.substrate import Layer, Substrate
 N_FEATURES, BATCH, STRIDE, ROWS = 9, 3, 12, 40
 
 
-def encoder_of(seed=0, **options):
+def encoder_of(seed=0, width=116, **options):
     torch.manual_seed(seed)
-    return build_encoder("cppn", N_FEATURES, options)
+    return build_encoder("cppn", N_FEATURES, options, width)
 
 
 def candles(seed=1, rows=ROWS):
@@ -58,7 +58,7 @@ def test_encoder_rebuilt_from_its_options_is_the_same_network():
     with torch.no_grad():
         for layer in encoder.painted:
             layer.weight.mul_(1.5)
-    rebuilt = build_encoder("cppn", N_FEATURES, json.loads(json.dumps(encoder.options)))
+    rebuilt = build_encoder("cppn", N_FEATURES, json.loads(json.dumps(encoder.options.to_json())))
     rebuilt.load_state_dict(encoder.state_dict())
     assert torch.equal(encoder(candles()), rebuilt(candles()))
     assert rebuilt.options == encoder.options
@@ -94,7 +94,7 @@ def test_without_a_genome_the_seed_of_torch_draws_one():
 def test_genome_is_read_from_the_file_of_a_champion(tmp_path):
     """A recipe names the file; the options keep the genome, so the file may vanish."""
     genome = random_genome(7, 60)
-    evolved_on = Substrate.temporal(N_FEATURES, width=20, channels=5, dilations=(1, 3))
+    evolved_on = Substrate.temporal(N_FEATURES, width=20, channels=5, taps=3, dilations=(1, 3))
     path = tmp_path / "champion.json"
     path.write_text(
         json.dumps({"genome": genome.to_json(), "substrate": evolved_on.to_json(), "probe": 0.1})
@@ -102,7 +102,7 @@ def test_genome_is_read_from_the_file_of_a_champion(tmp_path):
     encoder = encoder_of(genome=str(path), width=11)
     path.unlink()
     assert encoder.substrate == evolved_on.with_width(11)
-    rebuilt = build_encoder("cppn", N_FEATURES, encoder.options)
+    rebuilt = build_encoder("cppn", N_FEATURES, encoder.options.to_json(), 11)
     assert isinstance(rebuilt, CPPNEncoder)
     assert (rebuilt.genome, rebuilt.substrate) == (genome, encoder.substrate)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import BundleError, RecipeError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.models.encoders import build_encoder
 from cppncripto_strategy.models.hyperneat.decoding import decode
-from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder
 from cppncripto_strategy.models.hyperneat.evolution import Evolution, champion_json, load_run
 from cppncripto_strategy.models.hyperneat.fitness import (
     SILENT,
@@ -32,8 +32,14 @@ from cppncripto_strategy.models.hyperneat.workers import Spread, evaluator
 from cppncripto_strategy.models.judging.probes import walk_forward_r2
 from cppncripto_strategy.results import write_json
 
-SUBSTRATE = Substrate.temporal(n_features=4, width=6, channels=5, dilations=(1, 2), stride=12)
+SUBSTRATE = Substrate.temporal(
+    n_features=4, width=6, channels=5, taps=3, dilations=(1, 2), stride=12
+)
 SETTINGS = EvolutionSettings(generations=4, seed=5, neat=NeatSettings(population=12))
+
+
+def encoder_of(**options):
+    return build_encoder("cppn", 4, options, 6)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +89,7 @@ def test_fitness_is_the_probe_less_the_price_of_connections(data):
         and evaluate(g, SUBSTRATE, data, SETTINGS).probe > SILENT
     )
     score = evaluate(genome, SUBSTRATE, data, SETTINGS)
-    encoder = CPPNEncoder(4, 6, genome=genome.to_json(), substrate=SUBSTRATE.to_json())
+    encoder = encoder_of(genome=genome.to_json(), substrate=SUBSTRATE.to_json())
     r2 = walk_forward_r2(embed_rows(encoder, data.rows), data.targets, data.day_ms, SETTINGS.folds)
     assert score.probe == pytest.approx(r2, abs=1e-6)
     assert score.connections == encoder.connections
@@ -247,7 +253,7 @@ def test_champion_rebuilds_the_encoder_it_was_scored_as(finished, tmp_path):
     path = tmp_path / "champion.json"
     place = knee(finished.front, SUBSTRATE.weights)
     write_json(path, champion_json(finished, place, 70 * DAY_MS))
-    encoder = CPPNEncoder(4, 6, genome=str(path))
+    encoder = encoder_of(genome=str(path))
     assert encoder.connections == finished.front[place].score.connections
 
 

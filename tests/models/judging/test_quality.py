@@ -27,9 +27,9 @@ from cppncripto_strategy.models.inputs.sessions import (
     build_sessions,
 )
 from cppncripto_strategy.models.judging import quality
-from cppncripto_strategy.models.learning.training import TrainSettings
-from cppncripto_strategy.models.learning.walkforward import LearnSettings, learn_bundle
-from cppncripto_strategy.models.pretraining import PretrainSettings
+from cppncripto_strategy.models.labels import LabelSettings
+from cppncripto_strategy.models.learning.walkforward import learn_bundle
+from cppncripto_strategy.models.settings import LearnSettings, PretrainSettings, TrainSettings
 
 HOUR_MS = 3_600_000
 # Volatility that stays high or low for days: HAR has something to find, and halves differ.
@@ -57,6 +57,7 @@ def bundle(table: SessionTable) -> Bundle:
         pretrain=PretrainSettings(epochs=1),
         train=TrainSettings(epochs=1, initialisations=1),
         short_window=12,
+        label=LabelSettings(horizon=6),
         train_days=60,
         validate_days=20,
     )

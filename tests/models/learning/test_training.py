@@ -11,11 +11,11 @@ from cppncripto_strategy.models.learning import training
 from cppncripto_strategy.models.learning.training import (
     IGNORED,
     MicroData,
-    TrainSettings,
     micro_loss,
     train_micronet,
 )
-from cppncripto_strategy.models.micronet import BUY, HOLD, SELL, MicroNetSettings
+from cppncripto_strategy.models.micronet import BUY, HOLD, SELL
+from cppncripto_strategy.models.settings import MicroNetSettings, TrainSettings
 
 DAY, FEATURES, CONTEXT = 24, 3, 4
 SHAPE = MicroNetSettings(

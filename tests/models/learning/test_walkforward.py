@@ -10,18 +10,17 @@ from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import WEIGHTS_FILE, Bundle
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, build_sessions
+from cppncripto_strategy.models.labels import LabelSettings
 from cppncripto_strategy.models.learning import walkforward
-from cppncripto_strategy.models.learning.training import IGNORED, TrainSettings
+from cppncripto_strategy.models.learning.training import IGNORED
 from cppncripto_strategy.models.learning.walkforward import (
-    LabelSettings,
-    LearnSettings,
     calendar,
     learn_bundle,
     micro_data,
     walk_forward,
 )
-from cppncripto_strategy.models.pretraining import PretrainSettings
 from cppncripto_strategy.models.scoring.batch import score_span
+from cppncripto_strategy.models.settings import LearnSettings, PretrainSettings, TrainSettings
 
 HOUR_MS = 3_600_000
 COLUMNS = ("open", "high", "low", "close", "volume")
@@ -31,7 +30,7 @@ LEARN = LearnSettings(
     encoder_options={"channels": 4, "stride": 6, "dilations": [1, 2]},
     pretrain=PretrainSettings(epochs=2, batch_size=16),
     train=TrainSettings(epochs=2, initialisations=2),
-    label=LabelSettings(horizon=4, threshold_bps=30.0),
+    label=LabelSettings(horizon=4, options={"threshold_bps": 30.0}),
     short_window=12,
     micro_options={"channels": 4, "hidden": 4, "components": 2},
     train_days=28,
@@ -159,14 +158,15 @@ def test_labels_are_purged_at_the_split_and_features_embargoed_after_it(
         return honest(train, validation, *rest, **more)
 
     monkeypatch.setattr(walkforward, "train_micronet", spy)
-    label = dataclasses.replace(LEARN.label, kind=kind)
+    label = dataclasses.replace(LEARN.label, kind=kind, options={})
     settings = dataclasses.replace(LEARN, label=label)
     until = calendar(day(90), day(91), 7)[0]
     split = until - settings.validate_days * DAY_MS
     start = split - settings.train_days * DAY_MS
     learn_bundle([table], until, settings, seed=0)
     ahead = label.horizon + (kind == "trade")  # enters one candle later
-    reach_back = (settings.session.table.memory + settings.receptive_field()) * HOUR_MS
+    reach_rows = settings.session.table.memory + settings.micro_settings().receptive_field
+    reach_back = reach_rows * HOUR_MS
     spans = ((start, split, start), (split, until, split + reach_back))
     for data, (first, end, earliest) in zip(parts, spans, strict=True):
         sessions = SessionSet.between([table], first, end).start_ms()
@@ -202,7 +202,7 @@ def test_targets_follow_the_label(table, grid):
     close = sessions.start_ms()[:, None] + np.arange(24) * HOUR_MS
     rows = grid.row_of(close - HOUR_MS)
     expected = grid.close[rows + LEARN.label.horizon] / grid.close[rows] - 1
-    bps = LEARN.label.threshold_bps * 1e-4
+    bps = LEARN.label.options["threshold_bps"] * 1e-4
     classes = np.where(expected > bps, 2, np.where(expected < -bps, 0, 1))
     np.testing.assert_array_equal(data.target.numpy(), classes)
     np.testing.assert_allclose(data.value.numpy(), np.tanh(expected / 0.01), atol=1e-6)
@@ -268,7 +268,7 @@ def test_bundle_describes_itself(table):
     learning = (LEARN.train_days + LEARN.validate_days) * DAY_MS
     assert info.trained_from_ms == until - learning - LEARN.session.warmup * HOUR_MS
     assert info.symbols == ("X",)
-    assert info.label == dataclasses.asdict(LEARN.label)
+    assert info.label == LEARN.label.to_json()
     assert info.validation["sessions"] == LEARN.validate_days
     assert len(bundle.bank_ms) == LEARN.train_days + LEARN.validate_days
     assert bundle.bank_ms[-1] == until - DAY_MS

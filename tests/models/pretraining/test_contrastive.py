@@ -9,17 +9,14 @@ import torch
 from cppncripto_strategy.errors import RecipeError, TrainingError
 from cppncripto_strategy.models.encoders import build_encoder
 from cppncripto_strategy.models.inputs.features import FeatureTable
-from cppncripto_strategy.models.macronet import (
-    CLIP,
-    EMBEDDING_SIZE,
-    build_macronet,
-)
-from cppncripto_strategy.models.pretraining import PretrainSettings, build_objective, pretrain
+from cppncripto_strategy.models.macronet import CLIP, build_macronet
+from cppncripto_strategy.models.pretraining import build_objective, pretrain
 from cppncripto_strategy.models.pretraining._base import Objective, _batches
+from cppncripto_strategy.models.settings import EMBEDDING_SIZE, PretrainSettings
 
 DAY, STRIDE, FEATURES = 48, 4, 3
 COLUMNS = FeatureTable.of(("log_return", "volume_z", "present"))
-ENCODER = {"channels": 8, "width": 12, "stride": STRIDE, "dilations": [1, 2]}
+ENCODER = {"channels": 8, "stride": STRIDE, "dilations": [1, 2]}
 QUICK = PretrainSettings(epochs=20, batch_size=16, patience=20)
 
 
@@ -42,10 +39,10 @@ class Windows:
         return self.x[torch.from_numpy(index)]
 
 
-def pair(seed=0, **options):
+def pair(seed=0, day_candles=DAY, **options):
     torch.manual_seed(seed)
-    encoder = build_encoder("tcn", FEATURES, ENCODER)
-    objective = build_objective("contrastive", encoder, COLUMNS, {"day_candles": DAY} | options)
+    encoder = build_encoder("tcn", FEATURES, ENCODER, 12)
+    objective = build_objective("contrastive", encoder, COLUMNS, options, day_candles)
     return encoder, objective
 
 
@@ -211,7 +208,7 @@ def test_day_shorter_than_a_patch_is_refused():
 
 def test_unknown_objective_names_the_known_ones():
     """A KeyError out of the recipe."""
-    with pytest.raises(RecipeError, match="there are: contrastive, autoencoder, masked"):
+    with pytest.raises(RecipeError, match="there are: autoencoder, contrastive, masked"):
         build_objective("contrast", pair()[0], COLUMNS)
 
 

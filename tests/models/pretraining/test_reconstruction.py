@@ -11,15 +11,12 @@ from torch import Tensor
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder, build_encoder
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, FeatureTable
-from cppncripto_strategy.models.pretraining import (
-    Objective,
-    PretrainSettings,
-    build_objective,
-    pretrain,
-)
+from cppncripto_strategy.models.options import PartOptions
+from cppncripto_strategy.models.pretraining import Objective, build_objective, pretrain
 from cppncripto_strategy.models.pretraining._targets import block_means, masked_mse
 from cppncripto_strategy.models.pretraining.autoencoder import HourlyAutoencoder
 from cppncripto_strategy.models.pretraining.masked import MaskedPatches
+from cppncripto_strategy.models.settings import PretrainSettings
 
 NAMES = DEFAULT_COLUMNS
 FEATURES = len(NAMES)
@@ -132,8 +129,8 @@ def test_forty_percent_of_the_patches_are_hidden_in_every_window() -> None:
     assert (first.sum(dim=1) == round(0.4 * 120)).all()
     assert not torch.equal(first, second)
     assert not torch.equal(first[0], first[1])
-    with pytest.raises(RecipeError, match="between 0 and 1"):
-        MaskedPatches(build_encoder("tcn", FEATURES), COLUMNS, share=1.0)
+    with pytest.raises(RecipeError, match=r"objective 'masked': share: .*less than 1"):
+        build_objective("masked", build_encoder("tcn", FEATURES), COLUMNS, {"share": 1.0})
 
 
 def test_nothing_of_a_hidden_patch_reaches_the_encoder() -> None:
@@ -158,7 +155,7 @@ def test_the_encoder_reads_the_masked_window_and_only_hidden_patches_are_judged(
     class Blank(Encoder):
         """Answers zeros and remembers what it was shown."""
 
-        stride, width = 12, 8
+        stride = 12
         seen: Tensor
 
         def feature_map(self, x: Tensor) -> Tensor:
@@ -166,8 +163,9 @@ def test_the_encoder_reads_the_masked_window_and_only_hidden_patches_are_judged(
             return torch.zeros(len(x), x.shape[1] // self.stride, self.width)
 
     torch.manual_seed(0)
-    blank, x = Blank(), Windows(4, 2).x
-    objective = MaskedPatches(blank, COLUMNS)
+    blank, x = Blank(FEATURES, 8, PartOptions()), Windows(4, 2).x
+    objective = build_objective("masked", blank, COLUMNS)
+    assert isinstance(objective, MaskedPatches)
     x[0, :24, PRESENT] = 0.0  # two patches of outage, which no one can be asked about
     loss = objective.loss(blank, x, _draws(5))
     hidden = objective.draw(torch.Size((4, 48)), _draws(5))
@@ -247,7 +245,7 @@ def test_a_quarter_hour_market_is_reconstructed_by_its_own_hours(objective: str)
     """Kills an hour of twelve candles at every interval: of 15 minutes they make three hours."""
     torch.manual_seed(0)
     net = build_encoder("tcn", FEATURES, {"channels": 16, "stride": 4})
-    task = build_objective(objective, net, COLUMNS, {"day_candles": 96})
+    task = build_objective(objective, net, COLUMNS, day_candles=96)
     x = Windows(2, 3).x
     assert torch.isfinite(task.loss(net, x, _draws()))
     if isinstance(task, HourlyAutoencoder):

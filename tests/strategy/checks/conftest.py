@@ -14,10 +14,10 @@ from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions
-from cppncripto_strategy.models.learning.training import TrainSettings
-from cppncripto_strategy.models.learning.walkforward import LearnSettings, learn_bundle
-from cppncripto_strategy.models.pretraining import PretrainSettings
+from cppncripto_strategy.models.labels import LabelSettings
+from cppncripto_strategy.models.learning.walkforward import learn_bundle
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
+from cppncripto_strategy.models.settings import LearnSettings, PretrainSettings, TrainSettings
 
 DAY = 288
 
@@ -28,6 +28,9 @@ def learn() -> LearnSettings:
         session=SessionSettings(long_window=2 * DAY),
         pretrain=PretrainSettings(epochs=1),
         train=TrainSettings(epochs=2, initialisations=1),
+        label=LabelSettings(horizon=6),
+        retrain_days=7,
+        macro_retrain_days=28,
         short_window=24,
         train_days=14,
         validate_days=4,

@@ -17,8 +17,9 @@ from cppncripto_strategy.feeds.planted import PlantedMarket, PlantedSettings, ge
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable
 from cppncripto_strategy.models.judging.leaks import hold_sessions
-from cppncripto_strategy.models.learning.walkforward import LabelSettings, LearnSettings
+from cppncripto_strategy.models.labels import LabelSettings
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
+from cppncripto_strategy.models.settings import LearnSettings
 
 DAY = 288
 
@@ -98,8 +99,8 @@ def test_a_study_really_shifts_its_embeddings_by_sixty_days_or_more(
 @pytest.mark.parametrize(
     ("label", "interval_ms"),
     [
-        (LabelSettings("fixed", 48, 60.0), 300_000),
-        (LabelSettings("barrier", 24, barrier_bps=150.0), 300_000),
+        (LabelSettings("fixed", 48, {"threshold_bps": 60.0}), 300_000),
+        (LabelSettings("barrier", 24, {"barrier_bps": 150.0}), 300_000),
         (LabelSettings("trade", 12), 900_000),
     ],
 )

@@ -10,15 +10,15 @@ import pytest
 
 from cppncripto_strategy.checks import shuffled
 from cppncripto_strategy.checks.plan import CheckPlan
-from cppncripto_strategy.checks.shuffled import ShuffledLabels
+from cppncripto_strategy.checks.shuffled import ShuffledLabels, shuffled_copy
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable
-from cppncripto_strategy.models.learning.walkforward import LabelSettings
+from cppncripto_strategy.models.labels import LabelSettings
 
 
 def test_shuffled_labels_are_the_same_labels_on_other_candles(grid: CandleGrid) -> None:
     """Kills a shuffle that invents labels, or leaves most of them where they were."""
-    label = LabelSettings(horizon=6, threshold_bps=10.0)
+    label = LabelSettings(horizon=6, options={"threshold_bps": 10.0})
     honest = label.compute(grid)
     moved = ShuffledLabels(**dataclasses.asdict(label), shuffle_seed=5).compute(grid)
     for name in ("target", "forward_return", "valid"):
@@ -52,7 +52,7 @@ def test_a_score_that_knows_the_shuffled_label_is_caught(
     def peeking(table: SessionTable, *rest: Any) -> Any:
         """LEAK: a little of the shuffled label is in the score."""
         scored = honest(table, *rest)
-        label = ShuffledLabels(**dataclasses.asdict(plan.learn.label), shuffle_seed=plan.seed + 1)
+        label = shuffled_copy(plan.learn.label, plan.seed + 1)
         peek = np.nan_to_num(label.compute(table.grid).forward_return)
         return dataclasses.replace(scored, score=scored.score + 100 * peek)
 

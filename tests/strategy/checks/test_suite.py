@@ -17,7 +17,7 @@ from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.inputs import sessions
 from cppncripto_strategy.models.inputs.features import compute_features
 from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.learning.training import TrainSettings
+from cppncripto_strategy.models.settings import TrainSettings
 
 
 def test_an_unknown_check_is_refused(plan: CheckPlan) -> None:

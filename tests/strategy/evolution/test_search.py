@@ -19,7 +19,7 @@ from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.evolution.page import node_places
 from cppncripto_strategy.evolution.search import choose, evolve, prepare
 from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.market import learn_settings, load_market, session_tables
+from cppncripto_strategy.market import load_market, session_tables
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.hyperneat.genome import Genome, Link, Node
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
@@ -70,7 +70,7 @@ def test_evolution_sees_no_candle_of_validation_or_trading(recipe_path):
     recipe = load_recipe(recipe_path)
     ground = prepare(recipe)
     market = load_market(recipe)
-    settings = learn_settings(recipe)
+    settings = recipe.learn_settings()
     tables = session_tables(market, settings.session)
     data = ground.probe_data(ground.session, ground.substrate)
     assert data.day_ms.max() + DAY_MS <= ground.until_ms
@@ -166,13 +166,13 @@ def test_recipe_names_a_champion_relative_to_itself(evolved, recipe_path):
             "{ channels = 6, dilations = [1, 2] }", '{ genome = "evolved/champion.json" }'
         )
     )
-    options = learn_settings(load_recipe(path)).encoder_options
+    options = load_recipe(path).learn_settings().encoder_options
     champion = json.loads((folder / "champion.json").read_text())
     assert options["genome"] == champion["genome"]
     assert options["evolved_until_ms"] == result.until_ms
     path.write_text(path.read_text().replace("champion.json", "absent.json"))
     with pytest.raises(RecipeError, match=r"no genome can be read from .*absent\.json"):
-        learn_settings(load_recipe(path))
+        load_recipe(path).learn_settings()
 
 
 def test_bundle_refuses_a_genome_that_saw_its_future(evolved, recipe_path):
@@ -183,7 +183,7 @@ def test_bundle_refuses_a_genome_that_saw_its_future(evolved, recipe_path):
     recipe = recipe.model_copy(
         update={"macro": recipe.macro.model_copy(update={"encoder_options": options})}
     )
-    settings = learn_settings(recipe)
+    settings = recipe.learn_settings()
     tables = session_tables(load_market(recipe), settings.session)
     with pytest.raises(BundleError, match="evolved on candles until"):
         learn_bundle(tables, result.until_ms - DAY_MS, settings, seed=0)

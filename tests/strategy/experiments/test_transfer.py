@@ -16,9 +16,9 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions
-from cppncripto_strategy.models.learning.training import TrainSettings
-from cppncripto_strategy.models.learning.walkforward import LabelSettings, LearnSettings
+from cppncripto_strategy.models.labels import LabelSettings
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
+from cppncripto_strategy.models.settings import LearnSettings, TrainSettings
 
 HOUR_MS = 3_600_000
 SESSION = SessionSettings(interval_ms=HOUR_MS, long_window=120)
@@ -46,7 +46,7 @@ def transfer(seeds):
             session=SESSION,
             use_macro=False,
             train=TrainSettings(epochs=12, initialisations=1, batch_sessions=8, learning_rate=5e-3),
-            label=LabelSettings(horizon=2, threshold_bps=5.0),
+            label=LabelSettings(horizon=2, options={"threshold_bps": 5.0}),
             short_window=12,
             train_days=70,
             validate_days=20,

@@ -1,0 +1,78 @@
+"""Options of encoder "cppn": type, range and default of each. Torch is not imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from cppncripto_strategy.models.hyperneat.champion import read_champion
+from cppncripto_strategy.models.hyperneat.genome import Genome
+from cppncripto_strategy.models.hyperneat.substrate import FIVE_MINUTES_MS, STRIDE, Substrate
+from cppncripto_strategy.models.options import Count, PartOptions
+
+
+class CPPNOptions(PartOptions):
+    """Options of encoder "cppn".
+
+    Parameters
+    ----------
+    genome : path of a champion.json that `cppn-bt evolve` wrote, or a genome's JSON document;
+        without one a random CPPN is drawn from torch's random state.
+    substrate : a substrate's JSON document; without one it is the champion's, or else made of the
+        settings that follow.
+    channels : channels of every layer but the last.
+    taps : taps of every kernel.
+    dilations : rows between taps, one for each layer.
+    stride : candles averaged into one row.
+    interval_ms : length of a candle, milliseconds: taps are painted at physical times.
+    evolved_until_ms : close of the last candle that chose the genome, so that a bundle can refuse a
+        genome that has seen its future. None: nothing chose it.
+    """
+
+    genome: dict[str, Any] | Path | None = None
+    substrate: dict[str, Any] | None = None
+    channels: Count = 24
+    taps: Count = 3
+    dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4)
+    stride: Count = STRIDE
+    interval_ms: Count = FIVE_MINUTES_MS
+    evolved_until_ms: int | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if isinstance(self.genome, dict):
+            Genome.from_json(self.genome)
+        if self.substrate is not None:
+            Substrate.from_json(self.substrate)
+        return self
+
+    def inlined(self) -> Self:
+        """The same options with the champion that `genome` names in its place.
+
+        Raises
+        ------
+        RecipeError
+            When there is no such file, or it holds no genome.
+        """
+        if not isinstance(self.genome, Path):
+            return self
+        champion = read_champion(self.genome)
+        values = self.requested() | {"genome": champion["genome"]}
+        if "substrate" in champion:
+            values.setdefault("substrate", champion["substrate"])
+        if "until_ms" in champion:
+            values["evolved_until_ms"] = champion["until_ms"]  # not a thing to argue with
+        return type(self)(**values)
+
+    def unlearned(self) -> Self:
+        """Without the genome: it would paint the very weights that randomness is to replace."""
+        return self.model_copy(update={"genome": None, "evolved_until_ms": None})
+
+    def substrate_for(self, n_features: int, width: int) -> Substrate:
+        """The substrate that an encoder of these options paints."""
+        if self.substrate is not None:
+            return Substrate.from_json(self.substrate).with_width(width)
+        shape = self.channels, self.taps, self.dilations, self.stride, self.interval_ms
+        return Substrate.temporal(n_features, width, *shape)
