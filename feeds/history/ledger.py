@@ -26,6 +26,7 @@ import filelock
 import numpy as np
 
 from cppncripto_strategy.arrays import IntArray
+from cppncripto_strategy.atomic import remove_leftovers
 from cppncripto_strategy.errors import StoreError
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles, gaps
 from cppncripto_strategy.feeds.clock import (
@@ -35,6 +36,7 @@ from cppncripto_strategy.feeds.clock import (
     month_names,
     month_span,
 )
+from cppncripto_strategy.feeds.history.quarantine import FOLDER as QUARANTINE
 from cppncripto_strategy.feeds.history.store import (
     CandleStore,
     MonthState,
@@ -287,10 +289,10 @@ def job_lock(store: CandleStore) -> Iterator[None]:
     except OSError as cause:
         raise StoreError(f"the store at {store.root} cannot be written: {cause}") from cause
     try:
-        # Left by a killed job; the parquet ones are the store's own to sweep.
-        for pattern in (f"symbol=*/interval=*/.{FILE}.*.tmp", ".quarantine/.*.tmp"):
-            for orphan in store.root.glob(pattern):
-                orphan.unlink(missing_ok=True)
+        # The months' own leftovers are the store's to remove, under the lock of their series.
+        for folder in store.root.glob("symbol=*/interval=*"):
+            remove_leftovers(folder, FILE)
+        remove_leftovers(store.root / QUARANTINE)
         yield
     finally:
         lock.release()

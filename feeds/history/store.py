@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cppncripto_strategy.atomic import sync_folder
+from cppncripto_strategy import atomic
 from cppncripto_strategy.errors import CandleError, StoreError
 from cppncripto_strategy.feeds.candles import (
     CANDLE_SCHEMA,
@@ -48,8 +46,6 @@ from cppncripto_strategy.feeds.clock import (
     ms_to_utc,
     utc_to_ms,
 )
-
-logger = logging.getLogger(__name__)
 
 LOCK_TIMEOUT_S = 30.0
 # A tenth larger than level 1 on real candles, and a third quicker to read.
@@ -200,7 +196,7 @@ class CandleStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self._lock(folder):
-                _sweep(folder)
+                atomic.remove_leftovers(folder, "*.parquet")
                 batch = WriteBatch(folder)
                 try:
                     yield batch
@@ -350,21 +346,17 @@ class WriteBatch:
         data = month_bytes(candles)
         changed = held != data
         if changed:
-            self._staged[target] = _write_temporary(target, data)
+            self._staged[target] = atomic.stage(target, data)
         return MonthState(month, candles, hashlib.sha256(data).hexdigest(), changed)
 
     def commit(self) -> None:
         """Put every staged month in place."""
-        for target, temporary in self._staged.items():
-            os.replace(temporary, target)
-        if self._staged:
-            sync_folder(self.folder)
+        atomic.put(self._staged)
         self._staged = {}
 
     def discard(self) -> None:
         """Remove what was staged and not put in place."""
-        for temporary in self._staged.values():
-            temporary.unlink(missing_ok=True)
+        atomic.discard(self._staged)
         self._staged = {}
 
 
@@ -434,7 +426,7 @@ def month_bytes(candles: Candles) -> bytes:
 
 
 def write_atomically(target: Path, data: bytes) -> None:
-    """Replace a file as a whole: temporary file beside it, fsync, rename, fsync of the folder.
+    """Replace a file as a whole (`atomic.write_bytes`).
 
     Raises
     ------
@@ -442,14 +434,7 @@ def write_atomically(target: Path, data: bytes) -> None:
         When it cannot be written; the old file is then as it was.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _write_temporary(target, data)
-        try:
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(target.parent)
+        atomic.write_bytes(target, data)
     except OSError as cause:
         raise StoreError(
             f"{target} could not be written ({cause}); it was left as it was. Is the disk full, or"
@@ -472,26 +457,6 @@ def _check_candles(candles: Candles, interval_ms: int, origin: str, sparse: bool
     if found is not None:
         # The first offending row alone decides the message, as it does for a dense series.
         validate(candles, interval_ms, origin)
-
-
-def _write_temporary(target: Path, data: bytes) -> Path:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as sink:
-            sink.write(data)
-            sink.flush()
-            os.fsync(sink.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed writer left behind; safe because the series lock is held."""
-    for orphan in folder.glob(".*.parquet.*.tmp"):
-        logger.warning("removing %s, left by an interrupted write", orphan)
-        orphan.unlink(missing_ok=True)
 
 
 def _row_count(file: Path) -> int:
