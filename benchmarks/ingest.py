@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.feeds.clock import MINUTE_MS, month_span
-from cppncripto_strategy.feeds.history.fetch import import_files
+from cppncripto_strategy.feeds.history.imports import import_files
 from cppncripto_strategy.feeds.history.store import CandleStore
 
 SYMBOL, INTERVAL = "BTCUSDT", "1m"

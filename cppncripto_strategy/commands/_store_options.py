@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from cppncripto_strategy.feeds.history.fetch import FetchSettings, Progress, SeriesReport
+    from cppncripto_strategy.feeds.history.fetch_job import FetchSettings, Progress, SeriesReport
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -42,7 +42,7 @@ def fetch_settings(
 ) -> FetchSettings:
     """Fetch settings from the options of `source_options`."""
     from cppncripto_strategy.feeds.binance.endpoints import Sources
-    from cppncripto_strategy.feeds.history.fetch import FetchSettings
+    from cppncripto_strategy.feeds.history.fetch_job import FetchSettings
 
     default = Sources()
     sources = Sources(

@@ -53,7 +53,7 @@ def import_files(
     (BTCUSDT-1m-2026-03.zip) are taken too, against the .CHECKSUM beside them. Every row is checked
     first; a bad one is named and the store stays as it was.
     """
-    from cppncripto_strategy.feeds.history.fetch import import_files as bring
+    from cppncripto_strategy.feeds.history.imports import import_files as bring
     from cppncripto_strategy.feeds.history.store import CandleStore
 
     target = CandleStore(store)

@@ -30,6 +30,7 @@ from cppncripto_strategy.atomic import remove_leftovers
 from cppncripto_strategy.errors import StoreError
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles, gaps
 from cppncripto_strategy.feeds.clock import (
+    WEEK_MS,
     Span,
     interval_anchor_ms,
     interval_to_ms,
@@ -252,6 +253,19 @@ def entries_of(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Candles from one source, to be written and recorded together."""
+
+    candles: Candles
+    source: str
+    digest: str | None = None
+
+    def entries(self, interval: str) -> list[Entry]:
+        """Ledger entries of these candles."""
+        return entries_of(self.candles, interval, self.source, self.digest)
+
+
 def content_digest(candles: Candles) -> str:
     """sha256 of the candles themselves, whatever file they are in."""
     digest = hashlib.sha256()
@@ -345,6 +359,11 @@ def slot_span(month: str, interval_ms: int) -> Span:
         for edge in (within.start_ms, within.end_ms)
     )
     return Span(first, last)
+
+
+def months_between(span: Span) -> list[str]:
+    """The months whose slots a span may touch, in order; a week may begin the month before."""
+    return month_names(np.array([span.start_ms - WEEK_MS, span.end_ms - 1]))
 
 
 def record_month(ledger: Ledger, state: MonthState, entries: list[Entry]) -> None:

@@ -19,8 +19,9 @@ from cppncripto_strategy.arrays import BoolArray
 from cppncripto_strategy.errors import StoreError
 from cppncripto_strategy.feeds.binance.rest import RestClient, RestGate
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles, concat, first_violation
-from cppncripto_strategy.feeds.clock import WEEK_MS, Span, interval_to_ms, ms_to_utc
-from cppncripto_strategy.feeds.history.fetch import FetchSettings, Progress, SeriesReport, fetch
+from cppncripto_strategy.feeds.clock import Span, interval_to_ms, ms_to_utc
+from cppncripto_strategy.feeds.history.fetch import fetch
+from cppncripto_strategy.feeds.history.fetch_job import FetchSettings, Progress, SeriesReport
 from cppncripto_strategy.feeds.history.ledger import (
     Entry,
     Ledger,
@@ -28,6 +29,7 @@ from cppncripto_strategy.feeds.history.ledger import (
     entries_of,
     job_lock,
     join,
+    months_between,
     named,
     record_month,
     runs,
@@ -139,7 +141,7 @@ def month_coverage(store: CandleStore, symbol: str, interval: str) -> list[Month
     """
     check = verify_series(store, symbol, interval)
     interval_ms, found = interval_to_ms(interval), []
-    for month in _months_between(check.span):
+    for month in months_between(check.span):
         within = slot_span(month, interval_ms)
         start_ms = max(within.start_ms, check.span.start_ms)
         end_ms = min(within.end_ms, check.span.end_ms)
@@ -277,18 +279,12 @@ def _recomputed(ledger: Ledger, states: list[MonthState], span: Span, interval: 
     believed.span = span
     held = {state.month: state for state in states}
     entries: list[Entry] = []
-    for month in _months_between(span):
+    for month in months_between(span):
         state = held.get(month, MonthState(month, Candles.empty(), ""))
         record = ledger.months.get(month, MonthRecord())
         within = slot_span(month, interval_to_ms(interval))
         entries += settle(record.entries, state.candles, believed, within)
     return join(entries)
-
-
-def _months_between(span: Span) -> list[str]:
-    edges = np.array([span.start_ms - WEEK_MS, span.end_ms - 1])
-    first, last = edges.astype("datetime64[ms]").astype("datetime64[M]")
-    return [str(month) for month in np.arange(first, last + 1)]
 
 
 def _unrecorded(ledger: Ledger, states: list[MonthState]) -> list[str]:

@@ -26,15 +26,12 @@ from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.rest import RestClient, RestGate
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span, utc_to_ms
-from cppncripto_strategy.feeds.history.fetch import (
-    FetchSettings,
-    SeriesReport,
-    fetch,
-    gaps_to_read,
-    import_files,
-)
+from cppncripto_strategy.feeds.history.fetch import fetch
+from cppncripto_strategy.feeds.history.fetch_job import FetchSettings, SeriesReport
+from cppncripto_strategy.feeds.history.imports import import_files
 from cppncripto_strategy.feeds.history.ledger import Ledger, job_lock
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
+from cppncripto_strategy.feeds.history.series_fetch import gaps_to_read
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.loopback.faults import (
     ARCHIVE_FAULTS,
@@ -247,7 +244,8 @@ def test_random_faults_change_no_byte_and_make_no_false_hole(seed, tmp_path, cle
 
 KILLED_FETCH = """
 import os, random, signal, sys
-from cppncripto_strategy.feeds.history.fetch import FetchSettings, fetch
+from cppncripto_strategy.feeds.history.fetch import fetch
+from cppncripto_strategy.feeds.history.fetch_job import FetchSettings
 from cppncripto_strategy.feeds.binance.rest import RestClient, RestGate
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.history.store import CandleStore

@@ -16,7 +16,8 @@ from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.rest import RestGate
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span, utc_to_ms
-from cppncripto_strategy.feeds.history.fetch import FetchSettings, fetch
+from cppncripto_strategy.feeds.history.fetch import fetch
+from cppncripto_strategy.feeds.history.fetch_job import FetchSettings
 from cppncripto_strategy.feeds.history.ledger import Ledger, write_recorded
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.store import CandleStore
