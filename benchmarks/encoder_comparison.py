@@ -31,13 +31,8 @@ import torch
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.history.files import open_source
-from cppncripto_strategy.feeds.planted import (
-    HitRatio,
-    PlantedMarket,
-    PlantedSettings,
-    generate,
-    hit_at_setups,
-)
+from cppncripto_strategy.feeds.planted import PlantedMarket, PlantedSettings, generate
+from cppncripto_strategy.feeds.planted_hits import HitRatio, hit_at_setups
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.encoders import ENCODERS, Encoder, build_encoder
 from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder

@@ -20,12 +20,10 @@ import numpy as np
 import torch
 
 from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.feeds.planted import (
+from cppncripto_strategy.feeds.planted import PlantedMarket, PlantedSettings, generate
+from cppncripto_strategy.feeds.planted_hits import (
     HitRatio,
-    PlantedMarket,
-    PlantedSettings,
     ceiling_hit,
-    generate,
     hit_at_setups,
     macro_hit,
     marker_filter_accuracy,

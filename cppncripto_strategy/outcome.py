@@ -22,7 +22,7 @@ import pandas as pd
 
 from cppncripto_strategy.evaluation.returns import daily_returns, daily_sharpe
 from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, discounted_sharpe, fingerprint
-from cppncripto_strategy.feeds import planted
+from cppncripto_strategy.feeds import planted_hits
 from cppncripto_strategy.feeds.candles import gaps
 from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.judgement import judge
@@ -239,7 +239,7 @@ def _planted_facts(
         return None
     first = next(iter(market.planted.values())).settings
     days = recipe.macro.long_window * recipe.interval_ms // DAY_MS
-    accuracy = planted.marker_filter_accuracy(first, days)
+    accuracy = planted_hits.marker_filter_accuracy(first, days)
     window = recipe.micro.short_window
     costs = recipe.broker.fee_bps, recipe.broker.slippage_bps
     facts: dict[str, Any] = {
@@ -247,17 +247,17 @@ def _planted_facts(
             f"a hidden regime, {first.tau_days:g} days long on average; setups whose answer"
             f" follows its sign for {first.horizon} candles"
         ),
-        "hit at setups, ceiling (regime known)": _percent(planted.oracle_hit(first)),
+        "hit at setups, ceiling (regime known)": _percent(planted_hits.oracle_hit(first)),
         f"hit at setups, best from {days} days of markers": _percent(
-            planted.macro_hit(first, accuracy)
+            planted_hits.macro_hit(first, accuracy)
         ),
         f"hit at setups, best from {window} candles without a clock": _percent(
-            planted.micro_only_hit(first, window)
+            planted_hits.micro_only_hit(first, window)
         ),
     }
     for arm, passed in replays.items():
         facts[f"hit at setups, reached {arm}"] = _hit_text(recipe, market, span, passed)
-    net = planted.expected_trade_bps(first, 1.0, *costs)
+    net = planted_hits.expected_trade_bps(first, 1.0, *costs)
     facts["net of an oracle's trade after fees"] = f"{net:.0f} bps"
     return facts
 
@@ -276,7 +276,7 @@ def _hit_text(recipe: Recipe, market: Market, span: Span, passed: Replay) -> str
         place = np.searchsorted(close, rows["close_time_ms"].to_numpy())
         scores[place] = rows["score"].to_numpy()
         try:
-            one = planted.hit_at_setups(truth, scores, span.start_ms, span.end_ms)
+            one = planted_hits.hit_at_setups(truth, scores, span.start_ms, span.end_ms)
         except ValueError:  # a span so short that no setup was scored in it
             continue
         hits, count = hits + one.hit * one.count, count + one.count

@@ -18,13 +18,8 @@ from cppncripto_strategy.checks.hits import MIN_DECISIONS, hit_verdict, ratio_in
 from cppncripto_strategy.checks.plan import CheckPlan, Report, affordable_training, part_of, silent
 from cppncripto_strategy.evaluation.statistics import day_totals
 from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.feeds.planted import (
-    PlantedMarket,
-    PlantedSettings,
-    ceiling_hit,
-    generate,
-    oracle_hit,
-)
+from cppncripto_strategy.feeds.planted import PlantedMarket, PlantedSettings, generate
+from cppncripto_strategy.feeds.planted_hits import ceiling_hit, oracle_hit
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import build_sessions

@@ -24,7 +24,7 @@ from cppncripto_strategy.experiments.arms import changed
 from cppncripto_strategy.experiments.cells import Arm, CellOutcome
 from cppncripto_strategy.experiments.embedding_probes import probe_embedding
 from cppncripto_strategy.experiments.transfer import TransferPlan, transfer_table
-from cppncripto_strategy.feeds import planted
+from cppncripto_strategy.feeds import planted_hits
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.judgement import judge
 from cppncripto_strategy.market import (
@@ -146,9 +146,9 @@ class RecipeRunner:
         window = self.recipe.micro.short_window
         return [
             "The market is planted, a new one for each seed. Hit ratio at setups: at most"
-            f" {100 * planted.oracle_hit(truth):.1f} % knowing the regime, at most"
-            f" {100 * planted.micro_only_hit(truth, window):.1f} % from the last {window} candles"
-            " alone, for a network without a clock."
+            f" {100 * planted_hits.oracle_hit(truth):.1f} % knowing the regime, at most"
+            f" {100 * planted_hits.micro_only_hit(truth, window):.1f} % from the last"
+            f" {window} candles alone, for a network without a clock."
         ]
 
     def transfer(self, progress: Progress | None = None) -> pd.DataFrame:

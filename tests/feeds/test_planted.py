@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.feeds import planted
+from cppncripto_strategy.feeds import planted, planted_hits
 from cppncripto_strategy.feeds.candles import gaps, validate
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.planted import PlantedMarket, PlantedSettings
@@ -63,11 +63,13 @@ def _votes(market: PlantedMarket, window: int) -> np.ndarray:
 
 def test_closed_forms_are_the_published_ones() -> None:
     """A slip in any closed form would move the yardstick every experiment is judged by."""
-    assert planted.oracle_hit(DEFAULT) == pytest.approx(PHI(0.4), abs=1e-12)
-    assert round(100 * planted.oracle_hit(DEFAULT), 1) == 65.5
-    micro = [round(100 * planted.micro_only_hit(DEFAULT, window), 1) for window in (24, 60, 120)]
+    assert planted_hits.oracle_hit(DEFAULT) == pytest.approx(PHI(0.4), abs=1e-12)
+    assert round(100 * planted_hits.oracle_hit(DEFAULT), 1) == 65.5
+    micro = [
+        round(100 * planted_hits.micro_only_hit(DEFAULT, window), 1) for window in (24, 60, 120)
+    ]
     assert micro == [52.2, 55.1, 57.8]
-    macro = 100 * planted.macro_hit(DEFAULT, planted.marker_filter_accuracy(DEFAULT, 5))
+    macro = 100 * planted_hits.macro_hit(DEFAULT, planted_hits.marker_filter_accuracy(DEFAULT, 5))
     assert 62.9 <= macro <= 63.5
 
 
@@ -75,18 +77,18 @@ def test_a_filter_of_one_day_has_the_accuracy_worked_out_by_hand() -> None:
     """Kills a filter that names yesterday's regime instead of predicting today's."""
     fidelity, stay = DEFAULT.marker_fidelity, 1 - 1 / DEFAULT.tau_days
     expected = fidelity * stay + (1 - fidelity) * (1 - stay)
-    assert planted.marker_filter_accuracy(DEFAULT, 1) == pytest.approx(expected, abs=1e-12)
+    assert planted_hits.marker_filter_accuracy(DEFAULT, 1) == pytest.approx(expected, abs=1e-12)
     # One more day can only outvote the last when they differ, and then the last still wins.
-    assert planted.marker_filter_accuracy(DEFAULT, 2) == pytest.approx(expected, abs=1e-12)
-    assert planted.marker_filter_accuracy(DEFAULT, 0) == 0.5
+    assert planted_hits.marker_filter_accuracy(DEFAULT, 2) == pytest.approx(expected, abs=1e-12)
+    assert planted_hits.marker_filter_accuracy(DEFAULT, 0) == 0.5
 
 
 def test_enumerated_and_sampled_filters_meet() -> None:
     """Kills a seam between the exact filter (14 days) and the sampled one (15)."""
-    exact, sampled = (planted.marker_filter_accuracy(DEFAULT, days) for days in (14, 15))
+    exact, sampled = (planted_hits.marker_filter_accuracy(DEFAULT, days) for days in (14, 15))
     assert sampled == pytest.approx(exact, abs=0.003)
     sure = replace(DEFAULT, marker_fidelity=1.0)
-    assert planted.marker_filter_accuracy(sure, 5) == pytest.approx(1 - 1 / 30, abs=1e-12)
+    assert planted_hits.marker_filter_accuracy(sure, 5) == pytest.approx(1 - 1 / 30, abs=1e-12)
 
 
 def test_completed_setups_follow_the_renewal_law() -> None:
@@ -94,7 +96,7 @@ def test_completed_setups_follow_the_renewal_law() -> None:
     rng, h, q, window = np.random.default_rng(7), DEFAULT.horizon, DEFAULT.setup_rate, 60
     periods = rng.geometric(q, (40_000, 12)) + h
     counted = np.bincount((np.cumsum(periods, axis=1) <= window - 1).sum(axis=1), minlength=12)
-    law = planted.completed_setups(DEFAULT, window)
+    law = planted_hits.completed_setups(DEFAULT, window)
     assert law.sum() == pytest.approx(1.0, abs=1e-12)
     simulated = counted[: len(law)] / 40_000
     np.testing.assert_allclose(simulated, law, atol=4 * 0.5 / math.sqrt(40_000))
@@ -103,7 +105,7 @@ def test_completed_setups_follow_the_renewal_law() -> None:
 def test_the_oracle_hits_as_often_as_its_closed_form(markets: list[PlantedMarket]) -> None:
     """A drift lost, doubled or given to the wrong candles would show here first."""
     hit, error = _pooled(markets, [market.oracle_scores() for market in markets])
-    assert abs(hit - planted.oracle_hit(DEFAULT)) < 3 * error
+    assert abs(hit - planted_hits.oracle_hit(DEFAULT)) < 3 * error
 
 
 @pytest.mark.parametrize("window", [24, 60, 120])
@@ -112,7 +114,7 @@ def test_voting_on_earlier_setups_reaches_the_micro_only_form(
 ) -> None:
     """Kills a closed form that the candles do not obey."""
     hit, error = _pooled(markets, [_votes(market, window) for market in markets])
-    assert abs(hit - planted.micro_only_hit(DEFAULT, window)) < 3 * error
+    assert abs(hit - planted_hits.micro_only_hit(DEFAULT, window)) < 3 * error
 
 
 @pytest.mark.parametrize(
@@ -133,16 +135,20 @@ def test_the_oracle_over_all_candles_reaches_the_ceiling_and_no_more(
         right = np.where(score == 0, 0.5, score == np.sign(ahead))
         shares.append(right[np.isfinite(ahead)])
     share = float(np.concatenate(shares).mean())
-    assert abs(share - planted.ceiling_hit(planting)) < 0.002
-    assert 0.5 < planted.ceiling_hit(planting) < planted.oracle_hit(planting)
+    assert abs(share - planted_hits.ceiling_hit(planting)) < 0.002
+    assert 0.5 < planted_hits.ceiling_hit(planting) < planted_hits.oracle_hit(planting)
 
 
 def test_the_null_market_knows_no_direction() -> None:
     """Kills a regime that leaks into prices when mu is 0."""
     null = planted.generate(PlantedSettings(days=DAYS, mu=0.0, seed=3))
-    result = planted.hit_at_setups(null, null.oracle_scores())
+    result = planted_hits.hit_at_setups(null, null.oracle_scores())
     assert result.low < 0.5 < result.high
-    forms = [planted.oracle_hit, lambda s: planted.micro_only_hit(s, 60), planted.ceiling_hit]
+    forms = [
+        planted_hits.oracle_hit,
+        lambda s: planted_hits.micro_only_hit(s, 60),
+        planted_hits.ceiling_hit,
+    ]
     assert [form(null.settings) for form in forms] == pytest.approx([0.5] * 3, abs=1e-12)
 
 
@@ -280,15 +286,17 @@ def test_expected_trade_agrees_with_trading_the_oracle() -> None:
     buys = np.flatnonzero((market.oracle_scores() > 0) & np.isfinite(_ahead(market)))
     price = market.candles.close
     gross = (price[buys + rich.horizon] / price[buys] - 1) * 1e4
-    expected = planted.expected_trade_bps(rich, 1.0, 10.0, 1.0)
+    expected = planted_hits.expected_trade_bps(rich, 1.0, 10.0, 1.0)
     assert abs(gross.mean() - 22.0 - expected) < 3 * gross.std() / math.sqrt(len(gross))
     # By hand, with flat volatility: mu sigma sqrt(h) = 14.7 bps at the defaults, cost 22.
     flat = replace(DEFAULT, season=0.0, garch_alpha=0.0)
-    assert planted.expected_trade_bps(flat, 1.0, 10.0, 1.0) == pytest.approx(14.7 - 22, abs=0.1)
-    assert planted.expected_trade_bps(flat, 0.5, 10.0, 1.0) == pytest.approx(-22, abs=0.1)
+    assert planted_hits.expected_trade_bps(flat, 1.0, 10.0, 1.0) == pytest.approx(
+        14.7 - 22, abs=0.1
+    )
+    assert planted_hits.expected_trade_bps(flat, 0.5, 10.0, 1.0) == pytest.approx(-22, abs=0.1)
     # Without drift a lognormal bet earns sigma^2 h / 2: (e^0.0003 - 1) = 3 bps at 1 % a candle.
     null = replace(flat, mu=0.0, sigma=0.01)
-    assert planted.expected_trade_bps(null, 1.0, 0.0, 0.0) == pytest.approx(3.0, abs=0.01)
+    assert planted_hits.expected_trade_bps(null, 1.0, 0.0, 0.0) == pytest.approx(3.0, abs=0.01)
 
 
 def test_hit_at_setups_counts_decisions_only(markets: list[PlantedMarket]) -> None:
@@ -298,23 +306,23 @@ def test_hit_at_setups_counts_decisions_only(markets: list[PlantedMarket]) -> No
     rows = np.flatnonzero(market.setup & np.isfinite(_ahead(market)))
     scores[rows] = np.sign(_ahead(market)[rows])
     scores[rows[:10]] = 0.0
-    assert planted.hit_at_setups(market, scores).count == len(rows) - 10
-    assert planted.hit_at_setups(market, scores).hit == 1.0
-    assert planted.hit_at_setups(market, -scores).hit == 0.0
+    assert planted_hits.hit_at_setups(market, scores).count == len(rows) - 10
+    assert planted_hits.hit_at_setups(market, scores).hit == 1.0
+    assert planted_hits.hit_at_setups(market, -scores).hit == 0.0
     close_ms = market.candles.open_time[rows] + market.settings.interval_ms
-    later = planted.hit_at_setups(market, scores, int(close_ms[100]), int(close_ms[150]))
+    later = planted_hits.hit_at_setups(market, scores, int(close_ms[100]), int(close_ms[150]))
     assert later.count == 50
     with pytest.raises(ValueError, match="no score decides"):
-        planted.hit_at_setups(market, np.full(len(market.setup), np.nan))
+        planted_hits.hit_at_setups(market, np.full(len(market.setup), np.nan))
     with pytest.raises(ValueError, match="shape"):
-        planted.hit_at_setups(market, scores[1:])
+        planted_hits.hit_at_setups(market, scores[1:])
 
 
 def test_the_interval_of_a_hit_ratio_is_as_wide_as_it_should_be(
     markets: list[PlantedMarket],
 ) -> None:
     """An interval too narrow would certify noise."""
-    result = planted.hit_at_setups(markets[1], markets[1].oracle_scores())
+    result = planted_hits.hit_at_setups(markets[1], markets[1].oracle_scores())
     expected = 2 * 1.96 * math.sqrt(result.hit * (1 - result.hit) / result.count)
     assert result.low < result.hit < result.high
     assert result.high - result.low == pytest.approx(expected, rel=0.15)
@@ -345,5 +353,7 @@ def test_a_thousand_days_are_planted_whole() -> None:
     validate(market.candles, market.settings.interval_ms)
     assert len(market.candles) == 288_000
     assert np.isfinite(market.volatility).all()
-    result = planted.hit_at_setups(market, market.oracle_scores())
-    assert abs(result.hit - planted.oracle_hit(market.settings)) < 3 * 0.5 / math.sqrt(result.count)
+    result = planted_hits.hit_at_setups(market, market.oracle_scores())
+    assert abs(result.hit - planted_hits.oracle_hit(market.settings)) < 3 * 0.5 / math.sqrt(
+        result.count
+    )

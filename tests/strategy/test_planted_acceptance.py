@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.feeds.planted import (
-    PlantedSettings,
+from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+from cppncripto_strategy.feeds.planted_hits import (
     ceiling_hit,
-    generate,
     hit_at_setups,
     micro_only_hit,
     oracle_hit,
