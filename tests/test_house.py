@@ -24,7 +24,8 @@ STOREYS = (
     {"atomic", "feeds.clock", "lines", "registry", "runonce"},
     {"feeds.candles", "feeds.filters", "ledger", "paths", "plugins", "results", "runlog"},
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models"},
-    {"broker", "feeds.history", "feeds.live", "feeds.loopback", "indicators", "recipe", "tables"},
+    {"broker", "feeds.history", "feeds.live", "feeds.loopback", "feeds.planted_hits"}
+    | {"indicators", "recipe", "tables"},
     {"analyzers", "embeddings", "judgement", "market", "reports", "strategy", "testing"},
     {"replay"},
     {"outcome"},
@@ -53,9 +54,6 @@ MEDIAN_LINES = 10
 LONG_FILES: dict[str, int] = {
     "cppncripto_strategy/recipe.py": 550,
     "cppncripto_strategy/reports/report.py": 550,
-    "feeds/history/fetch.py": 700,
-    "feeds/history/store.py": 550,
-    "feeds/planted.py": 550,
     "models/judging/quality.py": 550,
     "models/learning/walkforward.py": 700,
 }

@@ -37,13 +37,9 @@ from cppncripto_strategy.feeds.clock import (
     month_names,
     month_span,
 )
+from cppncripto_strategy.feeds.history.month_file import file_digest
 from cppncripto_strategy.feeds.history.quarantine import FOLDER as QUARANTINE
-from cppncripto_strategy.feeds.history.store import (
-    CandleStore,
-    MonthState,
-    file_digest,
-    write_atomically,
-)
+from cppncripto_strategy.feeds.history.store import CandleStore, MonthState, write_atomically
 
 logger = logging.getLogger(__name__)
 

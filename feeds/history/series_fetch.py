@@ -40,8 +40,9 @@ from cppncripto_strategy.feeds.history.ledger import (
     record_month,
     slot_span,
 )
+from cppncripto_strategy.feeds.history.month_file import read_month
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
-from cppncripto_strategy.feeds.history.store import CandleStore, read_month
+from cppncripto_strategy.feeds.history.store import CandleStore
 
 logger = logging.getLogger(__name__)
 

@@ -21,16 +21,10 @@ from pathlib import Path
 
 import filelock
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cppncripto_strategy import atomic
 from cppncripto_strategy.errors import CandleError, StoreError
 from cppncripto_strategy.feeds.candles import (
-    CANDLE_SCHEMA,
-    COLUMNS,
-    NULLABLE_COLUMNS,
-    PRICE_COLUMNS,
     Candles,
     concat,
     first_violation,
@@ -43,13 +37,17 @@ from cppncripto_strategy.feeds.clock import (
     interval_to_ms,
     month_names,
     month_span,
-    ms_to_utc,
     utc_to_ms,
+)
+from cppncripto_strategy.feeds.history.month_file import (
+    file_digest,
+    month_bytes,
+    month_files,
+    read_month,
+    row_count,
 )
 
 LOCK_TIMEOUT_S = 30.0
-# A tenth larger than level 1 on real candles, and a third quicker to read.
-ZSTD_LEVEL = -1
 # Wide enough for every exchange there was or will be, narrow enough that seconds and microseconds
 # handed over as milliseconds fall outside.
 EARLIEST_MS = utc_to_ms("2000-01-01")
@@ -60,13 +58,6 @@ _Paths = list[Path]
 _Strings = list[str]
 _Pairs = list[tuple[str, str]]
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,49}")
-_MONTH_FILE = re.compile(r"\d{4}-(0[1-9]|1[0-2])\.parquet")
-_FLOATS = (*PRICE_COLUMNS, "volume", *(name for name in NULLABLE_COLUMNS if name != "trades"))
-_ENCODINGS = {
-    **dict.fromkeys(_FLOATS, "BYTE_STREAM_SPLIT"),
-    "open_time": "DELTA_BINARY_PACKED",
-    "trades": "DELTA_BINARY_PACKED",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +300,7 @@ class CandleStore:
         first = read_month(files[0], ("open_time",)).open_time
         last = read_month(files[-1], ("open_time",)).open_time
         end_ms = int(last[-1]) + interval_to_ms(interval)
-        count = sum(_row_count(file) for file in files)
+        count = sum(row_count(file) for file in files)
         return StoredSeries(symbol, interval, int(first[0]), end_ms, count)
 
     def _lock(self, folder: Path) -> contextlib.AbstractContextManager[object]:
@@ -371,60 +362,6 @@ def by_month(candles: Candles) -> list[tuple[str, Candles]]:
     return parts
 
 
-def month_files(folder: Path) -> list[Path]:
-    """The month files of a series folder, in time order."""
-    if not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if _MONTH_FILE.fullmatch(file.name))
-
-
-def read_month(file: Path, columns: tuple[str, ...] = COLUMNS) -> Candles:
-    """The candles of one month's file; columns not asked for come back as NaN.
-
-    Raises
-    ------
-    StoreError
-        When the file is damaged, has another schema, or holds candles of another month.
-    """
-    try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-            _check_schema(file, parquet.schema_arrow)
-            table = parquet.read(columns=list(columns), use_threads=False)
-    except (OSError, pa.ArrowException) as cause:
-        raise StoreError(
-            f"{file} is damaged or not Parquet ({_one_line(cause)}); `cppn-bt data repair` fetches"
-            " the month again"
-        ) from cause
-    arrays = {name: np.full(len(table), np.nan) for name in COLUMNS if name not in columns}
-    for name in columns:
-        arrays[name] = table[name].to_numpy()
-    candles = Candles.from_columns(**arrays)
-    _check_month(file, candles)
-    return candles
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a month's file; '' where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
-
-
-def month_bytes(candles: Candles) -> bytes:
-    """The Parquet file of one month's candles: the same candles, the same bytes."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        candles.to_arrow(),
-        sink,
-        row_group_size=max(len(candles), 1),
-        compression="zstd",
-        compression_level=ZSTD_LEVEL,
-        use_dictionary=False,
-        column_encoding=_ENCODINGS,
-        write_page_checksum=True,
-        write_statistics=["open_time"],
-    )
-    return bytes(sink.getvalue())
-
-
 def write_atomically(target: Path, data: bytes) -> None:
     """Replace a file as a whole (`atomic.write_bytes`).
 
@@ -457,35 +394,3 @@ def _check_candles(candles: Candles, interval_ms: int, origin: str, sparse: bool
     if found is not None:
         # The first offending row alone decides the message, as it does for a dense series.
         validate(candles, interval_ms, origin)
-
-
-def _row_count(file: Path) -> int:
-    try:
-        return int(pq.read_metadata(file).num_rows)
-    except (OSError, pa.ArrowException) as cause:
-        raise StoreError(f"{file} is damaged or not Parquet ({_one_line(cause)})") from cause
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def _check_schema(file: Path, schema: pa.Schema) -> None:
-    if not schema.equals(CANDLE_SCHEMA):
-        found = ", ".join(f"{field.name}: {field.type}" for field in schema)
-        raise StoreError(
-            f"{file} is not a month of the candle store: its columns are ({found}), expected"
-            f" ({', '.join(f'{field.name}: {field.type}' for field in CANDLE_SCHEMA)}). Bring other"
-            " files in with `cppn-bt data import`."
-        )
-
-
-def _check_month(file: Path, candles: Candles) -> None:
-    if len(candles) == 0:
-        raise StoreError(f"{file} holds no candles; delete it or run `cppn-bt data repair`")
-    span, stamps = month_span(file.stem), candles.open_time
-    if stamps[0] < span.start_ms or stamps[-1] >= span.end_ms or (np.diff(stamps) <= 0).any():
-        raise StoreError(
-            f"{file} holds candles from {ms_to_utc(int(stamps[0]))} to {ms_to_utc(int(stamps[-1]))}"
-            f", expected them sorted, unique and inside {file.stem}; run `cppn-bt data repair`"
-        )
