@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from cppncripto_strategy.cli import cli
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import utc_to_ms
-from cppncripto_strategy.feeds.history import fetch as ingest
+from cppncripto_strategy.feeds.history import fetch_job as ingest
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
 from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
