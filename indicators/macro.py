@@ -57,6 +57,18 @@ class _Columns:
     volume: NDArray[np.float64]
 
 
+def _require_lines(data: Any, timeline: BundleTimeline) -> None:
+    """Refuse data without a line that the bundles' features read. Raises RecipeError."""
+    table = timeline.session.table
+    for name, feature in zip(table.names, table.features, strict=True):
+        for need in feature.needs:
+            if getattr(data.lines, need, None) is None:
+                raise RecipeError(
+                    f"the bundles read the feature {name!r}, which needs {need}, and the data has"
+                    " no such line: use a feed that carries it, such as feeds.replay.ReplayFeed"
+                )
+
+
 def _taker_line(data: Any) -> Any:
     return getattr(data.lines, "taker_buy_volume", None)
 
@@ -71,6 +83,11 @@ class MacroEmbedding(bt.Indicator):
     ------
     bundles : BundleTimeline, or the path of a bundle or of a folder of bundles.
     cache : folder in which embeddings are kept by model and data, for `next` (live); None for none.
+
+    Raises
+    ------
+    RecipeError
+        When the data lacks a line that a feature of the bundles needs.
 
     Attributes
     ----------
@@ -90,6 +107,7 @@ class MacroEmbedding(bt.Indicator):
 
     def _build(self) -> None:
         self.timeline = load_timeline(self.p.bundles)
+        _require_lines(self.data, self.timeline)
         cache = None if self.p.cache is None else EmbeddingCache(Path(self.p.cache))
         self.stream = MacroStream(self.timeline, cache)
         self._taker = _taker_line(self.data)

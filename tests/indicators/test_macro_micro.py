@@ -5,6 +5,7 @@ import itertools
 
 import backtrader as bt
 import numpy as np
+import pandas as pd
 import pytest
 
 from cppncripto_strategy.errors import BundleError, RecipeError
@@ -230,4 +231,27 @@ def test_misspelt_parameter_is_refused(toy, market):
     cerebro.adddata(ReplayFeed(candles=toy.candles(days=2), interval_ms=HOUR_MS, name="A"))
     cerebro.addstrategy(Careless)
     with pytest.raises(TypeError, match="bundels"):
+        cerebro.run()
+
+
+def test_data_without_a_line_that_a_feature_needs_is_refused(toy):
+    """A network fed NaN where taker volumes belong: no score, and no word about it."""
+    names = ("log_return", "taker_imbalance", "present")
+    settings = dataclasses.replace(toy.settings, names=names)
+    timeline = toy.timeline(toy.grid(toy.candles()), settings)
+
+    class Plain(bt.feeds.PandasData):
+        """Backtrader's own feed: no taker line."""
+
+    class Strategy(bt.Strategy):
+        def __init__(self):
+            self.score = MicroScore(self.data, bundles=timeline)
+
+    candles = toy.candles(days=2)
+    frame = pd.DataFrame({n: getattr(candles, n) for n in ("open", "high", "low", "close")})
+    frame.index = pd.to_datetime(candles.open_time, unit="ms")
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.adddata(Plain(dataname=frame))
+    cerebro.addstrategy(Strategy)
+    with pytest.raises(RecipeError, match=r"'taker_imbalance', which needs taker_buy_volume"):
         cerebro.run()
