@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
@@ -15,6 +16,7 @@ from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, build_sessions
+from cppncripto_strategy.models.learning.training import MicroData
 from cppncripto_strategy.models.learning.walkforward import embed_set, learn_bundle
 from cppncripto_strategy.models.scoring.batch import score_span
 from cppncripto_strategy.models.scoring.streaming import MacroStream, ScoreStream
@@ -122,10 +124,20 @@ def test_a_plugin_feature_is_learned_and_scored_alike_live(
     assert made.grid.close_time[np.isfinite(batch)].min() >= made.until_ms
 
 
-def test_a_plugin_feature_is_mirrored_with_its_own_sign(plugin: Path, toy: SimpleNamespace) -> None:
+def test_a_plugin_feature_is_mirrored_with_its_own_sign(
+    plugin: Path, toy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Mirrored training in which a user's odd feature keeps its sign."""
+    mirrored_columns, original = set(), MicroData.mirrored
+
+    def spy(data: MicroData, flip: Tensor) -> MicroData:
+        mirrored_columns.add(data.odd_columns)
+        return original(data, flip)
+
+    monkeypatch.setattr(MicroData, "mirrored", spy)
     made = learned(toy)
     other = build_sessions("X", mirrored(made.grid), made.table.settings)
+    assert mirrored_columns == {(NAMES.index("body"), NAMES.index("log_return"))}
     both = [SessionSet.between([table], 0, made.until_ms) for table in (made.table, other)]
     rule = embed_set(made.bundle.macro, both[0], mirrored=True)
     truth = embed_set(made.bundle.macro, both[1])
