@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, FEATURES, Feature
+from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, FEATURES, Feature, feature
 from cppncripto_strategy.models.inputs.features.returns import log_returns
 from cppncripto_strategy.models.inputs.features.windows import trailing, trailing_counts
 from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.testing import features as kit
 from cppncripto_strategy.testing.features import check_feature, check_table
 from cppncripto_strategy.testing.grids import changed_before, changed_from, random_grid, same_bits
 
@@ -135,3 +138,14 @@ def test_changed_grids_keep_what_they_should() -> None:
     assert same_bits(before.close[20:], grid.close[20:])
     assert (after.close[20:] != grid.close[20:]).all()
     assert (before.close[:20] != grid.close[:20]).all()
+
+
+@pytest.mark.parametrize("module", [feature, kit])
+def test_examples_of_the_docstrings_run(module: ModuleType) -> None:
+    """An example that no longer works, which is what a newcomer copies."""
+    try:
+        failed, tried = doctest.testmod(module)
+    finally:
+        FEATURES.forget("this process")
+    assert tried > 0
+    assert failed == 0
