@@ -128,7 +128,8 @@ def substrate_of(recipe: Recipe, session: SessionSettings) -> Substrate:
     values = recipe.macro.encoder_options if recipe.macro.encoder == "cppn" else {}
     shape = {key: values[key] for key in _SHAPE if key in values}
     options = CPPNOptions.read({**shape, "interval_ms": session.interval_ms}, "encoder 'cppn'")
-    return options.substrate_for(len(session.names), EMBEDDING_SIZE - session.n_statistics)
+    where = options.substrate_for(len(session.names), EMBEDDING_SIZE - session.n_statistics)
+    return replace(where, features=session.names)
 
 
 def _table(

@@ -39,11 +39,14 @@ class Encoder(nn.Module):
     stride : candles a row of the feature map advances; set by the subclass.
     chosen_until_ms : close of the last candle that chose the architecture (an evolved genome, say),
         UTC ms; None: no candle did. A bundle that must know nothing so late refuses the encoder.
+    chosen_features : names of the features that the architecture was chosen on, in order; () for
+        any. A bundle of others refuses the encoder.
     """
 
     Options: ClassVar[type[PartOptions]] = PartOptions
     stride: int
     chosen_until_ms: int | None = None
+    chosen_features: tuple[str, ...] = ()
 
     def __init__(self, n_features: int, width: int, options: Any) -> None:
         super().__init__()

@@ -88,6 +88,7 @@ class CPPNEncoder(Encoder):
         super().__init__(n_features, width, inlined.model_copy(update=rebuild))
         self.genome, self.substrate, self.stride = drawn, where, where.stride
         self.chosen_until_ms = inlined.evolved_until_ms
+        self.chosen_features = where.features
         kernels = decode(self.genome, where)
         self.layers = nn.ModuleList(
             PaintedConv(layer, weight, mask)

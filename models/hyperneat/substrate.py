@@ -47,11 +47,13 @@ class Substrate:
     layers : the convolutions, the first reading the features.
     stride : candles averaged into one row before the first layer.
     interval_ms : length of a candle, milliseconds; with the stride it puts taps at physical times.
+    features : names of what the first layer reads, where somebody has chosen a genome on them.
     """
 
     layers: tuple[Layer, ...]
     stride: int = STRIDE
     interval_ms: int = FIVE_MINUTES_MS
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -106,14 +108,16 @@ class Substrate:
 
     def to_json(self) -> dict[str, Any]:
         """JSON document that `from_json` reads."""
-        return asdict(self) | {"layers": [asdict(layer) for layer in self.layers]}
+        layers = [asdict(layer) for layer in self.layers]
+        return asdict(self) | {"layers": layers, "features": list(self.features)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Substrate:
         """The substrate of a document written by `to_json`; Raises RecipeError when it is not."""
         try:
             layers = tuple(Layer(**layer) for layer in document["layers"])
-            return cls(layers, int(document["stride"]), int(document["interval_ms"]))
+            features = tuple(document.get("features", ()))
+            return cls(layers, int(document["stride"]), int(document["interval_ms"]), features)
         except (KeyError, TypeError) as error:
             raise RecipeError(f"the substrate is incomplete: {error}") from error
 

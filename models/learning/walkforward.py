@@ -386,6 +386,15 @@ def _require_past_choice(chosen_ms: int | None, until_ms: int) -> None:
         )
 
 
+def _require_same_features(chosen: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Refuse an encoder whose architecture was chosen on other features. Raises BundleError."""
+    if chosen and chosen != names:
+        raise BundleError(
+            f"the genome was evolved on the features {', '.join(chosen)}, and the recipe names"
+            f" {', '.join(names)}: give features.columns those, or evolve again"
+        )
+
+
 def _macronet(
     train: SessionSet,
     validation: SessionSet,
@@ -406,6 +415,7 @@ def _macronet(
         settings.encoder, len(names), settings.session.n_statistics, settings.encoder_options
     )
     _require_past_choice(macro.encoder.chosen_until_ms, until_ms)
+    _require_same_features(macro.encoder.chosen_features, names)
     objective = build_objective(
         settings.objective,
         macro.encoder,

@@ -192,6 +192,24 @@ def test_bundle_refuses_a_genome_that_saw_its_future(evolved, recipe_path):
     assert bundle.macro.encoder.connections == champion["score"]["connections"]
 
 
+def test_bundle_refuses_a_genome_of_other_features(evolved, recipe_path):
+    """As many features in another order: kernels painted for one column lie on another."""
+    result, folder = evolved
+    recipe = load_recipe(recipe_path)
+    options = {"genome": str(folder / "champion.json")}
+    turned = recipe.features.columns[::-1]
+    recipe = recipe.model_copy(
+        update={
+            "macro": recipe.macro.model_copy(update={"encoder_options": options}),
+            "features": recipe.features.model_copy(update={"columns": turned}),
+        }
+    )
+    settings = recipe.learn_settings()
+    tables = session_tables(load_market(recipe), settings.session)
+    with pytest.raises(BundleError, match="evolved on the features log_return, volatility_12"):
+        learn_bundle(tables, result.until_ms + 7 * DAY_MS, settings, seed=0)
+
+
 def test_command_tells_people_in_words_and_programs_in_json(recipe_path):
     """Progress on stdout would break whoever parses it; without words nobody knows what is next."""
     out = recipe_path.parent / "command"
