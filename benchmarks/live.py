@@ -29,6 +29,7 @@ from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.feeds.live.settings import StreamSettings
 from cppncripto_strategy.market import Market
 from cppncripto_strategy.outcome import micro_latency_s
+from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import create_session
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options, todays_bundle
 from cppncripto_strategy.paper.trader import PaperSession
@@ -87,15 +88,14 @@ def measure(count: int, speed: float, idle_s: float, folder: Path) -> dict[str, 
     process, told = start_exchange(speed, folder)
     sources = Sources(told["archive_url"], told["rest_url"], told["stream_url"])
     retry = Retry(attempts=6, base_s=0.05, cap_s=1.0, timeout_s=5.0)
+    connection = Connection(sources, StreamSettings.for_speed(speed), retry)
     memory: list[float] = []
     try:
-        with create_session(folder / "session", settings, timeline, sources, retry) as session:
+        with create_session(folder / "session", settings, timeline, connection) as session:
             paper = PaperSession(
                 session,
                 strategy_options(settings, SessionTimeline.of_session(folder / "session")),
-                sources=sources,
-                settings=StreamSettings.for_speed(speed),
-                retry=retry,
+                connection,
                 before_round=lambda one: watch(one),
             )
 

@@ -87,14 +87,15 @@ def command(
         _report(path, as_json)
         return
     from cppncripto_strategy.feeds.binance.endpoints import Sources
+    from cppncripto_strategy.paper.connection import Connection
     from cppncripto_strategy.paper.start import PaperPlan
 
     public = Sources()
     plan = PaperPlan(
         path=path,
         recipe=settings,
-        sources=Sources(rest_url=rest_url or public.rest_url,
-                        stream_url=stream_url or public.stream_url),
+        connection=Connection(replace(public, rest_url=rest_url or public.rest_url,
+                                      stream_url=stream_url or public.stream_url)),
         bundles=bundles,
         cache=home.bundles,
         stop_after=stop_after,
@@ -156,13 +157,14 @@ def _demo(plan: PaperPlan, speed: float, as_json: bool) -> None:
     from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
     from cppncripto_strategy.feeds.live.settings import StreamSettings
     from cppncripto_strategy.feeds.loopback.server import ExchangeThread
+    from cppncripto_strategy.paper.connection import Connection
     from cppncripto_strategy.paper.start import demo_exchange
 
     with ExchangeThread(demo_exchange(plan, speed)) as host:
         local = Sources(host.archive_url, host.rest_url, host.stream_url)
         quick = StreamSettings.for_speed(speed, plan.recipe.interval)
         retry = Retry(attempts=6, base_s=0.05, cap_s=1.0, timeout_s=5.0)
-        _run(replace(plan, sources=local, settings=quick, retry=retry), as_json)
+        _run(replace(plan, connection=Connection(local, quick, retry)), as_json)
 
 
 def _report(path: Path, as_json: bool) -> None:

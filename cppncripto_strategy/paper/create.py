@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from cppncripto_strategy.errors import BundleError, SessionError
-from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.filters import symbol_entries
 from cppncripto_strategy.feeds.binance.rest import RestClient
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options
 from cppncripto_strategy.paper.session import SessionFacts, SessionFolder
 from cppncripto_strategy.paper.trader import first_candle_ms, made_by
@@ -29,7 +29,7 @@ RECIPE_FILE = "recipe.toml"
 EARLIER_DAYS = 7
 
 
-def ask_exchange(sources: Sources, symbols: Sequence[str], retry: Retry) -> tuple[int, Any]:
+def ask_exchange(connection: Connection, symbols: Sequence[str]) -> tuple[int, Any]:
     """The exchange's time (UTC ms) and its exchangeInfo of these symbols.
 
     Raises
@@ -39,7 +39,7 @@ def ask_exchange(sources: Sources, symbols: Sequence[str], retry: Retry) -> tupl
     """
 
     async def ask() -> tuple[int, Any]:
-        async with RestClient(sources, retry) as rest:
+        async with RestClient(connection.sources, connection.retry) as rest:
             return await rest.server_time_ms(), await rest.exchange_info(symbols)
 
     return asyncio.run(ask())
@@ -49,8 +49,7 @@ def create_session(
     path: Path,
     recipe: Recipe,
     timeline: BundleTimeline,
-    sources: Sources,
-    retry: Retry,
+    connection: Connection,
 ) -> SessionFolder:
     """A new session of a recipe, starting today.
 
@@ -61,7 +60,7 @@ def create_session(
     BundleError
         When the bundle may not score today: it was trained on later candles.
     """
-    now_ms, info = ask_exchange(sources, recipe.symbols, retry)
+    now_ms, info = ask_exchange(connection, recipe.symbols)
     midnight_ms = now_ms // DAY_MS * DAY_MS
     if timeline.first_session_ms > midnight_ms:
         raise BundleError(
@@ -81,7 +80,7 @@ def create_session(
             "allow_short": recipe.strategy.allow_short,
         },
         filters=symbol_entries(info),
-        sources=asdict(sources),
+        sources=asdict(connection.sources),
         made_by=made_by(),
     )
     until = tuple(bundle.info.trained_until_ms for bundle in timeline.bundles)

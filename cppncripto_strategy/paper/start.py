@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cppncripto_strategy.errors import CppnError, SessionError
-from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import Round
-from cppncripto_strategy.feeds.live.settings import StreamSettings
 from cppncripto_strategy.feeds.loopback.market import SpeedClock
 from cppncripto_strategy.feeds.loopback.server import LoopbackExchange
 from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.market import Market, closed_market, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import ask_exchange, create_session, recipe_of
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options, todays_bundle
 from cppncripto_strategy.paper.retraining import Retrainer
@@ -59,7 +58,7 @@ class PaperPlan:
     ----------
     path : the session's folder; resumed when a session stands there.
     recipe : used for a new session; a resumed one runs the recipe it was made with.
-    sources, settings, retry : the exchange and how patiently it is asked.
+    connection : the exchange and how patiently it is asked.
     bundles : ready networks; None trains what the recipe's calendar has in force today.
     cache : folder of finished bundles, shared with backtests.
     stop_after : live candles after which to stop; None runs until stopped.
@@ -69,9 +68,7 @@ class PaperPlan:
 
     path: Path
     recipe: Recipe
-    sources: Sources = field(default_factory=Sources)
-    settings: StreamSettings = field(default_factory=StreamSettings)
-    retry: Retry = field(default_factory=Retry)
+    connection: Connection = field(default_factory=Connection)
     bundles: Path | None = None
     cache: Path | None = None
     stop_after: int | None = None
@@ -112,9 +109,7 @@ def _run(plan: PaperPlan, screen: Listener) -> RunResult | None:
         session = PaperSession(
             folder,
             strategy_options(recipe, timeline, plan.path / "embeddings"),
-            sources=plan.sources,
-            settings=plan.settings,
-            retry=plan.retry,
+            plan.connection,
             seed=_local_candles(recipe, folder),
             on_event=screen,
             before_round=before_round,
@@ -142,11 +137,11 @@ def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTime
     if plan.bundles is not None:
         trained = BundleTimeline.load(plan.bundles)
     else:
-        now_ms, _ = ask_exchange(plan.sources, plan.recipe.symbols, plan.retry)
+        now_ms, _ = ask_exchange(plan.connection, plan.recipe.symbols)
         market = closed_market(plan.recipe, now_ms)
         with plan.training() as progress:
             trained = todays_bundle(plan.recipe, market, now_ms, plan.cache, progress)
-    folder = create_session(plan.path, plan.recipe, trained, plan.sources, plan.retry)
+    folder = create_session(plan.path, plan.recipe, trained, plan.connection)
     return folder, SessionTimeline.of_session(plan.path), recipe_of(plan.path)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import gc
 import logging
 import platform
-import random
 import signal
 import threading
 import time
@@ -27,7 +26,6 @@ from typing import Any
 import backtrader as bt
 
 from cppncripto_strategy.broker import SpotBroker
-from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.filters import filters_from_exchange_info
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
@@ -39,8 +37,9 @@ from cppncripto_strategy.feeds.live.rounds import (
     RoundQueue,
     RoundSource,
 )
-from cppncripto_strategy.feeds.live.settings import StreamPlan, StreamSettings
+from cppncripto_strategy.feeds.live.settings import StreamPlan
 from cppncripto_strategy.feeds.live.stream import CandleStream
+from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.recorder import Event, PaperStrategy, Recorder, SessionView, nobody
 from cppncripto_strategy.paper.session import SessionFolder
 
@@ -54,12 +53,11 @@ class PaperSession:
     ----------
     folder : the session, new or resumed.
     strategy : options of MacroMicroStrategy (score_factory, window, ...).
-    sources, settings, retry : the exchange and how patiently it is asked.
+    connection : the exchange and how patiently it is asked; None is Binance's public one.
     seed : local candles, so that the warm-up need not be downloaded.
     on_event : listener, see `Event`.
     before_round : called with each live round before it is shown (retraining takes over here).
     until_ms : stop after the round that closes at or after this (UTC ms); None runs until stopped.
-    rng : jitter of waits.
 
     Attributes
     ----------
@@ -70,16 +68,14 @@ class PaperSession:
         self,
         folder: SessionFolder,
         strategy: Mapping[str, Any],
+        connection: Connection | None = None,
         *,
-        sources: Sources | None = None,
-        settings: StreamSettings | None = None,
-        retry: Retry | None = None,
         seed: Mapping[str, Candles] | None = None,
         on_event: Event = nobody,
         before_round: Callable[[Round], None] = lambda _round: None,
         until_ms: int | None = None,
-        rng: random.Random | None = None,
     ) -> None:
+        connection = connection or Connection()
         self.folder, self._strategy = folder, dict(strategy)
         self._before_round, self._until_ms = before_round, until_ms
         frontier, following = folder.resume_at()
@@ -88,12 +84,12 @@ class PaperSession:
             StreamPlan(
                 folder.facts.symbols, folder.facts.interval, frontier, following, seed or {}
             ),
-            sources=sources,
-            settings=settings,
-            retry=retry,
+            sources=connection.sources,
+            settings=connection.stream,
+            retry=connection.retry,
             journal=folder.journal,
             queue=self.queue,
-            rng=rng,
+            rng=connection.rng,
         )
         self.queue.judge = self.stream.allowed
         self.queue.put(folder.unopened)

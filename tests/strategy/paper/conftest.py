@@ -18,6 +18,7 @@ from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
 from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options
 from cppncripto_strategy.paper.retraining import Retrainer
 from cppncripto_strategy.paper.session import SessionFacts, SessionFolder
@@ -118,9 +119,7 @@ def trade(path: Path, candles: Any, start_ms: int, until_ms: int) -> None:
         session = PaperSession(
             folder,
             options(timeline),
-            sources=Sources(host.archive_url, host.rest_url, host.stream_url),
-            settings=QUICK,
-            retry=RETRY,
+            Connection(Sources(host.archive_url, host.rest_url, host.stream_url), QUICK, RETRY),
             before_round=before_round,
             until_ms=until_ms,
         )

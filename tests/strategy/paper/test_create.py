@@ -13,6 +13,7 @@ from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
 from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
+from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import create_session
 from cppncripto_strategy.recipe import Recipe
 
@@ -31,5 +32,7 @@ def test_session_in_the_past_of_its_bundle_is_refused(
     with ExchangeThread(exchange) as host:
         sources = Sources(host.archive_url, host.rest_url, host.stream_url)
         with pytest.raises(BundleError, match="in-sample"):
-            create_session(tmp_path / "early", recipe, timeline, sources, papers.retry)
+            create_session(
+                tmp_path / "early", recipe, timeline, Connection(sources, retry=papers.retry)
+            )
     assert not (tmp_path / "early" / "session.json").exists()

@@ -15,6 +15,7 @@ from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
 from cppncripto_strategy.market import closed_market, load_market
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
+from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import create_session
 from cppncripto_strategy.paper.networks import SessionTimeline, todays_bundle
 from cppncripto_strategy.paper.parity import compare
@@ -88,7 +89,7 @@ def test_retraining_by_drift_climbs_from_cheap_to_dear(
     exchange = LoopbackExchange(market.candles, clock=ManualClock(start_ms))
     with ExchangeThread(exchange) as host:
         sources = Sources(host.archive_url, host.rest_url, host.stream_url)
-        create_session(path, recipe, trained, sources, papers.retry).close()
+        create_session(path, recipe, trained, Connection(sources, retry=papers.retry)).close()
     repairs = []
     for day in range(1, 4):
         until_ms = start_ms + day * DAY_MS

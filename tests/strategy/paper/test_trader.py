@@ -31,6 +31,7 @@ from cppncripto_strategy.feeds.loopback.faults import REST_FAULTS, Halt, RandomF
 from cppncripto_strategy.feeds.loopback.market import ManualClock, SpeedClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
 from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
+from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.parity import compare
 from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder
 from cppncripto_strategy.paper.session import (
@@ -186,13 +187,15 @@ def trade(
         session = PaperSession(
             folder,
             STRATEGY,
-            sources=Sources(host.archive_url, host.rest_url, host.stream_url),
-            settings=settings,
-            retry=RETRY,
+            Connection(
+                Sources(host.archive_url, host.rest_url, host.stream_url),
+                settings,
+                RETRY,
+                random.Random(1),
+            ),
             on_event=on_event,
             before_round=before_round,
             until_ms=at(until + 1),
-            rng=random.Random(1),
         )
         stepper = Stepper(host, session, last_ms)
         stepper.start()
@@ -557,11 +560,13 @@ def test_soak_loses_nothing_and_its_replay_is_the_same(tmp_path: Path) -> None:
         session = PaperSession(
             folder,
             STRATEGY,
-            sources=Sources(host.archive_url, host.rest_url, host.stream_url),
-            settings=StreamSettings.for_speed(speed),
-            retry=RETRY,
+            Connection(
+                Sources(host.archive_url, host.rest_url, host.stream_url),
+                StreamSettings.for_speed(speed),
+                RETRY,
+                random.Random(5),
+            ),
             until_ms=exchange.end_ms,
-            rng=random.Random(5),
         )
         guard = threading.Timer(240, session.stop)
         guard.start()
