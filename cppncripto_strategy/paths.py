@@ -23,12 +23,51 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
+from importlib.resources import files
 from pathlib import Path
+
+from cppncripto_strategy.errors import RecipeError
 
 CANDLES = Path("candles")
 EMBEDDINGS = Path("embeddings.parquet")
 SESSIONS = Path("paper")
 SHIPPED_BASE = Path("runs")
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeFile:
+    """A recipe's file, and whether it ships with the package."""
+
+    path: Path
+    shipped: bool
+
+    @classmethod
+    def find(cls, text: str) -> RecipeFile:
+        """The file of this path or, where there is none, the shipped recipe of this name.
+
+        Raises
+        ------
+        RecipeError
+            When there is neither; the message lists the shipped recipes and the nearest name.
+        """
+        path, shipped = Path(text), shipped_recipes()
+        if path.is_file():
+            return cls(path, False)
+        if text in shipped:
+            return cls(shipped[text], True)
+        close = get_close_matches(path.stem, shipped, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise RecipeError(
+            f"no recipe {text!r}: there is no such file, and none of this name is shipped{hint};"
+            f" shipped are: {', '.join(shipped)}"
+        )
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(str(files("cppncripto_strategy.runs")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 @dataclass(frozen=True, slots=True)

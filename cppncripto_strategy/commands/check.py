@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+
+from cppncripto_strategy.commands._progress import ProgressBars
+from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
 
 if TYPE_CHECKING:
     from cppncripto_strategy.checks.plan import CheckPlan
@@ -29,6 +31,7 @@ EXAMPLES = """
 \b
 Examples:
   cppn-bt check                                      the demo's pipeline, no data needed
+  cppn-bt check null                                 a shipped recipe by its name
   cppn-bt check my.toml --candles ~/candles          your recipe on your candles
   cppn-bt check my.toml --only prefix --only perturbation   the quick, exact ones
   cppn-bt check my.toml --json > verdicts.json
@@ -36,15 +39,7 @@ Examples:
 
 
 @click.command(name="check", epilog=EXAMPLES)
-@click.argument("recipe", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--candles",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Candle store, or folder of SYMBOL-5m files, instead of the recipe's.",
-)
-@click.option("--symbols", help="BTCUSDT,ETHUSDT instead of the recipe's.")
-@click.option("--timerange", help="START-END such as 20240101-20240901, instead of the recipe's.")
-@click.option("--seed", type=click.IntRange(min=0), help="Instead of the recipe's.")
+@recipe_options("symbols", "timerange", "candles", "seed")
 @click.option(
     "--only",
     multiple=True,
@@ -52,21 +47,14 @@ Examples:
     help="Run this check alone; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document only.")
-def command(
-    recipe: Path | None,
-    candles: Path | None,
-    symbols: str | None,
-    timerange: str | None,
-    seed: int | None,
-    only: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def command(request: RecipeRequest, only: tuple[str, ...], as_json: bool) -> None:
     """Look for the future in a recipe's past: seven leak checks, each with a verdict.
 
-    RECIPE is a recipe file; without it, the demo. Briefly trains the recipe's networks on its own
-    candles and on planted markets. The exit status is 1 when a check fails.
+    RECIPE is a TOML file, or the name of a shipped recipe; without one, the demo. Briefly trains
+    the recipe's networks on its own candles and on planted markets. The exit status is 1 when a
+    check fails.
     """
-    name, plan = _plan(recipe, candles, symbols, timerange, seed)
+    name, plan = _plan(request)
     verdicts = _run(plan, only or CHECK_NAMES, quiet=as_json)
     passed = all(verdict.passed for verdict in verdicts)
     if as_json:
@@ -79,44 +67,23 @@ def command(
         raise SystemExit(1)
 
 
-def _plan(
-    path: Path | None,
-    candles: Path | None,
-    symbols: str | None,
-    timerange: str | None,
-    seed: int | None,
-) -> tuple[str, CheckPlan]:
-    """The recipe's name and the plan that checks it, with the command line's replacements."""
+def _plan(request: RecipeRequest) -> tuple[str, CheckPlan]:
+    """The recipe's name, and the plan that checks it."""
+    recipe = request.load()
     import torch
 
     from cppncripto_strategy.checks.plan import plan_of
-    from cppncripto_strategy.recipe import load_recipe, shipped_recipe
 
     torch.set_num_threads(1)  # as the backtest does: small tensors, and the same bits every time
-    names = tuple(name.strip().upper() for name in symbols.split(",")) if symbols else None
-    path = path or shipped_recipe("demo")
-    recipe = load_recipe(path, symbols=names, timerange=timerange, seed=seed)
-    if candles is not None:
-        changed = recipe.candles.model_copy(update={"source": "folder", "folder": candles})
-        recipe = recipe.model_copy(update={"candles": changed})
     return recipe.name, plan_of(recipe)
 
 
 def _run(plan: CheckPlan, only: tuple[str, ...], quiet: bool) -> list[LeakVerdict]:
     """The verdicts, with a progress bar on the terminal's error stream."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from cppncripto_strategy.checks.suite import run_checks
 
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    console = Console(stderr=True, quiet=quiet)
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("reading candles", total=None)
-
-        def progress(done: int, total: int, text: str) -> None:
-            bar.update(task, completed=done, total=total, description=text)
-
-        return run_checks(plan, only, progress)
+    with ProgressBars(quiet, transient=True) as bars:
+        return run_checks(plan, only, bars.phase("checking"))
 
 
 def _plain(verdict: LeakVerdict) -> dict[str, object]:

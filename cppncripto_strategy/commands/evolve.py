@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cppncripto_strategy.commands._progress import ProgressBars
+from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
 
 if TYPE_CHECKING:
     from cppncripto_strategy.evolution.evolved import Evolved
@@ -25,45 +27,30 @@ Examples:
 
 
 class EvolutionProgress:
-    """A bar over all genomes and one line a generation, on stderr."""
+    """A bar over all genomes and one line per generation, on stderr."""
 
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("[bold]{task.description:<14}"),
-            BarColumn(bar_width=32),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(compact=True),
-            console=console,
-        )
-        self._task = self._progress.add_task("evolving", total=None)
-        self._generations = 0
-        self._weights = 0
-
-    def __enter__(self) -> EvolutionProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    def __init__(self, bars: ProgressBars) -> None:
+        self._bars, self._bar = bars, bars.phase("evolving")
+        self._done = self._total = self._generations = self._weights = 0
+        self._text = ""
 
     def begin(self, run: Evolution, pending: int) -> None:
         """Elites keep their scores, so a generation may be a little shorter than the population."""
         self._generations = run.settings.generations
         self._weights = run.substrate.weights
-        done = self._progress.tasks[0].completed
         left = self._generations - run.generation - 1
-        total = done + pending + left * run.settings.neat.population
-        text = f"generation {run.generation + 1}/{self._generations}"
-        self._progress.update(self._task, total=total, description=text)
+        self._total = self._done + pending + left * run.settings.neat.population
+        self._text = f"generation {run.generation + 1}/{self._generations}"
+        self._bar(self._done, self._total, self._text)
 
     def scored(self) -> None:
         """One genome further."""
-        self._progress.advance(self._task)
+        self._done += 1
+        self._bar(self._done, self._total, self._text)
 
     def end(self, line: Generation, seconds: float, scored: int) -> None:
         """Print the generation's line."""
-        self._progress.console.print(
+        self._bars.console.print(
             f"{line.number + 1:>3}/{self._generations}"
             f"  best [bold]{line.best_fitness:.4f}[/]"
             f" (probe {line.best_probe:.4f}, {line.best_connections:,} of {self._weights:,}"
@@ -75,10 +62,9 @@ class EvolutionProgress:
 
 
 @click.command(name="evolve", epilog=EXAMPLES)
-@click.argument("recipe", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@recipe_options("symbols", "timerange", "candles", "seed")
 @click.option("--generations", type=click.IntRange(1), default=15, show_default=True)
 @click.option("--population", type=click.IntRange(4), default=48, show_default=True)
-@click.option("--seed", type=int, help="Seed of every draw, instead of the recipe's.")
 @click.option(
     "--connection-cost",
     type=click.FloatRange(0),
@@ -110,10 +96,9 @@ class EvolutionProgress:
 @click.option("--fresh", is_flag=True, help="Start again, even where a checkpoint exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document only.")
 def command(
-    recipe: Path | None,
+    request: RecipeRequest,
     generations: int,
     population: int,
-    seed: int | None,
     connection_cost: float,
     pick: str,
     backend: str,
@@ -125,28 +110,27 @@ def command(
 ) -> None:
     """Evolve the CPPN that paints MacroNet's kernels.
 
-    RECIPE is a TOML file; without one, the demo's. Genomes are judged on the days that the
-    recipe's first MacroNet learns from, and on none later. A run that was stopped, in whatever way,
-    goes on where it was when the same command is given again. Open evolution.html in its folder.
+    RECIPE is a TOML file, or the name of a shipped recipe; without one, the demo. Genomes are
+    judged on the days that the recipe's first MacroNet learns from, and on none later. A run that
+    was stopped, in whatever way, resumes when the same command is given again. Open evolution.html
+    in its folder.
     """
+    recipe = request.load()
     from cppncripto_strategy.evolution.search import evolve, summary
     from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
     from cppncripto_strategy.models.hyperneat.workers import Spread
-    from cppncripto_strategy.paths import RecipeHome
-    from cppncripto_strategy.recipe import load_recipe, shipped_recipe
 
-    path = recipe or shipped_recipe("demo")
-    values = load_recipe(path)
     settings = EvolutionSettings(
         generations=generations,
-        seed=values.seed if seed is None else seed,
+        seed=recipe.seed,
         connection_cost=connection_cost,
         neat=NeatSettings(population=population),
     )
     spread = Spread(backend, workers, scheduler)  # type: ignore[arg-type]
-    folder = out or RecipeHome.of(path, shipped=recipe is None).evolution
-    with EvolutionProgress(Console(stderr=True, quiet=as_json)) as progress:
-        result = evolve(values, settings, folder, spread, pick, fresh, progress)
+    folder = out or request.home().evolution
+    with ProgressBars(quiet=as_json) as bars:
+        watcher = EvolutionProgress(bars)
+        result = evolve(recipe, settings, folder, spread, pick, fresh, watcher)
     if as_json:
         click.echo(json.dumps(summary(result, folder)))
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from cppncripto_strategy.commands._progress import ProgressBars
+from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
 
+if TYPE_CHECKING:
     from cppncripto_strategy.experiments.page import Findings
     from cppncripto_strategy.experiments.runner import RecipeRunner
-    from cppncripto_strategy.paths import RecipeHome
-    from cppncripto_strategy.recipe import Recipe
 
 NAMES = ("e1", "e2", "e3", "e4")
 
@@ -41,7 +39,7 @@ Examples:
 
 @click.command(name="experiment", epilog=EPILOG)
 @click.argument("name", type=click.Choice([*NAMES, "all", "transfer"]))
-@click.argument("recipe", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@recipe_options("symbols", "timerange", "candles")
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
@@ -56,13 +54,6 @@ Examples:
     show_default=True,
     help="The first of them.",
 )
-@click.option("--symbols", help="Comma-separated symbols instead of the recipe's.")
-@click.option("--timerange", help="Candles to trade, such as 20240101-20240901 (end exclusive).")
-@click.option(
-    "--candles",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Candle store, or folder of SYMBOL-5m files, instead of the recipe's.",
-)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -76,88 +67,50 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document.")
 def command(
     name: str,
-    recipe: Path | None,
+    request: RecipeRequest,
     seeds: int,
     first_seed: int,
-    symbols: str | None,
-    timerange: str | None,
-    candles: Path | None,
     out: Path | None,
     markdown: Path | None,
     as_json: bool,
 ) -> None:
     """Run an experiment: the recipe with one setting changed, same candles, several seeds.
 
-    RECIPE is a TOML file; without one, the demo. A finished cell (arm and seed) is kept, so an
-    experiment that was stopped goes on where it was when started again. Leaves one page per
-    experiment and results.parquet with every cell.
+    RECIPE is a TOML file, or the name of a shipped recipe; without one, the demo. A finished cell
+    (arm and seed) is kept, so an experiment that was stopped resumes when started again. Leaves one
+    page per experiment and results.parquet with every cell.
     """
+    settings, home = request.load(), request.home()
     from cppncripto_strategy.experiments.runner import RecipeRunner
 
-    settings, home = _recipe(recipe, symbols, timerange, candles)
     folder = out or home.experiments
     runner = RecipeRunner(settings, home.bundles)
-    console = Console(stderr=True, quiet=as_json)
     if name == "transfer":
-        _transfer(runner, folder, markdown, as_json, console)
+        _transfer(runner, folder, markdown, as_json)
         return
     chosen = NAMES if name == "all" else (name,)
     numbers = list(range(first_seed, first_seed + seeds))
-    found = [_run(runner, one, numbers, folder, console) for one in chosen]
+    found = [_run(runner, name, numbers, folder, as_json) for name in chosen]
     _report(found, folder, markdown, as_json)
 
 
-def _recipe(
-    path: Path | None,
-    symbols: str | None,
-    timerange: str | None,
-    candles: Path | None,
-) -> tuple[Recipe, RecipeHome]:
-    """The recipe with the command line's changes, and its home."""
-    from cppncripto_strategy.paths import RecipeHome
-    from cppncripto_strategy.recipe import load_recipe, shipped_recipe
-
-    source = path or shipped_recipe("demo")
-    given = tuple(name.strip().upper() for name in symbols.split(",")) if symbols else None
-    recipe = load_recipe(source, symbols=given, timerange=timerange)
-    if candles is not None:
-        changed = recipe.candles.model_copy(update={"source": "folder", "folder": candles})
-        recipe = recipe.model_copy(update={"candles": changed})
-    return recipe, RecipeHome.of(source, shipped=path is None)
-
-
-def _run(
-    runner: RecipeRunner, name: str, seeds: list[int], folder: Path, console: Console
-) -> Findings:
+def _run(runner: RecipeRunner, name: str, seeds: list[int], folder: Path, quiet: bool) -> Findings:
     from cppncripto_strategy.experiments.arms import build_experiment
     from cppncripto_strategy.experiments.cells import run_experiment
 
     experiment = build_experiment(name, runner.recipe)
     about = runner.about(_command_line(), seeds) | {"date": f"{datetime.now(UTC):%Y-%m-%d}"}
-    with _bar(console) as progress:
+    with ProgressBars(quiet, transient=True) as bars:
         return run_experiment(
-            experiment, seeds, folder, runner, runner.identity, about, runner.notes(), progress
+            experiment,
+            seeds,
+            folder,
+            runner,
+            runner.identity,
+            about,
+            runner.notes(),
+            bars.phase(experiment.name),
         )
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on the error stream; yields what moves it: (done, total, text)."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.description}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("reading candles", total=None)
-
-        def move(done: int, total: int, text: str) -> None:
-            progress.update(task, completed=done, total=total, description=text)
-
-        yield move
 
 
 def _command_line() -> str:
@@ -182,15 +135,13 @@ def _report(found: list[Findings], folder: Path, markdown: Path | None, as_json:
     console.print(f"  [dim]{folder / 'results.parquet'}[/]", soft_wrap=True)
 
 
-def _transfer(
-    runner: RecipeRunner, folder: Path, markdown: Path | None, as_json: bool, console: Console
-) -> None:
+def _transfer(runner: RecipeRunner, folder: Path, markdown: Path | None, as_json: bool) -> None:
     from cppncripto_strategy.experiments.page import markdown_table
     from cppncripto_strategy.experiments.transfer import readable, write_transfer_page
     from cppncripto_strategy.results import to_plain, write_table, write_text
 
-    with _bar(console) as progress:
-        table = runner.transfer(progress)
+    with ProgressBars(as_json, transient=True) as bars:
+        table = runner.transfer(bars.phase("transfer"))
     about: dict[str, Any] = runner.about(_command_line(), [runner.recipe.seed])
     write_table(table, folder / "transfer.parquet")
     write_transfer_page(table, folder / "transfer.html", about)

@@ -3,45 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cppncripto_strategy.commands._progress import ProgressBars
+from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
 from cppncripto_strategy.paths import SESSIONS
 
 if TYPE_CHECKING:
     from cppncripto_strategy.paper.start import PaperPlan
-    from cppncripto_strategy.paths import RecipeHome
-    from cppncripto_strategy.recipe import Recipe
+    from cppncripto_strategy.progress import Progress
 
 EXAMPLES = """
 \b
 Examples:
   cppn-bt paper --demo                       offline: a loopback exchange on this machine, at speed
   cppn-bt fetch BTCUSDT --from 2023-01-01 && cppn-bt paper runs/real.toml --candles candles
-  cppn-bt paper runs/real.toml               again: the session goes on where it stopped
+  cppn-bt paper runs/real.toml               again: the session resumes
   cppn-bt paper my.toml --demo               that recipe's candles, served by the loopback
   cppn-bt paper --demo --report              reports of what is recorded so far, and nothing else
 """
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("recipe", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@recipe_options("symbols", "candles", "seed")
 @click.option("--demo", is_flag=True, help="Offline, against a loopback exchange.")
 @click.option("--name", help="Name of the session; default: the recipe's.")
 @click.option(
     "--sessions", default=SESSIONS, show_default=True,
     type=click.Path(file_okay=False, path_type=Path), help="Folder that holds sessions.",
-)  # fmt: skip
-@click.option("--symbols", help="Comma-separated symbols instead of the recipe's.")
-@click.option(
-    "--candles", type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of candles to train on: a candle store, or SYMBOL-5m.parquet files.",
 )  # fmt: skip
 @click.option(
     "--bundles", type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -58,12 +53,10 @@ Examples:
 @click.option("--report", "only_report", is_flag=True, help="Write the reports and exit.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for every event.")
 def command(
-    recipe: Path | None,
+    request: RecipeRequest,
     demo: bool,
     name: str | None,
     sessions: Path,
-    symbols: str | None,
-    candles: Path | None,
     bundles: Path | None,
     speed: float,
     stop_after: int | None,
@@ -75,13 +68,14 @@ def command(
 ) -> None:
     """Trade live candles on paper; no key, no real order.
 
-    Candles, times, statuses and trading rules are the exchange's; the account and its fills are
-    simulated: next open, taker fee, slippage, lot steps. Ctrl-C stops after the present candle and
-    writes the reports; the same command goes on with the session.
+    RECIPE is a TOML file, or the name of a shipped recipe. Candles, times, statuses and trading
+    rules are the exchange's; the account and its fills are simulated: next open, taker fee,
+    slippage, lot steps. Ctrl-C stops after the present candle and writes the reports; the same
+    command resumes the session.
     """
-    if recipe is None and not demo:
+    if request.recipe is None and not demo:
         raise click.UsageError("give a RECIPE, or --demo")
-    settings, home = _recipe(recipe, symbols, candles)
+    settings, home = request.load(), request.home()
     path = sessions / (name or settings.name)
     if only_report:
         _report(path, as_json)
@@ -110,30 +104,10 @@ def command(
 
 
 @contextmanager
-def _training_bar() -> Iterator[Callable[[int, int, str], None]]:
+def _training_bar() -> Iterator[Progress]:
     """A progress bar for the first training, on stderr."""
-    from rich.console import Console
-
-    from cppncripto_strategy.commands.run import RunProgress
-
-    with RunProgress(Console(stderr=True)) as bar:
-        yield partial(bar, "training")
-
-
-def _recipe(
-    path: Path | None, symbols: str | None, candles: Path | None
-) -> tuple[Recipe, RecipeHome]:
-    from cppncripto_strategy.paths import RecipeHome
-    from cppncripto_strategy.recipe import load_recipe, shipped_recipe
-
-    given = tuple(one.strip().upper() for one in symbols.split(",")) if symbols else None
-    source = path or shipped_recipe("demo")
-    home = RecipeHome.of(source, shipped=path is None)
-    recipe = load_recipe(source, symbols=given)
-    if candles is None:
-        return recipe, home
-    changed = recipe.candles.model_copy(update={"source": "folder", "folder": candles})
-    return recipe.model_copy(update={"candles": changed}), home
+    with ProgressBars() as bars:
+        yield bars.phase("training")
 
 
 def _run(plan: PaperPlan, as_json: bool) -> None:
