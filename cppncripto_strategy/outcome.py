@@ -75,7 +75,7 @@ def build_result(
 
 def _speed(timeline: BundleTimeline, passed: Replay, clock: PhaseClock) -> dict[str, Any]:
     """Seconds and rates of the run."""
-    rollovers = [s for book in passed.strategy.books for s in book.score.macro.rollover_s]
+    rollovers = [s for state in passed.strategy.states for s in state.score.macro.rollover_s]
     latency = micro_latency_s(timeline.bundles[-1])
     return {
         "bars_per_second": passed.bars / passed.seconds,
@@ -216,11 +216,11 @@ def bundle_rows(
 def _embeddings(strategy: MacroMicroStrategy, span: Span) -> pd.DataFrame:
     """One row per symbol and day: when it is valid from, what it saw last, and the vector."""
     rows = []
-    for book in strategy.books:
-        for valid_from, data_end, digest, drift, vector in book.score.macro.embeddings():
+    for state in strategy.states:
+        for valid_from, data_end, digest, drift, vector in state.score.macro.embeddings():
             if span.start_ms <= valid_from <= span.end_ms:
                 row = {
-                    "symbol": book.data._name,
+                    "symbol": state.data._name,
                     "valid_from_ms": valid_from,
                     "data_end_ms": data_end,
                     "model_hash": digest,

@@ -50,7 +50,7 @@ class Decision:
     age_ms: float
 
 
-class SymbolBook:
+class SymbolState:
     """What the strategy knows about one symbol; lives as long as the strategy."""
 
     def __init__(self, data: Any, score: Any, threshold: Any, traded_line: str) -> None:
@@ -137,7 +137,7 @@ class MacroMicroStrategy(bt.Strategy):
         self._check_params()
         make_score = self.p.score_factory or self._default_score
         make_threshold = self.p.threshold_factory or self._default_threshold
-        self.books: list[SymbolBook] = []
+        self.states: list[SymbolState] = []
         for data in self.datas:
             score = make_score(data)
             by_score = self.p.traded_line == "score"
@@ -148,9 +148,9 @@ class MacroMicroStrategy(bt.Strategy):
                     f" {type(score).__name__}: expected score or score_zero"
                 )
             threshold = make_threshold(traded, data, score)
-            self.books.append(SymbolBook(data, score, threshold, self.p.traded_line))
-        self._book_of = {id(book.data): book for book in self.books}
-        self._fraction = self.p.fraction or 1.0 / len(self.books)
+            self.states.append(SymbolState(data, score, threshold, self.p.traded_line))
+        self._state_of = {id(state.data): state for state in self.states}
+        self._fraction = self.p.fraction or 1.0 / len(self.states)
         self._session_ms = -1
         self._session_equity = math.nan
         self._entries_blocked = False
@@ -229,47 +229,47 @@ class MacroMicroStrategy(bt.Strategy):
     def next(self) -> None:
         """Decide on every symbol whose bar is new."""
         if not self._opened:
-            self._open_books()
-        for book in self.books:
-            bars = book.clock.lencount
-            if bars > book.bars:
-                book.bars = bars
-                self._on_candle(book, bars - 1)
+            self._open_lines()
+        for state in self.states:
+            bars = state.clock.lencount
+            if bars > state.bars:
+                state.bars = bars
+                self._on_candle(state, bars - 1)
         if not self._has_ledger:
             self._marks.append(self._mark())
 
-    def _open_books(self) -> None:
+    def _open_lines(self) -> None:
         self._opened = True
         self._has_ledger = hasattr(self.broker, "ledger")
         self._reports = type(self).decided is not MacroMicroStrategy.decided
-        for book in self.books:
-            book.readers = book.lines.open()
+        for state in self.states:
+            state.readers = state.lines.open()
 
-    def _on_candle(self, book: SymbolBook, bar: int) -> None:
-        readers = book.readers
-        if not book.lines.keeps_past and self.p.keep_rows:
-            book.lines.remember(bar)
+    def _on_candle(self, state: SymbolState, bar: int) -> None:
+        readers = state.readers
+        if not state.lines.keeps_past and self.p.keep_rows:
+            state.lines.remember(bar)
         stamp_ms = num_to_ms(readers["stamp"](bar))
         if stamp_ms // DAY_MS * DAY_MS != self._session_ms:
             self._begin_session(stamp_ms)
         signal = signal_of(readers["traded"](bar), readers["upper"](bar), readers["lower"](bar))
         if self._reports:
-            self.decided(self._decision(book, bar, stamp_ms, signal))
-        if book.order is not None and book.order.alive():
+            self.decided(self._decision(state, bar, stamp_ms, signal))
+        if state.order is not None and state.order.alive():
             return
-        size = self.broker.getposition(book.data).size
-        if size and not self._is_dust(book):
-            self._manage(book, bar, stamp_ms, size, signal)
+        size = self.broker.getposition(state.data).size
+        if size and not self._is_dust(state):
+            self._manage(state, bar, stamp_ms, size, signal)
         elif not (signal > 0 or (signal and self.p.allow_short)):
             return
-        elif not self._entries_stopped(book, stamp_ms):
-            self._enter(book, signal)
+        elif not self._entries_stopped(state, stamp_ms):
+            self._enter(state, signal)
 
-    def _decision(self, book: SymbolBook, bar: int, stamp_ms: int, signal: int) -> Decision:
+    def _decision(self, state: SymbolState, bar: int, stamp_ms: int, signal: int) -> Decision:
         names = ("close", "score", "p_buy", "p_sell", "score_zero", "upper", "lower", "drift")
-        values = {name: book.readers[name](bar) for name in names}
-        age_ms = book.readers["age"](bar)
-        return Decision(book.data._name, stamp_ms, signal=signal, age_ms=age_ms, **values)
+        values = {name: state.readers[name](bar) for name in names}
+        age_ms = state.readers["age"](bar)
+        return Decision(state.data._name, stamp_ms, signal=signal, age_ms=age_ms, **values)
 
     def _begin_session(self, stamp_ms: int) -> None:
         session_ms = stamp_ms // DAY_MS * DAY_MS
@@ -280,73 +280,75 @@ class MacroMicroStrategy(bt.Strategy):
         self._entries_blocked = False
         self.rollover(session_ms)
 
-    def _entries_stopped(self, book: SymbolBook, stamp_ms: int) -> bool:
-        if stamp_ms < book.no_entry_before_ms:
+    def _entries_stopped(self, state: SymbolState, stamp_ms: int) -> bool:
+        if stamp_ms < state.no_entry_before_ms:
             return True
         if self.p.max_daily_loss_pct and not self._entries_blocked:
             floor = self._session_equity * (1.0 - self.p.max_daily_loss_pct / 100.0)
             self._entries_blocked = self.broker.getvalue() <= floor
         return self._entries_blocked
 
-    def _enter(self, book: SymbolBook, signal: int) -> None:
-        book.exit_reason = ""  # of an earlier exit that left only dust
-        quantity = self._quantity(book, self._fraction * self.broker.getvalue())
+    def _enter(self, state: SymbolState, signal: int) -> None:
+        state.exit_reason = ""  # of an earlier exit that left only dust
+        quantity = self._quantity(state, self._fraction * self.broker.getvalue())
         if quantity <= 0:
             return
         send = self.buy if signal > 0 else self.sell
-        book.order = send(data=book.data, size=quantity, purpose="signal")
+        state.order = send(data=state.data, size=quantity, purpose="signal")
 
-    def _manage(self, book: SymbolBook, bar: int, stamp_ms: int, size: float, signal: int) -> None:
+    def _manage(
+        self, state: SymbolState, bar: int, stamp_ms: int, size: float, signal: int
+    ) -> None:
         """Leave a position when a rule says so; an exit that did not fill is sent again."""
         direction = 1 if size > 0 else -1
-        candles_held = (stamp_ms - book.entry_open_ms) // book.interval_ms
+        candles_held = (stamp_ms - state.entry_open_ms) // state.interval_ms
         if signal == direction and self.p.renew_hold:
-            book.entry_open_ms, candles_held = stamp_ms, 0
-        reason = book.exit_reason or self._exit_reason(book, bar, direction, candles_held, signal)
+            state.entry_open_ms, candles_held = stamp_ms, 0
+        reason = state.exit_reason or self._exit_reason(state, bar, direction, candles_held, signal)
         if reason:
-            book.exit_reason = reason
+            state.exit_reason = reason
             send = self.sell if direction > 0 else self.buy
-            book.order = send(data=book.data, size=abs(size), purpose=reason)
+            state.order = send(data=state.data, size=abs(size), purpose=reason)
 
     def _exit_reason(
-        self, book: SymbolBook, bar: int, direction: int, candles_held: int, signal: int
+        self, state: SymbolState, bar: int, direction: int, candles_held: int, signal: int
     ) -> str:
         if self.p.stop_pct:
             # Judged on the close: the exit fills at the next open, never at the stop price.
-            moved = direction * (book.readers["close"](bar) / book.entry_price - 1.0)
+            moved = direction * (state.readers["close"](bar) / state.entry_price - 1.0)
             if moved <= -self.p.stop_pct / 100.0:
                 return "stop"
         if self.p.hold_candles and candles_held >= self.p.hold_candles:
             return "hold_limit"
         return "signal" if signal == -direction and candles_held >= self.p.min_hold else ""
 
-    def _quantity(self, book: SymbolBook, notional: float) -> float:
+    def _quantity(self, state: SymbolState, notional: float) -> float:
         ask = getattr(self.broker, "entry_quantity", None)
         if ask is not None:
-            return float(ask(book.data, notional))
+            return float(ask(state.data, notional))
         # Other brokers: leave 50 bps of cash for the fee and the move to the next open.
-        return float(min(notional, self.broker.getcash() / 1.005) / book.data.close[0])
+        return float(min(notional, self.broker.getcash() / 1.005) / state.data.close[0])
 
-    def _is_dust(self, book: SymbolBook) -> bool:
+    def _is_dust(self, state: SymbolState) -> bool:
         ask = getattr(self.broker, "is_dust", None)
-        return bool(ask(book.data)) if ask is not None else False
+        return bool(ask(state.data)) if ask is not None else False
 
     def notify_order(self, order: Any) -> None:
         """Follow an order to its end: entry price and time, cooldown, exits to send again."""
-        book = self._book_of.get(id(order.data))
-        if book is None or order.status != order.Completed:
+        state = self._state_of.get(id(order.data))
+        if state is None or order.status != order.Completed:
             return
-        opened_ms = num_to_ms(order.executed.dt) - book.interval_ms
+        opened_ms = num_to_ms(order.executed.dt) - state.interval_ms
         if self.broker.getposition(order.data).size:
-            book.entry_price, book.entry_open_ms = order.executed.price, opened_ms
+            state.entry_price, state.entry_open_ms = order.executed.price, opened_ms
             return
-        book.exit_reason = ""
-        book.no_entry_before_ms = opened_ms + self.p.cooldown_candles * book.interval_ms
+        state.exit_reason = ""
+        state.no_entry_before_ms = opened_ms + self.p.cooldown_candles * state.interval_ms
 
     def _oncepost(self, dt: float) -> None:
         """Backtrader's step after a bar under runonce, less what nobody listens to."""
         if not self._opened:
-            scores = [book.score for book in self.books]
+            scores = [state.score for state in self.states]
             self._quick_step = quick_step(self, MacroMicroStrategy, scores)
         if self._quick_step is None:
             super()._oncepost(dt)
@@ -368,8 +370,8 @@ class MacroMicroStrategy(bt.Strategy):
 
     def refresh_tables(self) -> None:
         """Build signals, fills, trades and equity as they stand now."""
-        columns = {book.data._name: book.lines.columns(book.bars) for book in self.books}
-        intervals = {book.data._name: book.interval_ms for book in self.books}
+        columns = {state.data._name: state.lines.columns(state.bars) for state in self.states}
+        intervals = {state.data._name: state.interval_ms for state in self.states}
         self.signals = tables.signals_table(columns)
         self.fills = tables.fills_table(getattr(self.broker, "fills", []))
         self.trades = tables.trades_table(self.fills, self.signals, intervals)

@@ -175,17 +175,17 @@ class Recorder:
         if session_ms == self._session_ms:
             return
         self._session_ms = session_ms
-        for book in strategy.books:
-            macro = getattr(book.score, "macro", None)
-            if macro is None or macro.vector is None or not len(book.data):
+        for state in strategy.states:
+            macro = getattr(state.score, "macro", None)
+            if macro is None or macro.vector is None or not len(state.data):
                 continue
-            state = macro.stream.state
+            latest = macro.stream.state
             row = {
-                "symbol": book.data._name,
+                "symbol": state.data._name,
                 "session_ms": session_ms,
-                "valid_from_ms": state.session_ms,
-                "model_hash": macro.timeline.bundles[state.bundle].model_hash,
-                "drift": float(state.drift),
+                "valid_from_ms": latest.session_ms,
+                "model_hash": macro.timeline.bundles[latest.bundle].model_hash,
+                "drift": float(latest.drift),
                 "vector": np.asarray(macro.vector, dtype=np.float64),
             }
             self._derived["embeddings"].add(row)
@@ -198,10 +198,10 @@ class Recorder:
         view.day_start_equity = equity if new_day else view.day_start_equity
         view.equity, view.cash = equity, cash
         view.peak_equity = max(equity, view.peak_equity) if view.rounds > 1 else equity
-        for book in strategy.books:
-            seen = view.symbols.setdefault(book.data._name, SymbolView())
-            seen.position = float(strategy.broker.getposition(book.data).size)
-            seen.tradable = self._source.can_trade(book.data._name)
+        for state in strategy.states:
+            seen = view.symbols.setdefault(state.data._name, SymbolView())
+            seen.position = float(strategy.broker.getposition(state.data).size)
+            seen.tradable = self._source.can_trade(state.data._name)
 
 
 def _forget(strategy: Any) -> None:

@@ -104,14 +104,14 @@ class Retrainer:
     def _put_in_force(self, bundle: Bundle, session_ms: int) -> None:
         self.timeline = self.timeline.with_bundle(bundle, session_ms)
         self.timeline.save(self.session)  # on disk first: a restart replays this rollover
-        for book in self._books():
-            book.score.macro.timeline = book.score.macro.stream.timeline = self.timeline
-            book.threshold.add_seed(session_ms, bundle.score_seed)
+        for state in self._states():
+            state.score.macro.timeline = state.score.macro.stream.timeline = self.timeline
+            state.threshold.add_seed(session_ms, bundle.score_seed)
         self._note("bundle", session_ms=session_ms, bundle=bundle.model_hash)
         log.info("bundle %s is in force from %s", bundle.model_hash, ms_to_utc(session_ms))
 
-    def _books(self) -> list[Any]:
-        return list(self._paper.cerebro.runningstrats[0].books)
+    def _states(self) -> list[Any]:
+        return list(self._paper.cerebro.runningstrats[0].states)
 
     def _begin(self, session_ms: int) -> None:
         due = calendar(session_ms, session_ms, self.recipe.walkforward.retrain_days)[-1]

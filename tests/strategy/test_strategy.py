@@ -307,10 +307,10 @@ def test_indicators_can_be_read_in_the_rollover(runonce: bool) -> None:
             self.read: list[tuple[float, ...]] = []
 
         def rollover(self, session_start_ms: int) -> None:
-            for book in self.books:
-                if len(book.data):
-                    lines = book.score.score, book.score.macro.drift, book.threshold.upper
-                    self.read.append((len(book.data), *(line[0] for line in lines)))
+            for state in self.states:
+                if len(state.data):
+                    lines = state.score.score, state.score.macro.drift, state.threshold.upper
+                    self.read.append((len(state.data), *(line[0] for line in lines)))
 
     world = gappy()
     expected = {
