@@ -31,7 +31,8 @@ from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.scoring.streaming import MicroStream
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.replay import Replay
-from cppncripto_strategy.reports.report import save_picture, write_report
+from cppncripto_strategy.reports.picture import save_picture
+from cppncripto_strategy.reports.report import write_report
 from cppncripto_strategy.reports.tearsheet import write_tearsheet
 from cppncripto_strategy.results import RunResult, write_results
 from cppncripto_strategy.runlog import PhaseClock

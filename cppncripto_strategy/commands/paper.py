@@ -156,7 +156,7 @@ def _report(path: Path, as_json: bool) -> None:
 
 
 def _summary(console: Any, path: Path, result: Any) -> None:
-    from cppncripto_strategy.reports.report import terminal_summary
+    from cppncripto_strategy.reports.terminal import terminal_summary
 
     if result is None:
         console.print(f"Nothing live was recorded yet in {path}.", highlight=False)

@@ -40,7 +40,7 @@ def command(request: RecipeRequest, out: Path | None, no_cache: bool, as_json: b
     """
     settings = request.load()
     from cppncripto_strategy.backtest import run_backtest
-    from cppncripto_strategy.reports.report import terminal_summary
+    from cppncripto_strategy.reports.terminal import terminal_summary
     from cppncripto_strategy.results import to_plain
 
     home = request.home(out)

@@ -1,4 +1,4 @@
-"""The page of an evolution: the front, the run, the champion's CPPN and the kernels it paints."""
+"""The page of an evolution: the front, the run, the champion's CPPN and its kernels."""
 
 from __future__ import annotations
 
@@ -16,56 +16,60 @@ from cppncripto_strategy.models.hyperneat.evolution import Generation
 from cppncripto_strategy.models.hyperneat.front import Candidate
 from cppncripto_strategy.models.hyperneat.genome import COORDINATES, OUTPUTS, Genome
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
-from cppncripto_strategy.reports import pages
+from cppncripto_strategy.reports.blocks import Cards, Chart, Code, Section, Table
 from cppncripto_strategy.reports.charts import BUY, HOLD, SELL, STRATEGY, WITHOUT, style
+from cppncripto_strategy.reports.pages import write_page
+from cppncripto_strategy.reports.values import number, percent, whole
 
 NOT_EXPRESSED = "#e3e7ec"
 
 
 def write_evolution_page(path: Path, result: Evolved, name: str) -> None:
     """Write evolution.html: one file, no network."""
-    run, champion = result.run, result.run.front[result.place]
-    genome, substrate = champion.genome, run.substrate
-    blocks = [
-        _cards(result),
-        pages.section(
-            "The front",
-            pages.figure(front_figure(run.front, result.place), "front"),
-            note=(
-                "Each point is a genome that no other beats: fewer connections, or a better probe."
-                " The probe is the out-of-sample R2 of a ridge on the embedding, foretelling the"
-                " next day's profile of volume and volatility. The champion is the filled point."
-            ),
+    span = f"{ms_to_utc(result.from_ms)[:10]} to {ms_to_utc(result.until_ms)[:10]}"
+    sections = [
+        Section("", _cards(result), kind="bare"),
+        *_charts(result),
+        _transfers(result),
+        Section(
+            "Use it",
+            Code(recipe_lines(path.with_name("champion.json"))),
+            note="These lines of a recipe train MacroNet with the champion's kernels.",
         ),
-        pages.section(
+    ]
+    subtitle = f"{result.days} days judged, {span}"
+    write_page(path, f"Evolution of {name}", sections, subtitle=subtitle)
+
+
+def _charts(result: Evolved) -> list[Section]:
+    run, genome = result.run, result.run.front[result.place].genome
+    return [
+        Section(
+            "The front",
+            Chart(front_figure(run.front, result.place), "front"),
+            note="Each point is a genome that no other beats: fewer connections, or a better probe."
+            " The probe is the out-of-sample R2 of a ridge regression on the embedding, predicting"
+            " the next day's profile of volume and volatility. The champion is the filled point.",
+        ),
+        Section(
             "Generation by generation",
-            pages.figure(history_figure(run.history), "history"),
+            Chart(history_figure(run.history), "history"),
             note="Fitness is the probe less the price of the connections.",
         ),
-        pages.section(
+        Section(
             "The champion's CPPN",
-            pages.figure(genome_figure(genome), "genome"),
-            note=(
-                "It is asked for the coordinates on the left at every connection, and answers with"
-                " the weight and whether there is a connection at all. Blue links add, red links"
-                " subtract; width is strength."
-            ),
+            Chart(genome_figure(genome), "genome"),
+            note="It reads the coordinates on the left at every connection, and answers with the"
+            " weight and whether there is a connection at all. Blue links add, red links subtract;"
+            " width is strength.",
         ),
-        pages.section(
-            "The kernels it paints",
-            pages.figure(kernel_figure(genome, substrate), "kernels"),
-            note=(
-                "A row is a filter, a column an input channel at a tap (oldest first)."
-                " Grey is not expressed."
-            ),
+        Section(
+            "The kernels it generates",
+            Chart(kernel_figure(genome, run.substrate), "kernels"),
+            note="A row is a filter, a column an input channel at a tap (oldest first). Blue"
+            " weights are positive, red ones negative; grey is not expressed.",
         ),
-        _transfers(result),
-        pages.section("Use it", pages.preformatted(recipe_lines(path.with_name("champion.json")))),
     ]
-    span = f"{ms_to_utc(result.from_ms)[:10]} to {ms_to_utc(result.until_ms)[:10]}"
-    pages.write_page(
-        path, f"Evolution of {name}", blocks, subtitle=f"{result.days} days judged, {span}"
-    )
 
 
 def recipe_lines(champion: Path) -> str:
@@ -73,38 +77,36 @@ def recipe_lines(champion: Path) -> str:
     return f'[macro]\nencoder = "cppn"\nencoder_options = {{ genome = "{champion.resolve()}" }}'
 
 
-def _cards(result: Evolved) -> str:
+def _cards(result: Evolved) -> Cards:
     run, champion = result.run, result.run.front[result.place]
     share = champion.score.connections / run.substrate.weights
-    return pages.cards(
+    return Cards(
         [
-            ("probe (R2 of the next day)", pages.number(champion.score.probe, 3)),
-            ("connections", pages.whole(champion.score.connections)),
-            ("of all that could be", pages.percent(share, 1)),
-            ("nodes of the CPPN", pages.whole(len(champion.genome.nodes))),
-            ("generations", pages.whole(len(run.history))),
-            ("found in generation", pages.whole(champion.generation + 1)),
+            ("probe (R2 of the next day)", number(champion.score.probe, 3)),
+            ("connections", whole(champion.score.connections)),
+            ("of all that could be", percent(share, 1)),
+            ("nodes of the CPPN", whole(len(champion.genome.nodes))),
+            ("generations", whole(len(run.history))),
+            ("found in generation", whole(champion.generation + 1)),
         ]
     )
 
 
-def _transfers(result: Evolved) -> str:
+def _transfers(result: Evolved) -> Section:
     rows = [
         (
             t.where,
-            pages.number(t.evolved, 3),
-            pages.number(t.random, 3),
+            number(t.evolved, 3),
+            number(t.random, 3),
             f"{t.connections:,} of {t.weights:,}",
         )
         for t in result.transfers
     ]
-    return pages.section(
+    return Section(
         "The same genome elsewhere",
-        pages.table(("painted for", "probe", "random CPPNs", "connections"), rows),
-        note=(
-            "Kernels come from coordinates, so the genome can be painted for other windows, rows"
-            " and candles without evolving again. Only the first row was selected for."
-        ),
+        Table(("Generated for", "Probe, R2", "Random CPPNs, R2", "Connections"), rows),
+        note="Kernels come from coordinates, so the genome can be decoded for other windows, rows"
+        " and candles without evolving again. Only the first row was selected for.",
     )
 
 
@@ -143,7 +145,10 @@ def history_figure(history: list[Generation]) -> go.Figure:
     species = go.Bar(x=x, y=[line.species for line in history], name="species", marker_color=HOLD)
     figure.add_trace(species, row=2, col=1)
     style(figure, 420)
+    figure.update_xaxes(dtick=1 if len(history) <= 20 else None)
     figure.update_xaxes(title="generation", row=2, col=1)
+    figure.update_yaxes(title="fitness (R2)", row=1, col=1)
+    figure.update_yaxes(title="species", row=2, col=1)
     return figure
 
 
@@ -164,8 +169,9 @@ def genome_figure(genome: Genome) -> go.Figure:
         )
     _draw_nodes(figure, genome, where)
     style(figure, 420, showlegend=False)
-    figure.update_layout(hovermode="closest")
-    figure.update_xaxes(visible=False, range=[-0.18, 1.18])
+    # Names stand beside the outer nodes: pixels, not shares, keep them whole on a phone.
+    figure.update_layout(hovermode="closest", margin={"l": 86, "r": 128})
+    figure.update_xaxes(visible=False, range=[-0.03, 1.03])
     figure.update_yaxes(visible=False)
     return figure
 
@@ -185,6 +191,7 @@ def _draw_nodes(figure: go.Figure, genome: Genome, where: dict[int, tuple[float,
                 mode="markers+text",
                 text=[names[key]],
                 textposition=side,
+                cliponaxis=False,
                 marker={"size": 14, "color": HOLD if key < 0 else BUY},
                 hovertemplate=f"{names[key]}<extra></extra>",
             )
@@ -224,7 +231,8 @@ def kernel_figure(genome: Genome, substrate: Substrate) -> go.Figure:
         f"layer {i}: {y.outputs} x {y.inputs} x {y.taps}, dilation {y.dilation}"
         for i, y in enumerate(substrate.layers)
     ]
-    figure = make_subplots(rows=len(titles), subplot_titles=titles, vertical_spacing=0.06)
+    spacing = 0.3 / len(titles)
+    figure = make_subplots(rows=len(titles), subplot_titles=titles, vertical_spacing=spacing)
     for row, (weight, mask) in enumerate(zip(kernels.weights, kernels.masks, strict=True), 1):
         image: NDArray[np.float64] = np.where(mask.numpy(), weight.numpy(), np.nan).astype(float)
         reach = float(np.nanmax(np.abs(image))) if mask.any() else 1.0
@@ -237,8 +245,8 @@ def kernel_figure(genome: Genome, substrate: Substrate) -> go.Figure:
             hovertemplate="filter %{y}, input x tap %{x}<br>weight %{z}<extra></extra>",
         )
         figure.add_trace(picture, row=row, col=1)
-    style(figure, 240 * len(titles))
-    figure.update_layout(hovermode="closest", plot_bgcolor=NOT_EXPRESSED)
-    figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed")
+    style(figure, 280 * len(titles))
+    figure.update_layout(hovermode="closest", margin={"t": 36}, plot_bgcolor=NOT_EXPRESSED)
+    figure.update_xaxes(title="input × tap", showgrid=False, zeroline=False)
+    figure.update_yaxes(title="filter", showgrid=False, zeroline=False, autorange="reversed")
     return figure

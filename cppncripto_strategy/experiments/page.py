@@ -15,9 +15,24 @@ import plotly.graph_objects as go
 
 from cppncripto_strategy.evaluation.statistics import Estimate
 from cppncripto_strategy.experiments.comparison import Comparison, Verdict, points
-from cppncripto_strategy.reports import pages
-from cppncripto_strategy.reports.charts import HOLD, SELL, STRATEGY, SYMBOL_COLOURS, style
-from cppncripto_strategy.reports.pages import MISSING, number, percent, whole
+from cppncripto_strategy.reports.blocks import Chart, Section, Table
+from cppncripto_strategy.reports.charts import (
+    HOLD,
+    SELL,
+    STRATEGY,
+    SYMBOL_COLOURS,
+    label,
+    style,
+)
+from cppncripto_strategy.reports.pages import write_page
+from cppncripto_strategy.reports.values import (
+    MISSING,
+    anything,
+    number,
+    percent,
+    settings_rows,
+    whole,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -77,47 +92,46 @@ class Findings:
 
 def write_experiment_page(findings: Findings, path: Path) -> None:
     """Write the experiment's page, self-contained."""
-    main = findings.verdicts[0]
-    kind = "good" if main.met else ""
-    blocks = [
-        pages.section(main.headline, _proofs(main), kind=f"verdict {kind}"),
-        pages.section(
-            "The question",
-            *(pages.section_text(line) for line in (findings.question, findings.criterion)),
-            *(pages.section_text(note) for note in findings.notes),
-        ),
-        pages.section(
-            "The differences",
-            pages.table(*_differences(findings.comparisons)),
-            pages.figure(
-                difference_figure(findings.comparisons, findings.wanted_points), "differences"
-            ),
-            note="Same candles, same seeds. Brackets: 95 % intervals, days and seeds resampled;"
-            " hollow marks: single seeds. A negative Diebold-Mariano statistic favours the first"
-            " arm.",
-        ),
-        *_other_verdicts(findings),
-        pages.section(
+    main, *others = findings.verdicts
+    question = [findings.question, findings.criterion, *findings.notes]
+    sections = [
+        Section(main.headline, _proofs(main), kind="verdict good" if main.met else "verdict"),
+        Section("The question", question),
+        _differences_section(findings),
+        *(Section(verdict.headline, _proofs(verdict)) for verdict in others),
+        Section(
             "Accounts by arm",
-            pages.scale_switch("accounts"),
-            pages.figure(accounts_figure(findings.curves), "accounts"),
+            Chart(accounts_figure(findings.curves), "accounts", scales=True),
             note="Mean over seeds of equity after fees, from 1; thin lines are single seeds.",
         ),
         _seeds_section(findings.seeds),
-        pages.section("Every cell", pages.table(*_cell_table(findings.cells))),
+        Section(
+            "Every cell",
+            Table(*_cell_table(findings.cells)),
+            note="One row per arm and seed; out of sample, after fees and slippage.",
+        ),
         _luck_section(findings.luck),
-        pages.section("How it was run", pages.table(["", ""], _about_rows(findings.about), [1])),
+        Section("How it was run", Table(["", ""], settings_rows(findings.about), text=[1])),
     ]
-    pages.write_page(path, f"{findings.name.upper()}: {findings.title}", blocks)
+    write_page(path, f"{findings.name.upper()}: {findings.title}", sections)
 
 
-def _proofs(verdict: Verdict) -> str:
+def _proofs(verdict: Verdict) -> Table:
     rows = [["yes" if holds else "no", asked] for asked, holds in verdict.proofs]
-    return pages.table(["Holds", "Asked for"], rows, text=[1])
+    return Table(["Holds", "Asked for"], rows, text=[1])
 
 
-def _other_verdicts(findings: Findings) -> list[str]:
-    return [pages.section(verdict.headline, _proofs(verdict)) for verdict in findings.verdicts[1:]]
+def _differences_section(findings: Findings) -> Section:
+    wanted = findings.wanted_points
+    figure = difference_figure(findings.comparisons, wanted)
+    line = "" if wanted is None else f" Dotted line: the {wanted:g} asked for."
+    return Section(
+        "The differences",
+        [Table(*_differences(findings.comparisons)), Chart(figure, "differences")],
+        note="Same candles, same seeds. Brackets and bars: 95 % intervals, days and seeds"
+        " resampled; hollow marks: single seeds. A negative Diebold-Mariano statistic favours the"
+        f" first arm.{line}",
+    )
 
 
 def _differences(comparisons: Sequence[Comparison]) -> tuple[list[str], list[list[str]]]:
@@ -152,11 +166,11 @@ def _shown(show: Any, value: Any) -> str:
     return MISSING if pd.isna(value) else str(show(value))
 
 
-def _seeds_section(seeds: Sequence[pd.DataFrame]) -> str:
+def _seeds_section(seeds: Sequence[pd.DataFrame]) -> Section:
     head = ["Arms", "Seed", "Hit difference, points", "Diebold-Mariano p", "Claimed"]
-    return pages.section(
+    return Section(
         "Seed by seed",
-        pages.table(head, [row for table in seeds for row in _seed_rows(table)]),
+        Table(head, [row for table in seeds for row in _seed_rows(table)]),
         note="What each seed alone would have claimed (a hit difference whose interval lies above 0"
         " and that Diebold-Mariano confirms at 5 %, or the criterion above met):"
         f" {_claims(seeds)}. Where there is nothing to find, about one seed in forty claims by"
@@ -185,7 +199,7 @@ def _plain(value: Any) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
-def _luck_section(luck: Mapping[str, Any]) -> str:
+def _luck_section(luck: Mapping[str, Any]) -> Section:
     arms = {arm: value for arm, value in luck.items() if isinstance(value, Mapping)}
     rows = [
         [
@@ -203,36 +217,37 @@ def _luck_section(luck: Mapping[str, Any]) -> str:
         if pbo is None
         else f" Probability of backtest overfitting over the arms: {percent(pbo, 0)}."
     )
-    return pages.section(
+    return Section(
         "How much may be luck",
-        pages.table(head, rows),
+        Table(head, rows),
         note="Probability that the true Sharpe ratio is above 0, and the same after discounting for"
         f" every configuration in the trial ledger (Bailey & Lopez de Prado 2014).{words}",
     )
 
 
-def _about_rows(about: Mapping[str, Any]) -> list[list[str]]:
-    return [[key.replace("_", " "), pages.anything(value, key)] for key, value in about.items()]
-
-
 def terminal_table(findings: Findings) -> RenderableType:
-    """The verdicts and the differences, for the terminal."""
+    """The verdicts and the differences, for the terminal: pair below pair, in 80 columns."""
     from rich import box
     from rich.console import Group
-    from rich.table import Table
+    from rich.table import Table as TerminalTable
     from rich.text import Text
 
-    head, rows = _differences(findings.comparisons)
-    title = f"{findings.name.upper()}: {findings.title}"
-    table = Table(*head, box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row)
+    table = TerminalTable(box=box.SIMPLE, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for pair in findings.comparisons:
+        (_, heading), rows = _differences([pair])
+        table.add_row(Text(heading, style="bold"))
+        for name, value in rows:
+            table.add_row(f"  {name}", Text(value))
+        table.add_section()
     words = [
         Text(verdict.headline, style="bold green" if verdict.met else "bold yellow")
         for verdict in findings.verdicts
     ]
     notes = [Text(note, style="dim") for note in findings.notes]
-    return Group(table, *words, *notes)
+    title = Text(f"{findings.name.upper()}: {findings.title}", style="italic")
+    return Group(title, table, *words, *notes)
 
 
 # ---------------------------------------------------------------- charts
@@ -245,7 +260,7 @@ def difference_figure(comparisons: Sequence[Comparison], wanted: float | None = 
     """
     figure = go.Figure()
     for k, found in enumerate(comparisons):
-        name, colour = f"{found.a} − {found.b}", SYMBOL_COLOURS[k % len(SYMBOL_COLOURS)]
+        name, colour = label(f"{found.a} − {found.b}"), SYMBOL_COLOURS[k % len(SYMBOL_COLOURS)]
         seeds = [100 * value for value in found.hit_by_seed]
         marks = {"color": colour, "symbol": "circle-open", "size": 8}
         figure.add_scatter(
@@ -253,13 +268,12 @@ def difference_figure(comparisons: Sequence[Comparison], wanted: float | None = 
         )
         _add_interval(figure, found.hit_difference, name, colour)
     figure.add_vline(0, line={"color": HOLD, "width": 1})
-    title = "hit ratio difference, percentage points"
     if wanted is not None:
         figure.add_vline(wanted, line={"color": SELL, "width": 1, "dash": "dot"})
-        title += f" (dotted: the {wanted:g} asked for)"
     style(figure, 140 + 60 * len(comparisons))
     figure.update_layout(hovermode="closest")
-    figure.update_xaxes(title=title)
+    figure.update_xaxes(title="hit ratio difference, percentage points")
+    figure.update_yaxes(title="arms", autorange="reversed")
     return figure
 
 
@@ -303,9 +317,10 @@ def accounts_figure(curves: Mapping[str, Sequence[pd.Series[float]]]) -> go.Figu
                 )
         mean = table.mean(axis=1).to_numpy()
         figure.add_scatter(
-            x=days, y=mean, mode="lines", name=arm, line={"color": colour, "width": 2.2}
+            x=days, y=mean, mode="lines", name=label(arm), line={"color": colour, "width": 2.2}
         )
     style(figure, 420)
+    figure.update_xaxes(title="day, UTC")
     figure.update_yaxes(title="equity, start = 1")
     return figure
 
@@ -315,7 +330,7 @@ def accounts_figure(curves: Mapping[str, Sequence[pd.Series[float]]]) -> go.Figu
 
 def markdown(findings: Findings) -> str:
     """The verdicts, the differences, seed by seed and cell by cell, as Markdown."""
-    about = [f"{k.replace('_', ' ')}: {pages.anything(v, k)}  " for k, v in findings.about.items()]
+    about = [f"{k.replace('_', ' ')}: {anything(v, k)}  " for k, v in findings.about.items()]
     proofs = findings.verdicts[0].proofs
     blocks = [
         [f"## {findings.name.upper()}: {findings.title}"],

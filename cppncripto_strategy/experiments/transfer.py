@@ -32,7 +32,9 @@ from cppncripto_strategy.models.scoring.threshold import (
 )
 from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.progress import Progress
-from cppncripto_strategy.reports import pages
+from cppncripto_strategy.reports.blocks import Section, Table
+from cppncripto_strategy.reports.pages import write_page
+from cppncripto_strategy.reports.values import MISSING, interval, settings_rows
 
 
 @dataclass(frozen=True)
@@ -175,24 +177,17 @@ def _signals(
 
 def write_transfer_page(table: pd.DataFrame, path: Path, about: Mapping[str, object]) -> None:
     """Write the transfer table as a self-contained page."""
-    blocks = [
-        pages.section(
+    sections = [
+        Section(
             "Does it transfer?",
-            pages.table(*readable(table), text=[1]),
+            Table(*readable(table), text=[1]),
             note="Share of scores whose sign was the sign of the move at the label horizon, with"
             " 95 % intervals from resampling whole days. A network that never saw the symbol and"
             " hits as often as one that did has learned something that symbols share.",
         ),
-        pages.section(
-            "How it was run",
-            pages.table(
-                ["", ""],
-                [[k.replace("_", " "), pages.anything(v)] for k, v in about.items()],
-                text=[1],
-            ),
-        ),
+        Section("How it was run", Table(["", ""], settings_rows(about), text=[1])),
     ]
-    pages.write_page(path, "Transfer between symbols", blocks)
+    write_page(path, "Transfer between symbols", sections)
 
 
 def readable(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -208,7 +203,7 @@ def readable(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 scored,
                 learned_from,
                 "yes" if seen == "True" else "no",
-                *(cells.get(place, pages.MISSING) for place in places),
+                *(cells.get(place, MISSING) for place in places),
             ]
         )
     return head, rows
@@ -216,4 +211,4 @@ def readable(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 def _cell(row: pd.Series) -> str:
     values = {k: None if pd.isna(row[k]) else float(row[k]) for k in ("hit", "low", "high")}
-    return pages.interval({"value": values["hit"], "low": values["low"], "high": values["high"]})
+    return interval({"value": values["hit"], "low": values["low"], "high": values["high"]})

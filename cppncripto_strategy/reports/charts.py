@@ -6,6 +6,7 @@ from view. Times are drawn in UTC.
 
 from __future__ import annotations
 
+from html import escape
 from itertools import pairwise
 from typing import Any
 
@@ -46,12 +47,18 @@ def thin(x: IntArray, y: FloatArray, points: int = MAX_POINTS) -> tuple[IntArray
     return x[index], y[index]
 
 
+def label(text: object) -> str:
+    """Text from outside for a figure: plotly reads links and bold type in its labels otherwise."""
+    return escape(str(text))
+
+
 def style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
     """The common look: white, light grid, legend above, one font."""
+    legend = sum(trace.showlegend is not False for trace in figure.data) > 1
     figure.update_layout(
         height=height,
         template="plotly_white",
-        margin={"l": 8, "r": 8, "t": 36, "b": 8},
+        margin={"l": 8, "r": 8, "t": 36 if legend else 12, "b": 8},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         font={"size": 12, "color": "#1b2430"},
         hovermode="x unified",
@@ -96,7 +103,8 @@ def equity_figure(result: RunResult) -> go.Figure:
         )
     style(figure, 520)
     figure.update_xaxes(type="date")
-    figure.update_yaxes(title="equity", row=1, col=1)
+    figure.update_xaxes(title="time, UTC", row=2, col=1)
+    figure.update_yaxes(title="equity, quote currency", row=1, col=1)
     figure.update_yaxes(title="drawdown, %", row=2, col=1)
     return figure
 
@@ -110,10 +118,10 @@ def equity_arms(result: RunResult) -> list[tuple[str, pd.DataFrame, str, str]]:
     return [*arms, (name, result.equity, STRATEGY, "solid")]
 
 
-def week_figure(result: RunResult, symbol: str, end_ms: int | None = None) -> go.Figure:
-    """One symbol's last week before `end_ms`: price with fills; score, thresholds, score_zero."""
+def week_figure(result: RunResult, symbol: str) -> go.Figure:
+    """One symbol's last week: price with fills; score, thresholds, score under a zero embedding."""
     rows = result.signals[result.signals["symbol"] == symbol]
-    end = int(rows["close_time_ms"].max()) if end_ms is None else end_ms
+    end = int(rows["close_time_ms"].max())
     start = end - 7 * DAY_MS
     rows = rows[rows["close_time_ms"].between(start, end)].sort_values("close_time_ms")
     figure = make_subplots(
@@ -124,17 +132,18 @@ def week_figure(result: RunResult, symbol: str, end_ms: int | None = None) -> go
     for trace in _fill_marks(result.fills, symbol, start, end):
         figure.add_trace(trace, row=1, col=1)
     for column, name, colour, dash in (
-        ("score_zero", "score without macro", "#ecc9a0", "solid"),
+        ("score_zero", "without macro", "#ecc9a0", "solid"),
         ("score", "score", STRATEGY, "solid"),
-        ("upper", "buy above", BUY, "dot"),
-        ("lower", "sell below", SELL, "dot"),
+        ("upper", "upper", BUY, "dot"),
+        ("lower", "lower", SELL, "dot"),
     ):
         x, y = _columns(rows, column)
         figure.add_trace(_line(x, y, name, colour, width=1.2, dash=dash), row=2, col=1)
-    style(figure, 460)
+    style(figure, 520)
     figure.update_xaxes(type="date", range=[start, end])
-    figure.update_yaxes(title="price", row=1, col=1)
-    figure.update_yaxes(title="score", row=2, col=1)
+    figure.update_xaxes(title="time, UTC", row=2, col=1)
+    figure.update_yaxes(title="price, quote currency", row=1, col=1)
+    figure.update_yaxes(title="score, −1 to 1", row=2, col=1)
     return figure
 
 
@@ -196,6 +205,7 @@ def quality_figure(quality: dict[str, Any]) -> go.Figure:
     figure.add_hline(50, line={"color": HOLD, "dash": "dot", "width": 1})
     style(figure, 320)
     figure.update_layout(hovermode="closest")
+    figure.update_xaxes(title="side of the signal")
     figure.update_yaxes(title="hit ratio, %", rangemode="normal")
     figure.add_scatter(
         x=sides[:1],
@@ -209,7 +219,7 @@ def quality_figure(quality: dict[str, Any]) -> go.Figure:
 
 
 def calibration_figure(result: RunResult) -> go.Figure:
-    """How often the move came, against the probability given for it, in ten equal-count bins."""
+    """Observed frequency against predicted probability, in ten bins of equal count."""
     quality = result.metrics["signals"]
     forward = forward_returns(result.signals, quality["horizon"], quality["interval_ms"])
     threshold = quality["label_threshold_bps"] * BPS
@@ -218,9 +228,9 @@ def calibration_figure(result: RunResult) -> go.Figure:
         ("p_buy", 1, "p_buy: rise beyond the threshold", BUY),
         ("p_sell", -1, "p_sell: fall beyond the threshold", SELL),
     ):
-        given = result.signals[column].to_numpy(np.float64)
-        known = ~np.isnan(given) & ~np.isnan(forward)
-        x, y, low, high = _reliability(given[known], forward[known] * direction > threshold)
+        predicted = result.signals[column].to_numpy(np.float64)
+        known = ~np.isnan(predicted) & ~np.isnan(forward)
+        x, y, low, high = _reliability(predicted[known], forward[known] * direction > threshold)
         error = {
             "type": "data",
             "symmetric": False,
@@ -248,8 +258,8 @@ def calibration_figure(result: RunResult) -> go.Figure:
     style(figure, 360)
     figure.update_layout(hovermode="closest")
     top = _upper_limit(figure)
-    figure.update_xaxes(title="probability given", range=[0, top])
-    figure.update_yaxes(title="share that came true", range=[0, top])
+    figure.update_xaxes(title="predicted probability", range=[0, top])
+    figure.update_yaxes(title="observed frequency", range=[0, top])
     return figure
 
 
@@ -260,20 +270,20 @@ def _upper_limit(figure: go.Figure) -> float:
 
 
 def _reliability(
-    given: FloatArray, came: NDArray[np.bool_]
+    predicted: FloatArray, came: NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     rows = []
-    for index in np.array_split(np.argsort(given, kind="stable"), CALIBRATION_BINS):
+    for index in np.array_split(np.argsort(predicted, kind="stable"), CALIBRATION_BINS):
         if len(index):
             hits = int(came[index].sum())
             low, high = wilson_interval(hits, len(index))
-            rows.append((given[index].mean(), hits / len(index), low, high))
+            rows.append((predicted[index].mean(), hits / len(index), low, high))
     columns = np.array(rows, dtype=np.float64).reshape(-1, 4).T
     return columns[0], columns[1], columns[2], columns[3]
 
 
 def drift_figure(result: RunResult) -> go.Figure:
-    """Distance of each day's embedding from the training bank, per symbol."""
+    """Drift of each day's embedding per symbol, as a multiple of the bundle's baseline distance."""
     figure = go.Figure()
     day = result.signals["close_time_ms"] // DAY_MS
     daily = result.signals.groupby(["symbol", day])["drift"].last()
@@ -281,14 +291,15 @@ def drift_figure(result: RunResult) -> go.Figure:
         part = daily[symbol]
         stamps = part.index.to_numpy(np.int64) * DAY_MS
         colour = SYMBOL_COLOURS[k % len(SYMBOL_COLOURS)]
-        figure.add_trace(_line(stamps, part.to_numpy(np.float64), str(symbol), colour))
+        figure.add_trace(_line(stamps, part.to_numpy(np.float64), label(symbol), colour))
     for bundle in result.bundles:
         if bundle.get("valid_from_ms") is not None:
             line = {"color": HOLD, "dash": "dot", "width": 1}
             figure.add_vline(bundle["valid_from_ms"], line=line)
     style(figure, 300)
     figure.update_xaxes(type="date")
-    figure.update_yaxes(title="drift")
+    figure.update_xaxes(title="day, UTC")
+    figure.update_yaxes(title="drift, × baseline distance")
     return figure
 
 
@@ -303,5 +314,5 @@ def contribution_figure(result: RunResult) -> go.Figure:
     )
     style(figure, 300, bargap=0.04)
     figure.update_xaxes(title="score − score without macro")
-    figure.update_yaxes(title="candles, %")
+    figure.update_yaxes(title="share of candles, %")
     return figure

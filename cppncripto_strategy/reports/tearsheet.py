@@ -15,9 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from markupsafe import escape
 
 from cppncripto_strategy.evaluation.returns import DAYS_PER_YEAR, sharpe_ratio
-from cppncripto_strategy.reports import pages
+from cppncripto_strategy.reports.blocks import Section, Table
+from cppncripto_strategy.reports.pages import render, write_page
+from cppncripto_strategy.reports.values import MISSING, number, percent
 from cppncripto_strategy.results import write_text
 
 logger = logging.getLogger(__name__)
@@ -85,7 +88,7 @@ def _quantstats_html(
                 _from_a_peak(returns, benchmark),
                 benchmark=_from_a_peak(benchmark, returns),
                 output=str(scratch),
-                title=title,
+                title=str(escape(title)),  # its template takes text as HTML
                 benchmark_title=benchmark_title,
                 periods_per_year=DAYS_PER_YEAR,
                 match_dates=False,  # matching would cut the days before the first trade
@@ -143,22 +146,22 @@ def _is_not_about_arial(record: logging.LogRecord) -> bool:
 
 def _without_rolling(html: str) -> str:
     """The page without its rolling charts, and a sentence in their place."""
-    note = f"<p>Rolling charts look back {ROLLING_DAYS} days: this run is too short for them.</p>"
     html, dropped = _ROLLING.subn("", html)
     if dropped == 0:
         return html
+    note = render("tearsheet_short.html", days=ROLLING_DAYS)
     return html.replace('<div id="dd_periods">', f'{note}<div id="dd_periods">', 1)
 
 
 def _offline(html: str) -> str:
-    """Drop the icon and link that reach for the network, and the SVG prologues HTML ignores."""
+    """Drop what reaches for the network and the SVG prologues HTML ignores; fit it to a phone."""
     html = re.sub(r'<link rel="shortcut icon"[^>]*>', '<link rel="icon" href="data:,">', html)
     html = re.sub(r'<a href="http://quantstats\.io"[^>]*>(.*?)</a>', r"\1", html)
     html = re.sub(
         r"<\?xml[^>]*\?>|<!DOCTYPE svg[^>]*>|<metadata>.*?</metadata>", "", html, flags=re.S
     )
     html = html.replace("CAGR﹪", "CAGR %")  # few fonts have its small percent sign
-    html = html.replace("</head>", "<style>#right td{white-space:nowrap}</style></head>")
+    html = html.replace("</head>", render("tearsheet_head.html") + "</head>", 1)
     return html.replace(' onload="save()"', "")  # its template calls a function it does not define
 
 
@@ -181,10 +184,8 @@ def _write_short_page(
         )
     ]
     span = f"{returns.index[0]:%Y-%m-%d} to {returns.index[-1]:%Y-%m-%d}" if len(returns) else ""
-    block = pages.section(
-        "No full tearsheet", pages.table(["", "Strategy", benchmark_title], rows), note=obstacle
-    )
-    pages.write_page(path, title, [block], subtitle=span)
+    table = Table(["", "Strategy", benchmark_title], rows)
+    write_page(path, title, [Section("No full tearsheet", table, note=obstacle)], subtitle=span)
 
 
 def _short_value(kind: str, returns: pd.Series[float]) -> str:
@@ -192,8 +193,8 @@ def _short_value(kind: str, returns: pd.Series[float]) -> str:
     if kind == "days":
         return str(len(values))
     if len(values) == 0:
-        return pages.MISSING
+        return MISSING
     if kind == "sharpe":
-        return pages.number(sharpe_ratio(values))
+        return number(sharpe_ratio(values))
     share = {"total": np.prod(1 + values) - 1, "best": values.max(), "worst": values.min()}[kind]
-    return pages.percent(float(share))
+    return percent(float(share))
