@@ -6,88 +6,54 @@ import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib import import_module
+from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.markup import escape
 
 from cppncripto_strategy import __version__
-from cppncripto_strategy.errors import CppnError
-
-# Name -> (module of the click command, one line of help shown by `cppn-bt --help`).
-COMMANDS: dict[str, tuple[str, str]] = {
-    "run": (
-        "cppncripto_strategy.commands.run",
-        "Train both networks and backtest them out of sample.",
-    ),
-    "evolve": (
-        "cppncripto_strategy.commands.evolve",
-        "Evolve the CPPN that paints MacroNet's kernels.",
-    ),
-    "fetch": (
-        "cppncripto_strategy.commands.fetch",
-        "Fetch Binance history: checked, resumable, every hole named.",
-    ),
-    "data": (
-        "cppncripto_strategy.commands.data",
-        "Import, list, verify, mend and draw the candle store.",
-    ),
-    "exchange": (
-        "cppncripto_strategy.commands.exchange",
-        "Serve a loopback Binance on this machine, at any speed.",
-    ),
-    "check": (
-        "cppncripto_strategy.commands.check",
-        "Look for the future in a recipe's past: seven leak checks.",
-    ),
-    "embed": (
-        "cppncripto_strategy.commands.embed",
-        "Write the embedding of every day to Parquet, and judge it.",
-    ),
-    "days": (
-        "cppncripto_strategy.commands.days",
-        "List the past days most like a day, and what followed.",
-    ),
-    "experiment": (
-        "cppncripto_strategy.commands.experiment",
-        "Compare arms of a recipe: macro, objective, window, threshold, transfer.",
-    ),
-    "paper": (
-        "cppncripto_strategy.commands.paper",
-        "Trade live candles on paper; --demo does it offline, at speed.",
-    ),
-    "parity": (
-        "cppncripto_strategy.commands.parity",
-        "Replay a paper session and compare it bar by bar.",
-    ),
-}
+from cppncripto_strategy.commands import COMMANDS
+from cppncripto_strategy.errors import CppnError, RecipeError
+from cppncripto_strategy.plugins import load_plugins
 
 
 class LazyGroup(click.Group):
     """A group whose commands live in modules of their own, loaded on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(COMMANDS.names())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS.names():
             return None
-        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        command: object = COMMANDS.get(cmd_name)
+        if not isinstance(command, click.Command):
+            raise RecipeError(
+                f"command {cmd_name!r} of {COMMANDS.origin(cmd_name).name} is no click command:"
+                " put @click.command() under @COMMANDS.register(...)"
+            )
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            close = get_close_matches(args[0], COMMANDS, n=1)
+        names = COMMANDS.names()
+        if args and args[0] not in names and not args[0].startswith("-"):
+            close = get_close_matches(args[0], names, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            ctx.fail(f"No such command {args[0]!r}.{hint} There are: {', '.join(COMMANDS)}.")
+            ctx.fail(f"No such command {args[0]!r}.{hint} There are: {', '.join(names)}.")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from cppncripto_strategy.commands.listing import short_help
+
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, short_help(name)) for name in COMMANDS.names()])
+
+
+def _load_plugins(_: click.Context, __: click.Parameter, paths: tuple[Path, ...]) -> None:
+    load_plugins(paths)
 
 
 @click.group(
@@ -96,6 +62,15 @@ class LazyGroup(click.Group):
     epilog="Start with `cppn-bt run`: the demo on a planted market, with no network and no data.",
 )
 @click.version_option(__version__, prog_name="cppn-bt")
+@click.option(
+    "--plugin",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_load_plugins,
+    type=click.Path(path_type=Path),
+    help="Python file that adds commands, report sections, ...; may be repeated.",
+)
 def cli() -> None:
     """Two networks on two clocks trade Binance spot candles in Backtrader.
 

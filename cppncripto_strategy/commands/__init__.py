@@ -1,1 +1,35 @@
-"""The sub-commands of cppn-bt, one file each; cli.py loads them when they are asked for."""
+"""The sub-commands of cppn-bt, one file each (`listing` aside), and the table of all that exist.
+
+A command of a user's own is a click command that a plugin file (`cppn-bt --plugin mine.py NAME`) or
+an installed package (entry points of the group below) offers under a new name. Commands are
+imported when they are asked for: listing them runs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cppncripto_strategy.registry import Registry
+
+if TYPE_CHECKING:
+    import click
+
+# Name -> one line of help, in the order of `cppn-bt --help`.
+SHORT_HELP = {
+    "run": "Train both networks and backtest them out of sample.",
+    "evolve": "Evolve the CPPN that generates MacroNet's kernels.",
+    "fetch": "Fetch Binance history: checked, resumable, every gap named.",
+    "data": "Import, list, verify, repair and draw the candle store.",
+    "exchange": "Serve a loopback Binance on this machine, at any speed.",
+    "check": "Look for the future in a recipe's past: seven leak checks.",
+    "embed": "Write the embedding of every day to Parquet, and judge it.",
+    "days": "List the past days most like a day, and what followed.",
+    "experiment": "Compare arms of a recipe: macro, objective, window, threshold, transfer.",
+    "paper": "Trade live candles on paper; --demo does it offline, at speed.",
+    "parity": "Replay a paper session and compare it bar by bar.",
+}
+COMMANDS: Registry[click.Command] = Registry(
+    "command",
+    "cppncripto_strategy.commands",
+    {name: f"cppncripto_strategy.commands.{name}:command" for name in SHORT_HELP},
+)

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from cppncripto_strategy import __version__
-from cppncripto_strategy.cli import COMMANDS, cli, main
+from cppncripto_strategy.cli import cli, main
+from cppncripto_strategy.commands import SHORT_HELP
 
 HEAVY = ("torch", "quantstats", "pandas", "plotly", "binance", "backtrader", "pyarrow", "arch")
 
@@ -33,14 +34,14 @@ def imported_by(*arguments):
 def test_help_names_every_command_and_imports_nothing_heavy():
     """A help page that takes seconds because one command imports torch."""
     text, modules = imported_by("--help")
-    for name, (_, line) in COMMANDS.items():
+    for name, line in SHORT_HELP.items():
         assert f"  {name} " in text
         assert line.split()[0] in text
     assert "Start with `cppn-bt run`" in text
     assert modules.isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", SHORT_HELP)
 def test_help_of_every_command_imports_nothing_heavy(name):
     """Heavy imports at the top of a command's module."""
     text, modules = imported_by(name, "--help")
