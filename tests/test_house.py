@@ -25,7 +25,8 @@ STOREYS = (
     {"feeds.candles", "feeds.filters", "ledger", "paths", "plugins", "results", "runlog"},
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models"},
     {"broker", "feeds.history", "feeds.live", "feeds.loopback", "feeds.planted_hits"}
-    | {"indicators", "recipe", "tables"},
+    | {"indicators", "recipe_sections", "tables"},
+    {"recipe"},
     {"analyzers", "embeddings", "judgement", "market", "reports", "strategy", "testing"},
     {"replay"},
     {"outcome"},
@@ -52,7 +53,6 @@ MEDIAN_LINES = 10
 # What does not keep the rules yet, with the limit it keeps instead. It only gets shorter: an entry
 # that is no longer needed fails too.
 LONG_FILES: dict[str, int] = {
-    "cppncripto_strategy/recipe.py": 550,
     "models/judging/quality.py": 550,
     "models/learning/walkforward.py": 700,
 }
