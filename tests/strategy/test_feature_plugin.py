@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
-from cppncripto_strategy.market import Market, learn_settings, session_tables
+from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
@@ -81,7 +81,7 @@ def learned(toy: SimpleNamespace, objective: str = "contrastive") -> SimpleNames
     """A bundle that a recipe with the plugin's features trains, and the candles that follow."""
     market = Market({"X": toy.candles(days=74, missing=[1650, 1651])})
     recipe = parse_recipe({**QUICK, "macro": {**QUICK["macro"], "objective": objective}})
-    settings = learn_settings(recipe)
+    settings = recipe.learn_settings()
     (table,) = session_tables(market, settings.session)
     until_ms = int(table.start_ms[0]) + 41 * DAY_MS
     bundle = learn_bundle([table], until_ms, settings, seed=0)
