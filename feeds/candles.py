@@ -75,8 +75,8 @@ class Candles:
         open_time = np.ascontiguousarray(columns["open_time"], dtype=np.int64)
         arrays: dict[str, FloatArray] = {}
         for name in COLUMNS[1:]:
-            given = columns.get(name)
-            values = np.full(len(open_time), np.nan) if given is None else given
+            column = columns.get(name)
+            values = np.full(len(open_time), np.nan) if column is None else column
             arrays[name] = np.ascontiguousarray(values, dtype=np.float64)
             if arrays[name].shape != open_time.shape:
                 raise CandleError(
@@ -184,7 +184,7 @@ def first_violation(candles: Candles, interval_ms: int) -> tuple[int, str] | Non
         rules.append((values < 0, f"{name} is negative"))
         rules.append((np.isinf(values), f"{name} is infinite"))
     broken = [(int(np.argmax(bad)), rule) for bad, rule in rules if bad.any()]
-    return min(broken, key=lambda found: found[0]) if broken else None
+    return min(broken, key=lambda violation: violation[0]) if broken else None
 
 
 def validate(candles: Candles, interval_ms: int, origin: str = "candles") -> None:
@@ -197,9 +197,9 @@ def validate(candles: Candles, interval_ms: int, origin: str = "candles") -> Non
         smallest step between rows is a larger multiple of the interval, says that the interval is
         probably wrong.
     """
-    found = first_violation(candles, interval_ms)
-    if found is not None:
-        row, rule = found
+    violation = first_violation(candles, interval_ms)
+    if violation is not None:
+        row, rule = violation
         values = ", ".join(
             f"{name}={getattr(candles, name)[row]:.12g}" for name in (*PRICE_COLUMNS, "volume")
         )
@@ -243,8 +243,8 @@ class Rejected:
 def split_valid(candles: Candles, interval_ms: int) -> tuple[Candles, list[Rejected]]:
     """The candles that keep every rule, and those that do not, one by one."""
     rejected: list[Rejected] = []
-    while (found := first_violation(candles, interval_ms)) is not None:
-        row, rule = found
+    while (violation := first_violation(candles, interval_ms)) is not None:
+        row, rule = violation
         values = ", ".join(f"{name}={getattr(candles, name)[row]:.12g}" for name in COLUMNS[1:])
         rejected.append(Rejected(int(candles.open_time[row]), rule, values))
         candles = candles[np.arange(len(candles)) != row]

@@ -138,7 +138,7 @@ def day_names(span: Span) -> list[str]:
 
 
 def integers_to_ms(values: IntArray, origin: str) -> IntArray:
-    """UTC milliseconds (N,) of integers in s, ms, us or ns, told apart row by row.
+    """UTC milliseconds (N,) of integers in s, ms, us or ns, by their magnitude, row by row.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def integers_to_ms(values: IntArray, origin: str) -> IntArray:
             f"{origin}: row {row}: {values[row]} is not a time: expected seconds, milliseconds,"
             " microseconds or nanoseconds since 1970, or ISO text"
         )
-    # Ticks a millisecond, row by row; 0 stands for seconds.
+    # Ticks per millisecond, row by row; 0 stands for seconds.
     per_ms = np.select([size < bound for bound in _MAGNITUDES[1:]], [0, 1, 1_000], 1_000_000)
     if (per_ms == per_ms[:1]).all() and per_ms[:1].any():
         per_ms = per_ms[:1]  # one unit throughout: divide by a scalar, which is much quicker

@@ -3,10 +3,10 @@
 A hidden regime s_d = +-1 persists for about a month and decides the sign in which the market
 answers a *setup*: a big bar with a burst of volume, in a random direction d. After a setup, h
 candles drift by s d. The regime itself shows only in the daily profile of the volume (the marker),
-whose two states are 12 hours apart in phase: a short window without a clock cannot tell them, days
-of candles can. So macro alone names no moment, micro alone only learns the regime from earlier
-setups in its window, and both together approach the oracle. How far each gets is computed here,
-not measured.
+whose two states are 12 hours apart in phase: a short window without a clock cannot separate them,
+days of candles can. So macro alone names no moment, micro alone only learns the regime from earlier
+setups in its window, and both together approach the oracle. How far each gets is computed, not
+measured (`planted_hits`).
 
 Left out: jumps between candles (each opens at the close before it), outages, ticks and lots, and
 any link between symbols (plant each with a seed of its own).
@@ -33,8 +33,8 @@ SignArray = NDArray[np.int8]
 
 # 2023-01-01 00:00 UTC.
 _DEFAULT_START_MS = 1_672_531_200_000
-# Standard deviation of a setup bar's size around `setup_size`, in current volatilities.
-SETUP_SIZE_SPREAD = 0.5
+# Deviation of a setup bar's size around `setup_size`, in current volatilities.
+SETUP_SIZE_DEVIATION = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class PlantedSettings:
     marker_fidelity : rho, probability that a day's marker shows its regime, in [0.5, 1].
     tau_days : mean stay of a regime in days, at least 1.
     sigma : volatility of one candle's log return (root mean square, setup bars left out).
-    season : log-amplitude of the 12-hour season of volatility; two humps a day, so it hides phase.
+    season : log-amplitude of the 12-hour season of volatility; two humps per day hide the phase.
     marker_amplitude : A, amplitude in log volume of the 24-hour profile whose sign is the marker.
     garch_alpha, garch_beta : GARCH(1,1) weights of the last squared shock and variance, sum < 1.
     volume_persistence, volume_noise : AR(1) coefficient and deviation of log-volume noise.
@@ -165,7 +165,7 @@ class PlantedMarket:
 def generate(settings: PlantedSettings) -> PlantedMarket:
     """Plant a market. The same settings give the same bytes."""
     size = settings.days * settings.candles_per_day
-    # One stream a quantity, so that no setting of one moves the draws of another.
+    # One stream per quantity, so that no setting of one moves the draws of another.
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(settings.seed).spawn(7)]
     regime_rng, marker_rng, setup_rng, direction_rng, return_rng, volume_rng, range_rng = streams
     regime = markov_signs(regime_rng, (settings.days,), settings.tau_days)
@@ -179,7 +179,7 @@ def generate(settings: PlantedSettings) -> PlantedMarket:
     shock = return_rng.standard_normal(size)
     volatility = _volatility(settings, shock)
     unit_return = shock + drift_sign * (settings.mu / math.sqrt(settings.horizon))
-    bar = direction * settings.setup_size + SETUP_SIZE_SPREAD * shock
+    bar = direction * settings.setup_size + SETUP_SIZE_DEVIATION * shock
     log_return = np.where(setup, bar, unit_return) * volatility
     log_volume = _log_volume(settings, marker, setup, volume_rng)
     return PlantedMarket(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cppncripto_strategy.arrays import BoolArray, FloatArray
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.planted import (
-    SETUP_SIZE_SPREAD,
+    SETUP_SIZE_DEVIATION,
     PlantedMarket,
     PlantedSettings,
     SignArray,
@@ -86,7 +86,7 @@ def completed_setups(settings: PlantedSettings, window: int) -> FloatArray:
 
 
 def macro_hit(settings: PlantedSettings, accuracy: float) -> float:
-    """Hit ratio at setups when the regime is named rightly with probability `accuracy`."""
+    """Hit ratio at setups when the regime is identified with probability `accuracy`."""
     return 0.5 + (oracle_hit(settings) - 0.5) * (2 * accuracy - 1)
 
 
@@ -131,7 +131,7 @@ def expected_trade_bps(
 
     Parameters
     ----------
-    accuracy : probability that the regime is named rightly, in [0, 1]; 1 is the oracle.
+    accuracy : probability that the regime is identified, in [0, 1]; 1 is the oracle.
     fee_bps, slippage_bps : costs per side.
     """
     sigma = settings.sigma * _mean_volatility(settings)
@@ -160,7 +160,7 @@ def hit_at_setups(
     Raises
     ------
     ValueError
-        When the scores are not one a candle, or none of them decides at a setup.
+        When the scores are not one per candle, or none of them decides at a setup.
     """
     close_ms = market.candles.open_time + market.settings.interval_ms
     scores = np.asarray(scores_at_close, dtype=np.float64)
@@ -188,8 +188,8 @@ def _mean_volatility(settings: PlantedSettings) -> float:
     """E[volatility] / sigma: the season exactly, GARCH to second order."""
     alpha, beta = settings.garch_alpha, settings.garch_beta
     fourth = 1 - (alpha + beta) ** 2 - 2 * alpha**2
-    spread = 2 * alpha**2 / fourth if fourth > 0 else 1.0
-    return float(season_factors(settings).mean()) * (1 - spread / 8)
+    variance = 2 * alpha**2 / fourth if fourth > 0 else 1.0
+    return float(season_factors(settings).mean()) * (1 - variance / 8)
 
 
 def _filter_regime(settings: PlantedSettings, markers: SignArray) -> tuple[FloatArray, FloatArray]:
@@ -216,13 +216,13 @@ def _call(settings: PlantedSettings, drifting: int) -> float:
     h, q, step = settings.horizon, settings.setup_rate, settings.mu / math.sqrt(settings.horizon)
     drift, free = drifting * step, h - drifting
     right = (1 - q) ** free * _phi(drift / math.sqrt(h))
-    for place in range(1, free + 1):
-        spread = math.sqrt(h - 1 + SETUP_SIZE_SPREAD**2)
-        answered = (free - place) * step
+    for wait in range(1, free + 1):
+        deviation = math.sqrt(h - 1 + SETUP_SIZE_DEVIATION**2)
+        answered = (free - wait) * step
         for bar in (settings.setup_size, -settings.setup_size):
             for answer in (answered, -answered):
-                chance = q * (1 - q) ** (place - 1) / 4
-                right += chance * _phi((drift + bar + answer) / spread)
+                chance = q * (1 - q) ** (wait - 1) / 4
+                right += chance * _phi((drift + bar + answer) / deviation)
     return right
 
 

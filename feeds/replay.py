@@ -50,9 +50,9 @@ def bar_interval_ms(data: Any) -> int:
         When the timeframe has no fixed length (months, years, ticks).
     """
     params = getattr(data, "p", None)
-    given = getattr(params, "interval_ms", None)
-    if given:
-        return int(given)
+    interval_ms = getattr(params, "interval_ms", None)
+    if interval_ms:
+        return int(interval_ms)
     # Timeframe.MicroSeconds counts microseconds; such feeds must say interval_ms themselves.
     lengths = {frame: unit for unit, frame in _UNITS if unit > 1}
     lengths[bt.TimeFrame.Weeks] = 7 * DAY_MS

@@ -82,7 +82,7 @@ def progress_bars(unit: str, quiet: bool) -> Iterator[Progress]:
     )
     tasks: dict[str, TaskID] = {}
 
-    def tell(symbol: str, done: int, total: int) -> None:
+    def update(symbol: str, done: int, total: int) -> None:
         if symbol not in tasks:
             tasks[symbol] = bars.add_task(symbol, total=total, rate="-")
         task = bars.tasks[bars.task_ids.index(tasks[symbol])]
@@ -91,7 +91,7 @@ def progress_bars(unit: str, quiet: bool) -> Iterator[Progress]:
 
     try:
         with bars:
-            yield tell
+            yield update
     finally:
         library.removeHandler(handler)
 
@@ -135,24 +135,24 @@ def print_reports(reports: Sequence[SeriesReport]) -> None:
     table = Table("series", "from (UTC)", "to (UTC)", box=None, padding=(0, 1, 0, 0))
     for name in ("held", "of", "archives", "REST", "down", "missing"):
         table.add_column(name, justify="right")
-    for one in reports:
+    for report in reports:
         table.add_row(
-            *(f"{one.symbol} {one.interval}", short_time(one.span.start_ms)),
-            *(short_time(one.span.end_ms), f"{one.held:,}", f"{one.expected:,}"),
-            *(f"{one.from_archives:,}", f"{one.from_rest:,}"),
-            *(f"{len(one.exchange_down):,}", f"{len(one.missing):,}"),
+            *(f"{report.symbol} {report.interval}", short_time(report.span.start_ms)),
+            *(short_time(report.span.end_ms), f"{report.held:,}", f"{report.expected:,}"),
+            *(f"{report.from_archives:,}", f"{report.from_rest:,}"),
+            *(f"{len(report.exchange_down):,}", f"{len(report.missing):,}"),
         )
     console.print(table)
-    for one in reports:
-        for entry in one.exchange_down:
-            console.print(f"{one.symbol}: exchange down {entry.span}", soft_wrap=True)
-        for entry in one.missing:
+    for report in reports:
+        for entry in report.exchange_down:
+            console.print(f"{report.symbol}: exchange down {entry.span}", soft_wrap=True)
+        for entry in report.missing:
             console.print(
-                f"[yellow]{one.symbol}: missing {entry.span}[/] ({entry.reason})", soft_wrap=True
+                f"[yellow]{report.symbol}: missing {entry.span}[/] ({entry.reason})", soft_wrap=True
             )
-        if one.rejected:
+        if report.rejected:
             console.print(
-                f"{one.symbol}: {one.rejected:,} candles broke a rule and are quarantined"
+                f"{report.symbol}: {report.rejected:,} candles broke a rule and are quarantined"
             )
-        if one.error:
-            console.print(f"[red]{one.symbol}: {one.error}[/]", soft_wrap=True)
+        if report.error:
+            console.print(f"[red]{report.symbol}: {report.error}[/]", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`cppn-bt data`: import, list, verify, mend and draw the candle store."""
+"""`cppn-bt data`: import, list, verify, repair and draw the candle store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Import, list, verify, mend and draw the candle store."""
+    """Import, list, verify, repair and draw the candle store."""
 
 
 @command.command("import")
@@ -58,20 +58,20 @@ def import_files(
 
     target = CandleStore(store)
     count, months = bring(target, symbol, interval, files, sort=sort)
-    held = target.coverage(symbol, interval)
+    coverage = target.coverage(symbol, interval)
     if as_json:
         document = {
             "symbol": symbol,
             "interval": interval,
             "imported": count,
             "months_changed": list(months),
-            **_coverage_fields(held),
+            **_coverage_fields(coverage),
         }
         click.echo(json.dumps(document))
         return
     Console(highlight=False).print(
         f"{count:,} candles of {symbol} {interval} read; {len(months)} months changed. The store"
-        f" holds {held.count:,} ({held.span}), {len(held.gaps)} gaps.",
+        f" holds {coverage.count:,} ({coverage.span}), {len(coverage.gaps)} gaps.",
         soft_wrap=True,
     )
 
@@ -80,28 +80,29 @@ def import_files(
 @store_option
 @json_option
 def list_series(store: Path, as_json: bool) -> None:
-    """List what the store holds: symbol, interval, span, candles and gaps."""
+    """List the series in the store: symbol, interval, span, candles and gaps."""
     from cppncripto_strategy.feeds.history.store import CandleStore
 
     source = CandleStore(store)
-    held = [source.coverage(one.symbol, one.interval) for one in source.list()]
+    coverages = [source.coverage(series.symbol, series.interval) for series in source.list()]
     if as_json:
         rows = [
-            {"symbol": one.symbol, "interval": one.interval, **_coverage_fields(one)}
-            for one in held
+            {"symbol": c.symbol, "interval": c.interval, **_coverage_fields(c)} for c in coverages
         ]
         click.echo(json.dumps({"store": str(store), "series": rows}))
         return
-    if not held:
+    if not coverages:
         Console().print(f"{store} holds no candles: try `cppn-bt fetch` or `cppn-bt data import`.")
         return
-    _print_series(held)
+    _print_series(coverages)
 
 
 @command.command("verify")
 @click.argument("symbols", nargs=-1)
 @interval_option
-@click.option("--restated", is_flag=True, help="Compare every candle with the exchange's of today.")
+@click.option(
+    "--restated", is_flag=True, help="Compare every candle with what the exchange states now."
+)
 @store_option
 @source_options
 @json_option
@@ -130,10 +131,10 @@ def verify(
     checks = [verify_series(source, *series) for series in _series(source, symbols, interval)]
     if restated:
         settings = fetch_settings(archive_url, rest_url, no_archives)
-        for place, check in enumerate(checks):
+        for index, check in enumerate(checks):
             if not check.damaged:
                 fresh = find_restated(source, check.symbol, check.interval, settings)
-                checks[place] = replace(check, restated=tuple(fresh.open_time.tolist()))
+                checks[index] = replace(check, restated=tuple(fresh.open_time.tolist()))
     if as_json:
         document = {"store": str(store), "ok": all(check.ok for check in checks)}
         click.echo(json.dumps({**document, "series": [_check_fields(check) for check in checks]}))
@@ -146,7 +147,9 @@ def verify(
 @command.command("repair")
 @click.argument("symbols", nargs=-1)
 @interval_option
-@click.option("--restated", is_flag=True, help="Also take over candles the exchange has restated.")
+@click.option(
+    "--restated", is_flag=True, help="Also replace candles that the exchange has restated."
+)
 @store_option
 @source_options
 @json_option
@@ -160,19 +163,19 @@ def repair_series(
     no_archives: bool,
     as_json: bool,
 ) -> None:
-    """Move damaged files to quarantine and fetch what is missing; exit status 1 if it stays so."""
+    """Move damaged files to quarantine and fetch what is missing; exit status 1 if any stays so."""
     from cppncripto_strategy.feeds.history.store import CandleStore
     from cppncripto_strategy.feeds.history.verify import repair, verify_series
 
     source = CandleStore(store)
     series = _series(source, symbols, interval)
     if not restated:
-        series = [one for one in series if not verify_series(source, *one).ok]
+        series = [pair for pair in series if not verify_series(source, *pair).ok]
     settings = fetch_settings(archive_url, rest_url, no_archives)
     with progress_bars("candles", quiet=as_json) as progress:
         reports = repair(source, series, settings, progress, restated=restated)
     if as_json:
-        document = {"store": str(store), "series": [report_fields(one) for one in reports]}
+        document = {"store": str(store), "series": [report_fields(report) for report in reports]}
         click.echo(json.dumps(document))
     elif reports:
         print_reports(reports)
@@ -197,7 +200,7 @@ def coverage(
     store: Path,
     as_json: bool,
 ) -> None:
-    """Draw each series' months as a heat map: per cent of the slots held or proved absent."""
+    """Draw each series' months as a heat map: per cent of slots stored or proved absent."""
     from dataclasses import asdict
 
     from cppncripto_strategy.feeds.history.store import CandleStore
@@ -205,19 +208,23 @@ def coverage(
     from cppncripto_strategy.reports.coverage_map import html_map, terminal_map
 
     source = CandleStore(store)
-    held = {one: month_coverage(source, *one) for one in _series(source, symbols, interval)}
+    by_series = {pair: month_coverage(source, *pair) for pair in _series(source, symbols, interval)}
     if html is not None:
-        html_map(held, html)
+        html_map(by_series, html)
     if as_json:
         rows = [
-            {"symbol": of[0], "interval": of[1], "months": [asdict(month) for month in months]}
-            for of, months in held.items()
+            {
+                "symbol": series[0],
+                "interval": series[1],
+                "months": [asdict(month) for month in months],
+            }
+            for series, months in by_series.items()
         ]
         click.echo(json.dumps({"store": str(store), "series": rows}))
         return
     console = Console(highlight=False)
-    for of, months in held.items():
-        console.print(terminal_map(of, months))
+    for series, months in by_series.items():
+        console.print(terminal_map(series, months))
     if html is not None:
         console.print(f"Written: {html}", soft_wrap=True)
 
@@ -247,27 +254,27 @@ def _series(
     store: CandleStore, symbols: tuple[str, ...], interval: str | None
 ) -> list[tuple[str, str]]:
     """The series asked for; all of the store's when nothing was."""
-    held = store.series()
+    stored = store.series()
     chosen = [
-        one
-        for one in held
-        if (not symbols or one[0] in symbols) and (interval is None or one[1] == interval)
+        pair
+        for pair in stored
+        if (not symbols or pair[0] in symbols) and (interval is None or pair[1] == interval)
     ]
-    absent = [symbol for symbol in symbols if symbol not in {one[0] for one in chosen}]
+    absent = [symbol for symbol in symbols if symbol not in {pair[0] for pair in chosen}]
     if absent or not chosen:
-        there = ", ".join(f"{symbol} {length}" for symbol, length in held) or "nothing"
+        there = ", ".join(f"{symbol} {length}" for symbol, length in stored) or "nothing"
         what = ", ".join(absent) or "such a series"
         raise click.ClickException(f"{what} is not in the store at {store.root}; it holds {there}")
     return chosen
 
 
-def _coverage_fields(held: Coverage) -> dict[str, object]:
+def _coverage_fields(coverage: Coverage) -> dict[str, object]:
     return {
-        "start_ms": held.span.start_ms,
-        "end_ms": held.span.end_ms,
-        "count": held.count,
-        "expected": held.expected,
-        "gaps": [[gap.start_ms, gap.end_ms] for gap in held.gaps],
+        "start_ms": coverage.span.start_ms,
+        "end_ms": coverage.span.end_ms,
+        "count": coverage.count,
+        "expected": coverage.expected,
+        "gaps": [[gap.start_ms, gap.end_ms] for gap in coverage.gaps],
     }
 
 
@@ -293,19 +300,19 @@ def _check_fields(check: SeriesCheck) -> dict[str, object]:
     }
 
 
-def _print_series(held: list[Coverage]) -> None:
+def _print_series(coverages: list[Coverage]) -> None:
     table = Table("symbol", "interval", "from (UTC)", "to (UTC)", box=None)
     for name in ("candles", "gaps", "held"):
         table.add_column(name, justify="right")
-    for one in held:
+    for coverage in coverages:
         table.add_row(
-            one.symbol,
-            one.interval,
-            short_time(one.span.start_ms),
-            short_time(one.span.end_ms),
-            f"{one.count:,}",
-            f"{len(one.gaps):,}",
-            f"{100 * one.fraction:.2f} %",
+            coverage.symbol,
+            coverage.interval,
+            short_time(coverage.span.start_ms),
+            short_time(coverage.span.end_ms),
+            f"{coverage.count:,}",
+            f"{len(coverage.gaps):,}",
+            f"{100 * coverage.fraction:.2f} %",
         )
     Console(highlight=False).print(table)
 
@@ -317,24 +324,24 @@ def _print_checks(checks: list[SeriesCheck]) -> None:
     table = Table("series", "from (UTC)", "to (UTC)", box=None, padding=(0, 1, 0, 0))
     for name in ("candles", "of", "down", "missing", "ok"):
         table.add_column(name, justify="right")
-    for one in checks:
+    for check in checks:
         table.add_row(
-            *(f"{one.symbol} {one.interval}", short_time(one.span.start_ms)),
-            *(short_time(one.span.end_ms), f"{one.count:,}", f"{one.expected:,}"),
-            *(f"{len(one.exchange_down):,}", f"{len(one.missing):,}"),
-            "[green]yes[/]" if one.ok else "[red]no[/]",
+            *(f"{check.symbol} {check.interval}", short_time(check.span.start_ms)),
+            *(short_time(check.span.end_ms), f"{check.count:,}", f"{check.expected:,}"),
+            *(f"{len(check.exchange_down):,}", f"{len(check.missing):,}"),
+            "[green]yes[/]" if check.ok else "[red]no[/]",
         )
     console.print(table)
-    for one in checks:
-        for entry in one.exchange_down:
-            console.print(f"{one.symbol} {one.interval}: exchange down {entry.span}")
-        if one.flat:
+    for check in checks:
+        for entry in check.exchange_down:
+            console.print(f"{check.symbol} {check.interval}: exchange down {entry.span}")
+        if check.flat:
             console.print(
-                f"{one.symbol} {one.interval}: {len(one.flat)} stretches of flat candles without"
-                f" volume, the first {one.flat[0]}",
+                f"{check.symbol} {check.interval}: {len(check.flat)} stretches of flat candles"
+                f" without volume, the first {check.flat[0]}",
                 soft_wrap=True,
             )
-        for rule, count in one.refused:
-            console.print(f"{one.symbol} {one.interval}: {count} candles refused: {rule}")
-        for line in describe(one):
-            console.print(f"[red]{one.symbol} {one.interval}: {line}[/]", soft_wrap=True)
+        for rule, count in check.refused:
+            console.print(f"{check.symbol} {check.interval}: {count} candles refused: {rule}")
+        for line in describe(check):
+            console.print(f"[red]{check.symbol} {check.interval}: {line}[/]", soft_wrap=True)

@@ -28,7 +28,7 @@ DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 @click.option("--port", default=8765, show_default=True, help="Port on 127.0.0.1; 0: any free.")
 @click.option(
     "--speed", default=1.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
-    help="Market seconds per wall second; 300 shows a 5-minute candle a second.",
+    help="Market seconds per wall second; at 300 a 5-minute candle closes every second.",
 )  # fmt: skip
 @click.option("--days", default=60, show_default=True, help="Days of planted market.")
 @click.option("--seed", default=7, show_default=True, help="Seed of the planted market.")
@@ -73,8 +73,8 @@ def planted_candles(
     from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 
     return {
-        symbol: generate(PlantedSettings(days=days, interval=interval, seed=seed + place)).candles
-        for place, symbol in enumerate(symbols)
+        symbol: generate(PlantedSettings(days=days, interval=interval, seed=seed + index)).candles
+        for index, symbol in enumerate(symbols)
     }
 
 
@@ -82,8 +82,8 @@ def _stored(root: Path, symbols: tuple[str, ...], interval: str) -> dict[str, Ca
     from cppncripto_strategy.feeds.history.store import CandleStore
 
     store = CandleStore(root)
-    held = [series.symbol for series in store.list() if series.interval == interval]
-    return {symbol: store.read(symbol, interval) for symbol in symbols or tuple(held)}
+    symbols_stored = [series.symbol for series in store.list() if series.interval == interval]
+    return {symbol: store.read(symbol, interval) for symbol in symbols or tuple(symbols_stored)}
 
 
 def _exchange(
@@ -95,7 +95,7 @@ def _exchange(
     from cppncripto_strategy.feeds.loopback.server import LoopbackExchange
     from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
-    first = [int(held.open_time[0]) for held in candles.values() if len(held)]
+    first = [int(series.open_time[0]) for series in candles.values() if len(series)]
     if not first:
         raise SourceError(f"no {interval} candles to serve: check --candles, --symbol, --interval")
     start_ms = min(first) + int(history_days * DAY_MS)
@@ -106,7 +106,7 @@ def _exchange(
 
 
 def _updates(interval: str, speed: float) -> int:
-    """A frame every two market seconds, as the exchange sends, but not above 20 a wall second."""
+    """A frame every two market seconds, as the exchange sends, at most 20 per wall second."""
     from cppncripto_strategy.feeds.clock import interval_to_ms
 
     interval_s = interval_to_ms(interval) / 1000

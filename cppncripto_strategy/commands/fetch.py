@@ -1,4 +1,4 @@
-"""`cppn-bt fetch`: bring the exchange's history to the candle store."""
+"""`cppn-bt fetch`: the exchange's history into the candle store."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def command(
 ) -> None:
     """Fetch candles of SYMBOLS from Binance's archives and REST; no key is needed.
 
-    Run it again at any time: it fetches what is new or missing and nothing else. Every hole is
-    named, as exchange-down (proved by two reads) or missing; the exit status is 1 when anything is
+    Run it again at any time: it fetches what is new or missing and nothing else. Every gap is
+    listed, as exchange-down (proved by two reads) or missing; the exit status is 1 when anything is
     missing.
     """
     from dataclasses import replace
@@ -66,7 +66,7 @@ def command(
     with progress_bars("candles", quiet=as_json) as progress:
         reports = fetch(CandleStore(store), symbols, interval, start_ms, end_ms, settings, progress)
     if as_json:
-        document = {"store": str(store), "series": [report_fields(one) for one in reports]}
+        document = {"store": str(store), "series": [report_fields(report) for report in reports]}
         click.echo(json.dumps(document))
     else:
         print_reports(reports)

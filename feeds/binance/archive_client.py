@@ -1,6 +1,6 @@
 """Binance's bulk archives over HTTP.
 
-A file whose checksum does not match, or that does not open, is handed to whoever keeps damage and
+A file whose checksum does not match, or that does not open, is handed to `keep_damaged` and
 fetched again; after the last attempt its candles are left to REST. Which candles are wanted is not
 decided here.
 """
@@ -25,7 +25,7 @@ from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources, is_loopb
 
 logger = logging.getLogger(__name__)
 
-# Damage is rarely cured by asking for ever; the exchange re-publishes a bad file days later.
+# Asking again rarely repairs a damaged file; the exchange re-publishes it days later.
 DAMAGED_ATTEMPTS = 3
 
 # So many files in a row without any answer, and the archive counts as out of reach for this run.

@@ -43,7 +43,7 @@ def symbol_filters(entry: Mapping[str, Any]) -> SymbolFilters:
         When LOT_SIZE or PRICE_FILTER is absent, or a number is not one.
     """
     name = entry.get("symbol")
-    stated = {one.get("filterType"): one for one in entry.get("filters", ())}
+    stated = {rule.get("filterType"): rule for rule in entry.get("filters", ())}
     absent = [kind for kind in (_LOT, _PRICE) if kind not in stated]
     if absent:
         raise SourceError(
@@ -124,11 +124,11 @@ def _filters(filters: SymbolFilters) -> list[Json]:
     ]
 
 
-def _lot(kind: str, least: Decimal, most: Decimal, step: Decimal) -> Json:
+def _lot(kind: str, lowest: Decimal, highest: Decimal, step: Decimal) -> Json:
     return {
         "filterType": kind,
-        "minQty": _text(least),
-        "maxQty": _text(most),
+        "minQty": _text(lowest),
+        "maxQty": _text(highest),
         "stepSize": _text(step),
     }
 

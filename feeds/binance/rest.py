@@ -291,7 +291,7 @@ class RestClient:
         """Every closed candle with span.start_ms <= open time < span.end_ms.
 
         Candles that break a rule are asked for again, twice; what is still broken is returned as
-        rejected and is in nobody's candles.
+        rejected and is not among the candles.
 
         Raises
         ------
@@ -314,8 +314,8 @@ class RestClient:
         self, symbol: str, interval: str, candles: Candles, rejected: list[Rejected]
     ) -> tuple[Candles, list[Rejected]]:
         interval_ms = interval_to_ms(interval)
-        first = min(one.open_time for one in rejected)
-        last = max(one.open_time for one in rejected) + 1
+        first = min(candle.open_time for candle in rejected)
+        last = max(candle.open_time for candle in rejected) + 1
         fresh, rejected = split_valid(
             await self._pages(symbol, interval, Span(first, last)), interval_ms
         )
@@ -407,8 +407,8 @@ def _client_class(rest_url: str, gate: RestGate) -> type[Any]:
 
 def _pause_s(error: BinanceAPIException) -> float:
     """How long a 429 or 418 says to wait, else a guess."""
-    said = read_pause_s(error.response.headers, str(error.message), int(time.time() * 1000))
-    return PAUSE_S[error.status_code] if said is None else said
+    pause_s = read_pause_s(error.response.headers, str(error.message), int(time.time() * 1000))
+    return PAUSE_S[error.status_code] if pause_s is None else pause_s
 
 
 def _refuse_if_final(error: BinanceAPIException, what: str) -> None:
@@ -416,5 +416,5 @@ def _refuse_if_final(error: BinanceAPIException, what: str) -> None:
     if error.code == UNKNOWN_SYMBOL:
         raise UnknownSymbolError(f"the exchange does not know the symbol ({what})") from error
     if error.status_code in (400, 401, 404, 451):
-        said = compact(error_body(error.code, str(error.message)[:200]))
-        raise SourceError(f"the exchange refused {what}: {said}") from error
+        answer = compact(error_body(error.code, str(error.message)[:200]))
+        raise SourceError(f"the exchange refused {what}: {answer}") from error

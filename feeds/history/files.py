@@ -1,7 +1,7 @@
 """Candles from other people's files: Parquet, CSV (plain or gzipped) and feather.
 
-`read_file` understands the usual column names, and times as integers (seconds to nanoseconds, told
-apart by magnitude), ISO 8601 text or timestamps. `open_source` gives a folder's candles, be it a
+`read_file` understands the usual column names, and times as integers (seconds to nanoseconds, by
+their magnitude), ISO 8601 text or timestamps. `open_source` gives a folder's candles, be it a
 candle store or a handful of `SYMBOL-5m.parquet` files. Every candle is validated; nothing is
 sorted, filled or dropped, and a close time is never taken for an open time.
 """
@@ -78,7 +78,9 @@ class StoreSource:
 
     def symbols(self, interval: str) -> list[str]:
         """The symbols that have candles of this interval, sorted."""
-        return sorted({one.symbol for one in self.store.list() if one.interval == interval})
+        return sorted(
+            {series.symbol for series in self.store.list() if series.interval == interval}
+        )
 
     def read(
         self, symbol: str, interval: str, start_ms: int | None = None, end_ms: int | None = None
@@ -107,7 +109,7 @@ class FolderSource:
 
     def symbols(self, interval: str) -> list[str]:
         """The symbols that have a file of this interval, sorted."""
-        return sorted({symbol for symbol, held in plain_files(self.folder) if held == interval})
+        return sorted({symbol for symbol, length in plain_files(self.folder) if length == interval})
 
     def read(
         self, symbol: str, interval: str, start_ms: int | None = None, end_ms: int | None = None
@@ -130,7 +132,7 @@ class FolderSource:
         return candles.between(int(first), int(last))
 
     def _absent(self, symbol: str, interval: str, files: dict[tuple[str, str], Path]) -> str:
-        names = [f"{held} {of}" for held, of in files]
+        names = [" ".join(series) for series in files]
         close = get_close_matches(f"{symbol} {interval}", names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         return (
@@ -169,16 +171,16 @@ def read_folder(folder: Path | str, symbol: str, interval: str) -> Candles:
 
 def plain_files(folder: Path) -> dict[tuple[str, str], Path]:
     """(symbol, interval) -> file, for files named SYMBOL-INTERVAL and a known suffix."""
-    found: dict[tuple[str, str], Path] = {}
+    files: dict[tuple[str, str], Path] = {}
     for suffix in reversed(SUFFIXES):  # of two files for one series, Parquet wins
         for file in sorted(folder.glob(f"*-*{suffix}")):
             symbol, _, interval = file.name.removesuffix(suffix).rpartition("-")
             try:
                 interval_to_ms(interval)
-                found[check_symbol(symbol), interval] = file
+                files[check_symbol(symbol), interval] = file
             except CandleError:  # another kind of file
                 continue
-    return found
+    return files
 
 
 def read_file(path: Path | str, interval: str, *, sort: bool = False) -> Candles:
@@ -272,10 +274,10 @@ def times_to_ms(column: pa.ChunkedArray, origin: str) -> IntArray:
     return _text_to_ms(column, origin)
 
 
-def _column_names(given: list[str]) -> dict[str, str]:
+def _column_names(columns: list[str]) -> dict[str, str]:
     """Our name (and every cleaned name) -> the name in the file."""
     cleaned: dict[str, str] = {}
-    for name in given:
+    for name in columns:
         cleaned.setdefault(re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"), name)
     for ours, aliases in ALIASES.items():
         for alias in aliases:

@@ -4,7 +4,7 @@ One JSON file, `_ledger.json`, beside the month files of a series. Each span of 
 
     verified        its candles are in the store; source and digest say where they came from
     exchange-down   it has no candles: two complete REST reads, some time apart, showed none
-    missing         it has no candles, and nobody has proved that it should not
+    missing         it has no candles, and there is no proof that it should not
 
 and for each month the sha256 of the file it describes: a month changed by anybody else, or cut off
 from its ledger by a kill, no longer matches and is fetched and recorded anew. The ledger never
@@ -149,8 +149,8 @@ class Ledger:
 
     def widen(self, span: Span) -> None:
         """Remember that this span was asked for."""
-        held = self.span or span
-        self.span = Span(min(held.start_ms, span.start_ms), max(held.end_ms, span.end_ms))
+        known = self.span or span
+        self.span = Span(min(known.start_ms, span.start_ms), max(known.end_ms, span.end_ms))
 
     def entries(self) -> list[Entry]:
         """Every entry, in order of time, joined across months where nothing else differs."""
@@ -170,10 +170,10 @@ class Ledger:
 
     def record(self, month: str, entries: Iterable[Entry]) -> None:
         """Lay newer entries over what is known about a month."""
-        held = self.months.setdefault(month, MonthRecord())
+        month_record = self.months.setdefault(month, MonthRecord())
         for entry in entries:
             if entry.end_ms > entry.start_ms:
-                held.entries = join(overlay(held.entries, entry))
+                month_record.entries = join(overlay(month_record.entries, entry))
 
     def _read(self, document: dict[str, Any]) -> None:
         if document["format"] != FORMAT:
@@ -182,9 +182,9 @@ class Ledger:
             raise ValueError(f"it belongs to {document['symbol']} {document['interval']}")
         if document["start_ms"] is not None:
             self.span = Span(document["start_ms"], document["end_ms"])
-        for month, held in document["months"].items():
-            entries = [_entry(fields) for fields in held["entries"]]
-            self.months[month] = MonthRecord(held["file_sha256"], entries)
+        for month, saved in document["months"].items():
+            entries = [_entry(fields) for fields in saved["entries"]]
+            self.months[month] = MonthRecord(saved["file_sha256"], entries)
 
 
 def join(entries: list[Entry]) -> list[Entry]:
@@ -242,11 +242,11 @@ def entries_of(
     candles: Candles, interval: str, source: str, digest: str | None = None
 ) -> list[Entry]:
     """Verified entries, one for each unbroken stretch of candles from one source."""
-    found = []
+    entries = []
     for run in runs(candles.open_time, interval_to_ms(interval)):
-        told = digest or content_digest(candles.between(run.start_ms, run.end_ms))
-        found.append(Entry(run.start_ms, run.end_ms, "verified", source, told))
-    return found
+        sha256 = digest or content_digest(candles.between(run.start_ms, run.end_ms))
+        entries.append(Entry(run.start_ms, run.end_ms, "verified", source, sha256))
+    return entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +293,7 @@ def job_lock(store: CandleStore) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout as cause:
         raise StoreError(
-            f"another fetch, repair or import is at work on {store.root}; wait for it to end, then"
+            f"another fetch, repair or import is running on {store.root}; wait for it to end, then"
             " try again (nothing was changed)"
         ) from cause
     except OSError as cause:
@@ -364,18 +364,18 @@ def months_between(span: Span) -> list[str]:
 
 def record_month(ledger: Ledger, state: MonthState, entries: list[Entry]) -> None:
     """Lay entries over a month, name its holes inside the wanted span, and bind it to its file."""
-    held = ledger.months.setdefault(state.month, MonthRecord())
+    record = ledger.months.setdefault(state.month, MonthRecord())
     ledger.record(state.month, entries)
     within = slot_span(state.month, interval_to_ms(ledger.interval))
-    held.entries = settle(held.entries, state.candles, ledger, within)
-    held.file_sha256 = state.file_sha256
+    record.entries = settle(record.entries, state.candles, ledger, within)
+    record.file_sha256 = state.file_sha256
 
 
 def name_holes(ledger: Ledger, store: CandleStore) -> None:
-    """Name what a widened span holds beyond the months just written as missing.
+    """Record as missing what a widened span lacks beyond the months just written.
 
     Writing March where January ends on the 30th leaves a hole at January's end and all of February,
-    which no record of March can tell.
+    which no record of March shows.
     """
     asked, interval_ms = ledger.span, interval_to_ms(ledger.interval)
     if asked is None or asked.start_ms == asked.end_ms:
@@ -383,8 +383,8 @@ def name_holes(ledger: Ledger, store: CandleStore) -> None:
     for month in month_names(np.array([asked.start_ms, asked.end_ms - interval_ms])):
         within = slot_span(month, interval_ms)
         start, end = max(within.start_ms, asked.start_ms), min(within.end_ms, asked.end_ms)
-        told = [entry.span for entry in ledger.months.get(month, MonthRecord()).entries]
-        if start < end and uncovered(Span(start, end), told):
+        known = [entry.span for entry in ledger.months.get(month, MonthRecord()).entries]
+        if start < end and uncovered(Span(start, end), known):
             record_month(ledger, store.month_state(ledger.symbol, ledger.interval, month), [])
 
 
@@ -401,8 +401,8 @@ def settle(entries: list[Entry], stored: Candles, ledger: Ledger, within: Span) 
     for run in runs(stored.open_time, interval_ms):
         known = [e.span for e in settled if e.status == "verified"]
         for part in uncovered(run, known):
-            found = stored.between(part.start_ms, part.end_ms)
-            entry = Entry(*_ends(part), "verified", "unrecorded", content_digest(found))
+            candles = stored.between(part.start_ms, part.end_ms)
+            entry = Entry(*_ends(part), "verified", "unrecorded", content_digest(candles))
             settled = overlay(settled, entry)
     for hole in gaps(stored.open_time, interval_ms, within):
         for part in _overlaps(settled, hole):

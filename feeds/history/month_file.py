@@ -110,9 +110,9 @@ def _one_line(error: BaseException) -> str:
 
 def _check_schema(file: Path, schema: pa.Schema) -> None:
     if not schema.equals(CANDLE_SCHEMA):
-        found = ", ".join(f"{field.name}: {field.type}" for field in schema)
+        columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
         raise StoreError(
-            f"{file} is not a month of the candle store: its columns are ({found}), expected"
+            f"{file} is not a month of the candle store: its columns are ({columns}), expected"
             f" ({', '.join(f'{field.name}: {field.type}' for field in CANDLE_SCHEMA)}). Bring other"
             " files in with `cppn-bt data import`."
         )

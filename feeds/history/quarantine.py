@@ -25,7 +25,7 @@ class Quarantine:
 
     def keep_file(self, name: str, content: bytes, reason: str) -> Path:
         """Keep damaged bytes, with the reason beside them; returns where."""
-        # Another suffix, so that nobody's `**/*.parquet` finds a damaged month here.
+        # Another suffix, so that no reader's `**/*.parquet` finds a damaged month here.
         target = self.folder / f"{hashlib.sha256(content).hexdigest()[:12]}-{name}.damaged"
         write_atomically(target, content)
         write_atomically(target.with_name(target.name + ".reason"), reason.encode())
@@ -43,9 +43,9 @@ class Quarantine:
         """Keep refused candles, one JSON line each."""
         file = self._candle_file(symbol, interval)
         lines = file.read_text().splitlines() if file.exists() else []
-        for one in rejected:
+        for candle in rejected:
             line = json.dumps(
-                {"open_time": one.open_time, "rule": one.rule, "values": one.values}
+                {"open_time": candle.open_time, "rule": candle.rule, "values": candle.values}
                 | {"source": source}
             )
             if line not in lines:
@@ -60,8 +60,8 @@ class Quarantine:
 
     def files(self) -> list[Path]:
         """The damaged files kept."""
-        found = self.folder.glob("*.reason")
-        return sorted(reason.with_name(reason.name.removesuffix(".reason")) for reason in found)
+        reasons = self.folder.glob("*.reason")
+        return sorted(reason.with_name(reason.name.removesuffix(".reason")) for reason in reasons)
 
     def _candle_file(self, symbol: str, interval: str) -> Path:
         return self.folder / f"{symbol}-{interval}.jsonl"

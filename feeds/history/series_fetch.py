@@ -86,7 +86,7 @@ class SeriesFetch:
             span = await self._listed(asked)
             await self._months(span)
             await self._prove_absences(span)
-            if self._held_count(span) == 0 and self._rest_problem:
+            if self._verified_count(span) == 0 and self._rest_problem:
                 raise SourceError(self._rest_problem)
         except (SourceError, StoreError) as cause:
             logger.info("%s %s: %s", self.symbol, self.interval, cause)
@@ -121,7 +121,7 @@ class SeriesFetch:
         todo = {month: self._ledger.open_spans(month, within) for month, within in months.items()}
         todo = {month: spans for month, spans in todo.items() if spans}
         self._to_do = sum(self._slot_count(spans) for spans in todo.values())
-        self._tell(0)
+        self._report_progress(0)
         try:
             async with asyncio.TaskGroup() as group:
                 for month, spans in todo.items():
@@ -161,7 +161,7 @@ class SeriesFetch:
             found, absent = await self._over_rest(holes)
             async with self._writing:
                 await asyncio.to_thread(self._commit, month, [*pieces, *found], absent)
-        self._tell(self._slot_count(spans))
+        self._report_progress(self._slot_count(spans))
 
     async def _from_archive(self, month: str, spans: list[Span]) -> list[Piece]:
         """Candles of the spans from the month's archive, else from the archives of its days."""
@@ -198,10 +198,10 @@ class SeriesFetch:
         return pieces
 
     def _holes(self, pieces: list[Piece], spans: list[Span]) -> list[Span]:
-        held = np.sort(
+        open_time = np.sort(
             np.concatenate([np.empty(0, np.int64)] + [p.candles.open_time for p in pieces])
         )
-        return [hole for span in spans for hole in gaps(held, self.interval_ms, span)]
+        return [hole for span in spans for hole in gaps(open_time, self.interval_ms, span)]
 
     async def _over_rest(self, holes: list[Span]) -> tuple[list[Piece], list[Entry]]:
         """Candles that fill the holes, and an entry for each slot still empty."""
@@ -233,16 +233,18 @@ class SeriesFetch:
         """Entries of a hole: `absent` where nothing came, refused where a bad candle came."""
         entries: list[Entry] = []
         start_ms = hole.start_ms
-        for one in sorted(rejected, key=lambda found: found.open_time):
-            on_grid = _ceil(one.open_time, self.interval_ms) == one.open_time
-            if not on_grid or not start_ms <= one.open_time < hole.end_ms:
+        for candle in sorted(rejected, key=lambda candle: candle.open_time):
+            on_grid = _ceil(candle.open_time, self.interval_ms) == candle.open_time
+            if not on_grid or not start_ms <= candle.open_time < hole.end_ms:
                 continue
-            slot = Span(one.open_time, one.open_time + self.interval_ms)
+            slot = Span(candle.open_time, candle.open_time + self.interval_ms)
             entries += absent(Span(start_ms, slot.start_ms))
-            entries.append(_missing(slot, reason=f"the exchange's candle is refused: {one.rule}"))
+            entries.append(
+                _missing(slot, reason=f"the exchange's candle is refused: {candle.rule}")
+            )
             start_ms = slot.end_ms
         entries += absent(Span(start_ms, hole.end_ms))
-        return [found for found in entries if found.end_ms > found.start_ms]
+        return [entry for entry in entries if entry.end_ms > entry.start_ms]
 
     def _commit(self, month: str, pieces: list[Piece], absent: list[Entry]) -> None:
         """Write the candles, then record them; the order a kill can interrupt safely."""
@@ -285,15 +287,15 @@ class SeriesFetch:
         proved = partial(self._proved, pending=pending, read_ms=read.read_ms)
         for month, within in self._month_spans(whole).items():
             parts = [part for entry in pending if (part := _common(entry.span, within))]
-            found = inside(read.candles, parts)
+            candles = inside(read.candles, parts)
             absent = [
                 settled
                 for part in parts
-                for empty in gaps(found.open_time, self.interval_ms, part)
+                for empty in gaps(candles.open_time, self.interval_ms, part)
                 for settled in self._empty(empty, read.rejected, proved)
             ]
             async with self._writing:
-                await asyncio.to_thread(self._commit, month, [Piece(found, "rest")], absent)
+                await asyncio.to_thread(self._commit, month, [Piece(candles, "rest")], absent)
 
     def _proved(self, empty: Span, pending: list[Entry], read_ms: int) -> list[Entry]:
         """Exchange-down, but for slots so young that a candle may still appear."""
@@ -331,13 +333,13 @@ class SeriesFetch:
             if e.status == status and e.start_ms < span.end_ms and span.start_ms < e.end_ms
         ]
 
-    def _held_count(self, span: Span) -> int:
+    def _verified_count(self, span: Span) -> int:
         return self._slot_count([entry.span for entry in self._entries(span, "verified")])
 
     def _slot_count(self, spans: Sequence[Span]) -> int:
         return sum(span.end_ms - span.start_ms for span in spans) // self.interval_ms
 
-    def _tell(self, slots: int) -> None:
+    def _report_progress(self, slots: int) -> None:
         self._done += slots
         if self._progress is not None:
             self._progress(self.symbol, self._done, self._to_do)
@@ -348,7 +350,7 @@ class SeriesFetch:
             self.interval,
             span,
             expected=self._slot_count([span]),
-            held=self._held_count(span),
+            held=self._verified_count(span),
             from_archives=self._from_archives,
             from_rest=self._from_rest,
             rejected=self._rejected,
@@ -368,9 +370,9 @@ def _once_absent(span: Span, read_ms: int) -> list[Entry]:
     return [_missing(span, (read_ms,), "no candle in the archives nor in one REST read")]
 
 
-def _common(one: Span, other: Span) -> Span | None:
+def _common(first: Span, second: Span) -> Span | None:
     """The part two spans share; None when there is none."""
-    start_ms, end_ms = max(one.start_ms, other.start_ms), min(one.end_ms, other.end_ms)
+    start_ms, end_ms = max(first.start_ms, second.start_ms), min(first.end_ms, second.end_ms)
     return Span(start_ms, end_ms) if start_ms < end_ms else None
 
 

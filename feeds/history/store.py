@@ -246,17 +246,17 @@ class CandleStore:
 
     def series(self) -> _Pairs:
         """(symbol, interval) of everything that has a folder here, a damaged series included."""
-        found = [(symbol, interval) for symbol, interval, _ in self._walk()]
-        return sorted(found, key=lambda one: (one[0], interval_to_ms(one[1])))
+        pairs = [(symbol, interval) for symbol, interval, _ in self._walk()]
+        return sorted(pairs, key=lambda pair: (pair[0], interval_to_ms(pair[1])))
 
     def list(self) -> list[StoredSeries]:
         """Every series in the store, by symbol and then interval length."""
-        found = [
+        stored = [
             self._summary(symbol, interval, files)
             for symbol, interval, files in self._walk()
             if files
         ]
-        return sorted(found, key=lambda one: (one.symbol, interval_to_ms(one.interval)))
+        return sorted(stored, key=lambda series: (series.symbol, interval_to_ms(series.interval)))
 
     def coverage(self, symbol: str, interval: str, span: Span | None = None) -> Coverage:
         """How complete a series is, inside `span` or from its first candle to its last.
@@ -332,10 +332,10 @@ class WriteBatch:
             When the month's present file is damaged.
         """
         target = self.folder / f"{month}.parquet"
-        held = target.read_bytes() if target.exists() else None
-        candles = newer if held is None else merge(read_month(target), newer)
+        present = target.read_bytes() if target.exists() else None
+        candles = newer if present is None else merge(read_month(target), newer)
         data = month_bytes(candles)
-        changed = held != data
+        changed = present != data
         if changed:
             self._staged[target] = atomic.stage(target, data)
         return MonthState(month, candles, hashlib.sha256(data).hexdigest(), changed)
@@ -390,7 +390,7 @@ def _check_candles(candles: Candles, interval_ms: int, origin: str, sparse: bool
     if not sparse:
         validate(candles, interval_ms, origin)
         return
-    found = first_violation(candles, interval_ms)
-    if found is not None:
+    violation = first_violation(candles, interval_ms)
+    if violation is not None:
         # The first offending row alone decides the message, as it does for a dense series.
         validate(candles, interval_ms, origin)

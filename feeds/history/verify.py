@@ -1,4 +1,4 @@
-"""Checking and mending a store: what its files hold against what its ledger says.
+"""Checking and repairing a store: what its files hold against what its ledger states.
 
 `verify_series` reads files and changes nothing. `find_restated` compares what is stored with what
 the exchange says today. `repair` moves damage into quarantine and fetches what is missing.
@@ -48,8 +48,8 @@ class SeriesCheck:
 
     Parameters
     ----------
-    span : the span that should be covered: asked for once, or held.
-    count, expected : candles held, and slots of the span.
+    span : the span that should be covered: requested once, or stored.
+    count, expected : candles stored, and slots of the span.
     damaged : (month, problem) of files that cannot be read or break a rule.
     unrecorded : months whose file is not the one the ledger describes.
     missing, exchange_down : ledger entries, recomputed from the files.
@@ -75,14 +75,14 @@ class SeriesCheck:
 
     @property
     def ok(self) -> bool:
-        """True when every slot is held or proved absent, by undamaged, recorded files."""
+        """True when every slot has its candle or is proved absent, by undamaged, recorded files."""
         wrong = (self.damaged, self.unrecorded, self.missing, self.restated, self.ledger_problem)
         return not any(wrong)
 
 
 @dataclass(frozen=True, slots=True)
 class MonthCoverage:
-    """One month of a series: slots wanted, candles held, slots proved absent."""
+    """One month of a series: slots wanted, candles stored, slots proved absent."""
 
     month: str
     expected: int
@@ -91,7 +91,7 @@ class MonthCoverage:
 
     @property
     def fraction(self) -> float:
-        """Held plus proved absent, over wanted."""
+        """Stored plus proved absent, over wanted."""
         return (self.held + self.exchange_down) / self.expected if self.expected else 1.0
 
 
@@ -107,18 +107,18 @@ def verify_series(store: CandleStore, symbol: str, interval: str) -> SeriesCheck
     states, damaged = _states(store, symbol, interval)
     span = _whole_span(store, ledger, states, interval)
     entries = _recomputed(ledger, states, span, interval)
-    held = concat([state.candles for state in states])
+    candles = concat([state.candles for state in states])
     return SeriesCheck(
         symbol,
         interval,
         span,
-        count=len(held.between(span.start_ms, span.end_ms)),
+        count=len(candles.between(span.start_ms, span.end_ms)),
         expected=(span.end_ms - span.start_ms) // interval_to_ms(interval),
         damaged=tuple(damaged),
         unrecorded=tuple(_unrecorded(ledger, states)),
         missing=named(entry for entry in entries if entry.status == "missing"),
         exchange_down=named(entry for entry in entries if entry.status == "exchange-down"),
-        flat=tuple(runs(held.open_time[flat_candles(held)], interval_to_ms(interval))),
+        flat=tuple(runs(candles.open_time[flat_candles(candles)], interval_to_ms(interval))),
         refused=tuple(_refused(store, symbol, interval)),
         ledger_problem=problem,
     )
@@ -140,7 +140,7 @@ def month_coverage(store: CandleStore, symbol: str, interval: str) -> list[Month
         When there is neither a file nor a ledger of the series, or a ledger is damaged.
     """
     check = verify_series(store, symbol, interval)
-    interval_ms, found = interval_to_ms(interval), []
+    interval_ms, months = interval_to_ms(interval), []
     for month in months_between(check.span):
         within = slot_span(month, interval_ms)
         start_ms = max(within.start_ms, check.span.start_ms)
@@ -150,8 +150,8 @@ def month_coverage(store: CandleStore, symbol: str, interval: str) -> list[Month
         part = Span(start_ms, end_ms)
         down, lost = (_slots(of, part, interval_ms) for of in (check.exchange_down, check.missing))
         expected = (end_ms - start_ms) // interval_ms
-        found.append(MonthCoverage(month, expected, expected - down - lost, down))
-    return found
+        months.append(MonthCoverage(month, expected, expected - down - lost, down))
+    return months
 
 
 def find_restated(
@@ -277,10 +277,10 @@ def _recomputed(ledger: Ledger, states: list[MonthState], span: Span, interval: 
     """The entries as the files support them; the ledger itself is not touched."""
     believed = Ledger(ledger.path, ledger.symbol, interval)
     believed.span = span
-    held = {state.month: state for state in states}
+    by_month = {state.month: state for state in states}
     entries: list[Entry] = []
     for month in months_between(span):
-        state = held.get(month, MonthState(month, Candles.empty(), ""))
+        state = by_month.get(month, MonthState(month, Candles.empty(), ""))
         record = ledger.months.get(month, MonthRecord())
         within = slot_span(month, interval_to_ms(interval))
         entries += settle(record.entries, state.candles, believed, within)
@@ -288,18 +288,18 @@ def _recomputed(ledger: Ledger, states: list[MonthState], span: Span, interval: 
 
 
 def _unrecorded(ledger: Ledger, states: list[MonthState]) -> list[str]:
-    found = []
+    months = []
     for state in states:
         record = ledger.months.get(state.month)
         if record is None or record.file_sha256 != state.file_sha256:
-            found.append(state.month)
-    return found
+            months.append(state.month)
+    return months
 
 
 def _refused(store: CandleStore, symbol: str, interval: str) -> list[tuple[str, int]]:
     rules: dict[str, int] = {}
-    for one in Quarantine(store.root).candles(symbol, interval):
-        rules[str(one["rule"])] = rules.get(str(one["rule"]), 0) + 1
+    for record in Quarantine(store.root).candles(symbol, interval):
+        rules[str(record["rule"])] = rules.get(str(record["rule"]), 0) + 1
     return sorted(rules.items())
 
 
@@ -333,14 +333,16 @@ async def _find_restated(
     return concat(changed)
 
 
-def _differing(stored: Candles, told: Candles) -> Candles:
+def _differing(stored: Candles, fresh: Candles) -> Candles:
     """The candles of `told` that contradict `stored` at the same open time."""
-    _, mine, theirs = np.intersect1d(stored.open_time, told.open_time, return_indices=True)
-    differs = np.zeros(len(mine), dtype=np.bool_)
+    _, stored_rows, fresh_rows = np.intersect1d(
+        stored.open_time, fresh.open_time, return_indices=True
+    )
+    differs = np.zeros(len(stored_rows), dtype=np.bool_)
     for name in COLUMNS[1:]:
-        held, said = getattr(stored, name)[mine], getattr(told, name)[theirs]
-        differs |= (held != said) & ~np.isnan(held)
-    return told[theirs[differs]]
+        ours, theirs = getattr(stored, name)[stored_rows], getattr(fresh, name)[fresh_rows]
+        differs |= (ours != theirs) & ~np.isnan(ours)
+    return fresh[fresh_rows[differs]]
 
 
 def _clear_damage(store: CandleStore, symbol: str, interval: str) -> Span:

@@ -124,7 +124,7 @@ class Assembly:
 
         Parameters
         ----------
-        confirm_s : least seconds between two reads that prove a gap, and the same while nothing
+        confirm_s : minimum seconds between two reads that prove a gap, and the same while nothing
             newer of the symbol was seen.
         """
         for row in rows_of(candles):
@@ -198,7 +198,7 @@ class Assembly:
     def _too_late(self, open_ms: int, level: Sequence[Series]) -> bool:
         """Whether the others have waited long enough for a late symbol.
 
-        When nobody has this candle the exchange, or our line to it, is down: everybody waits. The
+        When no symbol has this candle, the exchange or our line to it is down: all wait. The
         wait begins when the first one has it, not at its close: after an outage all are old.
         """
         if not any(open_ms in series.pending for series in level):

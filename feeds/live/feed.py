@@ -99,32 +99,34 @@ class LiveFeed(bt.feed.DataBase):
 
     def _coming(self) -> bool:
         """Whether the open round holds a candle of this symbol that was not delivered yet."""
-        one = self.p.source.current
-        self._tell(self.p.source.status)
-        return one is not None and one is not self._delivered and self.p.symbol in one.candles
+        opened = self.p.source.current
+        self._notify_status(self.p.source.status)
+        return (
+            opened is not None and opened is not self._delivered and self.p.symbol in opened.candles
+        )
 
     def _nothing(self) -> bool | None:
         """None: nothing yet; False: nothing ever again."""
         source = self.p.source
         if source.current is None and source.finished:
-            self._tell("DISCONNECTED")
+            self._notify_status("DISCONNECTED")
             return False
         return None
 
     def _load(self) -> bool | None:
         if not self._coming():
             return self._nothing()
-        one = self._delivered = self.p.source.current
-        row = one.candles[self.p.symbol]
+        opened = self._delivered = self.p.source.current
+        row = opened.candles[self.p.symbol]
         lines: Any = self.lines
-        lines.datetime[0] = one.close_ms / DAY_MS + EPOCH_DAYS
+        lines.datetime[0] = opened.close_ms / DAY_MS + EPOCH_DAYS
         lines.open[0], lines.high[0], lines.low[0] = row[1], row[2], row[3]
         lines.close[0], lines.volume[0] = row[4], row[5]
         lines.openinterest[0] = 0.0
         lines.taker_buy_volume[0] = row[8]
         return True
 
-    def _tell(self, status: str) -> None:
+    def _notify_status(self, status: str) -> None:
         self.put_notification(getattr(self, status))
 
     def _tick_nullify(self) -> None:

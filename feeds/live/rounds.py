@@ -76,12 +76,12 @@ def rows_of(candles: Candles) -> list[Row]:
 
 def candles_of(rows: Iterable[Row]) -> Candles:
     """Rows as candles, in the order given."""
-    held = list(rows)
-    if not held:
+    listed = list(rows)
+    if not listed:
         return Candles.empty()
-    table = np.array([row[1:] for row in held], dtype=np.float64)
+    table = np.array([row[1:] for row in listed], dtype=np.float64)
     columns: dict[str, object] = {name: table[:, i] for i, name in enumerate(COLUMNS[1:])}
-    columns["open_time"] = np.array([row[0] for row in held], dtype=np.int64)
+    columns["open_time"] = np.array([row[0] for row in listed], dtype=np.int64)
     return Candles.from_columns(**columns)
 
 
@@ -110,7 +110,7 @@ class RoundSource(Protocol):
         """Whether an order on this symbol is allowed in the round that is open."""
 
 
-NOBODY: frozenset[str] = frozenset()
+NO_SYMBOLS: frozenset[str] = frozenset()
 
 
 class RoundQueue:
@@ -119,7 +119,7 @@ class RoundQueue:
     Parameters
     ----------
     judge : round -> symbols that may be traded on it; asked once, when the round is opened. It is
-        never asked about catch-up rounds, which nobody may trade on.
+        never asked about catch-up rounds, which may not be traded on.
     on_open : called with (round, allowed) before the round is shown to any feed: the session writes
         both down, so that a replay knows what was allowed.
     held : show nothing until `release`; a restarted session holds until it is connected, for what
@@ -128,7 +128,7 @@ class RoundQueue:
 
     def __init__(
         self,
-        judge: Callable[[Round], frozenset[str]] = lambda one: frozenset(one.candles),
+        judge: Callable[[Round], frozenset[str]] = lambda shown: frozenset(shown.candles),
         on_open: Callable[[Round, frozenset[str]], None] = lambda _round, _allowed: None,
         held: bool = False,
     ) -> None:
@@ -141,7 +141,7 @@ class RoundQueue:
         self._connection = "DELAYED"
         self.judge, self.on_open = judge, on_open
         self.current: Round | None = None
-        self.allowed = NOBODY
+        self.allowed = NO_SYMBOLS
         self.opened = 0
 
     def put(self, rounds: Sequence[Round]) -> None:
@@ -197,7 +197,7 @@ class RoundQueue:
         Raises
         ------
         BaseException
-            What stopped the stream's thread, if it failed: a feed must not wait for ever.
+            What stopped the stream's thread, if it failed: a feed must not wait forever.
         """
         with self._ready:
             if not self.waiting() and not self._closed and wait_s > 0:
@@ -207,10 +207,10 @@ class RoundQueue:
             if not self.waiting():
                 broken = self._connection in ("CONNBROKEN", "DISCONNECTED")
                 self._status = self._connection if broken else self._status
-                self.current, self.allowed = None, NOBODY
+                self.current, self.allowed = None, NO_SYMBOLS
                 return None
             coming = self._rounds.popleft()
-        self.allowed = NOBODY if coming.catch_up else self.judge(coming)
+        self.allowed = NO_SYMBOLS if coming.catch_up else self.judge(coming)
         self.on_open(coming, self.allowed)
         self._status = "LIVE" if self.allowed else "DELAYED"
         self.opened += 1
@@ -233,7 +233,7 @@ class RecordedRounds:
     def __init__(self, rounds: Sequence[tuple[Round, frozenset[str]]]) -> None:
         self._rounds = deque(rounds)
         self.current: Round | None = None
-        self.allowed = NOBODY
+        self.allowed = NO_SYMBOLS
         self.status = "DELAYED"
 
     @property
@@ -248,7 +248,7 @@ class RecordedRounds:
     def open_next(self, wait_s: float) -> Round | None:
         """Open the next recorded round."""
         if not self._rounds:
-            self.current, self.allowed = None, NOBODY
+            self.current, self.allowed = None, NO_SYMBOLS
             return None
         self.current, self.allowed = self._rounds.popleft()
         self.status = "LIVE" if self.allowed else "DELAYED"
@@ -366,14 +366,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def round_record(one: Round) -> dict[str, Any]:
+def round_record(shown: Round) -> dict[str, Any]:
     """A round as a journal record: {"t":close,"c":{"BTCUSDT":[...]},"g":[...],"s":[...],"u":1}."""
-    record: dict[str, Any] = {"t": one.close_ms, "c": {s: list(r) for s, r in one.candles.items()}}
-    if one.gaps:
-        record["g"] = list(one.gaps)
-    if one.stale:
-        record["s"] = list(one.stale)
-    if one.catch_up:
+    record: dict[str, Any] = {
+        "t": shown.close_ms,
+        "c": {s: list(r) for s, r in shown.candles.items()},
+    }
+    if shown.gaps:
+        record["g"] = list(shown.gaps)
+    if shown.stale:
+        record["s"] = list(shown.stale)
+    if shown.catch_up:
         record["u"] = 1
     return record
 

@@ -67,9 +67,9 @@ class StreamSettings:
     market_speed : market seconds per wall second; 1 on the real exchange, more on a loopback.
     close_grace_s : after a close, how long its frame may take before REST is asked.
     stale_after_s : how long symbols that have a candle wait for one that does not.
-    gap_confirm_s : least time between the two REST reads that prove a gap.
+    gap_confirm_s : minimum time between the two REST reads that prove a gap.
     silent_confirm_s : the same while nothing newer of the symbol was seen: it may only lag.
-    refetch_s : least time between two REST reads of a symbol.
+    refetch_s : minimum time between two REST reads of a symbol.
     watchdog_s : a connection silent for so long is replaced.
     backoff_first_s, backoff_cap_s : waits between generations, doubled and jittered.
     poll_s : how often deadlines are looked at.

@@ -131,15 +131,15 @@ class CandleStream:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
-    def fresh(self, one: Round) -> bool:
+    def fresh(self, shown: Round) -> bool:
         """Whether a round may be traded on now: connected, and no newer candle has closed yet."""
-        return self.connected and self.clock.now_ms() - one.close_ms < self.interval_ms
+        return self.connected and self.clock.now_ms() - shown.close_ms < self.interval_ms
 
-    def allowed(self, one: Round) -> frozenset[str]:
+    def allowed(self, shown: Round) -> frozenset[str]:
         """Symbols that may be traded on a round now: fresh, and TRADING on the exchange."""
-        if not self.fresh(one):
+        if not self.fresh(shown):
             return frozenset()
-        return frozenset(s for s in one.candles if self.status_of.get(s, TRADING) == TRADING)
+        return frozenset(s for s in shown.candles if self.status_of.get(s, TRADING) == TRADING)
 
     # The loop -----------------------------------------------------------------------------------
 
@@ -193,7 +193,7 @@ class CandleStream:
     # Generations --------------------------------------------------------------------------------
 
     async def _generations(self) -> None:
-        """Connect, listen, drop; for ever."""
+        """Connect, listen, drop, and again, until the stream stops."""
         wait_s = self.settings.backoff_first_s
         while True:
             self.counters["generations"] += 1
@@ -321,7 +321,7 @@ class CandleStream:
             await asyncio.sleep(self.settings.poll_s / 5)
 
     def _level(self) -> bool:
-        """Whether everything that has closed is published, as far as the exchange tells."""
+        """Whether everything that has closed is published, as far as the exchange shows."""
         idle = not any(
             series.fetching or series.fetch_now for series in self._assembly.series.values()
         )
@@ -329,7 +329,7 @@ class CandleStream:
         return known and idle and not any(self._lacking(s) for s in self._assembly.series.values())
 
     async def _read_info(self) -> None:
-        """Trading rules and statuses; a failure leaves those of the last time in force."""
+        """Trading rules and statuses; after a failure the last ones stay active."""
         try:
             self.info = await self._rest.exchange_info(self.symbols)
         except UnknownSymbolError as error:

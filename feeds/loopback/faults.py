@@ -32,7 +32,7 @@ REST_FAULTS = (
 ARCHIVE_FAULTS = (
     "bad_checksum",  # the .CHECKSUM belongs to other bytes
     "truncated_zip",  # half of the zip, as if it were whole
-    "corrupt_zip",  # a byte of the zip turned
+    "corrupt_zip",  # a byte of the zip flipped
     "missing",  # 404
     "503",
     "truncated",
@@ -57,7 +57,7 @@ class RestFault:
     kind : one of REST_FAULTS or ARCHIVE_FAULTS.
     path : the request's path must contain this text.
     symbol : only requests for this symbol; None strikes all.
-    times : how many requests it strikes; None strikes for ever.
+    times : how many requests it strikes; None strikes always.
     retry_after_s : the Retry-After of 429 and 418, seconds.
     """
 
@@ -193,13 +193,13 @@ class FaultBook:
     def _scripted_rest(
         self, path: str, symbol: str | None, allowed: tuple[str, ...]
     ) -> RestFault | None:
-        for place, (fault, left) in enumerate(self._rest):
+        for index, (fault, left) in enumerate(self._rest):
             mine = fault.path in path and fault.symbol in (None, symbol)
             if mine and fault.kind in allowed:
                 if left is not None and left <= 1:
-                    del self._rest[place]
+                    del self._rest[index]
                 else:
-                    self._rest[place] = (fault, None if left is None else left - 1)
+                    self._rest[index] = (fault, None if left is None else left - 1)
                 return fault
         return None
 

@@ -22,7 +22,7 @@ from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
 
 class ManualClock:
-    """A market clock that moves only when told."""
+    """A market clock that moves only when moved."""
 
     def __init__(self, start_ms: int) -> None:
         self._now_ms = start_ms

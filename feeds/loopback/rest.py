@@ -54,7 +54,7 @@ _TEXTS = {"empty": "", "bad_json": "[[17575230000"}
 
 
 class RestDesk:
-    """Answers REST requests; keeps the weight used and the ban in force as long as it lives.
+    """Answers REST requests; keeps the weight used and the active ban as long as it lives.
 
     Attributes
     ----------

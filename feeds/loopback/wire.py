@@ -47,7 +47,7 @@ def forming_kline(candles: Candles, row: int, interval_ms: int, elapsed_ms: int)
     """Row `row` as it looks `elapsed_ms` after its open: part of its range, part of its volume.
 
     The path from open to close is a straight line and the range opens in proportion, so the
-    forming candle always satisfies low <= open, close <= high and never foretells a wider range.
+    forming candle always satisfies low <= open, close <= high and never shows a wider range.
     """
     return _kline(candles, row, interval_ms, min(1.0, max(0.0, elapsed_ms / interval_ms)))
 

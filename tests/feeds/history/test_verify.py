@@ -90,7 +90,7 @@ def store(host, tmp_path) -> CandleStore:
     return filled
 
 
-def mend(host: ExchangeThread, store: CandleStore, **options):
+def repaired(host: ExchangeThread, store: CandleStore, **options):
     rng = random.Random(3)
     [report] = repair(store, [SERIES], settings_for(host), gate=RestGate(), rng=rng, **options)
     return report
@@ -178,7 +178,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", list(DAMAGE), ids=lambda f: f.__name__)
 def test_damage_is_named_and_repaired_to_the_same_bytes(host, store, damage):
-    """A verify that is blind to a kind of damage, or a repair that does not mend it."""
+    """A verify that is blind to a kind of damage, or a repair that does not repair it."""
     import re
 
     before = digests(store)
@@ -186,7 +186,7 @@ def test_damage_is_named_and_repaired_to_the_same_bytes(host, store, damage):
     check = verify_series(store, *SERIES)
     assert not check.ok
     assert re.search(DAMAGE[damage], "\n".join(describe(check)))
-    report = mend(host, store)
+    report = repaired(host, store)
     assert report.complete
     assert digests(store) == before
     assert verify_series(store, *SERIES).ok
@@ -204,7 +204,7 @@ def test_verifying_changes_nothing(store):
 def test_repaired_damage_stays_in_quarantine_with_its_reason(host, store):
     """Evidence thrown away."""
     flip_byte(store)
-    mend(host, store)
+    repaired(host, store)
     [kept] = Quarantine(store.root).files()
     assert "2025-01" in kept.name
     assert "damaged" in kept.with_name(kept.name + ".reason").read_text()
@@ -219,9 +219,9 @@ def test_restated_candles_are_found_and_taken_over_only_when_asked(host, store):
     settings = settings_for(host)
     fresh = find_restated(store, *SERIES, settings, gate=RestGate())
     assert fresh.equals(other)
-    assert mend(host, store).from_rest == 0
+    assert repaired(host, store).from_rest == 0
     assert len(find_restated(store, *SERIES, settings, gate=RestGate())) == 2
-    assert mend(host, store, restated=True).from_rest == 2
+    assert repaired(host, store, restated=True).from_rest == 2
     assert store.read(*SERIES).equals(candles)
     assert verify_series(store, *SERIES).ok
     assert len(find_restated(store, *SERIES, settings, gate=RestGate())) == 0

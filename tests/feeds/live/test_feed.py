@@ -18,7 +18,7 @@ from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.feeds.live.feed import LiveFeed
 from cppncripto_strategy.feeds.live.rounds import (
-    NOBODY,
+    NO_SYMBOLS,
     ChainedRounds,
     LineJournal,
     RecordedRounds,
@@ -205,14 +205,14 @@ def test_catch_up_round_gives_its_symbol_alone_an_older_bar() -> None:
         Round(START_MS + 2 * STEP_MS, {"BTCUSDT": row(1)}, (), ("ETHUSDT", "BNBUSDT")),
         Round(START_MS + 2 * STEP_MS, {"ETHUSDT": late}, catch_up=True),
     ]
-    recorder = run(RecordedRounds([(one, NOBODY) for one in rounds]))
+    recorder = run(RecordedRounds([(one, NO_SYMBOLS) for one in rounds]))
     assert recorder.passes == expected_passes(rounds)
 
 
 def test_statuses_reach_the_strategy_before_the_bar_they_are_about() -> None:
     """A strategy that hears LIVE one bar late trades one bar late, or on history."""
     rounds = rounds_of([[True, True, True]] * 4)
-    source = RecordedRounds(list(zip(rounds, (NOBODY, NOBODY, EVERY, NOBODY), strict=True)))
+    source = RecordedRounds(list(zip(rounds, (NO_SYMBOLS, NO_SYMBOLS, EVERY, NO_SYMBOLS), strict=True)))
     told = [entry for entry in run(source).told if entry[0] == "ETHUSDT"]
     assert [(name, bars) for _, name, bars in told] == [
         ("DELAYED", 0),
@@ -270,7 +270,7 @@ def test_trading_is_allowed_only_on_a_fresh_round_with_the_symbols_own_candle() 
     rounds = rounds_of([[True, False, True], [True, True, True]])
     shown = []
     queue = RoundQueue(
-        lambda one: frozenset(one.candles) if one is rounds[0] else NOBODY,
+        lambda one: frozenset(one.candles) if one is rounds[0] else NO_SYMBOLS,
         lambda one, allowed: shown.append((one, allowed)),
     )
     queue.put(rounds)
@@ -278,7 +278,7 @@ def test_trading_is_allowed_only_on_a_fresh_round_with_the_symbols_own_candle() 
     assert [queue.can_trade(symbol) for symbol in SYMBOLS] == [True, False, True]
     queue.open_next(0)
     assert not any(queue.can_trade(symbol) for symbol in SYMBOLS)
-    assert shown == [(rounds[0], {"BTCUSDT", "BNBUSDT"}), (rounds[1], NOBODY)]
+    assert shown == [(rounds[0], {"BTCUSDT", "BNBUSDT"}), (rounds[1], NO_SYMBOLS)]
 
 
 def test_catch_up_round_is_never_tradable() -> None:
@@ -316,7 +316,7 @@ def test_past_is_shown_before_the_present() -> None:
     present = RoundQueue()
     present.put(rounds[2:])
     present.close()
-    source = ChainedRounds(RecordedRounds([(one, NOBODY) for one in rounds[:2]]), present)
+    source = ChainedRounds(RecordedRounds([(one, NO_SYMBOLS) for one in rounds[:2]]), present)
     opened = []
     while (one := source.open_next(0)) is not None:
         opened.append((one, source.replaying))
