@@ -51,11 +51,6 @@ ROOT = "/data/"
 CHECKSUM_SUFFIX = ".CHECKSUM"
 # Spot archives carry microseconds from this open time on, milliseconds before.
 MICROSECONDS_FROM_MS = utc_to_ms("2025-01-01")
-# What futures archives begin with.
-_HEADER = (
-    "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,"
-    "taker_buy_quote_volume,ignore"
-)
 _ZIP_DATE = (2024, 1, 1, 0, 0, 0)
 _NAME = re.compile(r"([A-Z0-9._-]+)-(\d+[smhdw])-(\d{4}-\d{2}(?:-\d{2})?)")
 _WANTED = [name for name in ROW_FIELDS if name in COLUMNS]
@@ -270,9 +265,9 @@ def archive_at(path: str) -> tuple[ArchiveFile, bool] | None:
     return (file, name != path) if known else None
 
 
-def archive_csv(klines: Sequence[Kline], header: bool = False) -> str:
-    """The text inside an archive; `header` writes the names futures archives begin with."""
-    lines = [_HEADER] if header else []
+def archive_csv(klines: Sequence[Kline]) -> str:
+    """The text inside a spot archive."""
+    lines = []
     opened, closed = ROW_FIELDS.index("open_time"), ROW_FIELDS.index("close_time")
     for kline in klines:
         fields = kline.row()

@@ -164,11 +164,6 @@ def open_source(folder: Path | str) -> CandleSource:
     )
 
 
-def read_folder(folder: Path | str, symbol: str, interval: str) -> Candles:
-    """All candles of one symbol and interval in a folder (see `open_source`)."""
-    return open_source(folder).read(symbol, interval)
-
-
 def plain_files(folder: Path) -> dict[tuple[str, str], Path]:
     """(symbol, interval) -> file, for files named SYMBOL-INTERVAL and a known suffix."""
     files: dict[tuple[str, str], Path] = {}

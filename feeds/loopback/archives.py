@@ -20,17 +20,10 @@ _ZIPS_KEPT = 256
 
 
 class ArchiveHost:
-    """Serves archives; keeps the zips it made, as long as it lives.
+    """Serves archives; keeps the zips it made, as long as it lives."""
 
-    Parameters
-    ----------
-    header : write a header row, as futures archives have.
-    """
-
-    def __init__(
-        self, market: Market, faults: FaultBook, requests: Requests, header: bool = False
-    ) -> None:
-        self.market, self.faults, self.requests, self.header = market, faults, requests, header
+    def __init__(self, market: Market, faults: FaultBook, requests: Requests) -> None:
+        self.market, self.faults, self.requests = market, faults, requests
         self._zips: dict[str, bytes] = {}
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -73,7 +66,7 @@ class ArchiveHost:
                 return None
             if len(self._zips) >= _ZIPS_KEPT:
                 self._zips.clear()
-            self._zips[file.name] = archive_zip(file.name, archive_csv(klines, self.header))
+            self._zips[file.name] = archive_zip(file.name, archive_csv(klines))
         return self._zips[file.name]
 
 

@@ -47,6 +47,9 @@ FRAME_FAULTS = ("malformed", "odd", "duplicate", "stale", "misaligned", "broken_
 LASTING_FAULTS = ("outage", "blackout", "missed_close", "late", "silence")
 STREAM_FAULTS = (*CONNECTION_FAULTS, *FRAME_FAULTS, *LASTING_FAULTS)
 
+# After so many random faults the same request is answered, so that every schedule ends.
+MOST_PER_REQUEST = 2
+
 
 @dataclass(frozen=True, slots=True)
 class RestFault:
@@ -136,8 +139,6 @@ class RandomFaults:
     rest, archive : probability of each kind, per request.
     stream : probability of each kind; connection faults per closing time, frame faults and
         `missed_close` per symbol and candle.
-    most_per_request : after so many faults the same request is answered, so that every schedule
-        ends.
     retry_after_s : the Retry-After of 429 and 418, seconds.
     """
 
@@ -145,7 +146,6 @@ class RandomFaults:
     rest: Mapping[str, float] = field(default_factory=dict)
     archive: Mapping[str, float] = field(default_factory=dict)
     stream: Mapping[str, float] = field(default_factory=dict)
-    most_per_request: int = 2
     retry_after_s: int = 1
 
     def __post_init__(self) -> None:
@@ -210,7 +210,7 @@ class FaultBook:
             return None
         self._attempts[text] += 1
         attempt = self._attempts[text]
-        if attempt > self.random.most_per_request:
+        if attempt > MOST_PER_REQUEST:
             self._attempts[text] = 0
             return None
         kind = self._draw(rates, f"{text}#{attempt}")

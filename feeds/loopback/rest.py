@@ -73,7 +73,7 @@ class RestDesk:
         """A route for every end point and version."""
         answers: dict[str, Answer] = {
             PING: lambda query: (200, {}),
-            TIME: lambda query: (200, server_time(self._server_ms())),
+            TIME: lambda query: (200, server_time(self.market.now_ms())),
             INFO: self._exchange_info,
             KLINES: self._klines,
         }
@@ -82,9 +82,6 @@ class RestDesk:
             for version in API_VERSIONS
             for name, answer in answers.items()
         ]
-
-    def _server_ms(self) -> int:
-        return self.market.now_ms() + self.settings.time_skew_ms
 
     def _guarded(
         self, name: str, answer: Answer
@@ -176,7 +173,7 @@ class RestDesk:
             symbol_info(symbol, replace(_FILTERS, status=market.status(symbol)))
             for symbol in symbols
         ]
-        return 200, exchange_info(self._server_ms(), self.settings.weight_limit, entries)
+        return 200, exchange_info(self.market.now_ms(), self.settings.weight_limit, entries)
 
     def _klines(self, query: Query) -> tuple[int, object]:
         problem = query_problem(query)

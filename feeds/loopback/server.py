@@ -79,8 +79,7 @@ class LoopbackExchange:
         self.faults = FaultBook(faults)
         self._seen = Requests(self.market, self.settings.hang_s)
         self.rest = RestDesk(self.market, self.faults, self._seen)
-        header = self.settings.archive_header
-        self.archives = ArchiveHost(self.market, self.faults, self._seen, header)
+        self.archives = ArchiveHost(self.market, self.faults, self._seen)
         self.sockets = Sockets(self.market, self.faults)
         self.ticker = Ticker(self.market, self.faults, self.sockets)
         self.port = 0

@@ -24,13 +24,9 @@ class ExchangeSettings:
     weight_window_s : wall seconds of that window (60 on the exchange).
     attempts_limit : websocket upgrades per 5 wall minutes.
     rest_lag_ms : REST shows the market as it was so long ago (market milliseconds).
-    time_skew_ms : added to the server time reported to clients.
     wait_for_subscriber : the clock starts with the first stream connection.
     connection_life_ms : streams are cut after so much market time.
-    ping_interval_s, pong_timeout_s : wall seconds, the server's pings.
-    backlog_frames : a consumer this far behind is dropped.
     hang_s : wall seconds a hanging request is held at most.
-    archive_header : write a header row into archives.
     """
 
     interval: str = "5m"
@@ -41,11 +37,6 @@ class ExchangeSettings:
     weight_window_s: float = WINDOW_S
     attempts_limit: int = 300
     rest_lag_ms: int = 0
-    time_skew_ms: int = 0
     wait_for_subscriber: bool = False
     connection_life_ms: int = DAY_MS
-    ping_interval_s: float = 20.0
-    pong_timeout_s: float = 60.0
-    backlog_frames: int = 20_000
     hang_s: float = 30.0
-    archive_header: bool = False

@@ -26,6 +26,11 @@ from cppncripto_strategy.feeds.loopback.faults import CONNECTION_FAULTS, FaultBo
 from cppncripto_strategy.feeds.loopback.market import Market
 from cppncripto_strategy.feeds.loopback.transport import reset
 
+# Wall seconds, as on the exchange.
+PING_INTERVAL_S = 20.0
+PONG_TIMEOUT_S = 60.0
+# A consumer this far behind is dropped.
+BACKLOG_FRAMES = 20_000
 _ATTEMPTS_WINDOW_S = 300
 
 
@@ -92,7 +97,7 @@ class Sockets:
         for connection in list(self.open):
             if stream in connection.streams and not connection.frozen:
                 frame = named if connection.combined else text
-                if not connection.push(frame, self.settings.backlog_frames):
+                if not connection.push(frame, BACKLOG_FRAMES):
                     connection.abort()
 
     def close_old(self) -> None:
@@ -173,7 +178,7 @@ class Sockets:
 
     async def _write(self, connection: _Connection) -> None:
         """Send what is queued; ping when it is time; drop a peer that answers none."""
-        next_ping = time.monotonic() + self.settings.ping_interval_s
+        next_ping = time.monotonic() + PING_INTERVAL_S
         with suppress(ConnectionError, RuntimeError, TimeoutError):
             while True:
                 try:
@@ -181,7 +186,7 @@ class Sockets:
                     async with asyncio.timeout(wait_s):
                         frame = await connection.queue.get()
                 except TimeoutError:
-                    next_ping = time.monotonic() + self.settings.ping_interval_s
+                    next_ping = time.monotonic() + PING_INTERVAL_S
                     if not await self._keep_alive(connection):
                         return
                     continue
@@ -193,7 +198,7 @@ class Sockets:
 
     async def _keep_alive(self, connection: _Connection) -> bool:
         """Ping; False, and the connection is cut, when no pong came for too long."""
-        if time.monotonic() - connection.pong_at > self.settings.pong_timeout_s:
+        if time.monotonic() - connection.pong_at > PONG_TIMEOUT_S:
             connection.abort()
             return False
         if not connection.frozen:

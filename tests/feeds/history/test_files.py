@@ -21,7 +21,6 @@ from cppncripto_strategy.feeds.history.files import (
     StoreSource,
     open_source,
     read_file,
-    read_folder,
     times_to_ms,
 )
 from cppncripto_strategy.feeds.history.store import CandleStore
@@ -241,7 +240,6 @@ def test_a_store_and_a_plain_folder_give_the_same_candles(tmp_path):
         assert source.read("BTCUSDT", "5m", *bounds).equals(expected_candles()[3:-3])
         with pytest.raises((SourceError, CandleError), match="Did you mean 'BTCUSDT 5m'"):
             source.read("BTCUSDT", "15m")
-    assert read_folder(plain, "BTCUSDT", "5m").equals(expected_candles())
 
 
 def test_a_stored_candle_that_breaks_a_rule_is_refused_on_read(tmp_path):

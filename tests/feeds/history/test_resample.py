@@ -19,7 +19,7 @@ from cppncripto_strategy.errors import CandleError
 from cppncripto_strategy.feeds.binance.archive import read_archive_file
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles
 from cppncripto_strategy.feeds.clock import utc_to_ms
-from cppncripto_strategy.feeds.history.files import read_folder
+from cppncripto_strategy.feeds.history.files import open_source
 from cppncripto_strategy.feeds.history.resample import resample
 
 MINUTE_MS = 60_000
@@ -118,8 +118,10 @@ def test_real_minutes_make_the_recorded_five_minute_candles(real_folder):
     """
     minutes = read_archive_file(real_folder / "archives" / "BTCUSDT-1m-2026-03.zip").candles
     held = resample(minutes, "1m", "5m")
-    known = read_folder(real_folder / "candles", "BTCUSDT", "5m").between(
-        utc_to_ms("2026-03-01"), utc_to_ms("2026-04-01")
+    known = (
+        open_source(real_folder / "candles")
+        .read("BTCUSDT", "5m")
+        .between(utc_to_ms("2026-03-01"), utc_to_ms("2026-04-01"))
     )
     assert len(held) == 8_928
     for name in COLUMNS:
