@@ -19,6 +19,7 @@ from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance import archive
 from cppncripto_strategy.feeds.binance.archive import (
     ArchiveFile,
+    archive_at,
     parse_csv,
     parse_name,
     read_archive,
@@ -181,6 +182,29 @@ def test_names_urls_and_spans_belong_together():
     assert FILE.span == Span(utc_to_ms("2025-01-02"), utc_to_ms("2025-01-03"))
     with pytest.raises(SourceError, match="not named like"):
         parse_name("candles.zip")
+
+
+@pytest.mark.parametrize("period", ["2026-03", "2026-03-07"])
+@pytest.mark.parametrize("suffix", ["", ".CHECKSUM"])
+def test_an_archive_is_found_where_it_is_published(period, suffix):
+    """A checksum served as a zip, or a month where a day was asked for."""
+    file = ArchiveFile("BTCUSDT", "1m", period)
+    assert (file, bool(suffix)) == archive_at(file.path + suffix)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-03.zip",
+        "/data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-13.zip",
+        "/data/spot/monthly/klines/ETHUSDT/1m/BTCUSDT-1m-2026-03.zip",
+        "/data/spot/monthly/klines/BTCUSDT/1m/notes.txt",
+        "/",
+    ],
+)
+def test_no_other_path_is_an_archive(path):
+    """A file that the exchange does not publish, served all the same."""
+    assert archive_at(path) is None
 
 
 def day_of_candles() -> Candles:

@@ -212,7 +212,9 @@ def test_catch_up_round_gives_its_symbol_alone_an_older_bar() -> None:
 def test_statuses_reach_the_strategy_before_the_bar_they_are_about() -> None:
     """A strategy that hears LIVE one bar late trades one bar late, or on history."""
     rounds = rounds_of([[True, True, True]] * 4)
-    source = RecordedRounds(list(zip(rounds, (NO_SYMBOLS, NO_SYMBOLS, EVERY, NO_SYMBOLS), strict=True)))
+    source = RecordedRounds(
+        list(zip(rounds, (NO_SYMBOLS, NO_SYMBOLS, EVERY, NO_SYMBOLS), strict=True))
+    )
     told = [entry for entry in run(source).told if entry[0] == "ETHUSDT"]
     assert [(name, bars) for _, name, bars in told] == [
         ("DELAYED", 0),
