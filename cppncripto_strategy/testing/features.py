@@ -60,7 +60,7 @@ def check_feature(feature: Feature | str, seed: int = 0) -> None:
     entry = FEATURES.get(feature) if isinstance(feature, str) else feature
     for interval_ms in (INTERVAL_MS, HOUR_MS):
         grid = contract_grid(entry.memory, seed, interval_ms)
-        check_columns(entry, grid)
+        check_numbers(entry, grid)
         check_prefix(entry, grid)
         check_perturbation(entry, grid)
         check_start_invariance(entry, grid)
@@ -76,7 +76,7 @@ def contract_grid(memory: int, seed: int = 0, interval_ms: int = INTERVAL_MS) ->
     return with_hole(grid, size // 2, size // 2 + 16)
 
 
-def check_columns(feature: Feature, grid: CandleGrid) -> None:
+def check_numbers(feature: Feature, grid: CandleGrid) -> None:
     """One number per candle, the same each time, finite where it must be, candles untouched."""
     before = {name: getattr(grid, name).copy() for name in VALUES}
     column = _batch(feature, grid)
@@ -210,13 +210,13 @@ def _batch(feature: Feature, grid: CandleGrid) -> FloatArray:
     return column.astype(np.float64)
 
 
-def _same(expected: FloatArray, found: FloatArray, what: str) -> None:
-    if not same_bits(expected, found):
-        differs = ~((expected == found) | (np.isnan(expected) & np.isnan(found)))
+def _same(expected: FloatArray, actual: FloatArray, what: str) -> None:
+    if not same_bits(expected, actual):
+        differs = ~((expected == actual) | (np.isnan(expected) & np.isnan(actual)))
         at = int(np.argmax(differs))
         raise AssertionError(
             f"the feature has {what}: {int(differs.sum())} of {len(expected)} numbers differ, the"
-            f" first {expected[at]!r} against {found[at]!r}"
+            f" first {expected[at]!r} against {actual[at]!r}"
         )
 
 

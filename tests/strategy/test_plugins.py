@@ -108,6 +108,10 @@ def test_parts_of_installed_packages_are_found(monkeypatch: pytest.MonkeyPatch) 
     registry_module.installed_points.cache_clear()
     assert GREETINGS.get("theirs").startswith("abc")
     assert GREETINGS.origin("theirs").kind == "installed"
+    monkeypatch.setattr(EntryPoint, "load", lambda point: pytest.fail("imported a second time"))
+    assert GREETINGS.get("theirs").startswith("abc")
+    monkeypatch.undo()
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: points)
     with pytest.raises(RecipeError, match="no_such_module"):
         GREETINGS.get("gone")
     registry_module.installed_points.cache_clear()

@@ -16,6 +16,7 @@ from cppncripto_strategy.models.inputs.features.digest import feature_digest, pr
 from cppncripto_strategy.models.inputs.features.returns import log_returns, volatility
 from cppncripto_strategy.models.inputs.features.table import FeatureTable
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions
+from cppncripto_strategy.models.macronet import EMBEDDING_SIZE, build_macronet
 from cppncripto_strategy.testing.grids import mirrored, random_grid
 
 NAMES = FEATURES.names()
@@ -129,6 +130,13 @@ def test_a_mirrored_market_is_read_with_the_signs_of_the_table() -> None:
     scaled = signs[list(settings.table.scaled)]
     np.testing.assert_allclose(plain.center * scaled, other.center, atol=1e-9)
     np.testing.assert_allclose(plain.scale, other.scale, rtol=1e-6)
+
+
+def test_more_features_than_an_embedding_holds_are_refused() -> None:
+    """A negative width out of torch, after the candles are read."""
+    with pytest.raises(RecipeError, match=r"64 scaled features leave no room .* choose at most 63"):
+        build_macronet("tcn", 65, 2 * 64)
+    assert build_macronet("tcn", 64, 2 * 63).size == EMBEDDING_SIZE
 
 
 # --- digests --------------------------------------------------------------------------------------
