@@ -138,6 +138,7 @@ def _manifest(
         "recipe_sha256": hashlib.sha256(plain).hexdigest(),
         "candles_sha256": data_hash,
         "trials": metrics["statistics"].get("trials"),
+        "plugins": recipe.plugin_digests(),
         "versions": {name: version(name) for name in VERSIONED},
         "bundle_hashes": {
             arm: [bundle.model_hash for bundle in timeline.bundles]

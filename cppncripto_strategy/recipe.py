@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -21,9 +22,14 @@ from pydantic import (
 
 from cppncripto_strategy.errors import CandleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, interval_to_ms, utc_to_ms
+from cppncripto_strategy.models.encoders import ENCODERS
+from cppncripto_strategy.models.inputs.features import FEATURES
+from cppncripto_strategy.models.labels import LABELS
+from cppncripto_strategy.models.pretraining import OBJECTIVES
 from cppncripto_strategy.models.settings import (
     LearnSettings,
 )
+from cppncripto_strategy.plugins import load_plugins
 from cppncripto_strategy.recipe_sections import (
     BrokerRecipe,
     CandlesRecipe,
@@ -37,6 +43,7 @@ from cppncripto_strategy.recipe_sections import (
     WalkForwardRecipe,
     settings_of,
 )
+from cppncripto_strategy.registry import Registry
 
 
 class Recipe(Section):
@@ -44,7 +51,8 @@ class Recipe(Section):
 
     timerange is `start-end` as dates, end exclusive: the candles that are traded, all of them out
     of sample. compare_without_macro trains and trades a second MicroNet that never sees the
-    embedding.
+    embedding. plugins are Python files of your own, relative to the recipe, that register the
+    encoders, objectives, features and labels it names.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
@@ -53,6 +61,7 @@ class Recipe(Section):
     timerange: str | None = None
     seed: int = 0
     compare_without_macro: bool = True
+    plugins: tuple[Path, ...] = ()
     candles: CandlesRecipe = CandlesRecipe()
     features: FeaturesRecipe = FeaturesRecipe()
     macro: MacroRecipe = MacroRecipe()
@@ -72,7 +81,32 @@ class Recipe(Section):
             raise ValueError(f"symbols repeat: {', '.join(self.symbols)}")
         if self.timerange is not None:
             parse_timerange(self.timerange)
+        for registry, name in self._parts():
+            origin = registry.origin(name)
+            if origin.kind == "plugin" and Path(origin.name) not in self.plugins:
+                raise ValueError(
+                    f"{registry.kind} {name!r} comes from {origin.name}, which is not among this"
+                    " recipe's plugins = [...]"
+                )
         return self
+
+    def _parts(self) -> Iterator[tuple[Registry[Any], str]]:
+        """Every registered part that the recipe names."""
+        yield ENCODERS, self.macro.encoder
+        yield OBJECTIVES, self.macro.objective
+        yield LABELS, self.label.kind
+        for name in self.features.columns:
+            yield FEATURES, name
+
+    def plugin_digests(self) -> dict[str, str]:
+        """SHA-256 of each plugin file by its name; a file that changed is loaded again.
+
+        Raises
+        ------
+        RecipeError
+            When a file cannot be read, or fails while it runs.
+        """
+        return {plugin.name: plugin.sha256 for plugin in load_plugins(self.plugins)}
 
     @property
     def interval_ms(self) -> int:
@@ -108,6 +142,7 @@ class Recipe(Section):
             ),
             use_macro=use_macro,
             label=self.label.settings(self.broker),
+            plugins=tuple(f"{name} {sha}" for name, sha in self.plugin_digests().items()),
             **self.macro.network(),
             **self.micro.network(),
         )
@@ -158,7 +193,21 @@ def load_recipe(path: Path, **overrides: Any) -> Recipe:
         raise RecipeError(f"recipe {path} is not valid TOML: {cause}") from cause
     values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run")
     values.update({key: value for key, value in overrides.items() if value is not None})
+    values = _with_absolute_plugins(values, path.parent)
     return _with_absolute_paths(parse_recipe(values, str(path)), path.parent)
+
+
+def _with_absolute_plugins(values: dict[str, Any], base: Path) -> dict[str, Any]:
+    """The same values with whole paths of plugins; what is no list of texts is left as it is."""
+    if not _are_paths(values.get("plugins")):
+        return values
+    paths = [str((base / Path(plugin).expanduser()).resolve()) for plugin in values["plugins"]]
+    return {**values, "plugins": paths}
+
+
+def _are_paths(plugins: Any) -> bool:
+    listed = isinstance(plugins, list | tuple)
+    return listed and all(isinstance(plugin, str | Path) for plugin in plugins)
 
 
 def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
@@ -175,7 +224,16 @@ def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
 
 
 def parse_recipe(values: dict[str, Any], origin: str = "recipe") -> Recipe:
-    """Validate plain values. Raises RecipeError as `load_recipe` does."""
+    """Validate plain values, after running the plugin files they name (absolute, or from here).
+
+    Raises
+    ------
+    RecipeError
+        As `load_recipe` does.
+    """
+    values = _with_absolute_plugins(values, Path())
+    if _are_paths(values.get("plugins")):  # else validation says what they are
+        load_plugins(Path(plugin) for plugin in values["plugins"])
     try:
         return Recipe.model_validate(values)
     except ValidationError as cause:

@@ -30,11 +30,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from cppncripto_strategy.atomic import sync_folder
-from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
 from cppncripto_strategy.models.micronet import MicroNet
+from cppncripto_strategy.models.parts import PluginPart, require_parts
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE, MicroNetSettings
 
 FORMAT = 3
@@ -59,6 +60,7 @@ class BundleInfo:
     validation : metrics on the validation tail.
     curves : loss curves, of MacroNet and of every MicroNet initialisation.
     reason : why it was trained, in words.
+    plugins : parts that come from plugin files; those that scoring needs must be loaded to read it.
     """
 
     session: SessionSettings
@@ -75,6 +77,7 @@ class BundleInfo:
     validation: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
     reason: str = "first"
+    plugins: tuple[PluginPart, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -87,13 +90,18 @@ class BundleInfo:
         Raises
         ------
         BundleError
-            When the format or a feature is another, or a key is missing.
+            When the format or a feature is another, a key is missing, or a plugin that scoring
+            needs is not loaded.
         """
         values = dict(values)
         found = values.pop("format", None)
         if found != FORMAT:
-            raise BundleError(f"bundle format is {found!r}, this version reads {FORMAT}")
+            raise BundleError(
+                f"bundle format is {found!r}, this version reads {FORMAT}: train it again"
+            )
         try:
+            values["plugins"] = tuple(PluginPart(**part) for part in values["plugins"])
+            require_parts(values["plugins"])
             values["session"] = SessionSettings.from_json(values["session"])
             values["micro"] = MicroNetSettings(**values["micro"])
             values["symbols"] = tuple(values["symbols"])
@@ -194,7 +202,7 @@ class Bundle:
         info = BundleInfo.from_json(values)
         try:
             return cls._assemble(info, load_tensors(weights))
-        except (SafetensorError, KeyError, RuntimeError) as cause:
+        except (SafetensorError, KeyError, RuntimeError, RecipeError) as cause:
             raise BundleError(
                 f"{folder} does not hold the networks it describes: {cause}"
             ) from cause

@@ -164,6 +164,7 @@ class LearnSettings:
         macro there is no embedding that could drift, so the calendar applies.
     drift_limit : float, median drift ratio that calls for a repair.
     warm_epochs : int, at most this many epochs for a warm start.
+    plugins : "name sha256" of the recipe's plugin files: other content, other cache keys.
     """
 
     session: SessionSettings = field(default_factory=_default_session)
@@ -184,6 +185,7 @@ class LearnSettings:
     retrain: Literal["calendar", "drift"] = "calendar"
     drift_limit: float = 1.25
     warm_epochs: int = 8
+    plugins: tuple[str, ...] = ()
 
     def micro_settings(self) -> MicroNetSettings:
         """MicroNet's shape; `clock` among its options hides what says the time when False."""

@@ -169,7 +169,8 @@ def evolve(
     began = time.perf_counter()
     ground = prepare(recipe)
     data = ground.probe_data(ground.session, ground.substrate)
-    run = _start(folder / CHECKPOINT, settings, ground.substrate, data.fingerprint(), fresh)
+    fingerprint = "".join([data.fingerprint(), *recipe.plugin_digests().values()])
+    run = _start(folder / CHECKPOINT, settings, ground.substrate, fingerprint, fresh)
     genomes = _evolve(run, folder, spread or Spread(), data, watcher)
     place = choose(run, pick)
     result = Evolved(

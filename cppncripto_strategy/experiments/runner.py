@@ -112,9 +112,10 @@ class RecipeRunner:
         )
 
     def identity(self, arm: Arm) -> str:
-        """Hash of the arm's recipe, the candles and the code: what its cells follow from."""
+        """Hash of the arm's recipe, plugins, candles and code: what its cells follow from."""
         recipe = changed(self.recipe, arm, 0)
-        parts = [recipe.to_plain(), market_hash(self._market(recipe)), code_hash()]
+        candles = market_hash(self._market(recipe))
+        parts = [recipe.to_plain(), recipe.plugin_digests(), candles, code_hash()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def about(self, command: str, seeds: list[int]) -> dict[str, Any]:

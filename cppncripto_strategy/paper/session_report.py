@@ -44,7 +44,12 @@ def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
     }
     return RunResult(
         recipe=recipe.to_plain(),
-        manifest={**recording.facts.made_by, "session": session.name, "seed": recipe.seed},
+        manifest={
+            **recording.facts.made_by,
+            "session": session.name,
+            "seed": recipe.seed,
+            "plugins": recipe.plugin_digests(),
+        },
         metrics=metrics,
         **tables,
         benchmark_equity=judged.benchmark,

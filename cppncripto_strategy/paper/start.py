@@ -131,8 +131,8 @@ def _run(plan: PaperPlan, screen: Listener) -> RunResult | None:
 def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTimeline, Recipe]:
     """The session's folder, networks and recipe; made when there is none."""
     if (plan.path / SESSION_FILE).exists():
-        timeline = SessionTimeline.of_session(plan.path)
-        return SessionFolder(plan.path), timeline, recipe_of(plan.path)
+        recipe = recipe_of(plan.path)  # first: the networks may need its plugins
+        return SessionFolder(plan.path), SessionTimeline.of_session(plan.path), recipe
     screen({"kind": "preparing", "recipe": plan.recipe.name})
     if plan.bundles is not None:
         trained = BundleTimeline.load(plan.bundles)

@@ -50,6 +50,7 @@ from cppncripto_strategy.models.learning.training import (
 )
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
 from cppncripto_strategy.models.micronet import BUY, HOLD, SELL
+from cppncripto_strategy.models.parts import plugin_parts
 from cppncripto_strategy.models.pretraining import build_objective, pretrain
 from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.progress import Progress
@@ -255,6 +256,7 @@ def learn_bundle(
             "sessions": len(validation),
         },
         curves={"macro": curves, "micro": trained.curves},
+        plugins=plugin_parts(settings),
     )
     return Bundle(
         info=info,
@@ -495,6 +497,7 @@ def cache_key(
     """Name of a bundle in the cache: its stamp, and a hash over everything it follows from."""
     parts = {
         "settings": dataclasses.asdict(settings),
+        "plugins": [dataclasses.asdict(part) for part in plugin_parts(settings)],
         "features": settings.session.table.digests,
         "seed": seed,
         "until": until_ms,
