@@ -96,7 +96,7 @@ def command(
 
 def _run(runner: RecipeRunner, name: str, seeds: list[int], folder: Path, quiet: bool) -> Findings:
     from cppncripto_strategy.experiments.arms import build_experiment
-    from cppncripto_strategy.experiments.cells import run_experiment
+    from cppncripto_strategy.experiments.experiment import run_experiment
 
     experiment = build_experiment(name, runner.recipe)
     about = runner.about(_command_line(), seeds) | {"date": f"{datetime.now(UTC):%Y-%m-%d}"}
@@ -118,7 +118,7 @@ def _command_line() -> str:
 
 
 def _report(found: list[Findings], folder: Path, markdown: Path | None, as_json: bool) -> None:
-    from cppncripto_strategy.experiments.cells import summary
+    from cppncripto_strategy.experiments.experiment import summary
     from cppncripto_strategy.experiments.page import markdown as to_markdown
     from cppncripto_strategy.experiments.page import terminal_table
     from cppncripto_strategy.results import write_text
@@ -137,11 +137,15 @@ def _report(found: list[Findings], folder: Path, markdown: Path | None, as_json:
 
 def _transfer(runner: RecipeRunner, folder: Path, markdown: Path | None, as_json: bool) -> None:
     from cppncripto_strategy.experiments.page import markdown_table
-    from cppncripto_strategy.experiments.transfer import readable, write_transfer_page
+    from cppncripto_strategy.experiments.transfer import (
+        readable,
+        recipe_transfer,
+        write_transfer_page,
+    )
     from cppncripto_strategy.results import to_plain, write_table, write_text
 
     with ProgressBars(as_json, transient=True) as bars:
-        table = runner.transfer(bars.phase("transfer"))
+        table = recipe_transfer(runner, bars.phase("transfer"))
     about: dict[str, Any] = runner.about(_command_line(), [runner.recipe.seed])
     write_table(table, folder / "transfer.parquet")
     write_transfer_page(table, folder / "transfer.html", about)

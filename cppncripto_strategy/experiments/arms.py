@@ -8,11 +8,13 @@ from typing import Any
 import pandas as pd
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.experiments import comparison
-from cppncripto_strategy.experiments.cells import Arm, Experiment, mean_of
-from cppncripto_strategy.experiments.comparison import Comparison, Verdict
+from cppncripto_strategy.experiments import verdicts
+from cppncripto_strategy.experiments.cells import Arm
+from cppncripto_strategy.experiments.comparison import Comparison
+from cppncripto_strategy.experiments.experiment import Experiment, mean_of
+from cppncripto_strategy.experiments.verdicts import Verdict
 from cppncripto_strategy.feeds.clock import HOUR_MS
-from cppncripto_strategy.recipe import Recipe, parse_recipe
+from cppncripto_strategy.recipe import Recipe
 
 SHORT_WINDOW_HOURS = (2, 5, 10)
 OBJECTIVES = {"contrast": "contrastive", "autoencoder": "autoencoder", "masked": "masked"}
@@ -37,24 +39,6 @@ def build_experiment(name: str, recipe: Recipe) -> Experiment:
     return {"e1": _e1, "e2": _e2, "e3": _e3, "e4": _e4}[name](recipe)
 
 
-def changed(recipe: Recipe, arm: Arm, seed: int) -> Recipe:
-    """The recipe of one cell: the arm's changes, the seed, and no second arm inside the run."""
-    values = recipe.to_plain()
-    values["candles"]["folder"] = str(recipe.candles.folder)
-    changes = {**arm.changes, "seed": seed, "compare_without_macro": False}
-    if recipe.candles.source == "planted":
-        changes["candles.planted.seed"] = recipe.candles.planted.seed + seed
-    for key, value in changes.items():
-        _set(values, key.split("."), value)
-    return parse_recipe(values, f"{recipe.name}, {arm.name}")
-
-
-def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
-    for part in path[:-1]:
-        values = values.setdefault(part, {})
-    values[path[-1]] = value
-
-
 def _e1(recipe: Recipe) -> Experiment:
     return Experiment(
         name="e1",
@@ -64,7 +48,7 @@ def _e1(recipe: Recipe) -> Experiment:
         arms=(Arm("macro"), Arm("no macro", {"macro.enabled": False})),
         pairs=(("macro", "no macro"),),
         judge=_judge_macro,
-        wanted_points=100 * comparison.MACRO_GAIN,
+        wanted_points=100 * verdicts.MACRO_GAIN,
     )
 
 
@@ -129,18 +113,18 @@ def _e4(recipe: Recipe) -> Experiment:
 
 
 def _judge_macro(found: Comparison, _a: pd.DataFrame, _b: pd.DataFrame) -> Verdict:
-    return comparison.judge_macro(found)
+    return verdicts.judge_macro(found)
 
 
 def _judge_window(found: Comparison, a: pd.DataFrame, _b: pd.DataFrame) -> Verdict:
-    return comparison.judge_window(found, mean_of(a, "sharpe"))
+    return verdicts.judge_window(found, mean_of(a, "sharpe"))
 
 
 def _judge_threshold(found: Comparison, a: pd.DataFrame, _b: pd.DataFrame) -> Verdict:
-    return comparison.judge_threshold(found, mean_of(a, "sharpe"))
+    return verdicts.judge_threshold(found, mean_of(a, "sharpe"))
 
 
 def _judge_objective(found: Comparison, a: pd.DataFrame, b: pd.DataFrame) -> Verdict:
     name = "reconstruction_error"
     sharpe = mean_of(a, "sharpe")
-    return comparison.judge_objective(found, sharpe, mean_of(a, name), mean_of(b, name))
+    return verdicts.judge_objective(found, sharpe, mean_of(a, name), mean_of(b, name))

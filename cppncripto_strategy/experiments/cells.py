@@ -1,15 +1,8 @@
-"""The four experiments: does macro help, which objective, which short window, which threshold?
+"""A cell: one arm of an experiment under one seed, as a row of a table and kept on disk.
 
-    E1  macro against no macro                     criterion: +5 points of hit ratio
-    E2  autoencoder, contrast, masked patches      better Sharpe and lower reconstruction error
-    E3  short window of 2, 5 and 10 hours          higher return for its risk
-    E4  static against adaptive threshold          lower drawdown at high precision
-
-Each arm is the user's own recipe with one setting changed, run through the same walk-forward and
-the same backtest under several seeds. A finished cell (arm, seed) is kept under a hash of what went
-into it: a killed experiment goes on where it was, and the arms that experiments share are run once.
-
-Left out: a search over settings. Every cell is counted in the trial ledger all the same.
+A finished cell is kept under a hash of what went into it, so a killed experiment resumes, and arms
+that experiments share are run once. Left out: running it (`runner`) and comparing arms
+(`experiment`); no page is made here, so a word on a page leaves finished cells as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,26 +19,16 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.arrays import IntArray
-from cppncripto_strategy.evaluation.account import BPS
-from cppncripto_strategy.evaluation.returns import daily_returns, daily_sharpe
+from cppncripto_strategy.evaluation.returns import daily_returns
 from cppncripto_strategy.evaluation.signals import forward_returns
-from cppncripto_strategy.evaluation.statistics import overfitting_probability
-from cppncripto_strategy.evaluation.trials import (
-    Trial,
-    TrialLedger,
-    discounted_sharpe,
-    fingerprint,
-)
-from cppncripto_strategy.experiments import comparison
-from cppncripto_strategy.experiments.comparison import CellTables, Comparison, Verdict, Where
-from cppncripto_strategy.experiments.page import Findings, write_experiment_page
+from cppncripto_strategy.experiments.comparison import CellTables
 from cppncripto_strategy.progress import Progress
+from cppncripto_strategy.recipe import Recipe, parse_recipe
 from cppncripto_strategy.results import to_plain, write_json, write_table
 
 log = logging.getLogger(__name__)
 
 CELL_FILE, DECISIONS_FILE, DAILY_FILE = "cell.json", "decisions.parquet", "daily.parquet"
-RESULTS_FILE = "results.parquet"
 
 
 @dataclass(frozen=True)
@@ -56,25 +39,22 @@ class Arm:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A question, its arms, and which of them are compared.
+def changed(recipe: Recipe, arm: Arm, seed: int) -> Recipe:
+    """The recipe of one cell: the arm's changes, the seed, and no second arm inside the run."""
+    values = recipe.to_plain()
+    values["candles"]["folder"] = str(recipe.candles.folder)
+    changes = {**arm.changes, "seed": seed, "compare_without_macro": False}
+    if recipe.candles.source == "planted":
+        changes["candles.planted.seed"] = recipe.candles.planted.seed + seed
+    for key, value in changes.items():
+        _set(values, key.split("."), value)
+    return parse_recipe(values, f"{recipe.name}, {arm.name}")
 
-    Parameters
-    ----------
-    pairs : (a, b) arm names; the first pair is the one the criterion is about.
-    judge : turns a comparison and both arms' rows of the cell table into a verdict.
-    wanted_points : gain of hit ratio the criterion asks for, in percentage points, if any.
-    """
 
-    name: str
-    title: str
-    question: str
-    criterion: str
-    arms: tuple[Arm, ...]
-    pairs: tuple[tuple[str, str], ...]
-    judge: Callable[[Comparison, pd.DataFrame, pd.DataFrame], Verdict]
-    wanted_points: float | None = None
+def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+    values[path[-1]] = value
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,60 +87,6 @@ class Cell:
 
     row: dict[str, Any]
     tables: CellTables
-
-
-def mean_of(rows: pd.DataFrame, name: str) -> float | None:
-    """Mean of a column of the cell table, None where it is absent or empty."""
-    known = rows[name].dropna().to_numpy(np.float64) if name in rows else np.zeros(0)
-    return float(known.mean()) if len(known) else None
-
-
-def run_experiment(
-    experiment: Experiment,
-    seeds: Sequence[int],
-    out: Path,
-    run_cell: CellRunner,
-    identity: Callable[[Arm], str],
-    about: Mapping[str, Any] | None = None,
-    notes: Sequence[str] = (),
-    progress: Progress | None = None,
-    resamples: int = comparison.DEFAULT_RESAMPLES,
-) -> Findings:
-    """Run every cell that is not there yet, compare the arms, and write page and table.
-
-    Parameters
-    ----------
-    seeds : each arm is run once under each.
-    out : results folder of all experiments of a recipe; finished cells lie in `out/cells`.
-    run_cell : runs one cell.
-    identity : hash of all that an arm's cells follow from, but the seed: recipe, candles, code.
-    about, notes : what the page says about the run.
-    progress : called with (done, total, text), over all cells.
-    resamples : of days and seeds, for the intervals.
-    """
-    total = len(experiment.arms) * len(seeds)
-    cells: dict[str, list[Cell]] = {}
-    for number, (arm, seed) in enumerate((a, s) for a in experiment.arms for s in seeds):
-        where = f"{experiment.name} {arm.name}, seed {seed} ({number + 1} of {total})"
-
-        def report(done: int, of: int, text: str, number: int = number, where: str = where) -> None:
-            if progress is not None:
-                share = round(1000 * (number + done / max(of, 1)))
-                progress(share, 1000 * total, f"{where}: {text}")
-
-        report(0, 1, "")
-        key = fingerprint({"arm": identity(arm)}, seed, "")
-        cell = obtain_cell(arm, seed, key, out, run_cell, report)
-        _count_trial(TrialLedger(out), experiment, arm, cell, key)
-        cells.setdefault(arm.name, []).append(cell)
-    findings = conclude(experiment, cells, TrialLedger(out), about or {}, notes, resamples)
-    write_table(_all_rows(out / RESULTS_FILE, findings), out / RESULTS_FILE)
-    write_json(out / f"{experiment.name}.json", summary(findings))
-    write_experiment_page(findings, out / f"{experiment.name}.html")
-    return findings
-
-
-# ---------------------------------------------------------------- cells
 
 
 def obtain_cell(
@@ -247,157 +173,3 @@ def _market_hash(decisions: pd.DataFrame) -> str:
     market = decisions[["symbol", "close_time_ms", "forward_return"]]
     digest = int(pd.util.hash_pandas_object(market, index=False).sum())
     return f"{digest & 0xFFFFFFFFFFFFFFFF:016x}"
-
-
-def _count_trial(
-    ledger: TrialLedger, experiment: Experiment, arm: Arm, cell: Cell, key: str
-) -> None:
-    if any(trial.fingerprint == key for trial in ledger.read()):
-        return
-    ratio = daily_sharpe(cell.tables.daily)
-    days = len(cell.tables.daily)
-    ledger.append(
-        Trial(key, experiment.name, arm.name, cell.tables.seed, ratio, days, f"cells/{key}")
-    )
-
-
-# ---------------------------------------------------------------- conclusions
-
-
-def conclude(
-    experiment: Experiment,
-    cells: Mapping[str, Sequence[Cell]],
-    ledger: TrialLedger,
-    about: Mapping[str, Any],
-    notes: Sequence[str] = (),
-    resamples: int = comparison.DEFAULT_RESAMPLES,
-) -> Findings:
-    """Compare the arms of an experiment whose cells are all there.
-
-    `about` must name the label's `horizon` (candles) and `label_threshold_bps`.
-    """
-    table = pd.DataFrame([cell.row for arm in experiment.arms for cell in cells[arm.name]])
-    table.insert(0, "experiment", experiment.name)
-    found = [_compare(cells, a, b, about, resamples) for a, b in experiment.pairs]
-    verdicts = [
-        experiment.judge(c, table[table["arm"] == c.a], table[table["arm"] == c.b]) for c in found
-    ]
-    curves = {arm.name: [cell.tables.daily for cell in cells[arm.name]] for arm in experiment.arms}
-    return Findings(
-        name=experiment.name,
-        title=experiment.title,
-        question=experiment.question,
-        criterion=experiment.criterion,
-        comparisons=found,
-        verdicts=verdicts,
-        seeds=[
-            _seed_by_seed(experiment, cells, pair, about, resamples) for pair in experiment.pairs
-        ],
-        cells=table,
-        curves=curves,
-        luck=_luck(curves, ledger),
-        about=about,
-        notes=notes,
-        wanted_points=experiment.wanted_points,
-    )
-
-
-def _where(cells: Mapping[str, Sequence[Cell]], arm: str) -> Where:
-    planted = bool(cells[arm][0].tables.decisions["setup"].any())
-    return "setups" if planted else "signals"
-
-
-def _compare(
-    cells: Mapping[str, Sequence[Cell]],
-    a: str,
-    b: str,
-    about: Mapping[str, Any],
-    resamples: int,
-) -> Comparison:
-    rows = [cell.row for cell in cells[a]]
-    return comparison.compare(
-        a,
-        b,
-        [cell.tables for cell in cells[a]],
-        [cell.tables for cell in cells[b]],
-        horizon=int(about["horizon"]),
-        label_threshold=float(about["label_threshold_bps"]) * BPS,
-        shared_market=len({row["market"] for row in rows}) == 1,
-        where=_where(cells, a),
-        resamples=resamples,
-    )
-
-
-def _seed_by_seed(
-    experiment: Experiment,
-    cells: Mapping[str, Sequence[Cell]],
-    pair: tuple[str, str],
-    about: Mapping[str, Any],
-    resamples: int,
-) -> pd.DataFrame:
-    """What each seed alone would have claimed: on a market without an answer, nothing.
-
-    A claim is a gain of hit ratio that is proved, or the experiment's own criterion met.
-    """
-    a, b = pair
-    rows = []
-    for ours, theirs in zip(cells[a], cells[b], strict=True):
-        alone = _compare({a: [ours], b: [theirs]}, a, b, about, resamples)
-        verdict = experiment.judge(alone, pd.DataFrame([ours.row]), pd.DataFrame([theirs.row]))
-        gap, test = alone.hit_difference, alone.diebold_mariano
-        rows.append(
-            {
-                "pair": f"{a} - {b}",
-                "seed": ours.tables.seed,
-                "hit_difference": gap.value,
-                "low": gap.low,
-                "high": gap.high,
-                "diebold_mariano_p": None if test is None else test.p_value,
-                "found": alone.hit_proved or verdict.met,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _luck(curves: Mapping[str, Sequence[pd.Series[float]]], ledger: TrialLedger) -> dict[str, Any]:
-    luck: dict[str, Any] = {
-        arm: discounted_sharpe(seeds[0].to_numpy(np.float64), ledger)
-        for arm, seeds in curves.items()
-    }
-    means = [pd.concat(seeds, axis=1).mean(axis=1) for seeds in curves.values()]
-    matrix = pd.concat(means, axis=1, join="inner").dropna().to_numpy(np.float64).T
-    luck["pbo"] = overfitting_probability(matrix, 8)
-    return luck
-
-
-def _all_rows(path: Path, findings: Findings) -> pd.DataFrame:
-    """The table of all experiments: the old rows of others, and this one's."""
-    if not path.is_file():
-        return findings.cells
-    old = pd.read_parquet(path)
-    kept = old[old["experiment"] != findings.name]
-    return pd.concat([kept, findings.cells], ignore_index=True) if len(kept) else findings.cells
-
-
-def summary(findings: Findings) -> dict[str, Any]:
-    """An experiment's answer as plain values, for `--json` and for the file beside its page."""
-    return {
-        "experiment": findings.name,
-        "title": findings.title,
-        "verdicts": [to_plain(vars(verdict)) for verdict in findings.verdicts],
-        "comparisons": [_plain_comparison(found) for found in findings.comparisons],
-        "found_in_seeds": [
-            {
-                "pair": str(table["pair"].iloc[0]),
-                "found": int(table["found"].sum()),
-                "of": len(table),
-            }
-            for table in findings.seeds
-        ],
-        "luck": to_plain(findings.luck),
-        "about": to_plain(findings.about),
-    }
-
-
-def _plain_comparison(found: Comparison) -> dict[str, Any]:
-    return {**to_plain(asdict(found)), "hit_proved": found.hit_proved}

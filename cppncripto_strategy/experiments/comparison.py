@@ -1,8 +1,10 @@
-"""Two arms of an experiment on the same candles: how far apart, how surely, and in words.
+"""Two arms of an experiment on the same candles: how far apart, and how surely.
 
 Each arm was run under several seeds. Days are resampled in blocks, all symbols and both arms of a
 day together, and seeds are resampled with them, so an interval holds both the luck of the span and
 the luck of the initialisation. Few seeds are few: three say little about the spread of the fourth.
+
+Left out: the answer in words (`verdicts`).
 
 Sources: as `statistics`; the two-level resampling after Davison & Hinkley 1997, section 3.8.
 """
@@ -30,9 +32,6 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 DEFAULT_RESAMPLES = 1_000
 SIGNIFICANT = 0.05
 MIN_DAYS = 5
-# What E1's criterion asks of macro, as a fraction of hit ratio.
-MACRO_GAIN = 0.05
-EARNS = "earns anything at all (Sharpe above 0)"
 Where = Literal["setups", "signals", "all"]
 
 
@@ -55,11 +54,19 @@ class CellTables:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How days are resampled; `shared` days are the same days in all seeds, resampled at once."""
+    """How days are resampled.
+
+    Parameters
+    ----------
+    shared : whether all seeds saw the same candles (real ones); a day is then resampled in all
+        seeds at once.
+    seed : of the draws.
+    resamples : how many.
+    """
 
     shared: bool
-    seed: int
-    resamples: int
+    seed: int = 0
+    resamples: int = DEFAULT_RESAMPLES
 
     def stream(self, number: int) -> int:
         """Seed of the resampling of seed number `number`."""
@@ -106,47 +113,51 @@ class Comparison:
         return low is not None and low > 0 and agrees
 
 
-def compare(
-    name_a: str,
-    name_b: str,
-    cells_a: Sequence[CellTables],
-    cells_b: Sequence[CellTables],
-    horizon: int,
-    label_threshold: float,
-    shared_market: bool,
-    where: Where,
-    seed: int = 0,
-    resamples: int = DEFAULT_RESAMPLES,
-) -> Comparison:
-    """Compare two arms that ran under the same seeds on the same candles.
+@dataclass(frozen=True, eq=False)
+class ArmTables:
+    """An arm by its name, and what it left under each seed."""
+
+    name: str
+    cells: Sequence[CellTables]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Where and how two arms are compared.
 
     Parameters
     ----------
-    cells_a, cells_b : in the same order of seeds.
+    where : the candles on which hits are compared, see `Comparison`.
     horizon : candles of the label.
     label_threshold : fraction a move must exceed to count for precision.
-    shared_market : whether all seeds saw the same candles (real ones); then a day is resampled in
-        all seeds at once.
+    resampling : of days and seeds.
     """
-    pairs = [_paired(a, b, where) for a, b in zip(cells_a, cells_b, strict=True)]
-    days = [_union_days(pair) for pair in pairs]
-    how = Resampling(shared_market, seed, resamples)
-    hits = [_hit_totals(pair, day) for pair, day in zip(pairs, days, strict=True)]
-    precision = [
-        _precision_totals(a, b, label_threshold) for a, b in zip(cells_a, cells_b, strict=True)
-    ]
-    accounts = [_common_days(a.daily, b.daily) for a, b in zip(cells_a, cells_b, strict=True)]
-    by_seed = tuple(float(_ratio_gap(total.sum(axis=0))) for total in hits)
+
+    where: Where
+    horizon: int
+    label_threshold: float
+    resampling: Resampling
+
+
+def compare(a: ArmTables, b: ArmTables, question: Question) -> Comparison:
+    """Compare two arms that ran under the same seeds, in the same order, on the same candles."""
+    where, how = question.where, question.resampling
+    both = list(zip(a.cells, b.cells, strict=True))
+    pairs = [_paired(x, y, where) for x, y in both]
+    hits = [_hit_totals(pair, _union_days(pair)) for pair in pairs]
+    precision = [_precision_totals(x, y, question.label_threshold) for x, y in both]
+    accounts = [_common_days(x.daily, y.daily) for x, y in both]
+    steps = 1 if where == "setups" else question.horizon
     return Comparison(
-        a=name_a,
-        b=name_b,
+        a=a.name,
+        b=b.name,
         where=where,
         candles=sum(len(pair) for pair in pairs),
         hit_a=_mean_ratio(hits, 0),
         hit_b=_mean_ratio(hits, 1),
         hit_difference=pooled(hits, _ratio_gap, how),
-        hit_by_seed=by_seed,
-        diebold_mariano=_forecast_test(pairs, 1 if where == "setups" else horizon, shared_market),
+        hit_by_seed=tuple(float(_ratio_gap(total.sum(axis=0))) for total in hits),
+        diebold_mariano=_forecast_test(pairs, steps, how.shared),
         sharpe_difference=pooled([_moments(x, y) for x, y in accounts], _sharpe_gap, how),
         drawdown_difference=_drawdown_gap(accounts, how),
         precision_difference=pooled(precision, _ratio_gap, how),
@@ -179,8 +190,8 @@ def _hit_totals(table: pd.DataFrame, days: NDArray[np.int64]) -> FloatArray:
     hit_a, hit_b = (
         np.sign(table[c].to_numpy(np.float64)) * sign > 0 for c in ("score_a", "score_b")
     )
-    one = np.ones(len(table))
-    columns = np.stack([hit_a, one, hit_b, one], axis=1).astype(np.float64)
+    candles = np.ones(len(table))
+    columns = np.stack([hit_a, candles, hit_b, candles], axis=1).astype(np.float64)
     return _by_day(table, columns, days)
 
 
@@ -277,26 +288,26 @@ def _two_level(value: float, drawn: FloatArray, seed: int, count: int) -> Estima
 
 
 def _drawdown_gap(accounts: Sequence[tuple[FloatArray, FloatArray]], how: Resampling) -> Estimate:
-    """Difference of the deepest drawdowns of daily equity, days resampled in blocks."""
+    """Difference of the maximum drawdowns of daily equity, days resampled in blocks."""
     from arch.bootstrap import StationaryBootstrap
 
     count = sum(len(a) for a, _ in accounts)
     if min((len(a) for a, _ in accounts), default=0) < MIN_DAYS:
         return Estimate(None, None, None, count)
-    value = float(np.mean([_deepest(a) - _deepest(b) for a, b in accounts]))
+    value = float(np.mean([_max_drawdown(a) - _max_drawdown(b) for a, b in accounts]))
     drawn = []
     for k, (a, b) in enumerate(accounts):
         # Longer blocks than for a mean: a drawdown is made of runs of days.
         rng = np.random.default_rng(how.stream(k))
         bootstrap = StationaryBootstrap(max(5.0, len(a) ** 0.5), np.arange(len(a)), seed=rng)
         draw = bootstrap.apply(
-            lambda at, a=a, b=b: _deepest(a[at]) - _deepest(b[at]), how.resamples
+            lambda at, a=a, b=b: _max_drawdown(a[at]) - _max_drawdown(b[at]), how.resamples
         )
         drawn.append(np.asarray(draw, dtype=np.float64).ravel())
     return _two_level(value, np.stack(drawn), how.seed, count)
 
 
-def _deepest(daily: FloatArray) -> float:
+def _max_drawdown(daily: FloatArray) -> float:
     return float(drawdown_series(np.cumprod(np.concatenate([[1.0], 1.0 + daily]))).max())
 
 
@@ -320,165 +331,3 @@ def _forecast_test(
     else:
         mean = pd.concat([part.groupby("at", sort=True).mean() for part in parts])
     return diebold_mariano(mean["a"].to_numpy(), mean["b"].to_numpy(), horizon)
-
-
-# ---------------------------------------------------------------- words
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The answer to an experiment's question.
-
-    Parameters
-    ----------
-    met : whether the description's criterion is met, and surely.
-    headline : the answer in one sentence. proofs : what was asked for and whether it holds.
-    """
-
-    met: bool
-    headline: str
-    proofs: tuple[tuple[str, bool], ...]
-
-
-def points(estimate: Estimate, unit: str = "points", scale: float = 100.0) -> str:
-    """A difference in words: "+5.2 points [3.1, 7.4]"."""
-    if estimate.value is None:
-        return "undefined"
-    text = f"{scale * estimate.value:+.2f} {unit}".strip()
-    if estimate.low is None or estimate.high is None:
-        return f"{text} (no interval)"
-    return f"{text} [{scale * estimate.low:+.2f}, {scale * estimate.high:+.2f}]"
-
-
-def above(estimate: Estimate) -> bool:
-    """Whether the whole interval lies above 0."""
-    return estimate.low is not None and estimate.low > 0
-
-
-def below(estimate: Estimate) -> bool:
-    """Whether the whole interval lies below 0."""
-    return estimate.high is not None and estimate.high < 0
-
-
-def judge_macro(found: Comparison, gain_wanted: float = MACRO_GAIN) -> Verdict:
-    """E1: does macro add `gain_wanted` of hit ratio?"""
-    value = found.hit_difference.value
-    reaches = value is not None and value >= gain_wanted
-    proofs = (
-        ("the interval of the hit difference lies above 0", above(found.hit_difference)),
-        ("Diebold-Mariano favours macro at 5 %", _favours_a(found)),
-        (f"the gain is at least {100 * gain_wanted:g} points", reaches),
-    )
-    gap = points(found.hit_difference)
-    if found.hit_proved and reaches:
-        headline = f"Macro helps, as much as hoped: {gap} of hit ratio."
-    elif found.hit_proved:
-        headline = f"Macro helps, less than the {100 * gain_wanted:g} points hoped for: {gap}."
-    elif below(found.hit_difference):
-        headline = f"Macro hurts: {gap} of hit ratio."
-    else:
-        headline = f"No gain from macro is shown: {gap} of hit ratio."
-    return Verdict(found.hit_proved and reaches, headline, proofs)
-
-
-def judge_window(found: Comparison, sharpe_a: float | None) -> Verdict:
-    """E3: does the longer short window earn a higher return for its risk?
-
-    Parameters
-    ----------
-    sharpe_a : Sharpe ratio of the longer window itself. Where all lose, the one that trades less
-        loses less: that is a saving of fees and no sign of a better decision.
-    """
-    better, earns = above(found.sharpe_difference), _earns(sharpe_a)
-    proofs = (
-        ("the interval of the Sharpe difference lies above 0", better),
-        (f"{found.a} {EARNS}", earns),
-        ("the interval of the hit difference lies above 0", above(found.hit_difference)),
-        ("Diebold-Mariano favours it at 5 %", _favours_a(found)),
-    )
-    met = better and earns
-    sharpe = points(found.sharpe_difference, "Sharpe", 1.0)
-    hit = points(found.hit_difference)
-    if met:
-        headline = f"{found.a} earns more for its risk than {found.b}: {sharpe}; hits {hit}."
-    elif found.hit_proved:
-        headline = (
-            f"{found.a} hits more often than {found.b} ({hit}), but no higher return for its risk"
-            f" is shown: {sharpe}."
-        )
-    elif better:
-        headline = f"{found.a} only loses less than {found.b}: {sharpe}; hits {hit}."
-    elif below(found.hit_difference) or below(found.sharpe_difference):
-        headline = f"{found.a} is worse than {found.b}: {sharpe}; hits {hit}."
-    else:
-        headline = f"No difference between {found.a} and {found.b} is shown: {sharpe}; hits {hit}."
-    return Verdict(met, headline, proofs)
-
-
-def judge_objective(
-    found: Comparison, sharpe_a: float | None, error_a: float | None, error_b: float | None
-) -> Verdict:
-    """E2: does objective a give a better Sharpe ratio and a lower reconstruction loss?
-
-    Parameters
-    ----------
-    sharpe_a : Sharpe ratio of objective a itself, see `judge_window`.
-    error_a, error_b : error of a ridge that reconstructs the days from the frozen embedding, the
-        one measure of reconstruction that objectives without a decoder have, too.
-    """
-    lower = error_a is not None and error_b is not None and error_a < error_b
-    better, earns = above(found.sharpe_difference), _earns(sharpe_a)
-    proofs = (
-        ("the interval of the Sharpe difference lies above 0", better),
-        (f"{found.a} {EARNS}", earns),
-        ("the reconstruction error is lower", lower),
-        ("the interval of the hit difference lies above 0", above(found.hit_difference)),
-    )
-    met = better and earns and lower
-    sharpe = points(found.sharpe_difference, "Sharpe", 1.0)
-    errors = (
-        "reconstruction was not measured"
-        if error_a is None or error_b is None
-        else f"reconstruction error {error_a:.3f} against {error_b:.3f}"
-    )
-    word = "beats" if met else "is not shown to beat"
-    return Verdict(met, f"{found.a} {word} {found.b}: {sharpe}; {errors}.", proofs)
-
-
-def judge_threshold(found: Comparison, sharpe_a: float | None) -> Verdict:
-    """E4: does threshold a bring a lower drawdown at no loss of precision?
-
-    Parameters
-    ----------
-    sharpe_a : Sharpe ratio under threshold a itself, see `judge_window`.
-    """
-    lower, earns = below(found.drawdown_difference), _earns(sharpe_a)
-    no_loss = not below(found.precision_difference)
-    proofs = (
-        ("the interval of the drawdown difference lies below 0", lower),
-        (f"{found.a} {EARNS}", earns),
-        ("precision is not shown to be lower", no_loss),
-    )
-    met = lower and earns and no_loss
-    words = (
-        f"drawdown {points(found.drawdown_difference)}, precision"
-        f" {points(found.precision_difference)}"
-    )
-    if met:
-        headline = f"The {found.a} threshold draws down less than the {found.b} one: {words}."
-    elif lower and no_loss:
-        headline = f"The {found.a} threshold only loses less than the {found.b} one: {words}."
-    elif above(found.drawdown_difference):
-        headline = f"The {found.a} threshold draws down more than the {found.b} one: {words}."
-    else:
-        headline = f"No gain in drawdown is shown, {found.a} against {found.b}: {words}."
-    return Verdict(met, headline, proofs)
-
-
-def _earns(sharpe: float | None) -> bool:
-    return sharpe is not None and sharpe > 0
-
-
-def _favours_a(found: Comparison) -> bool:
-    test = found.diebold_mariano
-    return test is not None and test.statistic < 0 and test.p_value < SIGNIFICANT

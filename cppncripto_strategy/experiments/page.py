@@ -14,7 +14,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from cppncripto_strategy.evaluation.statistics import Estimate
-from cppncripto_strategy.experiments.comparison import Comparison, Verdict, points
+from cppncripto_strategy.experiments.comparison import Comparison
+from cppncripto_strategy.experiments.verdicts import Verdict, points
 from cppncripto_strategy.reports.blocks import Chart, Section, Table
 from cppncripto_strategy.reports.charts import (
     HOLD,

@@ -7,7 +7,6 @@ Bundles are kept in one cache for all experiments of a recipe, so arms that diff
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 import cppncripto_strategy
 from cppncripto_strategy.arrays import IntArray
-from cppncripto_strategy.experiments.arms import changed
-from cppncripto_strategy.experiments.cells import Arm, CellOutcome
+from cppncripto_strategy.codehash import closure_digest
+from cppncripto_strategy.experiments.cells import Arm, CellOutcome, changed
 from cppncripto_strategy.experiments.embedding_probes import probe_embedding
-from cppncripto_strategy.experiments.transfer import TransferPlan, transfer_table
 from cppncripto_strategy.feeds import planted_hits
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.judgement import judge
@@ -39,20 +36,6 @@ from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.replay import Replay, replay
-
-# What a cell's numbers follow from, besides recipe and candles. Reports are not among them.
-_CODE = (
-    "strategy.py",
-    "broker.py",
-    "market.py",
-    "replay.py",
-    "evaluation/metrics.py",
-    "tables.py",
-    "experiments/cells.py",
-    "experiments/runner.py",
-    "experiments/embedding_probes.py",
-)
-_CODE_FOLDERS = ("models", "indicators", "feeds")
 
 
 class RecipeRunner:
@@ -82,6 +65,10 @@ class RecipeRunner:
         progress(1, 1, "trading")
         passed = replay(recipe, market.candles, timeline, span)
         return self._outcome(recipe, market, span, timeline, tables, passed)
+
+    def market(self) -> Market:
+        """The candles of the recipe as it is, without an arm's changes."""
+        return self._market(self.recipe)
 
     def _market(self, recipe: Recipe) -> Market:
         key = recipe.model_dump_json(include={"symbols", "interval", "timerange", "candles"})
@@ -120,7 +107,7 @@ class RecipeRunner:
 
     def about(self, command: str, seeds: list[int]) -> dict[str, Any]:
         """How the experiment was run, for its page."""
-        market = self._market(self.recipe)
+        market = self.market()
         span = traded_span(self.recipe, market)
         return {
             "command": command,
@@ -138,7 +125,7 @@ class RecipeRunner:
 
     def notes(self) -> list[str]:
         """What a reader must know about a planted market."""
-        market = self._market(self.recipe)
+        market = self.market()
         if not market.planted:
             return []
         truth = next(iter(market.planted.values())).settings
@@ -151,22 +138,6 @@ class RecipeRunner:
             f" {100 * planted_hits.micro_only_hit(truth, window):.1f} % from the last"
             f" {window} candles alone, for a network without a clock."
         ]
-
-    def transfer(self, progress: Progress | None = None) -> pd.DataFrame:
-        """The transfer table of the recipe's symbols."""
-        recipe, market = self.recipe, self._market(self.recipe)
-        span = traded_span(recipe, market)
-        settings = recipe.learn_settings(recipe.macro.enabled)
-        tables = {t.symbol: t for t in session_tables(market, settings.session)}
-        plan = TransferPlan(
-            learn=settings,
-            threshold=recipe.threshold.settings(),
-            start_ms=span.start_ms,
-            end_ms=span.end_ms,
-            seed=recipe.seed,
-            cache=self.cache,
-        )
-        return transfer_table(tables, plan, setups_of(market), progress)
 
 
 def setups_of(market: Market) -> Mapping[str, IntArray] | None:
@@ -189,14 +160,10 @@ def market_hash(market: Market) -> str:
     return digest.hexdigest()
 
 
-@functools.cache
 def code_hash() -> str:
-    """SHA-256 over the sources a cell's numbers follow from."""
-    root = Path(cppncripto_strategy.__file__).parent
-    paths = [root / name for name in _CODE]
-    for folder in _CODE_FOLDERS:
-        paths += sorted((root / folder).resolve().rglob("*.py"))
-    digest = hashlib.sha256(torch.__version__.encode())
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """SHA-256 over the sources a cell's numbers follow from, and torch's version.
+
+    The import closure of this module: candles to bundles, replay and judgement. No page is in it.
+    """
+    code = f"{torch.__version__} {closure_digest(__name__)}"
+    return hashlib.sha256(code.encode()).hexdigest()

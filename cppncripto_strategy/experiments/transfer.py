@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES, day_totals, ratio_estimates
+from cppncripto_strategy.experiments.runner import RecipeRunner, setups_of
+from cppncripto_strategy.market import session_tables, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
@@ -58,6 +60,23 @@ class TransferPlan:
     cache: Path | None = None
 
 
+def recipe_transfer(runner: RecipeRunner, progress: Progress | None = None) -> pd.DataFrame:
+    """The transfer table of a recipe's symbols."""
+    recipe, market = runner.recipe, runner.market()
+    span = traded_span(recipe, market)
+    settings = recipe.learn_settings(recipe.macro.enabled)
+    tables = {t.symbol: t for t in session_tables(market, settings.session)}
+    plan = TransferPlan(
+        learn=settings,
+        threshold=recipe.threshold.settings(),
+        start_ms=span.start_ms,
+        end_ms=span.end_ms,
+        seed=recipe.seed,
+        cache=runner.cache,
+    )
+    return transfer_table(tables, plan, setups_of(market), progress)
+
+
 def transfer_table(
     tables: Mapping[str, SessionTable],
     plan: TransferPlan,
@@ -90,33 +109,35 @@ def transfer_table(
     sets = list(dict.fromkeys(names for s in symbols for names in training_sets(s, symbols)))
     rows: list[dict[str, object]] = []
     for number, names in enumerate(sets):
-
-        def report(done: int, total: int, text: str, number: int = number) -> None:
-            if progress is not None:
-                share = round(1000 * (number + done / max(total, 1)))
-                progress(share, 1000 * len(sets), f"{'+'.join(sets[number])}: {text}")
-
-        timeline = walk_forward(
-            [tables[name] for name in names],
-            plan.start_ms,
-            plan.end_ms,
-            plan.learn,
-            plan.seed,
-            plan.cache,
-            report,
-        )
+        report = _share(progress, number, len(sets), "+".join(names))
+        timeline = _trained([tables[name] for name in names], plan, report)
         for symbol in symbols:
             if names in training_sets(symbol, symbols):
                 known = None if setups is None else setups.get(symbol)
-                about = {
-                    "scored": symbol,
-                    "learned_from": "+".join(names),
-                    "seen": symbol in names,
-                }
                 judged = _judge(tables[symbol], timeline, plan, known, resamples)
+                about = {"scored": symbol, "learned_from": "+".join(names), "seen": symbol in names}
                 rows.extend({**about, **row} for row in judged)
     rows.sort(key=lambda row: symbols.index(str(row["scored"])))
     return pd.DataFrame(rows)
+
+
+def _trained(
+    tables: Sequence[SessionTable], plan: TransferPlan, progress: Progress
+) -> BundleTimeline:
+    return walk_forward(
+        tables, plan.start_ms, plan.end_ms, plan.learn, plan.seed, plan.cache, progress
+    )
+
+
+def _share(progress: Progress | None, number: int, parts: int, name: str) -> Progress:
+    """The callback of one part of the work, as a callback of the whole."""
+
+    def report(done: int, total: int, text: str) -> None:
+        if progress is not None:
+            thousandths = round(1000 * (number + done / max(total, 1)))
+            progress(thousandths, 1000 * parts, f"{name}: {text}")
+
+    return report
 
 
 def training_sets(symbol: str, symbols: Sequence[str]) -> list[tuple[str, ...]]:

@@ -9,8 +9,14 @@ import pandas as pd
 import pytest
 
 from cppncripto_strategy.evaluation.statistics import Estimate
-from cppncripto_strategy.experiments import comparison
-from cppncripto_strategy.experiments.comparison import CellTables, compare
+from cppncripto_strategy.experiments import comparison, verdicts
+from cppncripto_strategy.experiments.comparison import (
+    ArmTables,
+    CellTables,
+    Question,
+    Resampling,
+    compare,
+)
 
 DAY = 86_400_000
 HOUR = 3_600_000
@@ -43,7 +49,8 @@ def cell(seed, skill, days=60, market=None, mean=0.0, symbols=("BTCUSDT",), setu
 
 
 def compared(a, b, where="all", shared=False, resamples=300, **more):
-    return compare("a", "b", a, b, 1, 0.002, shared, where, resamples=resamples, **more)
+    question = Question(where, 1, 0.002, Resampling(shared, resamples=resamples, **more))
+    return compare(ArmTables("a", a), ArmTables("b", b), question)
 
 
 def test_planted_gain_is_found_and_has_its_size():
@@ -62,12 +69,12 @@ def test_planted_gain_is_found_and_has_its_size():
     assert found.hit_by_seed == pytest.approx(np.subtract(hits[0], hits[1]).tolist())
     assert found.candles == 3 * 60 * 24
     assert found.hit_proved
-    verdict = comparison.judge_macro(found)
+    verdict = verdicts.judge_macro(found)
     assert verdict.met
     assert "as much as hoped" in verdict.headline
     back = compared(plain, skilled)
     assert not back.hit_proved
-    assert "hurts" in comparison.judge_macro(back).headline
+    assert "hurts" in verdicts.judge_macro(back).headline
 
 
 def test_equal_arms_are_told_apart_in_at_most_one_of_twenty_seeds():
@@ -151,7 +158,7 @@ def test_account_that_never_traded_has_no_sharpe_difference():
     idle = CellTables(5, a.decisions, a.daily * 0)
     found = compared([idle], [b])
     assert found.sharpe_difference.value is None
-    assert not comparison.judge_window(found, 1.0).met
+    assert not verdicts.judge_window(found, 1.0).met
 
 
 def with_gaps(sharpe=(0.0, -1.0, 1.0), drawdown=(0.0, -0.1, 0.1), precision=(0.0, -0.1, 0.1)):
@@ -165,35 +172,35 @@ def with_gaps(sharpe=(0.0, -1.0, 1.0), drawdown=(0.0, -0.1, 0.1), precision=(0.0
 def test_threshold_verdict_needs_lower_drawdown_and_no_lost_precision():
     """Dies here: a win for a threshold that draws down less because it is wrong more cautiously."""
     lower = (-0.05, -0.08, -0.02)
-    assert comparison.judge_threshold(with_gaps(drawdown=lower), 0.5).met
+    assert verdicts.judge_threshold(with_gaps(drawdown=lower), 0.5).met
     worse = with_gaps(drawdown=lower, precision=(-0.04, -0.06, -0.02))
-    assert not comparison.judge_threshold(worse, 0.5).met
-    assert not comparison.judge_threshold(with_gaps(), 0.5).met
-    turned = comparison.judge_threshold(with_gaps(drawdown=(0.05, 0.02, 0.08)), 0.5)
+    assert not verdicts.judge_threshold(worse, 0.5).met
+    assert not verdicts.judge_threshold(with_gaps(), 0.5).met
+    turned = verdicts.judge_threshold(with_gaps(drawdown=(0.05, 0.02, 0.08)), 0.5)
     assert "more than" in turned.headline
 
 
 def test_objective_verdict_needs_both_sharpe_and_reconstruction():
     """Dies here: half of the criterion taken for the whole."""
     better = with_gaps(sharpe=(1.0, 0.2, 1.8))
-    assert comparison.judge_objective(better, 0.5, 0.4, 0.5).met
-    assert not comparison.judge_objective(better, 0.5, 0.5, 0.4).met
-    assert not comparison.judge_objective(with_gaps(), 0.5, 0.4, 0.5).met
-    assert not comparison.judge_objective(better, 0.5, None, 0.5).met
+    assert verdicts.judge_objective(better, 0.5, 0.4, 0.5).met
+    assert not verdicts.judge_objective(better, 0.5, 0.5, 0.4).met
+    assert not verdicts.judge_objective(with_gaps(), 0.5, 0.4, 0.5).met
+    assert not verdicts.judge_objective(better, 0.5, None, 0.5).met
 
 
 @pytest.mark.parametrize("sharpe", [-0.1, 0.0, None])
 def test_smaller_loss_is_no_gain(sharpe):
     """Dies here: an arm that trades less, and so pays less, praised on a market of coin tosses."""
     better = with_gaps(sharpe=(1.0, 0.2, 1.8), drawdown=(-0.05, -0.08, -0.02))
-    verdicts = [
-        comparison.judge_window(better, sharpe),
-        comparison.judge_objective(better, sharpe, 0.4, 0.5),
-        comparison.judge_threshold(better, sharpe),
+    found = [
+        verdicts.judge_window(better, sharpe),
+        verdicts.judge_objective(better, sharpe, 0.4, 0.5),
+        verdicts.judge_threshold(better, sharpe),
     ]
-    assert not any(verdict.met for verdict in verdicts)
-    assert "only loses less" in verdicts[0].headline
-    assert "only loses less" in verdicts[2].headline
-    assert comparison.judge_window(better, 0.1).met
-    assert comparison.judge_objective(better, 0.1, 0.4, 0.5).met
-    assert comparison.judge_threshold(better, 0.1).met
+    assert not any(verdict.met for verdict in found)
+    assert "only loses less" in found[0].headline
+    assert "only loses less" in found[2].headline
+    assert verdicts.judge_window(better, 0.1).met
+    assert verdicts.judge_objective(better, 0.1, 0.4, 0.5).met
+    assert verdicts.judge_threshold(better, 0.1).met

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from cppncripto_strategy.codehash import closure_digest
 from cppncripto_strategy.commands.experiment import command
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.experiments import runner as experiment_runner
-from cppncripto_strategy.experiments.arms import NAMES, build_experiment, changed
-from cppncripto_strategy.experiments.cells import Arm
+from cppncripto_strategy.experiments.arms import NAMES, build_experiment
+from cppncripto_strategy.experiments.cells import Arm, changed
 from cppncripto_strategy.experiments.runner import RecipeRunner
 from cppncripto_strategy.recipe import parse_recipe
 from cppncripto_strategy.results import to_toml
@@ -113,6 +115,33 @@ def test_identity_follows_settings_candles_and_code(tmp_path, monkeypatch):
         assert RecipeRunner(recipe, tmp_path).identity(Arm("a")) != base
     monkeypatch.setattr(experiment_runner, "code_hash", lambda: "other code")
     assert RecipeRunner(small(), tmp_path).identity(Arm("a")) != base
+
+
+@pytest.mark.parametrize(
+    ("source", "renewed"),
+    [
+        ("evaluation/statistics.py", True),
+        ("evaluation/returns.py", True),
+        ("models/micronet.py", True),
+        ("experiments/cells.py", True),
+        ("experiments/page.py", False),
+        ("reports/pages.py", False),
+    ],
+)
+def test_cell_is_run_again_when_code_of_its_numbers_changed(source, renewed, monkeypatch):
+    """Dies here: stale cells after the days of a year changed, or fresh ones for a page's word."""
+    closure_digest.cache_clear()
+    before, read_bytes = experiment_runner.code_hash(), Path.read_bytes
+    monkeypatch.setattr(
+        Path,
+        "read_bytes",
+        lambda path: read_bytes(path) + (b"\n# changed\n" if path.match(source) else b""),
+    )
+    closure_digest.cache_clear()
+    assert (experiment_runner.code_hash() != before) == renewed
+    monkeypatch.undo()
+    closure_digest.cache_clear()
+    assert experiment_runner.code_hash() == before
 
 
 @pytest.fixture(scope="module")

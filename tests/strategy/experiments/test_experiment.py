@@ -14,8 +14,9 @@ from cppncripto_strategy.evaluation.account import Account, buy_and_hold
 from cppncripto_strategy.evaluation.metrics import run_metrics
 from cppncripto_strategy.evaluation.signals import Yardstick, forward_returns
 from cppncripto_strategy.evaluation.trials import TrialLedger
-from cppncripto_strategy.experiments.cells import Arm, CellOutcome, Experiment, run_experiment
-from cppncripto_strategy.experiments.comparison import Verdict, judge_macro
+from cppncripto_strategy.experiments.cells import Arm, CellOutcome
+from cppncripto_strategy.experiments.experiment import Experiment, run_experiment
+from cppncripto_strategy.experiments.verdicts import Verdict, judge_macro
 from cppncripto_strategy.results import empty_table, to_plain
 
 HOUR = 3_600_000
