@@ -54,6 +54,11 @@ class SpotBroker(bt.brokers.BackBroker):
     ----------
     fills : list of Fill, every fill, refusal and cancellation in order of time.
     ledger : list of LedgerEntry, one per fill.
+
+    Raises
+    ------
+    RecipeError
+        When a cost is negative or NaN.
     """
 
     params: Any = (
@@ -128,7 +133,7 @@ class SpotBroker(bt.brokers.BackBroker):
     # Orders in ----------------------------------------------------------------------------------
 
     def submit(self, order: Any, check: bool = True) -> Any:
-        """Take an order, or refuse it with a recorded reason."""
+        """Take an order, quantity floored and price on a tick, or refuse it with a reason."""
         created_ms = self._now_ms(order)
         self._created_ms[order.ref] = self._expected_open_ms[order.ref] = created_ms
         refusal = self._refusal(order)

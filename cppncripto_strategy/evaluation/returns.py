@@ -76,7 +76,7 @@ def daily_returns(equity: pd.DataFrame) -> pd.Series[float]:
 
 
 def total_return(equity: FloatArray) -> float | None:
-    """Last over first, less 1."""
+    """Last over first of an equity (bars,), less 1; None for one bar, equity of 0, or NaN."""
     return defined(equity[-1] / equity[0] - 1.0) if len(equity) > 1 and equity[0] > 0 else None
 
 
@@ -125,7 +125,13 @@ def _mean_over_deviation(daily: ArrayLike, ddof: int) -> float | None:
 
 
 def sortino_ratio(daily: FloatArray) -> float | None:
-    """Mean over root mean square of the losses (0 on gaining days), times sqrt(365)."""
+    """Annual Sortino ratio: mean over root mean square of the losses, times sqrt(365).
+
+    Parameters
+    ----------
+    daily : float array (days,), where gaining days count as losses of 0; NaN, fewer than 2 days or
+        no loss give None.
+    """
     if len(daily) < 2:
         return None
     downside = math.sqrt(float(np.mean(np.minimum(daily, 0.0) ** 2)))
@@ -135,7 +141,10 @@ def sortino_ratio(daily: FloatArray) -> float | None:
 
 
 def drawdown_series(equity: FloatArray) -> FloatArray:
-    """Fall from the highest equity so far, as a share of it, 0 to 1."""
+    """Fall from the highest equity so far, as a share of it: float (bars,), 0 to 1.
+
+    0 while that highest equity is not positive, and from a NaN on.
+    """
     peaks = np.maximum.accumulate(equity)
     return np.where(peaks > 0, 1.0 - equity / np.where(peaks > 0, peaks, 1.0), 0.0)
 

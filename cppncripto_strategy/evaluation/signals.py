@@ -94,7 +94,7 @@ class SignalQuality:
 
 
 def forward_returns(signals: pd.DataFrame, horizon: int, interval_ms: int) -> FloatArray:
-    """Return from each close to the close `horizon` candles later, in the table's row order.
+    """Return from each close to the close `horizon` candles later, float (rows,) in row order.
 
     NaN where the symbol's next `horizon` candles are not all there: a gap, or the end.
     """

@@ -130,7 +130,12 @@ def ratio_difference(
     resamples: int = DEFAULT_RESAMPLES,
     confidence: float = 0.95,
 ) -> Estimate:
-    """First ratio minus second of columns (top a, bottom a, top b, bottom b), paired by day."""
+    """First ratio minus second, paired by day; undefined where a bottom sums to 0.
+
+    Parameters
+    ----------
+    totals : float array (days, 4) of top a, bottom a, top b, bottom b.
+    """
 
     def difference(sums: FloatArray) -> FloatArray:
         ratios = _safe_divide(sums[[0, 2]], sums[[1, 3]])
