@@ -54,7 +54,7 @@ MEDIAN_LINES = 10
 # that is no longer needed fails too.
 LONG_FILES: dict[str, int] = {
     "models/judging/quality.py": 550,
-    "models/learning/walkforward.py": 700,
+    "models/learning/walkforward.py": 600,
 }
 PRIVATE_IMPORTS: set[tuple[str, str]] = {
     ("models.hyperneat.encoder", "models.encoders._base.Encoder"),
