@@ -44,6 +44,24 @@ def run_backtest(
     ------
     CppnError
         Saying what was found, what was expected, and what to do.
+
+    Examples
+    --------
+    A planted market, so that no candles are needed, and a training of seconds:
+
+    >>> from pathlib import Path
+    >>> from cppncripto_strategy import Recipe, run_backtest
+    >>> recipe = Recipe(
+    ...     symbols=("PLANTED",),
+    ...     interval="15m",
+    ...     candles={"source": "planted", "planted": {"days": 70}},
+    ...     macro={"long_window": 288, "epochs": 1},
+    ...     micro={"short_window": 24, "epochs": 1, "initialisations": 1},
+    ...     walkforward={"train_days": 30, "validate_days": 10},
+    ... )
+    >>> result = run_backtest(recipe, Path("results"))
+    >>> sorted(path.name for path in Path("results").glob("*.html"))
+    ['report.html', 'tearsheet.html']
     """
     torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
     clock = PhaseClock(progress)

@@ -59,6 +59,26 @@ class SpotBroker(bt.brokers.BackBroker):
     ------
     RecipeError
         When a cost is negative or NaN.
+
+    Examples
+    --------
+    >>> import backtrader as bt
+    >>> from cppncripto_strategy import ReplayFeed, SpotBroker
+    >>> from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+    >>> class BuyOnce(bt.Strategy):
+    ...     def next(self):
+    ...         if len(self) == 10:
+    ...             self.buy(size=self.broker.entry_quantity(self.data, notional=5_000))
+    >>> market = generate(PlantedSettings(days=1, interval="5m"))
+    >>> cerebro = bt.Cerebro(stdstats=False)
+    >>> cerebro.broker = SpotBroker(cash=10_000, fee_bps=10, slippage_bps=1)
+    >>> feed = ReplayFeed(candles=market.candles, interval_ms=300_000, name="PLANTED")
+    >>> _ = cerebro.adddata(feed)
+    >>> _ = cerebro.addstrategy(BuyOnce)
+    >>> _ = cerebro.run()
+    >>> [fill] = cerebro.broker.fills
+    >>> fill
+    Fill(...)
     """
 
     params: Any = (

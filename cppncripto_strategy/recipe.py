@@ -53,6 +53,19 @@ class Recipe(Section):
     of sample. compare_without_macro trains and trades a second MicroNet that never sees the
     embedding. plugins are Python files of your own, relative to the recipe, that register the
     encoders, objectives, features and labels it names.
+
+    Examples
+    --------
+    Every key has a default; an impossible one is refused:
+
+    >>> from cppncripto_strategy import Recipe
+    >>> recipe = Recipe(symbols=("ETHUSDT",), timerange="20240101-20240401", seed=7)
+    >>> recipe.interval, recipe.broker.fee_bps
+    ('5m', 10.0)
+    >>> Recipe(interval="7m")
+    Traceback (most recent call last):
+    ...
+    pydantic_core._pydantic_core.ValidationError: ...
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
@@ -184,6 +197,15 @@ def load_recipe(path: Path, **overrides: Any) -> Recipe:
     RecipeError
         When the file cannot be read, is not TOML, or has an unknown or impossible setting; the
         message names the key, and the nearest known key for an unknown one.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cppncripto_strategy import load_recipe
+    >>> _ = Path("mine.toml").write_text('symbols = ["ETHUSDT"]\\n[micro]\\nshort_window = 48\\n')
+    >>> recipe = load_recipe(Path("mine.toml"), seed=3)
+    >>> recipe.name, recipe.seed, recipe.micro.short_window
+    ('mine', 3, 48)
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

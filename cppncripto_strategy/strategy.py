@@ -103,6 +103,28 @@ class MacroMicroStrategy(bt.Strategy):
     ------
     RecipeError
         When a param is out of range, or neither bundles nor score_factory is given.
+
+    Examples
+    --------
+    Any indicator can be the score; with `bundles=` instead of `score_factory` the networks are:
+
+    >>> import backtrader as bt
+    >>> from cppncripto_strategy import MacroMicroStrategy, ReplayFeed, SpotBroker
+    >>> from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+    >>> market = generate(PlantedSettings(days=10, interval="5m"))
+    >>> cerebro = bt.Cerebro(stdstats=False)
+    >>> cerebro.broker = SpotBroker(cash=10_000, fee_bps=10, slippage_bps=1)
+    >>> feed = ReplayFeed(candles=market.candles, interval_ms=300_000, name="PLANTED")
+    >>> _ = cerebro.adddata(feed)
+    >>> _ = cerebro.addstrategy(
+    ...     MacroMicroStrategy,
+    ...     score_factory=lambda data: bt.indicators.RateOfChange(data.close, period=12),
+    ...     window=288,
+    ...     hold_candles=12,
+    ... )
+    >>> [strategy] = cerebro.run()
+    >>> len(strategy.signals), len(strategy.trades) > 0
+    (2880, True)
     """
 
     params: Any = (

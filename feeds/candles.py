@@ -46,6 +46,22 @@ class Candles:
     volume : float64 array (N,), base units.
     quote_volume, trades, taker_buy_volume, taker_buy_quote_volume : float64 arrays (N,), NaN where
         the source did not carry them.
+
+    Examples
+    --------
+    >>> from cppncripto_strategy import Candles
+    >>> candles = Candles.from_columns(
+    ...     open_time=[1_700_000_100_000, 1_700_000_400_000],
+    ...     open=[100.0, 101.0],
+    ...     high=[102.0, 101.5],
+    ...     low=[99.5, 100.0],
+    ...     close=[101.0, 100.5],
+    ...     volume=[12.0, 7.5],
+    ... )
+    >>> len(candles), float(candles.close[-1])
+    (2, 100.5)
+    >>> candles.trades  # not carried by this source
+    array([nan, nan])
     """
 
     open_time: IntArray

@@ -83,6 +83,20 @@ class ReplayFeed(bt.feed.DataBase):
     ------
     CandleError
         When candles are missing, not ordered by open time, or the interval is not positive.
+
+    Examples
+    --------
+    >>> import backtrader as bt
+    >>> from cppncripto_strategy import ReplayFeed
+    >>> from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+    >>> market = generate(PlantedSettings(days=2, interval="5m"))
+    >>> cerebro = bt.Cerebro(stdstats=False)
+    >>> feed = ReplayFeed(candles=market.candles, interval_ms=300_000, name="PLANTED")
+    >>> _ = cerebro.adddata(feed)
+    >>> _ = cerebro.addstrategy(bt.Strategy)
+    >>> [strategy] = cerebro.run()
+    >>> len(strategy.data), f"{strategy.data.datetime.datetime():%H:%M}"  # the last close, UTC
+    (576, '00:00')
     """
 
     lines: Any = ("taker_buy_volume",)

@@ -93,6 +93,26 @@ class MacroEmbedding(bt.Indicator):
     ----------
     vector : the embedding active at the present bar, float32 (128,); None without one.
     rollover_s : seconds each embedding took (under `once`, the mean).
+
+    Examples
+    --------
+    With `bundles/` as `cppn-bt run` leaves it:
+
+    >>> import backtrader as bt
+    >>> from cppncripto_strategy import MacroEmbedding, ReplayFeed
+    >>> from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+    >>> class Days(bt.Strategy):
+    ...     def __init__(self):
+    ...         self.macro = MacroEmbedding(self.data, bundles="bundles")
+    ...     def stop(self):
+    ...         print(self.macro.vector.shape, f"{self.macro.age[0] / 3_600_000:.0f} hours old")
+    >>> market = generate(PlantedSettings(days=24, interval="1h"))
+    >>> cerebro = bt.Cerebro(stdstats=False)
+    >>> feed = ReplayFeed(candles=market.candles, interval_ms=3_600_000, name="PLANTED")
+    >>> _ = cerebro.adddata(feed)
+    >>> _ = cerebro.addstrategy(Days)
+    >>> _ = cerebro.run()
+    (128,) 0 hours old
     """
 
     lines: Any = ("drift", "age")

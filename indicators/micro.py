@@ -37,6 +37,29 @@ class MicroScore(bt.Indicator):
     bundle_seeds : list of (valid_from_close_ms, scores): where AdaptiveThreshold starts afresh,
         with the validation scores of the bundle that comes into force.
     score_s : seconds a score took, one per bar under `next` (under `once`, the mean).
+
+    Examples
+    --------
+    With `bundles/` as `cppn-bt run` leaves it:
+
+    >>> import math
+    >>> import backtrader as bt
+    >>> from cppncripto_strategy import MicroScore, ReplayFeed
+    >>> from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+    >>> class Scores(bt.Strategy):
+    ...     def __init__(self):
+    ...         self.micro = MicroScore(self.data, bundles="bundles")
+    ...         self.scored = 0
+    ...     def next(self):
+    ...         self.scored += not math.isnan(self.micro.score[0])
+    >>> market = generate(PlantedSettings(days=24, interval="1h"))
+    >>> cerebro = bt.Cerebro(stdstats=False)
+    >>> feed = ReplayFeed(candles=market.candles, interval_ms=3_600_000, name="PLANTED")
+    >>> _ = cerebro.adddata(feed)
+    >>> _ = cerebro.addstrategy(Scores)
+    >>> [strategy] = cerebro.run()
+    >>> strategy.scored  # candles after the training span
+    145
     """
 
     lines: Any = LINES

@@ -32,6 +32,30 @@ class AdaptiveThreshold(bt.Indicator):
     seeds : list of (valid_from_close_ms, scores), ascending: at the first bar whose close time is
         at or after valid_from_close_ms the history is replaced by these scores (a new bundle's
         validation scores).
+
+    Examples
+    --------
+    A signal is a score beyond a quantile of its own past:
+
+    >>> import backtrader as bt
+    >>> from cppncripto_strategy import AdaptiveThreshold, ReplayFeed
+    >>> from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+    >>> class Momentum(bt.Strategy):
+    ...     def __init__(self):
+    ...         self.score = bt.indicators.RateOfChange(self.data.close, period=12)
+    ...         self.threshold = AdaptiveThreshold(self.score, window=288, quantile=0.05)
+    ...         self.buys = self.bars = 0
+    ...     def next(self):
+    ...         self.bars += 1
+    ...         self.buys += self.score[0] >= self.threshold.upper[0]
+    >>> market = generate(PlantedSettings(days=10, interval="5m"))
+    >>> cerebro = bt.Cerebro(stdstats=False)
+    >>> feed = ReplayFeed(candles=market.candles, interval_ms=300_000, name="PLANTED")
+    >>> _ = cerebro.adddata(feed)
+    >>> _ = cerebro.addstrategy(Momentum)
+    >>> [strategy] = cerebro.run()
+    >>> 0.01 < strategy.buys / strategy.bars < 0.1
+    True
     """
 
     lines: Any = ("upper", "lower")

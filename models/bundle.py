@@ -247,6 +247,17 @@ class BundleTimeline:
     ----------
     bundles : ordered by trained_until_ms, strictly; all made of the same session settings.
     in_sample : bool, score sessions the bundles were trained on, too. For looking, not for results.
+
+    Examples
+    --------
+    `cppn-bt run` and `walk_forward` leave a folder of bundles:
+
+    >>> from cppncripto_strategy import BundleTimeline
+    >>> timeline = BundleTimeline.load("bundles")
+    >>> len(timeline.bundles)
+    1
+    >>> timeline.bundles[0].info.encoder
+    'tcn'
     """
 
     bundles: tuple[Bundle, ...]

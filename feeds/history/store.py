@@ -130,6 +130,18 @@ class CandleStore:
     ----------
     root : folder of the store; made on the first write.
     lock_timeout_s : seconds a writer waits for another one on the same series.
+
+    Examples
+    --------
+    >>> from cppncripto_strategy import CandleStore
+    >>> from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+    >>> market = generate(PlantedSettings(days=3, interval="5m"))
+    >>> store = CandleStore("candles")
+    >>> store.write("PLANTED", "5m", market.candles)
+    ('2023-01',)
+    >>> start_ms = int(market.candles.open_time[0])
+    >>> len(store.read("PLANTED", "5m", start_ms, start_ms + 86_400_000))
+    288
     """
 
     def __init__(self, root: Path | str, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:

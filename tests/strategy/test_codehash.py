@@ -144,7 +144,8 @@ def test_cell_covers_what_its_numbers_follow_from():
     """The days of a year changed in evaluation/statistics.py, and stale cells stayed in use."""
     inside = {"strategy.py", "broker.py", "tables.py", "recipe.py", "evaluation/statistics.py"}
     wanted = {f"cppncripto_strategy/{name}" for name in inside}
-    wanted |= {"feeds/planted.py", "indicators/micro.py", "models/labels/fixed.py"}
+    wanted |= {"feeds/planted.py", "feeds/replay.py", "indicators/micro.py"}
+    wanted |= {"models/micronet.py", "models/labels/fixed.py"}
     assert wanted <= names(CELLS)
     assert not {name for name in names(CELLS) if "/commands/" in name or "paper" in name}
 
@@ -152,12 +153,14 @@ def test_cell_covers_what_its_numbers_follow_from():
 def test_bundle_covers_every_encoder_and_no_report():
     """An encoder named by text alone, mended, whose old weights are used again."""
     covered = names(BUNDLES)
-    assert {path.as_posix() for path in _sources("models/encoders")} <= covered
-    assert {path.as_posix() for path in _sources("models/pretraining")} <= covered
+    for folder in ("models/encoders", "models/pretraining", "models/labels"):
+        assert _sources(folder) <= covered
     assert "models/hyperneat/genome.py" in covered
     assert not {name for name in covered if "reports" in name or "judging" in name}
 
 
-def _sources(folder: str) -> set[Path]:
+def _sources(folder: str) -> set[str]:
     root = Path(__file__).parents[2]
-    return {path.relative_to(root) for path in (root / folder).rglob("*.py")}
+    found = {path.relative_to(root).as_posix() for path in (root / folder).rglob("*.py")}
+    assert found
+    return found

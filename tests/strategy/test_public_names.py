@@ -1,8 +1,9 @@
-"""The package's public names: which they are, that they cost nothing until used."""
+"""The package's public names: which they are, that they cost nothing until used, their examples."""
 
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib
 import subprocess
 import sys
@@ -26,6 +27,10 @@ PUBLIC = {
     "load_recipe",
     "run_backtest",
 }
+TRAINS = {"run_backtest"}
+ROOT = Path(__file__).parents[2]
+PACKAGE = cppncripto_strategy.__name__
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
 def test_public_names_are_these():
@@ -67,3 +72,59 @@ def test_importing_the_package_imports_nothing_else():
         "assert ours == {'cppncripto_strategy'}, ours"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def run_examples(found: doctest.DocTest) -> int:
+    """Run the examples of one docstring as a script of its own; the number of its statements."""
+    output: list[str] = []
+    result = doctest.DocTestRunner(optionflags=OPTIONS).run(found, out=output.append)
+    assert not result.failed, "".join(output)
+    return result.attempted
+
+
+@pytest.fixture
+def beside_bundles(toy, tmp_path, monkeypatch):
+    """A working directory with `bundles/`, made of 24 days of hourly planted candles."""
+    timeline = toy.timeline(toy.grid(toy.candles()), toy.settings)
+    for number, bundle in enumerate(timeline.bundles):
+        bundle.save(tmp_path / "bundles" / str(number))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in TRAINS)) for n in sorted(PUBLIC)],
+)
+def test_example_of_a_public_name_runs(name, beside_bundles):
+    """An example that a reader copies from the docstring, and that fails for them."""
+    finder = doctest.DocTestFinder(recurse=False)
+    value = getattr(cppncripto_strategy, name)
+    [found] = finder.find(value, name, module=False, globs={"__name__": "__main__"})
+    assert run_examples(found) > 0
+
+
+def modules_with_examples() -> list[str]:
+    """Full names of the modules whose docstrings have examples."""
+    names = (p.relative_to(ROOT).with_suffix("").parts for p in sources() if ">>> " in read(p))
+    return sorted(".".join(parts if parts[0] == PACKAGE else (PACKAGE, *parts)) for parts in names)
+
+
+def sources() -> list[Path]:
+    """Every source of the package, once."""
+    folders = (ROOT / name for name in (PACKAGE, "feeds", "indicators", "models"))
+    found = {path.resolve() for folder in folders for path in folder.rglob("*.py")}
+    return sorted(found)
+
+
+def read(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("module", modules_with_examples())
+def test_every_other_example_runs(module, beside_bundles):
+    """An example of a part that nobody runs, until it no longer does."""
+    name = module.removesuffix(".__init__")
+    finder = doctest.DocTestFinder()
+    for found in finder.find(importlib.import_module(name), name, globs={"__name__": "__main__"}):
+        if found.name.rpartition(".")[2] not in PUBLIC:
+            run_examples(found)
