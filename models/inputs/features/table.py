@@ -19,21 +19,20 @@ from cppncripto_strategy.models.inputs.features.feature import Feature
 from cppncripto_strategy.models.inputs.grid import CandleColumns, CandleGrid
 from cppncripto_strategy.registry import Registry
 
-_HERE = "cppncripto_strategy.models.inputs.features"
 FEATURES: Registry[Feature] = Registry(
     "feature",
     "cppncripto_strategy.features",
     {
-        "log_return": f"{_HERE}.returns:LOG_RETURN",
-        "volatility_12": f"{_HERE}.returns:VOLATILITY_12",
-        "volatility_24": f"{_HERE}.returns:VOLATILITY_24",
-        "volatility_48": f"{_HERE}.returns:VOLATILITY_48",
-        "volume_z": f"{_HERE}.volume:VOLUME_Z",
-        "range_ratio": f"{_HERE}.ranges:RANGE_RATIO",
-        "sin_day": f"{_HERE}.clock:SIN_DAY",
-        "cos_day": f"{_HERE}.clock:COS_DAY",
-        "present": f"{_HERE}.presence:PRESENT",
-        "taker_imbalance": f"{_HERE}.taker:TAKER_IMBALANCE",
+        "log_return": "cppncripto_strategy.models.inputs.features.returns:LOG_RETURN",
+        "volatility_12": "cppncripto_strategy.models.inputs.features.returns:VOLATILITY_12",
+        "volatility_24": "cppncripto_strategy.models.inputs.features.returns:VOLATILITY_24",
+        "volatility_48": "cppncripto_strategy.models.inputs.features.returns:VOLATILITY_48",
+        "volume_z": "cppncripto_strategy.models.inputs.features.volume:VOLUME_Z",
+        "range_ratio": "cppncripto_strategy.models.inputs.features.ranges:RANGE_RATIO",
+        "sin_day": "cppncripto_strategy.models.inputs.features.clock:SIN_DAY",
+        "cos_day": "cppncripto_strategy.models.inputs.features.clock:COS_DAY",
+        "present": "cppncripto_strategy.models.inputs.features.presence:PRESENT",
+        "taker_imbalance": "cppncripto_strategy.models.inputs.features.taker:TAKER_IMBALANCE",
     },
 )
 
