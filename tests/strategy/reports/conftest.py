@@ -179,3 +179,45 @@ def no_warnings(capfd, caplog):
     assert [record.getMessage() for record in logged if record.levelno >= 30] == []
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+
+
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+class LiveTags(HTMLParser):
+    """Collects what a browser would run or load of the hostile text."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+        self.in_script = False
+
+    def handle_starttag(self, tag, attrs):
+        self.in_script = tag == "script"
+        if tag in ("img", "iframe", "object"):
+            self.found.append(tag)
+        self.found += [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_endtag(self, tag):
+        self.in_script = False
+
+    def handle_data(self, data):
+        # Inside plotly's JSON the text may stand, as a string whose < and > are escaped.
+        if self.in_script and ("<script>alert" in data or data.startswith("alert(")):
+            self.found.append(data[:60])
+
+
+def live_tags_of(path):
+    parser = LiveTags()
+    parser.feed(path.read_text("utf-8"))
+    return parser.found
+
+
+@pytest.fixture(name="live_tags_of", scope="session")
+def _live_tags_of():
+    return live_tags_of
+
+
+@pytest.fixture(scope="session")
+def hostile():
+    return HOSTILE
