@@ -45,7 +45,7 @@ class MaskedPatches(Objective):
         self.columns = columns
         self.from_row = nn.Linear(encoder.width, hidden)
         self.from_embedding = nn.Linear(encoder.width, hidden)
-        self.from_clock = nn.Linear(len(self.columns.clock), 2 * hidden)
+        self.from_clock = nn.Linear(max(len(self.columns.clock), 1), 2 * hidden)
         self.decode = nn.Sequential(
             nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, len(self.columns.scaled))
         )
@@ -72,8 +72,13 @@ class MaskedPatches(Objective):
 
     def decoded(self, embedding: Tensor, z: Tensor, x: Tensor) -> Tensor:
         """Patch means (B, T', S) from the embedding (B, C), the rows (B, T', C) and the clock."""
-        clock = x[:, self.stride - 1 :: self.stride][..., list(self.columns.clock)]  # (B, T', 2)
-        scale, shift = self.from_clock(clock).chunk(2, dim=-1)  # 2 x (B, T', D)
+        scale, shift = self.from_clock(self._clock(x)).chunk(2, dim=-1)  # 2 x (B, T', D)
         content = self.from_row(z) + self.from_embedding(embedding)[:, None]  # (B, T', D)
         decoded: Tensor = self.decode(nn.functional.gelu(content * (1 + scale) + shift))
         return decoded
+
+    def _clock(self, x: Tensor) -> Tensor:
+        """What each patch's last candle says of the time, (B, T', K); one zero where none does."""
+        ends = x[:, self.stride - 1 :: self.stride]
+        columns = list(self.columns.clock)
+        return ends[..., columns] if columns else torch.zeros_like(ends[..., :1])

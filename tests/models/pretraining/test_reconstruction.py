@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -238,6 +240,18 @@ def test_taker_windows_are_reconstructed_too(objective: str) -> None:
     net = build_encoder("gru", FEATURES + 1, {"channels": 16})
     task = build_objective(objective, net, TAKER_COLUMNS)
     assert torch.isfinite(task.loss(net, Windows(4, 3, FEATURES + 1).x, _draws()))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_windows_without_a_clock_are_reconstructed(objective: str) -> None:
+    """Kills a layer of no inputs, which torch warns of, where no feature says the time."""
+    columns = FeatureTable.of([name for name in NAMES if name not in ("sin_day", "cos_day")])
+    net = build_encoder("tcn", len(columns), {"channels": 16})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        task = build_objective(objective, net, columns)
+    x = torch.ones(4, 2 * DAY, len(columns))
+    assert torch.isfinite(task.loss(net, x, _draws()))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
