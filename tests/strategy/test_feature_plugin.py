@@ -77,10 +77,12 @@ def plugin(tmp_path: Path):
     forget_everywhere(str(path))
 
 
-def learned(toy: SimpleNamespace, objective: str = "contrastive") -> SimpleNamespace:
+def learned(plugin: Path, toy: SimpleNamespace, objective: str = "contrastive") -> SimpleNamespace:
     """A bundle that a recipe with the plugin's features trains, and the candles that follow."""
     market = Market({"X": toy.candles(days=74, missing=[1650, 1651])})
-    recipe = parse_recipe({**QUICK, "macro": {**QUICK["macro"], "objective": objective}})
+    recipe = parse_recipe(
+        {**QUICK, "plugins": [str(plugin)], "macro": {**QUICK["macro"], "objective": objective}}
+    )
     settings = recipe.learn_settings()
     (table,) = session_tables(market, settings.session)
     until_ms = int(table.start_ms[0]) + 41 * DAY_MS
@@ -111,7 +113,7 @@ def test_a_plugin_feature_is_learned_and_scored_alike_live(
     plugin: Path, toy: SimpleNamespace, tmp_path: Path, objective: str
 ) -> None:
     """A place where the nine features are still counted by hand."""
-    made = learned(toy, objective)
+    made = learned(plugin, toy, objective)
     bundle = Bundle.load(made.bundle.save(tmp_path / "bundle"))
     assert bundle.info.session.names == NAMES
     assert bundle.info.micro.unseen == (7, 8, 10)  # sin_day, cos_day, monday
@@ -135,7 +137,7 @@ def test_a_plugin_feature_is_mirrored_with_its_own_sign(
         return original(data, flip)
 
     monkeypatch.setattr(MicroData, "mirrored", spy)
-    made = learned(toy)
+    made = learned(plugin, toy)
     other = build_sessions("X", mirrored(made.grid), made.table.settings)
     assert mirrored_columns == {(NAMES.index("body"), NAMES.index("log_return"))}
     both = [SessionSet.between([table], 0, made.until_ms) for table in (made.table, other)]
@@ -150,13 +152,13 @@ def test_a_bundle_without_its_plugin_is_refused(
     plugin: Path, toy: SimpleNamespace, tmp_path: Path
 ) -> None:
     """A network fed other columns than it learned from."""
-    folder = learned(toy).bundle.save(tmp_path / "bundle")
+    folder = learned(plugin, toy).bundle.save(tmp_path / "bundle")
     plugin.write_text(PLUGIN.replace("grid.close / grid.open", "grid.high / grid.open"))
     load_plugins([plugin])
-    with pytest.raises(BundleError, match="made with another 'body'"):
+    with pytest.raises(BundleError, match=r"'body' of the plugin mine\.py .* go back to that file"):
         Bundle.load(folder)
     forget_everywhere(str(plugin))
-    with pytest.raises(BundleError, match=r"'body' is unknown.*plugins"):
+    with pytest.raises(BundleError, match=r"'body' of the plugin mine\.py .* not loaded"):
         Bundle.load(folder)
     with pytest.raises(RecipeError, match=r"features\.columns: .*'body' is unknown"):
         parse_recipe(QUICK)
