@@ -25,7 +25,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.learning.walkforward import learn_bundle
+from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 from cppncripto_strategy.replay import replay
 

@@ -45,7 +45,7 @@ from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable, build_sessions
 from cppncripto_strategy.models.judging.probes import fit_ridge, profile_targets, sign_accuracy
 from cppncripto_strategy.models.labels import LabelSettings
-from cppncripto_strategy.models.learning.walkforward import learn_bundle
+from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.pretraining import build_objective, pretrain
 from cppncripto_strategy.models.scoring.batch import score_span
 from cppncripto_strategy.models.settings import (

@@ -34,7 +34,8 @@ from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
 from cppncripto_strategy.models.labels import LabelSettings
-from cppncripto_strategy.models.learning.walkforward import calendar, learn_bundle
+from cppncripto_strategy.models.learning.calendar import calendar
+from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
 from cppncripto_strategy.models.settings import LearnSettings
 

@@ -15,7 +15,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, Span, ms_to_utc, utc_to_ms
 from cppncripto_strategy.feeds.history.files import open_source
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable, build_sessions
-from cppncripto_strategy.models.learning.walkforward import calendar
+from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.recipe import Recipe
 
 log = logging.getLogger(__name__)

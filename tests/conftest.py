@@ -28,7 +28,7 @@ from cppncripto_strategy.models.inputs.sessions import (
     SessionTable,
     build_sessions,
 )
-from cppncripto_strategy.models.learning.walkforward import embed_set
+from cppncripto_strategy.models.learning.data import embed_set
 from cppncripto_strategy.models.macronet import build_macronet
 from cppncripto_strategy.models.micronet import MicroNet
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE, MicroNetSettings

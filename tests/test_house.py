@@ -52,13 +52,8 @@ MEDIAN_LINES = 10
 
 # What does not keep the rules yet, with the limit it keeps instead. It only gets shorter: an entry
 # that is no longer needed fails too.
-LONG_FILES: dict[str, int] = {
-    "models/judging/quality.py": 550,
-    "models/learning/walkforward.py": 600,
-}
-PRIVATE_IMPORTS: set[tuple[str, str]] = {
-    ("models.hyperneat.encoder", "models.encoders._base.Encoder"),
-}
+LONG_FILES: dict[str, int] = {}
+PRIVATE_IMPORTS: set[tuple[str, str]] = set()
 
 
 def sources() -> Iterator[tuple[str, Path]]:

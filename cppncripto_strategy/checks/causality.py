@@ -35,7 +35,7 @@ from cppncripto_strategy.models.judging.leaks import (
     mid_session_cuts,
     perturb_from,
 )
-from cppncripto_strategy.models.learning.walkforward import learn_bundle
+from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, embed_sessions, score_sessions
 from cppncripto_strategy.models.scoring.threshold import ScoreThreshold, ThresholdSettings
 from cppncripto_strategy.models.settings import LearnSettings

@@ -16,7 +16,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.market import load_market, session_tables, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.learning.walkforward import calendar
+from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.progress import Progress

@@ -24,7 +24,7 @@ from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import build_sessions
 from cppncripto_strategy.models.judging.leaks import TIME_SHIFT, LeakVerdict
-from cppncripto_strategy.models.learning.walkforward import learn_bundle
+from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
 from cppncripto_strategy.models.settings import LearnSettings
 

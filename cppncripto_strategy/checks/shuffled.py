@@ -22,7 +22,7 @@ from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import build_sessions
 from cppncripto_strategy.models.judging.leaks import LeakVerdict
 from cppncripto_strategy.models.labels import Labels, LabelSettings
-from cppncripto_strategy.models.learning.walkforward import learn_bundle
+from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
 
 SHUFFLED = "shuffled labels"

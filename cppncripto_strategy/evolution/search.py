@@ -48,7 +48,7 @@ from cppncripto_strategy.models.inputs.sessions import (
     SessionTable,
     build_sessions,
 )
-from cppncripto_strategy.models.learning.walkforward import calendar
+from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import write_json

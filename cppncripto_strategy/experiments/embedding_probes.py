@@ -19,7 +19,7 @@ from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.judging.probes import profile_targets, walk_forward_r2
-from cppncripto_strategy.models.learning.walkforward import embed_set
+from cppncripto_strategy.models.learning.data import embed_set
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.indicators.micro import MicroScore
 from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
-from cppncripto_strategy.models.learning.walkforward import (
-    walk_forward,
-)
+from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import write_json

@@ -26,8 +26,9 @@ from cppncripto_strategy.market import (
     session_tables,
 )
 from cppncripto_strategy.models.bundle import Bundle
+from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.models.learning.drift import Repair, RetrainDecision
-from cppncripto_strategy.models.learning.walkforward import calendar, carry_out, decide
+from cppncripto_strategy.models.learning.retraining import carry_out, decide
 from cppncripto_strategy.paper.create import recipe_of
 from cppncripto_strategy.paper.networks import SessionTimeline, todays_bundle
 from cppncripto_strategy.paper.session import Recording

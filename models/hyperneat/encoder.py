@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.encoders._base import Encoder
+from cppncripto_strategy.models.encoders import Encoder
 from cppncripto_strategy.models.hyperneat.decoding import Kernels, decode
 from cppncripto_strategy.models.hyperneat.genome import Genome
 from cppncripto_strategy.models.hyperneat.neat_python import random_genome

@@ -4,12 +4,11 @@
   regime, refitted every four weeks on the days before. Beside the embedding stand HAR-RV (Corsi
   2009), 22 hand-made day features, and the same encoder with random weights; HAR-RV with the
   embedding beside it says whether the embedding adds anything to it.
-- **Retrieval**: the next day's volatility foretold by the mean of the nearest past days that share
+- **Retrieval**: the next day's volatility predicted by the mean of the nearest past days that share
   no candle with this one.
 - **Alignment and uniformity** (Wang & Isola 2020, eq. 6 and 7) of the encoder's vectors of a day's
-two
-  halves, and the **effective rank** of the embedding (Roy & Vetterli 2007). These compare runs of
-  one method with each other, not methods.
+  two halves, and the **effective rank** of the embedding (Roy & Vetterli 2007). These compare runs
+  of one method with each other, not methods.
 
 Every day judged lies after the span the bundle learned from, unless in-sample is asked for by name.
 Left out: tests of significance; a card describes, experiments decide.
@@ -31,8 +30,13 @@ from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.encoders import Encoder, encoder_options
-from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
+from cppncripto_strategy.models.judging.days import (
+    day_table,
+    day_targets,
+    hand_made_features,
+    har_features,
+)
 from cppncripto_strategy.models.judging.probes import fit_ridge
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
 
@@ -43,12 +47,6 @@ REFIT_DAYS = 28
 MIN_LEARN_DAYS = 60
 MIN_JUDGED_DAYS = 20
 NEIGHBOURS = 5
-# Days of history behind the volume regime, and at least so many of them.
-REGIME_DAYS, MIN_REGIME_DAYS = 30, 10
-# The usual horizons of HAR, with the seven days of a week that never closes.
-HAR_DAYS = (1, 7, 30)
-# A day with fewer of its candles than this has no statistics.
-MIN_PRESENT_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class Probe:
 
     Parameters
     ----------
-    symbol, target, inputs : what foretells what (see `TARGETS` and `INPUTS`).
+    symbol, target, inputs : what predicts what (see `TARGETS` and `INPUTS`).
     metric : "r2" out of sample, against the mean of the days before; "accuracy" for the regime.
     value : of the metric.
     benchmark : what no inputs reach: 0 for r2; for accuracy, that of the class commoner before.
@@ -103,32 +101,6 @@ class QualityCard:
     def to_json(self) -> dict[str, Any]:
         """Plain values for a report or a file."""
         return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DayTable:
-    """Statistics of each UTC day of a grid, by the candles that open in it (N days).
-
-    Parameters
-    ----------
-    day_ms : int64 (N,), 00:00 UTC of consecutive days.
-    log_volatility : float64 (N,), ln of realised volatility (root of summed squared log returns).
-    log_return : float64 (N,), sum of the day's log returns.
-    log_volume : float64 (N,), mean ln volume of candles with trades.
-    statistics : float64 (N, 11), the hand-made features of one day, the three above among them.
-
-    NaN where fewer than half of a day's candles exist.
-    """
-
-    day_ms: IntArray
-    log_volatility: FloatArray
-    log_return: FloatArray
-    log_volume: FloatArray
-    statistics: FloatArray
-
-    def at(self, session_ms: IntArray) -> IntArray:
-        """Row of the day that starts at each session (may lie outside)."""
-        return (session_ms - self.day_ms[0]) // DAY_MS if len(self.day_ms) else session_ms * 0 - 1
 
 
 def quality_card(
@@ -184,130 +156,23 @@ def quality_card(
     )
 
 
-def day_table(grid: CandleGrid) -> DayTable:
-    """Statistics of every whole UTC day of a grid."""
-    per_day = DAY_MS // grid.interval_ms
-    first = -(-grid.start_ms // DAY_MS) * DAY_MS
-    row = grid.row_of(first)
-    days = max((len(grid) - row) // per_day, 0)
-    whole = grid.rows(row, row + days * per_day)
-    close = np.concatenate([grid.close[row - 1 : row] if row else [np.nan], whole.close])
-    returns = np.diff(np.log(close)).reshape(days, per_day)  # NaN beside a missing candle
-    statistics = np.concatenate([_price_statistics(returns), _volume_statistics(whole)], axis=1)
-    statistics = np.concatenate([statistics, _ranges(whole)[:, None]], axis=1)  # (N, 11)
-    known = np.count_nonzero(~np.isnan(returns), axis=1)
-    statistics[known < MIN_PRESENT_SHARE * per_day] = np.nan
-    return DayTable(
-        day_ms=first + np.arange(days, dtype=np.int64) * DAY_MS,
-        log_volatility=statistics[:, 0],
-        log_return=statistics[:, 1],
-        log_volume=statistics[:, 7],
-        statistics=statistics,
-    )
-
-
-def _price_statistics(returns: FloatArray) -> FloatArray:
-    """From log returns (N, day): ln volatility, return, |return|, autocorrelation, share of falls,
-    and the 24-hour wave of absolute returns (sine, cosine); (N, 7)."""
-    per_day = returns.shape[1]
-    known, flat = ~np.isnan(returns), np.nan_to_num(returns)
-    squares = flat**2
-    power = squares.sum(axis=1) + 1e-18
-    # A day with an outage is brought to the length of a whole one.
-    variance = power * per_day / np.maximum(known.sum(axis=1), 1)
-    total = flat.sum(axis=1)
-    pairs = (flat[:, 1:] * flat[:, :-1]).sum(axis=1)
-    falls = np.where(flat < 0, squares, 0.0).sum(axis=1)
-    size = np.abs(flat) / np.sqrt(variance / per_day)[:, None]
-    wave = _daily_wave(size, known)
-    columns = [np.log(variance) / 2, total, np.abs(total), pairs / power, falls / power, *wave]
-    return np.stack(columns, axis=1)
-
-
-def _volume_statistics(whole: CandleGrid) -> FloatArray:
-    """Mean ln volume of candles with trades, and its 24-hour wave (sine, cosine); (N, 3)."""
-    volume = whole.volume.reshape(-1, DAY_MS // whole.interval_ms)
-    traded = volume > 0
-    log_volume = np.log(np.where(traded, volume, 1.0))
-    mean = log_volume.sum(axis=1) / np.maximum(traded.sum(axis=1), 1)
-    return np.stack([mean, *_daily_wave(log_volume, traded)], axis=1)
-
-
-def _ranges(whole: CandleGrid) -> FloatArray:
-    """ln of each day's high over its low, (N,); 0 without candles."""
-    shape = (-1, DAY_MS // whole.interval_ms)
-    highs = np.where(whole.present, whole.high, -np.inf).reshape(shape).max(axis=1, initial=-np.inf)
-    lows = np.where(whole.present, whole.low, np.inf).reshape(shape).min(axis=1, initial=np.inf)
-    known = np.isfinite(highs)
-    return np.asarray(np.log(np.where(known, highs, 1.0) / np.where(known, lows, 1.0)))
-
-
-def _daily_wave(values: FloatArray, known: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-    """Mean products (N,) of a day's deviations from their mean with the sine and cosine of time."""
-    count = np.maximum(known.sum(axis=1), 1)
-    mean = np.where(known, values, 0.0).sum(axis=1) / count
-    away = np.where(known, values - mean[:, None], 0.0)
-    clock = 2 * np.pi * np.arange(values.shape[1]) / values.shape[1]
-    return away @ np.sin(clock) / count, away @ np.cos(clock) / count
-
-
-def har_features(days: DayTable, session_ms: IntArray) -> FloatArray:
-    """Mean ln volatility of the last 1, 7 and 30 days before each session, (D, 3).
-
-    Over the days that are known, at least one. Source: Corsi 2009, in logs.
-    """
-    return np.stack([_mean_before(days, session_ms, span)[:, 0] for span in HAR_DAYS], axis=1)
-
-
-def hand_made_features(days: DayTable, session_ms: IntArray, long_days: int) -> FloatArray:
-    """Statistics of the day before each session, and their mean over the long window, (D, 22)."""
-    yesterday = _mean_before(days, session_ms, 1)
-    return np.concatenate([yesterday, _mean_before(days, session_ms, long_days)], axis=1)
-
-
-def day_targets(days: DayTable, session_ms: IntArray) -> dict[str, FloatArray]:
-    """What follows each session's midnight: `TARGETS`, each (D,); NaN where the day is not known.
-
-    realised_volatility: its ln. trend: absolute log return of the day. volume_regime: +1 where mean
-    log volume is above the median of the 30 days before, else -1.
-    """
-    row = days.at(session_ms)
-    inside = (row >= 0) & (row < len(days.day_ms))
-    safe = np.where(inside, row, 0)
-
-    def of(values: FloatArray) -> FloatArray:
-        return np.where(inside, values[safe], np.nan)
-
-    usual = np.full(len(days.day_ms), np.nan)
-    for day in range(MIN_REGIME_DAYS, len(usual)):
-        before = days.log_volume[max(0, day - REGIME_DAYS) : day]
-        if np.count_nonzero(~np.isnan(before)) >= MIN_REGIME_DAYS:
-            usual[day] = np.nanmedian(before)
-    regime = np.sign(days.log_volume - usual)
-    return {
-        "realised_volatility": of(days.log_volatility),
-        "trend": np.abs(of(days.log_return)),
-        "volume_regime": of(np.where(regime == 0, -1.0, regime)),
-    }
-
-
-def foretell(inputs: FloatArray, target: FloatArray, counted: NDArray[np.bool_]) -> FloatArray:
+def predict(inputs: FloatArray, target: FloatArray, counted: NDArray[np.bool_]) -> FloatArray:
     """Predictions and learning means (D, 2) of the rows `counted`, NaN elsewhere.
 
     Every four weeks a ridge is fitted to all rows before; row d's target is known when row d + 1 is
-    foretold, so nothing has to be purged. Rows are consecutive sessions of one symbol, oldest
+    predicted, so nothing has to be purged. Rows are consecutive sessions of one symbol, oldest
     first.
     """
-    told = np.full((len(target), 2), np.nan)
+    predicted = np.full((len(target), 2), np.nan)
     rows = np.flatnonzero(counted)
     for begin in range(int(rows[0]) if len(rows) else 0, len(target), REFIT_DAYS):
         part = np.arange(begin, min(begin + REFIT_DAYS, len(target)))
         part = part[counted[part]]
         if len(part):
             ridge = fit_ridge(inputs[:begin], target[:begin, None])
-            told[part, 0] = ridge.predict(inputs[part])[:, 0]
-            told[part, 1] = ridge.intercept[0]
-    return told
+            predicted[part, 0] = ridge.predict(inputs[part])[:, 0]
+            predicted[part, 1] = ridge.intercept[0]
+    return predicted
 
 
 def nearest_past(
@@ -409,12 +274,12 @@ def _probes(
     for target in TARGETS:
         truth = targets[target][counted]
         for name in INPUTS:
-            told, usual = foretell(inputs[name], targets[target], counted)[counted].T
+            predicted, usual = predict(inputs[name], targets[target], counted)[counted].T
             if target == "volume_regime":
-                metric, value = "accuracy", float(np.mean(np.sign(told) == truth))
+                metric, value = "accuracy", float(np.mean(np.sign(predicted) == truth))
                 benchmark = float(np.mean(np.where(usual >= 0, 1.0, -1.0) == truth))
             else:
-                metric, value, benchmark = "r2", _r2(told, truth, usual), 0.0
+                metric, value, benchmark = "r2", _r2(predicted, truth, usual), 0.0
             found.append(Probe(symbol, target, name, metric, value, benchmark, len(truth)))
     return found
 
@@ -432,7 +297,7 @@ def _retrievals(
     usual = np.array([target[day_ms <= day_ms[row] - lag_ms].mean() for row in rows])
     found = []
     for name in INPUTS:
-        told = []
+        predicted = []
         for row in rows:
             past = day_ms <= day_ms[row] - lag_ms
             center, spread = inputs[name][past].mean(axis=0), inputs[name][past].std(axis=0)
@@ -440,8 +305,8 @@ def _retrievals(
             near, _ = nearest_past(
                 scaled, day_ms, scaled[row], int(day_ms[row]), lag_ms, NEIGHBOURS
             )
-            told.append(target[near].mean())
-        value = _r2(np.array(told), target[rows], usual)
+            predicted.append(target[near].mean())
+        value = _r2(np.array(predicted), target[rows], usual)
         found.append(Probe(table.symbol, "realised_volatility", name, "r2", value, 0.0, len(rows)))
     return found
 
@@ -484,18 +349,6 @@ def _on_sphere(first: FloatArray, second: FloatArray) -> tuple[FloatArray, Float
     return unit[0], unit[1]
 
 
-def _mean_before(days: DayTable, session_ms: IntArray, span: int) -> FloatArray:
-    """Mean of the known statistics of the `span` days before each session, (D, 11)."""
-    row = days.at(session_ms)
-    means = np.full((len(row), days.statistics.shape[1]), np.nan)
-    for place, day in enumerate(row):
-        past = days.statistics[max(0, day - span) : max(0, day)]
-        past = past[~np.isnan(past).any(axis=1)]
-        if len(past):
-            means[place] = past.mean(axis=0)
-    return means
-
-
-def _r2(told: FloatArray, truth: FloatArray, usual: FloatArray) -> float:
+def _r2(predicted: FloatArray, truth: FloatArray, usual: FloatArray) -> float:
     """Share of the squared error that is left away against the usual value."""
-    return float(1 - ((told - truth) ** 2).sum() / max(((usual - truth) ** 2).sum(), 1e-300))
+    return float(1 - ((predicted - truth) ** 2).sum() / max(((usual - truth) ** 2).sum(), 1e-300))

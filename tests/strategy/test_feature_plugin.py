@@ -16,8 +16,9 @@ from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, build_sessions
+from cppncripto_strategy.models.learning.data import embed_set
+from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.learning.training import MicroData
-from cppncripto_strategy.models.learning.walkforward import embed_set, learn_bundle
 from cppncripto_strategy.models.scoring.batch import score_span
 from cppncripto_strategy.models.scoring.streaming import MacroStream, ScoreStream
 from cppncripto_strategy.plugins import load_plugins

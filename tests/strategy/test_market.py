@@ -14,7 +14,7 @@ from cppncripto_strategy.market import (
     session_tables,
     traded_span,
 )
-from cppncripto_strategy.models.learning.walkforward import calendar
+from cppncripto_strategy.models.learning.calendar import calendar
 
 
 def test_span_without_timerange_begins_on_a_stamp_after_training(hourly, toy):

@@ -20,7 +20,8 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.market import load_market, session_tables
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.encoders import ENCODERS
-from cppncripto_strategy.models.learning.walkforward import cache_key, walk_forward
+from cppncripto_strategy.models.learning.cache import cache_key
+from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.paper.create import recipe_of
 from cppncripto_strategy.recipe import Recipe, load_recipe, parse_recipe
 from cppncripto_strategy.registry import forget_everywhere

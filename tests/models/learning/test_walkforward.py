@@ -11,14 +11,13 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import WEIGHTS_FILE, Bundle
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, build_sessions
 from cppncripto_strategy.models.labels import LabelSettings
-from cppncripto_strategy.models.learning import walkforward
+from cppncripto_strategy.models.learning import cache as bundle_cache
+from cppncripto_strategy.models.learning import learner, retraining
+from cppncripto_strategy.models.learning.calendar import calendar
+from cppncripto_strategy.models.learning.data import micro_data
+from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.learning.training import IGNORED
-from cppncripto_strategy.models.learning.walkforward import (
-    calendar,
-    learn_bundle,
-    micro_data,
-    walk_forward,
-)
+from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.models.scoring.batch import score_span
 from cppncripto_strategy.models.settings import LearnSettings, PretrainSettings, TrainSettings
 
@@ -151,13 +150,13 @@ def test_labels_are_purged_at_the_split_and_features_embargoed_after_it(
 ):
     """A training label that reads the validation span, a validation window that reads training."""
     parts = []
-    honest = walkforward.train_micronet
+    honest = learner.train_micronet
 
     def spy(train, validation, *rest, **more):
         parts.extend((train, validation))
         return honest(train, validation, *rest, **more)
 
-    monkeypatch.setattr(walkforward, "train_micronet", spy)
+    monkeypatch.setattr(learner, "train_micronet", spy)
     label = dataclasses.replace(LEARN.label, kind=kind, options={})
     settings = dataclasses.replace(LEARN, label=label)
     until = calendar(day(90), day(91), 7)[0]
@@ -291,7 +290,7 @@ def cached_run(table, cache, seed=1):
 def test_interrupted_run_goes_on_to_the_same_bytes(table, tmp_path, monkeypatch):
     """A warm start from a reloaded bundle that differs from one kept in memory."""
     reference = hashes(walk_forward([table], day(72), day(95), LEARN, seed=1))
-    honest, trained = walkforward.learn_bundle, []
+    honest, trained = retraining.learn_bundle, []
 
     def learn(tables, until_ms, *rest):
         if len(trained) == 2:
@@ -299,12 +298,12 @@ def test_interrupted_run_goes_on_to_the_same_bytes(table, tmp_path, monkeypatch)
         trained.append(until_ms)
         return honest(tables, until_ms, *rest)
 
-    monkeypatch.setattr(walkforward, "learn_bundle", learn)
+    monkeypatch.setattr(retraining, "learn_bundle", learn)
     with pytest.raises(Interrupted):
         cached_run(table, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
     first = list(trained)
-    monkeypatch.setattr(walkforward, "learn_bundle", lambda *a: trained.append(a[1]) or honest(*a))
+    monkeypatch.setattr(retraining, "learn_bundle", lambda *a: trained.append(a[1]) or honest(*a))
     assert cached_run(table, tmp_path) == reference
     assert len(trained) == len(set(trained))  # none was trained twice
     assert trained[:2] == first
@@ -351,8 +350,8 @@ def test_code_is_part_of_the_cache_key(table, tmp_path, monkeypatch):
     stamp = calendar(day(95), day(96), 7)[0]
     keys = set()
     for digest in ("one", "two"):
-        monkeypatch.setattr(walkforward, "closure_digest", lambda *_, digest=digest: digest)
-        keys.add(walkforward.cache_key([table], stamp, LEARN, 0, None))
+        monkeypatch.setattr(bundle_cache, "closure_digest", lambda *_, digest=digest: digest)
+        keys.add(bundle_cache.cache_key([table], stamp, LEARN, 0, None))
     assert len(keys) == 2
 
 

@@ -15,7 +15,7 @@ from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions
 from cppncripto_strategy.models.labels import LabelSettings
-from cppncripto_strategy.models.learning.walkforward import learn_bundle
+from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 from cppncripto_strategy.models.settings import LearnSettings, PretrainSettings, TrainSettings
 

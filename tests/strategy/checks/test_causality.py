@@ -17,8 +17,8 @@ from cppncripto_strategy.models.inputs.features import compute_features
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
 from cppncripto_strategy.models.judging.leaks import LeakVerdict
-from cppncripto_strategy.models.learning import walkforward
-from cppncripto_strategy.models.learning.walkforward import learn_bundle
+from cppncripto_strategy.models.learning import learner
+from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 
 DAY = 288
@@ -146,14 +146,14 @@ def test_a_label_that_is_not_purged_is_caught_in_training(
     plan: CheckPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kills a purge that forgets the label's horizon at the end of the span."""
-    honest = walkforward.micro_data
+    honest = learner.micro_data
 
     def unpurged(*args: Any, **options: Any) -> Any:
         """LEAK: labels may be known an hour after the boundary."""
         options["until_ms"] += 3_600_000
         return honest(*args, **options)
 
-    monkeypatch.setattr(walkforward, "micro_data", unpurged)
+    monkeypatch.setattr(learner, "micro_data", unpurged)
     learn, stamp = brief_training(plan.learn), plan.start_ms
     tables = [build_sessions("PLANTED", g, learn.session) for g in plan.grids.values()]
     model_hash = learn_bundle(tables, stamp, learn, plan.seed).model_hash

@@ -24,7 +24,7 @@ from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.hyperneat.genome import Genome, Link, Node
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
 from cppncripto_strategy.models.hyperneat.workers import Spread
-from cppncripto_strategy.models.learning.walkforward import learn_bundle
+from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.recipe import load_recipe
 
 RECIPE = """

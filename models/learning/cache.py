@@ -1,0 +1,69 @@
+"""Finished bundles, kept under a key over everything they follow from.
+
+The key is over settings, seed, code, plugins, candles and the bundle before, so an interrupted run
+resumes where it was, and nothing stale is used again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from cppncripto_strategy.codehash import closure_digest
+from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.feeds.clock import ms_to_date
+from cppncripto_strategy.models.bundle import Bundle
+from cppncripto_strategy.models.inputs.sessions import SessionTable
+from cppncripto_strategy.models.learning.data import fingerprint, reach_ms
+from cppncripto_strategy.models.parts import plugin_parts
+from cppncripto_strategy.models.settings import LearnSettings
+
+log = logging.getLogger(__name__)
+
+CODE = "cppncripto_strategy.models.learning.walkforward"
+"""The module whose imports are the code that a bundle follows from."""
+
+
+def cache_key(
+    tables: Sequence[SessionTable],
+    until_ms: int,
+    settings: LearnSettings,
+    seed: int,
+    previous: Bundle | None,
+) -> str:
+    """Name of a bundle in the cache: its stamp, and a hash over everything it follows from."""
+    parts = {
+        "settings": dataclasses.asdict(settings),
+        "plugins": [dataclasses.asdict(part) for part in plugin_parts(settings)],
+        "features": settings.session.table.digests,
+        "seed": seed,
+        "until": until_ms,
+        "candles": fingerprint(tables, reach_ms(settings, until_ms), until_ms),
+        "previous": previous.model_hash if previous is not None else None,
+        "code": [closure_digest(CODE), torch.__version__],
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{ms_to_date(until_ms)}-{digest[:16]}"
+
+
+def read_cached(folder: Path) -> Bundle | None:
+    """The bundle in a folder of the cache, None where there is none that can be read.
+
+    What cannot be read is set aside, so that a new one can take its place.
+    """
+    if not folder.exists():
+        return None
+    try:
+        return Bundle.load(folder)
+    except BundleError as error:
+        log.warning("cached bundle is set aside and trained again: %s", error)
+        aside = Path(tempfile.mkdtemp(prefix=f".damaged-{folder.name}-", dir=folder.parent))
+        folder.rename(aside / folder.name)
+        return None

@@ -1,0 +1,259 @@
+"""Learning one bundle: MacroNet pretrained or kept, MicroNet trained under it, both judged.
+
+    |<----- train ----->| purge |<- embargo ->| validate |  trained_until
+
+Nothing a bundle learned from closes after its `trained_until`: labels that reach past a boundary
+are purged on the left of it, and candles whose short window and features reach back across it are
+embargoed on the right. (The macro windows of the first validation days do reach back: MacroNet and
+the scalers know no label.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cppncripto_strategy.errors import BundleError, TrainingError
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_date
+from cppncripto_strategy.models.bundle import Bundle, BundleInfo
+from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
+from cppncripto_strategy.models.learning.data import (
+    embed_set,
+    fingerprint,
+    micro_data,
+    reach_ms,
+    return_scale,
+)
+from cppncripto_strategy.models.learning.training import TrainedMicro, train_micronet
+from cppncripto_strategy.models.macronet import MacroNet, build_macronet
+from cppncripto_strategy.models.parts import plugin_parts
+from cppncripto_strategy.models.pretraining import build_objective, pretrain
+from cppncripto_strategy.models.settings import LearnSettings
+from cppncripto_strategy.progress import Progress
+
+# More than the adaptive threshold needs before it is active (288), so a new bundle trades at once.
+SEED_QUANTILES = 401
+# About 401 over the golden ratio squared; 401 is prime, so steps of it visit every quantile once.
+SEED_STRIDE = 153
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Days:
+    """The days that a bundle learns from.
+
+    Parameters
+    ----------
+    tables : session tables of the symbols.
+    train, validation : sessions before and after the split.
+    start_ms, split_ms, until_ms : where the two parts begin and end, UTC ms.
+    """
+
+    tables: Sequence[SessionTable]
+    train: SessionSet
+    validation: SessionSet
+    start_ms: int
+    split_ms: int
+    until_ms: int
+
+    @classmethod
+    def before(cls, tables: Sequence[SessionTable], until_ms: int, settings: LearnSettings) -> Days:
+        """The days of both parts before a stamp. Raises TrainingError when they are too few."""
+        split = until_ms - settings.validate_days * DAY_MS
+        start = split - settings.train_days * DAY_MS
+        train = SessionSet.between(tables, start, split)
+        validation = SessionSet.between(tables, split, until_ms)
+        _require(train, validation, start, split, until_ms)
+        return cls(tables, train, validation, start, split, until_ms)
+
+
+def learn_bundle(
+    tables: Sequence[SessionTable],
+    until_ms: int,
+    settings: LearnSettings,
+    seed: int,
+    previous: Bundle | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Train one bundle on candles that closed by `until_ms`.
+
+    With `previous`, its MacroNet is kept and MicroNet starts from its weights; without, both are
+    trained afresh.
+
+    Raises
+    ------
+    TrainingError
+        When there are too few sessions to train or to validate on.
+    BundleError
+        When the encoder was chosen on later candles.
+    """
+    days = Days.before(tables, until_ms, settings)
+    macro = _macronet(days, settings, seed, previous, progress)
+    micro = _micronet(days, macro.net, settings, seed, previous, progress)
+    parts = days.train, days.validation
+    return Bundle(
+        info=_info(days, settings, seed, macro, micro),
+        macro=macro.net,
+        micro=micro.net,
+        score_seed=score_quantiles(micro.validation_scores),
+        bank=np.concatenate([embed_set(macro.net, part).numpy() for part in parts]),
+        bank_ms=np.concatenate([part.start_ms() for part in parts]),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Macro:
+    """MacroNet (None without macro), its loss curves and its encoder's options."""
+
+    net: MacroNet | None
+    curves: dict[str, Any]
+    options: dict[str, Any]
+
+
+def _info(
+    days: Days, settings: LearnSettings, seed: int, macro: _Macro, micro: TrainedMicro
+) -> BundleInfo:
+    """What the bundle says of itself."""
+    warmup_ms = settings.session.warmup * settings.session.interval_ms
+    return BundleInfo(
+        session=settings.session,
+        encoder=settings.encoder if macro.net is not None else None,
+        encoder_options=macro.options,
+        objective=settings.objective if macro.net is not None else None,
+        micro=settings.micro_settings(),
+        label=settings.label.to_json(),
+        symbols=tuple(table.symbol for table in days.tables),
+        trained_from_ms=int(days.train.start_ms().min()) - warmup_ms,
+        trained_until_ms=days.until_ms,
+        seed=seed,
+        data_fingerprint=fingerprint(days.tables, reach_ms(settings, days.until_ms), days.until_ms),
+        validation={
+            "loss": micro.validation_loss,
+            "labelled_candles": len(micro.validation_scores),
+            "sessions": len(days.validation),
+        },
+        curves={"macro": macro.curves, "micro": micro.curves},
+        plugins=plugin_parts(settings),
+    )
+
+
+def _macronet(
+    days: Days,
+    settings: LearnSettings,
+    seed: int,
+    previous: Bundle | None,
+    progress: Progress | None,
+) -> _Macro:
+    """MacroNet, kept, fresh or none."""
+    if not settings.use_macro:
+        return _Macro(None, {}, {})
+    if previous is not None:
+        kept = previous.info
+        return _Macro(previous.macro, kept.curves["macro"], kept.encoder_options)
+    torch.manual_seed(seed)
+    names = settings.session.names
+    macro = build_macronet(
+        settings.encoder, len(names), settings.session.n_statistics, settings.encoder_options
+    )
+    _require_past_choice(macro.encoder.chosen_until_ms, days.until_ms)
+    _require_same_features(macro.encoder.chosen_features, names)
+    objective = build_objective(
+        settings.objective,
+        macro.encoder,
+        settings.session.table,
+        settings.objective_options,
+        settings.session.day_candles,
+    )
+
+    def report(done: int, total: int, text: str) -> None:
+        if progress is not None:
+            progress(done, 2 * total, f"MacroNet {text}")
+
+    parts = days.train, days.validation
+    curve = pretrain(macro.encoder, objective, *parts, settings.pretrain, seed, report)
+    macro.calibrate(embed_set(macro, days.train, raw=True))
+    macro.eval()
+    return _Macro(macro, curve.to_json(), macro.encoder.options.to_json())
+
+
+def _micronet(
+    days: Days,
+    macro: MacroNet | None,
+    settings: LearnSettings,
+    seed: int,
+    previous: Bundle | None,
+    progress: Progress | None,
+) -> TrainedMicro:
+    """Train MicroNet under a MacroNet, purged and embargoed at the split."""
+    labels = [settings.label.compute(table.grid) for table in days.tables]
+    field_rows = settings.micro_settings().receptive_field
+    reach_rows = settings.session.table.memory + field_rows
+    embargo_ms = reach_rows * settings.session.interval_ms
+    scale = return_scale(labels, days.train, days.start_ms, days.split_ms)
+    make = functools.partial(
+        micro_data, labels=labels, macro=macro, receptive_field=field_rows, return_scale=scale
+    )
+    train_data = make(days.train, from_ms=0, until_ms=days.split_ms)
+    validation_data = make(
+        days.validation, from_ms=days.split_ms + embargo_ms, until_ms=days.until_ms
+    )
+    how, warm = settings.train, None
+    if previous is not None:
+        how = dataclasses.replace(how, epochs=settings.warm_epochs, initialisations=1)
+        warm = previous.micro
+
+    def report(done: int, total: int, text: str) -> None:
+        if progress is not None:
+            half = 0 if previous is not None else total
+            progress(half + done, half + total, f"MicroNet {text}")
+
+    return train_micronet(
+        train_data, validation_data, settings.micro_settings(), how, seed, warm, report
+    )
+
+
+def score_quantiles(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Evenly spaced quantiles of scores of any shape, (SEED_QUANTILES,), scattered in order.
+
+    The threshold forgets its oldest scores first: in ascending order it would forget the lowest,
+    and a short history would hold the highest alone. Any stretch of this order is spread evenly.
+    """
+    levels = np.linspace(0, 1, SEED_QUANTILES)
+    quantiles: NDArray[np.float64] = np.quantile(scores.astype(np.float64), levels)
+    return quantiles[np.arange(SEED_QUANTILES) * SEED_STRIDE % SEED_QUANTILES]
+
+
+def _require(train: SessionSet, validation: SessionSet, start: int, split: int, until: int) -> None:
+    """Refuse to learn from next to nothing. Raises TrainingError."""
+    if len(train) < 10 or len(validation) < 3:
+        days = [ms_to_date(ms) for ms in (start, split, until)]
+        raise TrainingError(
+            f"too few days to learn from: {len(train)} usable sessions in {days[0]} to {days[1]}"
+            f" (needs 10) and {len(validation)} for validation until {days[2]} (needs 3). Start the"
+            " trading range later, import earlier candles, or lower train_days and validate_days"
+        )
+
+
+def _require_past_choice(chosen_ms: int | None, until_ms: int) -> None:
+    """Refuse an encoder whose architecture was chosen on later candles. Raises BundleError."""
+    if chosen_ms is not None and chosen_ms > until_ms:
+        days = [ms_to_date(ms) for ms in (chosen_ms, until_ms)]
+        raise BundleError(
+            f"the genome was evolved on candles until {days[0]}, and the bundle must know nothing"
+            f" after {days[1]}: trade later candles, or evolve again with this recipe's timerange"
+        )
+
+
+def _require_same_features(chosen: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Refuse an encoder whose architecture was chosen on other features. Raises BundleError."""
+    if chosen and chosen != names:
+        raise BundleError(
+            f"the genome was evolved on the features {', '.join(chosen)}, and the recipe names"
+            f" {', '.join(names)}: give features.columns those, or evolve again"
+        )
