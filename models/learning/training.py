@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cppncripto_strategy.errors import TrainingError
+from cppncripto_strategy.models.device import CPU, moved
 from cppncripto_strategy.models.micronet import N_CLASSES, MicroNet
 from cppncripto_strategy.models.settings import MicroNetSettings, TrainSettings
 from cppncripto_strategy.progress import Progress
@@ -61,8 +62,16 @@ class MicroData:
 
     def take(self, index: Tensor) -> MicroData:
         """Sessions by number."""
-        tensors = {
-            field.name: getattr(self, field.name)[index]
+        index = index.to(self.inputs.device)
+        return self._each(lambda values: values[index])
+
+    def to(self, device: torch.device) -> MicroData:
+        """The same sessions on this device."""
+        return self._each(lambda values: moved(values, device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> MicroData:
+        tensors: dict[str, Any] = {
+            field.name: change(getattr(self, field.name))
             for field in dataclasses.fields(self)
             if field.name != "odd_columns"
         }
@@ -76,14 +85,14 @@ class MicroData:
 
     def mirrored(self, flip: Tensor) -> MicroData:
         """The sessions where `flip` (N,) is True as a mirrored market would show them."""
-        inputs, target = self.inputs.clone(), self.target.clone()
-        for column in self.odd_columns:
-            inputs[flip, :, column] *= -1
-        labelled = flip[:, None] & (target != IGNORED)
-        target[labelled] = N_CLASSES - 1 - target[labelled]
+        flip = flip.to(self.inputs.device)
         sign = 1 - 2 * flip.float()  # (N,)
+        signs = torch.ones(len(self), 1, self.inputs.shape[-1], device=flip.device)
+        signs[:, 0, list(self.odd_columns)] = sign[:, None]  # (N, 1, F)
+        labelled = flip[:, None] & (self.target != IGNORED)
+        target = torch.where(labelled, N_CLASSES - 1 - self.target, self.target)
         return MicroData(
-            inputs=inputs,
+            inputs=self.inputs * signs,
             context=torch.where(flip[:, None], self.mirror_context, self.context),
             mirror_context=torch.where(flip[:, None], self.context, self.mirror_context),
             target=target,
@@ -128,11 +137,12 @@ def train_micronet(
     seed: int,
     warm_start: MicroNet | None = None,
     progress: Progress | None = None,
+    device: torch.device = CPU,
 ) -> TrainedMicro:
     """Train `settings.initialisations` networks and keep the one with the best validation loss.
 
-    With `warm_start` the first of them begins from that network's weights. The same seed gives the
-    same weights on one CPU thread.
+    With `warm_start` the first of them begins from that network's weights. They learn on `device`
+    and come back on the processor. The same seed gives the same weights on one CPU thread.
 
     Raises
     ------
@@ -146,6 +156,8 @@ def train_micronet(
                 " span, a shorter horizon or a shorter macro window"
             )
     train, validation = train.with_labels(), validation.with_labels()
+    context = train.context
+    train, validation = train.to(device), validation.to(device)
     best: TrainedMicro | None = None
     curves: list[dict[str, Any]] = []
     for number in range(settings.initialisations):
@@ -154,7 +166,8 @@ def train_micronet(
         if warm_start is not None and number == 0:
             net.load_state_dict(warm_start.state_dict())
         else:
-            net.fit_context(train.context)
+            net.fit_context(context)
+        net.to(device)
 
         def report(epoch: int, loss: float, number: int = number) -> None:
             if progress is not None:
@@ -171,6 +184,7 @@ def train_micronet(
         total = settings.initialisations * settings.epochs
         progress(total, total, f"loss {best.validation_loss:.4f}")
     best.validation_scores = _scores_of_labelled(best.net, validation)
+    best.net.to(CPU)
     return best
 
 
@@ -218,10 +232,10 @@ def _fit(
             loss = micro_loss(net, batch, settings)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            losses.append(loss.item())
+            losses.append(loss.detach())  # read later: each read waits for the device
             steps += 1
             _average(average, net, settings.averaging, steps)
-        curve["train"].append(float(np.mean(losses)))
+        curve["train"].append(float(np.mean([loss.item() for loss in losses])))
         curve["validation"].append(_validation_loss(average, validation, settings))
         if curve["validation"][-1] < best_loss:
             best_loss, best_epoch = curve["validation"][-1], epoch
@@ -261,5 +275,5 @@ def _scores_of_labelled(net: MicroNet, data: MicroData) -> NDArray[np.float32]:
     for part in data.batches(64):
         score = net.probabilities(net(part.inputs, part.context))[..., 0]  # (B, day)
         scores.append(score[part.target != IGNORED])
-    result: NDArray[np.float32] = torch.cat(scores).numpy()
+    result: NDArray[np.float32] = torch.cat(scores).cpu().numpy()
     return result

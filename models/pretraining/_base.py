@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.errors import RecipeError, TrainingError
+from cppncripto_strategy.models.device import CPU, moved
 from cppncripto_strategy.models.encoders import Encoder
 from cppncripto_strategy.models.inputs.features import FeatureTable
 from cppncripto_strategy.models.options import PartOptions
@@ -22,6 +24,10 @@ from cppncripto_strategy.progress import Progress
 
 DAY_CANDLES = 288
 """Candles per day, of 5 minutes."""
+HELD_BYTES = 512 * 2**20
+"""Scaled windows up to this size are kept for all epochs; more are made anew in each."""
+GATHERED = 64
+"""Windows scaled at a time."""
 
 
 class MacroWindows(Protocol):
@@ -29,7 +35,7 @@ class MacroWindows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def gather(self, index: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+    def gather(self, index: IntArray) -> Tensor:
         """Scaled windows (B, T_long, F), float32, for these window numbers."""
         ...
 
@@ -106,10 +112,12 @@ def pretrain(
     settings: PretrainSettings,
     seed: int,
     progress: Progress | None = None,
+    device: torch.device = CPU,
 ) -> LossCurve:
     """Train encoder and objective together; leave the encoder with its best validation weights.
 
-    The same seed gives the same weights on one CPU thread. Validation draws the same segments or
+    They learn on `device` and come back on the processor. The same seed gives the same weights on
+    one CPU thread. Validation draws the same segments or
     masks in every epoch, so that epochs can be compared.
 
     Raises
@@ -122,6 +130,9 @@ def pretrain(
             f"pretraining needs at least 2 training and 2 validation days, found {len(train)} and"
             f" {len(validation)}: give it a longer span or a shorter macro window"
         )
+    train, validation = _held(train, device), _held(validation, device)
+    encoder.to(device)
+    objective.to(device)
     parameters = [p for m in (encoder, objective) for p in m.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -144,8 +155,47 @@ def pretrain(
         if epoch - curve.best_epoch >= settings.patience:
             break
     encoder.load_state_dict(best_weights)
-    encoder.eval()
+    encoder.to(CPU).eval()
+    objective.to(CPU)
     return curve
+
+
+class _HeldWindows:
+    """Windows scaled once and kept on the device, instead of once in every epoch."""
+
+    def __init__(self, windows: MacroWindows, device: torch.device) -> None:
+        order = np.arange(len(windows))
+        parts = [windows.gather(order[part]) for part in _batches(len(order), GATHERED)]
+        self._windows = moved(torch.cat(parts), device)
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def gather(self, index: IntArray) -> Tensor:
+        """Scaled windows (B, T_long, F) on the device."""
+        return self._windows[torch.from_numpy(index).to(self._windows.device)]
+
+
+class _MovedWindows:
+    """Windows scaled when they are asked for, and moved to the device."""
+
+    def __init__(self, windows: MacroWindows, device: torch.device) -> None:
+        self._windows, self._device = windows, device
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def gather(self, index: IntArray) -> Tensor:
+        """Scaled windows (B, T_long, F) on the device."""
+        return moved(self._windows.gather(index), self._device)
+
+
+def _held(windows: MacroWindows, device: torch.device) -> MacroWindows:
+    """The windows scaled once, where they fit into `HELD_BYTES`, else whenever they are needed."""
+    one = windows.gather(np.arange(1))
+    if len(windows) * one.nbytes > HELD_BYTES:
+        return _MovedWindows(windows, device)
+    return _HeldWindows(windows, device)
 
 
 def _batches(count: int, size: int) -> list[slice]:
@@ -174,8 +224,13 @@ def _epoch(
         loss = objective.loss(encoder, windows.gather(order[batch]), generator)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        losses.append(loss.item())
-    return float(np.mean(losses))
+        losses.append(loss.detach())
+    return _mean(losses)
+
+
+def _mean(losses: list[Tensor]) -> float:
+    """Mean of losses, read from the device once at the end: each read waits for all before it."""
+    return float(np.mean([loss.item() for loss in losses]))
 
 
 @torch.no_grad()
@@ -192,7 +247,7 @@ def _validate(
     generator = torch.Generator().manual_seed(seed + 1)
     order = np.random.default_rng(seed + 1).permutation(len(windows))
     losses = [
-        objective.loss(encoder, windows.gather(order[batch]), generator).item()
+        objective.loss(encoder, windows.gather(order[batch]), generator)
         for batch in _batches(len(windows), settings.batch_size)
     ]
-    return float(np.mean(losses))
+    return _mean(losses)

@@ -61,7 +61,7 @@ class SameDayContrast(Objective):
         first = self._embed_segment(encoder, day, generator)  # (B, P)
         second = self._embed_segment(encoder, day, generator)  # (B, P)
         similarity = first @ second.T / self.temperature  # (B, B)
-        own = torch.arange(len(x))
+        own = torch.arange(len(x), device=x.device)
         return (
             functional.cross_entropy(similarity, own) + functional.cross_entropy(similarity.T, own)
         ) / 2
@@ -73,7 +73,7 @@ class SameDayContrast(Objective):
         offset = x.shape[1] - days * length
         chosen = torch.randint(days, (len(x),), generator=generator)  # (B,)
         rows = offset + chosen[:, None] * length + torch.arange(length)  # (B, day)
-        return x[torch.arange(len(x))[:, None], rows]
+        return x[torch.arange(len(x), device=x.device)[:, None], rows.to(x.device)]
 
     def _embed_segment(self, encoder: Encoder, day: Tensor, generator: torch.Generator) -> Tensor:
         """Projected, unit-length embedding of one random segment of each day, (B, P)."""
@@ -84,5 +84,6 @@ class SameDayContrast(Objective):
         )
         starts = torch.randint(patches - length + 1, (len(day),), generator=generator) * stride
         rows = starts[:, None] + torch.arange(length * stride)  # (B, segment)
-        segment = day[torch.arange(len(day))[:, None], rows]  # (B, segment, F)
+        days = torch.arange(len(day), device=day.device)[:, None]  # (B, 1)
+        segment = day[days, rows.to(day.device)]  # (B, segment, F)
         return functional.normalize(self.project(encoder(segment)), dim=-1)
