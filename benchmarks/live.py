@@ -26,7 +26,7 @@ from cppncripto_strategy.commands.exchange import planted_candles
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.live.rounds import Round
-from cppncripto_strategy.feeds.live.settings import StreamSettings
+from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
 from cppncripto_strategy.market import Market
 from cppncripto_strategy.outcome import micro_latency_s
 from cppncripto_strategy.paper.connection import Connection

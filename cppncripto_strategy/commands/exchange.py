@@ -91,9 +91,9 @@ def _exchange(
 ) -> LoopbackExchange:
     from cppncripto_strategy.errors import SourceError
     from cppncripto_strategy.feeds.clock import DAY_MS
+    from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
     from cppncripto_strategy.feeds.loopback.market import SpeedClock
     from cppncripto_strategy.feeds.loopback.server import LoopbackExchange
-    from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
     first = [int(series.open_time[0]) for series in candles.values() if len(series)]
     if not first:

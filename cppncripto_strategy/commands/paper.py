@@ -129,7 +129,7 @@ def _run(plan: PaperPlan, as_json: bool) -> None:
 def _demo(plan: PaperPlan, speed: float, as_json: bool) -> None:
     """The same, against a loopback exchange in this process."""
     from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-    from cppncripto_strategy.feeds.live.settings import StreamSettings
+    from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
     from cppncripto_strategy.feeds.loopback.server import ExchangeThread
     from cppncripto_strategy.paper.connection import Connection
     from cppncripto_strategy.paper.start import demo_exchange

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.live.settings import StreamSettings
+from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
 
 
 @dataclass(frozen=True, slots=True)

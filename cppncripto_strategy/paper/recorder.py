@@ -14,11 +14,7 @@ import numpy as np
 
 from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.feeds.live.rounds import (
-    Round,
-    RoundSource,
-    now_s,
-)
+from cppncripto_strategy.feeds.live.rounds import Round, RoundSource, now_s
 from cppncripto_strategy.ledger import Fill
 from cppncripto_strategy.paper.session import Sink
 from cppncripto_strategy.strategy import Decision, MacroMicroStrategy

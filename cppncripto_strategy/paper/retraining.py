@@ -19,7 +19,8 @@ import torch
 
 from cppncripto_strategy.feeds.candles import Candles, merge
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
-from cppncripto_strategy.feeds.live.rounds import Round, read_lines
+from cppncripto_strategy.feeds.live.journal import read_lines
+from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.market import (
     Market,
     closed_market,

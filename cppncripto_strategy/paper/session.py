@@ -36,15 +36,13 @@ import pandas as pd
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import interval_to_ms, ms_to_utc
-from cppncripto_strategy.feeds.live.rounds import (
+from cppncripto_strategy.feeds.live.journal import (
     LineJournal,
-    RecordedRounds,
-    Round,
-    candles_of,
     read_lines,
     round_from_record,
     round_record,
 )
+from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round, candles_of
 from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS, write_json
 from cppncripto_strategy.tables import equity_from_marks, trades_table
 

@@ -14,7 +14,7 @@ import pandas as pd
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.history.store import CandleStore
-from cppncripto_strategy.feeds.live.rounds import read_lines
+from cppncripto_strategy.feeds.live.journal import read_lines
 from cppncripto_strategy.judgement import judge
 from cppncripto_strategy.outcome import bundle_rows, write_outputs
 from cppncripto_strategy.paper.networks import SessionTimeline

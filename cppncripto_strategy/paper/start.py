@@ -14,9 +14,9 @@ from cppncripto_strategy.errors import CppnError, SessionError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import Round
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.market import SpeedClock
 from cppncripto_strategy.feeds.loopback.server import LoopbackExchange
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.market import Market, closed_market, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.connection import Connection

@@ -31,14 +31,9 @@ from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.filters import TRADING
 from cppncripto_strategy.feeds.live.feed import LiveFeed
-from cppncripto_strategy.feeds.live.rounds import (
-    ChainedRounds,
-    Round,
-    RoundQueue,
-    RoundSource,
-)
-from cppncripto_strategy.feeds.live.settings import StreamPlan
+from cppncripto_strategy.feeds.live.rounds import ChainedRounds, Round, RoundQueue, RoundSource
 from cppncripto_strategy.feeds.live.stream import CandleStream
+from cppncripto_strategy.feeds.live.stream_settings import StreamPlan
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.recorder import Event, PaperStrategy, Recorder, SessionView, nobody
 from cppncripto_strategy.paper.session import SessionFolder

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.feeds.live.rounds import Round, Row, now_s, row_problem, rows_of
-from cppncripto_strategy.feeds.live.settings import StreamPlan
+from cppncripto_strategy.feeds.live.stream_settings import StreamPlan
 
 log = logging.getLogger(__name__)
 

@@ -37,13 +37,10 @@ from cppncripto_strategy.feeds.binance.rest import RestClient, UnknownSymbolErro
 from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.feeds.filters import TRADING
 from cppncripto_strategy.feeds.live.assembly import Assembly, Series
-from cppncripto_strategy.feeds.live.connection import Connection
 from cppncripto_strategy.feeds.live.exchange_clock import ExchangeClock
-from cppncripto_strategy.feeds.live.rounds import (
-    Round,
-    RoundQueue,
-)
-from cppncripto_strategy.feeds.live.settings import StreamPlan, StreamSettings
+from cppncripto_strategy.feeds.live.rounds import Round, RoundQueue
+from cppncripto_strategy.feeds.live.stream_settings import StreamPlan, StreamSettings
+from cppncripto_strategy.feeds.live.stream_socket import StreamSocket
 
 log = logging.getLogger(__name__)
 
@@ -214,22 +211,22 @@ class CandleStream:
 
     async def _generation(self) -> None:
         """One connection, until anything at all goes wrong with it."""
-        connection = self._new_connection()
+        socket = self._new_socket()
         try:
             async with asyncio.timeout(max(1.0, self.settings.watchdog_s)):
-                await connection.connect()
+                await socket.connect()
             self._subscribed()
             while True:
                 async with asyncio.timeout(self.settings.watchdog_s):
-                    frame = await connection.recv()
+                    frame = await socket.recv()
                 self._hear(frame)
-                for message in connection.waiting():
+                for message in socket.waiting():
                     self._hear(message)
-                self.counters["malformed"] += connection.take_malformed()
+                self.counters["malformed"] += socket.take_malformed()
                 self._publish()
         finally:
-            self._drain(connection)
-            self._spawn(connection.end(), self._closers)
+            self._drain(socket)
+            self._spawn(socket.end(), self._closers)
 
     def _subscribed(self) -> None:
         self.connected = True
@@ -238,17 +235,17 @@ class CandleStream:
             series.fetch_now, series.not_before_s = True, 0.0
         self._wake.set()
 
-    def _drain(self, connection: Connection) -> None:
+    def _drain(self, socket: StreamSocket) -> None:
         """Candles that arrived before the connection died are as good as any."""
-        self.counters["malformed"] += connection.take_malformed()
-        for message in connection.waiting():
+        self.counters["malformed"] += socket.take_malformed()
+        for message in socket.waiting():
             with suppress(_DroppedError):
                 self._hear(message)
         self._publish()
 
-    def _new_connection(self) -> Connection:
+    def _new_socket(self) -> StreamSocket:
         prefix, path = combined_path(self.symbols, self.interval)
-        return Connection(
+        return StreamSocket(
             self.sources.stream_url.rstrip("/") + "/",
             prefix,
             path,

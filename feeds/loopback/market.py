@@ -18,7 +18,7 @@ from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import interval_to_ms
 from cppncripto_strategy.feeds.filters import TRADING
 from cppncripto_strategy.feeds.loopback import wire
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 
 
 class ManualClock:

@@ -23,6 +23,7 @@ from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.archive import ROOT as ARCHIVE_ROOT
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.loopback.archives import ArchiveHost
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.faults import (
     FaultBook,
     RandomFaults,
@@ -31,7 +32,6 @@ from cppncripto_strategy.feeds.loopback.faults import (
 )
 from cppncripto_strategy.feeds.loopback.market import Clock, Market, SpeedClock
 from cppncripto_strategy.feeds.loopback.rest import RestDesk
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.sockets import Sockets
 from cppncripto_strategy.feeds.loopback.ticker import Ticker
 from cppncripto_strategy.feeds.loopback.transport import RequestRecord, Requests

@@ -15,9 +15,9 @@ from cppncripto_strategy.cli import cli
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.feeds.history import fetch_job as ingest
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
 GUIDE = Path(__file__).parents[2] / "docs" / "data.md"
 HOUR_MS = 3_600_000

@@ -31,10 +31,10 @@ from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, utc_to_ms
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.faults import RestFault
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
 HOUR_MS = 3_600_000
 FILE = ArchiveFile("BTCUSDT", "1h", "2025-01-02")

@@ -24,10 +24,10 @@ from cppncripto_strategy.feeds.binance.rest import (
 )
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span, utc_to_ms
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.faults import Halt, RestFault
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
 FIVE_MS = 300_000
 START_MS = utc_to_ms("2024-05-01")

@@ -33,6 +33,7 @@ from cppncripto_strategy.feeds.history.ledger import Ledger, job_lock
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.series_fetch import gaps_to_read
 from cppncripto_strategy.feeds.history.store import CandleStore
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.faults import (
     ARCHIVE_FAULTS,
     REST_FAULTS,
@@ -42,7 +43,6 @@ from cppncripto_strategy.feeds.loopback.faults import (
 )
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
 HOUR_MS = 3_600_000
 # Across the change from milliseconds to microseconds, a leap day, and months that are too recent

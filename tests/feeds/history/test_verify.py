@@ -29,10 +29,10 @@ from cppncripto_strategy.feeds.history.verify import (
     repair,
     verify_series,
 )
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.faults import Halt
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
 HOUR_MS = 3_600_000
 START_MS, END_MS = utc_to_ms("2024-12-20"), utc_to_ms("2025-02-10 05:00")

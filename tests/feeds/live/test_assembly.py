@@ -10,7 +10,7 @@ from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.feeds.live.assembly import Assembly
 from cppncripto_strategy.feeds.live.rounds import Row, candles_of
-from cppncripto_strategy.feeds.live.settings import StreamPlan
+from cppncripto_strategy.feeds.live.stream_settings import StreamPlan
 
 STEP_MS = 300_000
 SYMBOLS = ("BTCUSDT", "ETHUSDT")

@@ -17,18 +17,20 @@ from cppncripto_strategy.errors import CandleError, SessionError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.feeds.live.feed import LiveFeed
+from cppncripto_strategy.feeds.live.journal import (
+    LineJournal,
+    read_lines,
+    round_from_record,
+    round_record,
+)
 from cppncripto_strategy.feeds.live.rounds import (
     NO_SYMBOLS,
     ChainedRounds,
-    LineJournal,
     RecordedRounds,
     Round,
     RoundQueue,
     Row,
     candles_of,
-    read_lines,
-    round_from_record,
-    round_record,
     row_problem,
     rows_of,
 )

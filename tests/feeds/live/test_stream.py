@@ -18,8 +18,9 @@ from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
 from cppncripto_strategy.feeds.live.rounds import Round, RoundQueue, rows_of
-from cppncripto_strategy.feeds.live.settings import StreamPlan, StreamSettings
 from cppncripto_strategy.feeds.live.stream import CandleStream, _cancel
+from cppncripto_strategy.feeds.live.stream_settings import StreamPlan, StreamSettings
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.faults import (
     REST_FAULTS,
     Halt,
@@ -29,7 +30,6 @@ from cppncripto_strategy.feeds.loopback.faults import (
 )
 from cppncripto_strategy.feeds.loopback.market import ManualClock, SpeedClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 
 STEP_MS = 300_000
 START_MS = utc_to_ms("2024-05-01")

@@ -22,10 +22,10 @@ from click.testing import CliRunner
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.faults import Halt, RandomFaults, RestFault, StreamFault
 from cppncripto_strategy.feeds.loopback.market import ManualClock, SpeedClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.wire import as_served
 
 INTERVAL_MS = 300_000

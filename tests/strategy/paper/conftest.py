@@ -13,10 +13,10 @@ import pytest
 
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.clock import HOUR_MS
-from cppncripto_strategy.feeds.live.settings import StreamSettings
+from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options

@@ -10,9 +10,9 @@ import pytest
 from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.feeds.binance.endpoints import Sources
 from cppncripto_strategy.feeds.clock import HOUR_MS
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import create_session
 from cppncripto_strategy.recipe import Recipe

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from cppncripto_strategy.feeds.live import rounds as rounds_module
+from cppncripto_strategy.feeds.live.journal import line_of, read_lines
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.session import Recording
 
@@ -45,7 +45,7 @@ def test_demo_trades_retrains_reports_and_is_the_same_again(papers: Any, tmp_pat
     session = tmp_path / "paper" / "small"
     for name in ("report.html", "tearsheet.html", "metrics.json", "missed.csv", "signals.parquet"):
         assert (session / name).stat().st_size > 0
-    events = rounds_module.read_lines(session / "events.jsonl")
+    events = read_lines(session / "events.jsonl")
     assert "retraining" in [event["kind"] for event in events]
     assert "retraining failed" not in [event["kind"] for event in events]
     assert list((session / "days").iterdir())
@@ -80,9 +80,9 @@ def test_painted_encoder_trades_the_demo_like_any_other(papers: Any, tmp_path: P
 def spoil(session: Path) -> None:
     """Change one recorded score."""
     file = session / "decisions.jsonl"
-    records = rounds_module.read_lines(file)
+    records = read_lines(file)
     records[-1]["score"] = (records[-1]["score"] or 0.0) + 0.01
-    file.write_bytes(b"".join(rounds_module._line(record) for record in records))
+    file.write_bytes(b"".join(line_of(record) for record in records))
 
 
 @pytest.mark.slow

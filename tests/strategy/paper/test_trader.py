@@ -24,13 +24,13 @@ from cppncripto_strategy.feeds.binance.filters import symbol_info
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.feeds.filters import DEFAULT_FILTERS
-from cppncripto_strategy.feeds.live import rounds as rounds_module
-from cppncripto_strategy.feeds.live.rounds import LineJournal, RecordedRounds, Round, rows_of
-from cppncripto_strategy.feeds.live.settings import StreamSettings
+from cppncripto_strategy.feeds.live.journal import LineJournal, line_of, read_lines
+from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round, rows_of
+from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
+from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.faults import REST_FAULTS, Halt, RandomFaults, StreamFault
 from cppncripto_strategy.feeds.loopback.market import ManualClock, SpeedClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
-from cppncripto_strategy.feeds.loopback.settings import ExchangeSettings
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.parity import compare
 from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder
@@ -281,7 +281,7 @@ class Killer:
                 append(journal, records, synced)
                 return
             self.dead = True
-            whole = b"".join(rounds_module._line(record) for record in records)
+            whole = b"".join(line_of(record) for record in records)
             journal._file.write(whole[: self.rng.randrange(len(whole) + 1)])
             journal._file.flush()
             raise KilledError
@@ -371,12 +371,12 @@ def test_parity_finds_a_difference_of_one_number(
     """A parity check that cannot fail is no check."""
     path = copy_of(uninterrupted, tmp_path)
     file = path / f"{journal}.jsonl"
-    records = rounds_module.read_lines(file)
+    records = read_lines(file)
     place = len(records) - 20
     while journal == "fills" and records[place]["status"] != "filled":
         place -= 1
     records[place] = change(records[place])
-    file.write_bytes(b"".join(rounds_module._line(record) for record in records))
+    file.write_bytes(b"".join(line_of(record) for record in records))
     report = compare(path, STRATEGY)
     assert {one.replay for one in report.differences} == {"recorded order", "backtest"}
     assert all(one.table in (journal, "signals") for one in report.differences)
@@ -467,9 +467,9 @@ def test_folder_that_is_no_session_is_named(tmp_path: Path) -> None:
 def test_altered_order_of_rounds_is_refused(uninterrupted: Path, tmp_path: Path) -> None:
     """Candles that do not match what was shown must not be replayed as if they did."""
     path = copy_of(uninterrupted, tmp_path)
-    records = rounds_module.read_lines(path / "rounds.jsonl")
+    records = read_lines(path / "rounds.jsonl")
     records[40], records[41] = records[41], records[40]
-    content = b"".join(rounds_module._line(record) for record in records)
+    content = b"".join(line_of(record) for record in records)
     (path / "rounds.jsonl").write_bytes(content)
     with pytest.raises(SessionError, match="altered"):
         Recording.read(path)

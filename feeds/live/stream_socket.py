@@ -30,7 +30,7 @@ class _QuietLog:
         log.debug("socket: %s", text)
 
 
-class Connection(ReconnectingWebsocket):
+class StreamSocket(ReconnectingWebsocket):
     """One generation's socket: never reconnects by itself, survives what it cannot parse.
 
     Parameters
