@@ -21,14 +21,12 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import CandleError, SourceError, StoreError
-from cppncripto_strategy.feeds.binance.archive import read_archive_file
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.rest import RestClient, RestGate
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span, utc_to_ms
 from cppncripto_strategy.feeds.history.fetch import fetch
 from cppncripto_strategy.feeds.history.fetch_job import FetchSettings, SeriesReport
-from cppncripto_strategy.feeds.history.imports import import_files
 from cppncripto_strategy.feeds.history.ledger import Ledger, job_lock
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.series_fetch import gaps_to_read
@@ -546,37 +544,6 @@ def test_progress_reaches_its_end_for_every_symbol(host, tmp_path):
     for steps in seen.values():
         assert [step[0] for step in steps] == sorted(step[0] for step in steps)
         assert steps[-1] == (expected, expected)
-
-
-def test_a_bad_file_in_an_import_leaves_the_store_as_it_was(tmp_path):
-    """Half an import."""
-    store, good, bad = CandleStore(tmp_path / "store"), tmp_path / "a.csv", tmp_path / "b.csv"
-    header = "time,open,high,low,close,volume\n"
-    good.write_text(header + f"{LISTED_MS},1,2,0.5,1,1\n{LISTED_MS + HOUR_MS},1,2,0.5,1,1\n")
-    bad.write_text(header + f"{LISTED_MS},1,2,0.5,1,1\n{LISTED_MS + HOUR_MS},9,2,0.5,1,1\n")
-    with pytest.raises(CandleError, match="row 1"):
-        import_files(store, "BTCUSDT", "1h", [good, bad])
-    assert store.list() == []
-    assert import_files(store, "BTCUSDT", "1h", [good]) == (2, ("2024-11",))
-
-
-@pytest.mark.real
-def test_real_archives_are_imported_as_they_are(tmp_path):
-    """Real files of 2020 and 2026, misread, or recorded under another source."""
-    market = os.environ.get("CPPN_BT_REAL_MARKET")
-    if not market:
-        pytest.skip("CPPN_BT_REAL_MARKET is not set")
-    files = sorted((Path(market) / "archives").glob("*.zip"))
-    store = CandleStore(tmp_path)
-    count, months = import_files(store, "BTCUSDT", "1m", files)
-    assert (count, months) == (3 * 1_440 + 44_640, ("2020-01", "2026-03"))
-    held = store.read("BTCUSDT", "1m")
-    for file in files:
-        candles = read_archive_file(file).candles
-        part = held.between(int(candles.open_time[0]), int(candles.open_time[-1]) + 1)
-        assert part.equals(candles)
-    sources = [entry.source for entry in Ledger.load(store, "BTCUSDT", "1m").entries()]
-    assert f"archive:{files[0].stem}" == sources[0]
 
 
 @examples(max_examples=60, deadline=None, derandomize=True)
