@@ -158,6 +158,22 @@ def test_private_names_stay_at_home():
     assert taken == PRIVATE_IMPORTS
 
 
+def test_private_names_are_not_reached_through_their_module():
+    """`helpers._helper`: the same import with a dot in it."""
+    for module, tree in TREES.items():
+        nodes = list(ast.walk(tree))
+        froms = (n for n in nodes if isinstance(n, ast.ImportFrom))
+        bound = {
+            alias.asname or alias.name
+            for node in froms
+            for alias in node.names
+            if f"{node.module}.{alias.name}".removeprefix(f"{PACKAGE}.") in MODULES
+        }
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and is_private(node.attr):
+                assert ast.unparse(node.value) not in bound, f"{module}: {ast.unparse(node)}"
+
+
 def is_private(name: str) -> bool:
     """`_name`, but not `__version__`."""
     return name.startswith("_") and not name.endswith("__")
