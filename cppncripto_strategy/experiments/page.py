@@ -273,7 +273,7 @@ def difference_figure(comparisons: Sequence[Comparison], wanted: float | None = 
         figure.add_vline(wanted, line={"color": SELL, "width": 1, "dash": "dot"})
     style(figure, 140 + 60 * len(comparisons))
     figure.update_layout(hovermode="closest")
-    figure.update_xaxes(title="hit ratio difference, percentage points")
+    figure.update_xaxes(title="hit ratio difference, points")
     figure.update_yaxes(title="arms", autorange="reversed")
     return figure
 

@@ -62,7 +62,12 @@ def placed(names: Sequence[str], after: Mapping[str, str]) -> list[str]:
     for name in names:
         anchor = "" if name in BUILT_IN else after.get(name, "")
         if anchor and anchor not in known:
-            logger.warning("report section %r follows %r, which is unknown", name, anchor)
+            logger.warning(
+                "report section %r follows %r, which is none of: %s",
+                name,
+                anchor,
+                ", ".join(other for other in names if other != name),
+            )
             anchor = ""
         followers.setdefault(anchor, []).append(name)
     order: list[str] = []

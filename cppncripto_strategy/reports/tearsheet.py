@@ -161,7 +161,7 @@ def _offline(html: str) -> str:
         r"<\?xml[^>]*\?>|<!DOCTYPE svg[^>]*>|<metadata>.*?</metadata>", "", html, flags=re.S
     )
     html = html.replace("CAGR﹪", "CAGR %")  # few fonts have its small percent sign
-    html = html.replace("</head>", render("tearsheet_head.html") + "</head>", 1)
+    html = html.replace("</head>", f"{render('tearsheet_head.html')}</head>", 1)
     return html.replace(' onload="save()"', "")  # its template calls a function it does not define
 
 

@@ -100,6 +100,10 @@ def test_tearsheet_escapes_its_title(tmp_path, hostile, days, live_tags_of):
     path = tmp_path / "tearsheet.html"
     assert write_tearsheet(returns, -returns, path, hostile) == (days > 5)
     assert live_tags_of(path) == []
+    page = path.read_text("utf-8")
+    # What we add is HTML: joined to a plain string, Markup would escape that string.
+    assert page.count("</head>") == 1
+    assert "&lt;/head&gt;" not in page
 
 
 def test_coverage_map_escapes_symbols(tmp_path, hostile, live_tags_of, requests_of):
