@@ -16,7 +16,13 @@ from click.testing import CliRunner
 from cppncripto_strategy.backtest import run_backtest
 from cppncripto_strategy.cli import cli
 from cppncripto_strategy.errors import BundleError, RecipeError
-from cppncripto_strategy.evolution.page import node_places
+from cppncripto_strategy.evolution.page import (
+    front_figure,
+    history_figure,
+    kernel_figure,
+    node_places,
+    write_evolution_page,
+)
 from cppncripto_strategy.evolution.search import choose, evolve, prepare
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.market import load_market, session_tables
@@ -247,3 +253,31 @@ def test_killed_run_resumes_to_the_same_champion(recipe_path):
     subprocess.run([*command, str(killed)], check=True, capture_output=True, timeout=120)
     for name in ("champion.json", "checkpoint.json", "front.json"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes()
+
+
+def test_page_escapes_the_name_of_its_recipe(evolved, tmp_path):
+    """A recipe's file name that runs as a script."""
+    path = tmp_path / "evolution.html"
+    write_evolution_page(path, evolved[0], "<script>alert(1)</script>")
+    page = path.read_text("utf-8")
+    assert "<script>alert" not in page
+    assert page.count("Evolution of &lt;script&gt;alert(1)&lt;/script&gt;") == 2
+
+
+def test_every_chart_with_axes_says_what_they_show(evolved):
+    """A front of nobody knows what against nobody knows what."""
+    run = evolved[0].run
+    genome = run.front[0].genome
+    for figure in (
+        front_figure(run.front, 0),
+        history_figure(run.history),
+        kernel_figure(genome, run.substrate),
+    ):
+        layout = figure.to_dict()["layout"]
+        axes = {name: axis for name, axis in layout.items() if name[1:].startswith("axis")}
+        untitled = [
+            name
+            for name, axis in axes.items()
+            if not axis.get("title", {}).get("text") and not axis.get("matches")
+        ]
+        assert untitled == []
