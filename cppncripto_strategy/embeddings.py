@@ -3,7 +3,7 @@
 The file holds what was known at each midnight and nothing of what followed; outcomes are read from
 candles when they are asked for. Distances are meaningful only between embeddings of one encoder
 (`encoder_hash`), and only between days that share no candle: a neighbour's data must end before the
-data of the day asked about begin.
+data of the day in question begin.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ SCHEMA = pa.schema(
 )
 """Columns of the file; all times int64 UTC milliseconds.
 
-session_ms is the day's 00:00. The embedding in force that day is valid from valid_from_ms (the
-same, unless the day's own rollover failed and an older embedding stayed in force) and saw the
+session_ms is the day's 00:00. The embedding active that day is valid from valid_from_ms (the
+same, unless the day's own rollover failed and an older embedding stayed active) and saw the
 candles that opened at or after data_start_ms and closed by data_end_ms. model_hash names the
 bundle, encoder_hash its MacroNet. in_sample marks days before the bundle's trained_until.
 """
@@ -171,17 +171,17 @@ def similar_days(
     """The past days whose embeddings are nearest to this one's, nearest first.
 
     Compared are days of the same encoder whose own rollover succeeded and whose data end before the
-    data of the day asked about begin, of this symbol or of every symbol.
+    data of the day in question begin, of this symbol or of every symbol.
 
     Raises
     ------
     StoreError
         When the table has no embedding of this symbol and day, or more than one encoder's.
     """
-    asked = table.filter((pc.field("symbol") == symbol) & (pc.field("session_ms") == session_ms))
-    if len(asked) != 1:
-        raise StoreError(_which_days(table, symbol, session_ms, len(asked)))
-    row = asked.to_pylist()[0]
+    today = table.filter((pc.field("symbol") == symbol) & (pc.field("session_ms") == session_ms))
+    if len(today) != 1:
+        raise StoreError(_which_days(table, symbol, session_ms, len(today)))
+    row = today.to_pylist()[0]
     wanted = (pc.field("encoder_hash") == row["encoder_hash"]) & (
         pc.field("valid_from_ms") == pc.field("session_ms")
     )
@@ -199,8 +199,8 @@ def similar_days(
     )
     names = bank["symbol"].to_pylist()
     return [
-        SimilarDay(names[place], int(days[place]), float(far))
-        for place, far in zip(near, distance, strict=True)
+        SimilarDay(names[index], int(days[index]), float(far))
+        for index, far in zip(near, distance, strict=True)
     ]
 
 
@@ -239,17 +239,17 @@ def _outcome(candles: Candles, interval_ms: int, day_ms: int) -> Outcome:
     return Outcome(float(grid.close[-1] / grid.close[0] - 1), volatility)
 
 
-def _which_days(table: pa.Table, symbol: str, session_ms: int, found: int) -> str:
+def _which_days(table: pa.Table, symbol: str, session_ms: int, rows: int) -> str:
     """Why there is not exactly one row for a symbol and day, and what to do."""
     day = ms_to_utc(session_ms)[:10]
-    if found > 1:
-        return f"{symbol} {day} has {found} embeddings in this file: embed with one bundle"
-    held = table.filter(pc.field("symbol") == symbol)
-    if len(held) == 0:
+    if rows > 1:
+        return f"{symbol} {day} has {rows} embeddings in this file: embed with one bundle"
+    mine = table.filter(pc.field("symbol") == symbol)
+    if len(mine) == 0:
         names = sorted(set(table["symbol"].to_pylist()))
         return f"no embedding of {symbol}: the file holds {', '.join(names) or 'no symbol'}"
-    first, last = pc.min_max(held["session_ms"]).as_py().values()
+    first, last = pc.min_max(mine["session_ms"]).as_py().values()
     return (
-        f"no embedding of {symbol} for {day}: the file holds {len(held)} days from"
+        f"no embedding of {symbol} for {day}: the file holds {len(mine)} days from"
         f" {ms_to_utc(first)[:10]} to {ms_to_utc(last)[:10]}"
     )

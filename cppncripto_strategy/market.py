@@ -47,17 +47,17 @@ def load_market(recipe: Recipe) -> Market:
         return _planted_market(recipe)
     source = open_source(recipe.candles.folder)
     span = recipe.span()
-    found = {
+    series = {
         symbol: source.read(symbol, recipe.interval, None, span.end_ms if span else None)
         for symbol in recipe.symbols
     }
-    for symbol, candles in found.items():
+    for symbol, candles in series.items():
         if len(candles) == 0:
             raise CandleError(
                 f"{recipe.candles.folder} holds no {symbol} {recipe.interval} candle before the end"
                 f" of {recipe.timerange}"
             )
-    return Market(found)
+    return Market(series)
 
 
 def closed_market(recipe: Recipe, now_ms: int) -> Market:
@@ -66,21 +66,24 @@ def closed_market(recipe: Recipe, now_ms: int) -> Market:
     market = load_market(open_recipe)
     last_open = now_ms - recipe.interval_ms
     return Market(
-        {symbol: held[held.open_time <= last_open] for symbol, held in market.candles.items()}
+        {
+            symbol: candles[candles.open_time <= last_open]
+            for symbol, candles in market.candles.items()
+        }
     )
 
 
 def _planted_market(recipe: Recipe) -> Market:
-    """One planted market a symbol, each with a seed of its own."""
+    """One planted market per symbol, each with a seed of its own."""
     values = recipe.candles.planted.model_dump()
     start, seed = utc_to_ms(values.pop("start")), values.pop("seed")
     markets = {
         symbol: planted.generate(
             planted.PlantedSettings(
-                **values, seed=seed + place, interval=recipe.interval, start_ms=start
+                **values, seed=seed + index, interval=recipe.interval, start_ms=start
             )
         )
-        for place, symbol in enumerate(recipe.symbols)
+        for index, symbol in enumerate(recipe.symbols)
     }
     for market in markets.values():
         validate(market.candles, recipe.interval_ms, "planted market")

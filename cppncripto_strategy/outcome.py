@@ -168,12 +168,12 @@ def _gaps(
 ) -> list[dict[str, Any]]:
     """Gaps in everything trained on or traded."""
     start = min(bundle.info.trained_from_ms for bundle in timeline.bundles)
-    found = []
+    rows = []
     for symbol, candles in market.candles.items():
         first = max(start, int(candles.open_time[0]))
         for gap in gaps(candles.open_time, recipe.interval_ms, Span(first, span.end_ms)):
             count = (gap.end_ms - gap.start_ms) // recipe.interval_ms
-            found.append(
+            rows.append(
                 {
                     "symbol": symbol,
                     "start_ms": gap.start_ms,
@@ -181,7 +181,7 @@ def _gaps(
                     "candles": count,
                 }
             )
-    return found
+    return rows
 
 
 def _valid_from(timeline: BundleTimeline, span: Span) -> list[int]:
@@ -275,14 +275,14 @@ def _hit_text(recipe: Recipe, market: Market, span: Span, passed: Replay) -> str
         rows = passed.strategy.signals[passed.strategy.signals["symbol"] == symbol]
         close = truth.candles.open_time + recipe.interval_ms
         scores = np.full(len(close), np.nan)
-        place = np.searchsorted(close, rows["close_time_ms"].to_numpy())
-        scores[place] = rows["score"].to_numpy()
+        index = np.searchsorted(close, rows["close_time_ms"].to_numpy())
+        scores[index] = rows["score"].to_numpy()
         try:
-            one = planted_hits.hit_at_setups(truth, scores, span.start_ms, span.end_ms)
+            hit = planted_hits.hit_at_setups(truth, scores, span.start_ms, span.end_ms)
         except ValueError:  # a span so short that no setup was scored in it
             continue
-        hits, count = hits + one.hit * one.count, count + one.count
-        low, high = low + one.low * one.count, high + one.high * one.count
+        hits, count = hits + hit.hit * hit.count, count + hit.count
+        low, high = low + hit.low * hit.count, high + hit.high * hit.count
     if not count:
         return "no setup was scored"
     return (

@@ -105,5 +105,5 @@ def _feed_start(candles: Candles, wanted_ms: int) -> int:
     before = int(np.searchsorted(candles.open_time, wanted_ms, side="right")) - 1
     if before < 0:
         return wanted_ms
-    found = int(candles.open_time[before])
-    return found if wanted_ms - found < DAY_MS else wanted_ms
+    open_ms = int(candles.open_time[before])
+    return open_ms if wanted_ms - open_ms < DAY_MS else wanted_ms

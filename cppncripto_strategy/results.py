@@ -94,7 +94,7 @@ class RunResult:
     benchmark_equity : buy-and-hold of the same symbols; columns close_time_ms, equity.
     equity_without_macro : the same strategy under a zero embedding, or None where it was not run.
     gaps : one mapping per gap: symbol, start_ms, end_ms, candles.
-    bundles : one mapping per bundle in force: trained_until_ms, valid_from_ms, validation_loss,
+    bundles : one mapping per active bundle: trained_until_ms, valid_from_ms, validation_loss,
         hash, and whatever else the walk-forward records.
     embeddings : one row per symbol and day: symbol, valid_from_ms, data_end_ms, model_hash, drift,
         and one column per number of the vector; or None.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     help="Candle store, or folder of SYMBOL-5m files, to see what followed.",
 )
 @click.option(
-    "--interval", default="5m", show_default=True, help="Candles that tell what followed."
+    "--interval", default="5m", show_default=True, help="Candle length that shows what followed."
 )
 @click.option(
     "--count", default=10, show_default=True, type=click.IntRange(min=1), help="Days to list."
@@ -53,7 +53,7 @@ def command(
 ) -> None:
     """List the past days most like DATE, their distances, and what followed them.
 
-    Days are told by what MacroNet saw before their 00:00 UTC; "what followed" is the day itself.
+    Days are compared by what MacroNet saw before 00:00 UTC; "what followed" is the day itself.
     Only days that share no candle with DATE's window are compared. A file of days after training
     alone may hold few: `cppn-bt embed BUNDLE --in-sample` adds those before.
     """
@@ -134,11 +134,11 @@ def _print(symbol: str, session_ms: int, near: list[SimilarDay], followed: list[
         table.add_column(name)
     for name in ("distance", "return that day", "realised volatility"):
         table.add_column(name, justify="right")
-    for found, outcome in zip(near, followed, strict=True):
+    for similar, outcome in zip(near, followed, strict=True):
         table.add_row(
-            ms_to_utc(found.session_ms)[:10],
-            found.symbol,
-            f"{found.distance:.2f}",
+            ms_to_utc(similar.session_ms)[:10],
+            similar.symbol,
+            f"{similar.distance:.2f}",
             _percent(outcome.simple_return, "+.2f"),
             _percent(outcome.realised_volatility, ".2f"),
         )

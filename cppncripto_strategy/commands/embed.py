@@ -76,7 +76,7 @@ def command(
     series = _read(candles, symbols, timeline)
     console = Console(stderr=True, highlight=False, quiet=as_json)
     with console.status("embedding"):
-        parts = [embed_candles(symbol, held, timeline) for symbol, held in series.items()]
+        parts = [embed_candles(symbol, mine, timeline) for symbol, mine in series.items()]
     table = pa.concat_tables(parts)
     if len(table) == 0:
         raise click.ClickException(
@@ -88,8 +88,8 @@ def command(
     judged = _judge(timeline, series, in_sample, out, console) if card else None
     days = {symbol: len(part) for symbol, part in zip(series, parts, strict=True)}
     if as_json:
-        told = judged.to_json() if judged is not None else None
-        document = {"out": str(out), "rows": len(table), "days": days, "card": told}
+        card_document = judged.to_json() if judged is not None else None
+        document = {"out": str(out), "rows": len(table), "days": days, "card": card_document}
         click.echo(json.dumps(document))
         return
     text = ", ".join(f"{count:,} days of {symbol}" for symbol, count in days.items())
@@ -104,8 +104,8 @@ def _read(folder: Path, symbols: str | None, timeline: BundleTimeline) -> dict[s
     from cppncripto_strategy.feeds.history.files import open_source
 
     source, interval = open_source(folder), interval_text(timeline.session.interval_ms)
-    asked = symbols.split(",") if symbols else timeline.bundles[0].info.symbols
-    names = [name.strip() for name in asked]
+    requested = symbols.split(",") if symbols else timeline.bundles[0].info.symbols
+    names = [name.strip() for name in requested]
     return {name: source.read(name, interval) for name in names if name}
 
 
@@ -126,10 +126,10 @@ def _judge(
         tables = [
             build_sessions(
                 symbol,
-                CandleGrid.from_candles(held, timeline.session.interval_ms),
+                CandleGrid.from_candles(candles, timeline.session.interval_ms),
                 timeline.session,
             )
-            for symbol, held in series.items()
+            for symbol, candles in series.items()
         ]
         card = quality_card(timeline.bundles[0], tables, in_sample=in_sample)
     write_json(out.with_name(f"{out.name}.card.json"), card.to_json())
@@ -137,7 +137,7 @@ def _judge(
 
 
 def _print_card(card: QualityCard) -> None:
-    """A table of the probes, one row a symbol and target, one column an input."""
+    """A table of the probes, one row per symbol and target, one column per input."""
     from rich.table import Table
 
     from cppncripto_strategy.feeds.clock import ms_to_utc

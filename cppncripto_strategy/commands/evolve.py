@@ -86,7 +86,7 @@ class EvolutionProgress:
     show_default=True,
     help="Where genomes are evaluated.",
 )
-@click.option("--workers", type=click.IntRange(0), default=0, help="Default: one a core.")
+@click.option("--workers", type=click.IntRange(0), default=0, help="Default: one per core.")
 @click.option("--scheduler", help="Address of a Dask scheduler or a Ray cluster.")
 @click.option(
     "--out",

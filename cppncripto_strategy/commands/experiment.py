@@ -90,8 +90,8 @@ def command(
         return
     chosen = NAMES if name == "all" else (name,)
     numbers = list(range(first_seed, first_seed + seeds))
-    found = [_run(runner, name, numbers, folder, as_json) for name in chosen]
-    _report(found, folder, markdown, as_json)
+    results = [_run(runner, name, numbers, folder, as_json) for name in chosen]
+    _report(results, folder, markdown, as_json)
 
 
 def _run(runner: RecipeRunner, name: str, seeds: list[int], folder: Path, quiet: bool) -> Findings:
@@ -117,19 +117,19 @@ def _command_line() -> str:
     return shlex.join(["cppn-bt", *sys.argv[1:]])
 
 
-def _report(found: list[Findings], folder: Path, markdown: Path | None, as_json: bool) -> None:
+def _report(results: list[Findings], folder: Path, markdown: Path | None, as_json: bool) -> None:
     from cppncripto_strategy.experiments.experiment import summary
     from cppncripto_strategy.experiments.page import markdown as to_markdown
     from cppncripto_strategy.experiments.page import terminal_table
     from cppncripto_strategy.results import write_text
 
     if markdown is not None:
-        write_text(markdown, "\n".join(to_markdown(findings) for findings in found))
+        write_text(markdown, "\n".join(to_markdown(findings) for findings in results))
     if as_json:
-        click.echo(json.dumps([summary(findings) for findings in found], allow_nan=False))
+        click.echo(json.dumps([summary(findings) for findings in results], allow_nan=False))
         return
     console = Console(highlight=False)
-    for findings in found:
+    for findings in results:
         console.print(terminal_table(findings))
         console.print(f"  [dim]{folder / findings.name}.html[/]\n", soft_wrap=True)
     console.print(f"  [dim]{folder / 'results.parquet'}[/]", soft_wrap=True)

@@ -51,7 +51,7 @@ Examples:
 @click.option("--rest-url", help="Another REST address (keyless market data).")
 @click.option("--stream-url", help="Another websocket address.")
 @click.option("--report", "only_report", is_flag=True, help="Write the reports and exit.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for every event.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line and event.")
 def command(
     request: RecipeRequest,
     demo: bool,

@@ -30,7 +30,7 @@ def command(session: Path, as_json: bool) -> None:
             "session": str(session),
             "same": report.same,
             "compared": report.compared,
-            "differences": [str(one) for one in report.differences],
+            "differences": [str(difference) for difference in report.differences],
             "worst_score": report.worst_score,
             "notes": report.notes,
         }

@@ -152,7 +152,7 @@ def evolve(
     fresh: bool = False,
     watcher: Watcher | None = None,
 ) -> Evolved:
-    """Evolve, or go on evolving, and write the folder.
+    """Evolve, or resume, and write the folder.
 
     Parameters
     ----------

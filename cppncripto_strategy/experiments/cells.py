@@ -65,7 +65,7 @@ class CellOutcome:
     ----------
     signals, equity : tables of the backtest, as in `results`.
     metrics : as `metrics.run_metrics` gives them.
-    validation_losses : of the bundles in force.
+    validation_losses : of the active bundles.
     setups : symbol -> close times (UTC ms) of planted setups, or None on real candles.
     probes : measurements of the embedding (reconstruction_error, probe_r2), or {}.
     """

@@ -2,7 +2,7 @@
 
 An objective with a decoder reports a reconstruction loss, one without has none; so reconstruction
 is measured by a ridge from the frozen embedding to the hourly means of the very window it was made
-of, learned on earlier days and judged on later ones. Beside it, the same ridge foretells the next
+of, learned on earlier days and judged on later ones. Beside it, the same ridge predicts the next
 day's profile.
 """
 

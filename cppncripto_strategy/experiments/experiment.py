@@ -147,9 +147,10 @@ def conclude(
     """
     table = pd.DataFrame([cell.row for arm in experiment.arms for cell in cells[arm.name]])
     table.insert(0, "experiment", experiment.name)
-    found = [_compare(cells, a, b, about, resamples) for a, b in experiment.pairs]
+    comparisons = [_compare(cells, a, b, about, resamples) for a, b in experiment.pairs]
     verdicts = [
-        experiment.judge(c, table[table["arm"] == c.a], table[table["arm"] == c.b]) for c in found
+        experiment.judge(c, table[table["arm"] == c.a], table[table["arm"] == c.b])
+        for c in comparisons
     ]
     curves = {arm.name: [cell.tables.daily for cell in cells[arm.name]] for arm in experiment.arms}
     return Findings(
@@ -157,7 +158,7 @@ def conclude(
         title=experiment.title,
         question=experiment.question,
         criterion=experiment.criterion,
-        comparisons=found,
+        comparisons=comparisons,
         verdicts=verdicts,
         seeds=[
             _seed_by_seed(experiment, cells, pair, about, resamples) for pair in experiment.pairs
@@ -251,7 +252,7 @@ def summary(findings: Findings) -> dict[str, Any]:
         "experiment": findings.name,
         "title": findings.title,
         "verdicts": [to_plain(vars(verdict)) for verdict in findings.verdicts],
-        "comparisons": [_plain_comparison(found) for found in findings.comparisons],
+        "comparisons": [_plain_comparison(compared) for compared in findings.comparisons],
         "found_in_seeds": [
             {
                 "pair": str(table["pair"].iloc[0]),

@@ -118,7 +118,7 @@ def write_experiment_page(findings: Findings, path: Path) -> None:
 
 
 def _proofs(verdict: Verdict) -> Table:
-    rows = [["yes" if holds else "no", asked] for asked, holds in verdict.proofs]
+    rows = [["yes" if holds else "no", claim] for claim, holds in verdict.proofs]
     return Table(["Holds", "Asked for"], rows, text=[1])
 
 
@@ -337,7 +337,7 @@ def markdown(findings: Findings) -> str:
         [f"## {findings.name.upper()}: {findings.title}"],
         [findings.question, findings.criterion],
         *([f"**{verdict.headline}**"] for verdict in findings.verdicts),
-        [f"- {'yes' if holds else 'no'}: {asked}" for asked, holds in proofs],
+        [f"- {'yes' if holds else 'no'}: {claim}" for claim, holds in proofs],
         list(findings.notes),
         markdown_table(*_differences(findings.comparisons)),
         [f"Seeds that alone would have claimed a gain: {_claims(findings.seeds)}."],

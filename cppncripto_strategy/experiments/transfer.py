@@ -213,8 +213,8 @@ def write_transfer_page(table: pd.DataFrame, path: Path, about: Mapping[str, obj
 
 def readable(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Heading and rows as text: one row per scored symbol and training set."""
-    places = [place for place in ("setups", "signals", "all") if (table["where"] == place).any()]
-    head = ["Scored", "Learned from", "Seen", *(f"Hit, {place}" for place in places)]
+    places = [where for where in ("setups", "signals", "all") if (table["where"] == where).any()]
+    head = ["Scored", "Learned from", "Seen", *(f"Hit, {where}" for where in places)]
     rows = []
     for key, part in table.groupby(["scored", "learned_from", "seen"], sort=False):
         scored, learned_from, seen = (str(item) for item in key)
@@ -224,7 +224,7 @@ def readable(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 scored,
                 learned_from,
                 "yes" if seen == "True" else "no",
-                *(cells.get(place, MISSING) for place in places),
+                *(cells.get(where, MISSING) for where in places),
             ]
         )
     return head, rows

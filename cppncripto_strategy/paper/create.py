@@ -1,6 +1,6 @@
 """A new session of a recipe: the exchange's rules, the account, the networks, the recipe itself.
 
-A new session trades the bundle that a backtest of the recipe would have in force today. Left out:
+A new session trades the bundle that a backtest of the recipe would have active today. Left out:
 fetching history (`cppn-bt fetch` does).
 """
 

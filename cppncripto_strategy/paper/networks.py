@@ -1,4 +1,4 @@
-"""A session's networks: which bundle is in force since when, and what they ask of the strategy.
+"""A session's networks: which bundle is active since when, and what they ask of the strategy.
 
 Left out: training (`retraining`), and Cerebro (`trader`).
 """
@@ -30,17 +30,17 @@ TIMELINE_FILE = "timeline.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionTimeline(BundleTimeline):
-    """Bundles of a session, each in force from the rollover at which it was ready.
+    """Bundles of a session, each active from the rollover at which it was ready.
 
     Parameters
     ----------
-    valid_from_ms : ascending, one a bundle, never before its trained_until_ms.
+    valid_from_ms : ascending, one per bundle, never before its trained_until_ms.
     """
 
     valid_from_ms: tuple[int, ...] = ()
 
     def in_force(self, session_ms: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """Number of the bundle in force in each session, -1 where none may score it, int64 (D,)."""
+        """Number of the active bundle in each session, -1 where none may score it, int64 (D,)."""
         starts = np.array(self.valid_from_ms, dtype=np.int64)
         chosen = np.searchsorted(starts, np.asarray(session_ms), side="right") - 1
         return chosen.astype(np.int64)
@@ -57,7 +57,7 @@ class SessionTimeline(BundleTimeline):
         return SessionTimeline((*self.bundles, bundle), False, (*self.valid_from_ms, valid_from_ms))
 
     def save(self, session: Path) -> None:
-        """Write the bundles and, last, when each is in force."""
+        """Write the bundles and, last, when each is active."""
         rows = []
         for bundle, start in zip(self.bundles, self.valid_from_ms, strict=True):
             bundle.save(session / "bundles" / bundle.model_hash)
@@ -87,7 +87,7 @@ def strategy_options(
     """Options of MacroMicroStrategy: those of a backtest of the same recipe.
 
     `embeddings` is where a live session keeps them, so that a restart does not compute them again;
-    parity is told none, and computes every one.
+    parity gets none, and computes all.
     """
     threshold = recipe.threshold
     return {
@@ -104,7 +104,7 @@ def strategy_options(
 def todays_bundle(
     recipe: Recipe, market: Market, now_ms: int, cache: Path | None, progress: Progress | None
 ) -> BundleTimeline:
-    """The bundle that the recipe's calendar has in force today; trained when not in the cache.
+    """The bundle that the recipe's calendar has active today; trained when not in the cache.
 
     Raises
     ------

@@ -90,7 +90,7 @@ def compare(session: Path, strategy: Mapping[str, Any]) -> ParityReport:
     """
     recording = Recording.read(session)
     report = _recorded_order(recording, strategy)
-    if any(one.catch_up for one, _ in recording.past):
+    if any(moment.catch_up for moment, _ in recording.past):
         report.notes.append(
             "a symbol was late beyond the deadline: its candles came after newer ones of others,"
             " an order of time that a backtest does not have, so only the recorded order counts"
@@ -99,12 +99,12 @@ def compare(session: Path, strategy: Mapping[str, Any]) -> ParityReport:
     return _joined(report, _backtest(recording, strategy))
 
 
-def _joined(one: ParityReport, other: ParityReport) -> ParityReport:
+def _joined(first: ParityReport, second: ParityReport) -> ParityReport:
     return ParityReport(
-        one.compared | other.compared,
-        one.differences + other.differences,
-        max(one.worst_score, other.worst_score),
-        one.notes + other.notes,
+        first.compared | second.compared,
+        first.differences + second.differences,
+        max(first.worst_score, second.worst_score),
+        first.notes + second.notes,
     )
 
 
@@ -129,26 +129,28 @@ def _recorded_order(recording: Recording, strategy: Mapping[str, Any]) -> Parity
 def _of_records(
     name: str, recorded: Sequence[Mapping[str, Any]], replayed: Sequence[Mapping[str, Any]]
 ) -> list[Difference]:
-    found = []
-    for row, (one, other) in enumerate(zip(recorded, replayed, strict=False)):
-        found += [
-            Difference("recorded order", name, row, key, one.get(key), other.get(key))
-            for key in {**one, **other}
-            if one.get(key) != other.get(key)
+    differences = []
+    for row, (ours, theirs) in enumerate(zip(recorded, replayed, strict=False)):
+        differences += [
+            Difference("recorded order", name, row, key, ours.get(key), theirs.get(key))
+            for key in {**ours, **theirs}
+            if ours.get(key) != theirs.get(key)
         ]
     # A session that was killed may lack its last records: the replay then has more, which is what
     # a restart would write. Fewer is a difference.
     if len(replayed) < len(recorded):
-        found.append(
+        differences.append(
             Difference("recorded order", name, len(replayed), "count", len(recorded), len(replayed))
         )
-    return found
+    return differences
 
 
 def _backtest(recording: Recording, strategy: Mapping[str, Any]) -> ParityReport:
     """The candles as a backtest runs them: preloaded, indicators in batches."""
     facts = recording.facts
-    allowed = {(symbol, one.close_ms) for one, symbols in recording.past for symbol in symbols}
+    allowed = {
+        (symbol, moment.close_ms) for moment, symbols in recording.past for symbol in symbols
+    }
     cerebro = bt.Cerebro(stdstats=False)
     cerebro.broker = session_broker(
         facts.broker,
@@ -160,12 +162,12 @@ def _backtest(recording: Recording, strategy: Mapping[str, Any]) -> ParityReport
             cerebro.adddata(ReplayFeed(candles=candles, interval_ms=facts.interval_ms, name=symbol))
     cerebro.addstrategy(MacroMicroStrategy, **strategy)
     replayed = cerebro.run()[0]
-    last_ms = max((one.close_ms for one, _ in recording.past), default=0)
+    last_ms = max((moment.close_ms for moment, _ in recording.past), default=0)
     since = recording.live_from_ms or last_ms + 1
     tables = recording.tables()
     differences, worst = _of_signals(tables["signals"], _since(replayed.signals, since))
     fills = _since(replayed.fills, since, "created_ms")
-    # The end of a replay cancels what still rests; the session goes on.
+    # The end of a replay cancels what still rests; the session continues.
     fills = fills[fills["reason"] != "end"].reset_index(drop=True)
     differences += _of_fills(tables["fills"], fills)
     differences += _of_equity(tables["equity"], _since(replayed.equity, since))
@@ -182,65 +184,67 @@ def _of_signals(recorded: pd.DataFrame, replayed: pd.DataFrame) -> tuple[list[Di
     both = recorded.merge(
         replayed, on=["symbol", "close_time_ms"], how="outer", suffixes=("", "_r"), indicator=True
     )
-    found = [
+    differences = [
         Difference("backtest", "signals", int(row), "presence", both["_merge"].iloc[row], None)
         for row in np.flatnonzero((both["_merge"] != "both").to_numpy())
     ]
     both = both[both["_merge"] == "both"]
     worst = 0.0
     for name in _NUMBERS:
-        one, other = both[name].to_numpy(float), both[f"{name}_r"].to_numpy(float)
-        apart = np.where(np.isnan(one) & np.isnan(other), 0.0, np.abs(one - other))
-        apart = np.where(np.isnan(one) != np.isnan(other), math.inf, apart)
+        ours, theirs = both[name].to_numpy(float), both[f"{name}_r"].to_numpy(float)
+        apart = np.where(np.isnan(ours) & np.isnan(theirs), 0.0, np.abs(ours - theirs))
+        apart = np.where(np.isnan(ours) != np.isnan(theirs), math.inf, apart)
         worst = max(worst, float(apart.max(initial=0.0)))
-        found += [
-            Difference("backtest", "signals", int(row), name, one[row], other[row])
+        differences += [
+            Difference("backtest", "signals", int(row), name, ours[row], theirs[row])
             for row in np.flatnonzero(apart > SCORE_TOLERANCE)
         ]
     signal, other_signal = both["signal"].to_numpy(), both["signal_r"].to_numpy()
-    found += [
+    differences += [
         Difference("backtest", "signals", int(row), "signal", signal[row], other_signal[row])
         for row in np.flatnonzero(signal != other_signal)
     ]
-    return found, worst
+    return differences, worst
 
 
 def _of_fills(recorded: pd.DataFrame, replayed: pd.DataFrame) -> list[Difference]:
-    found = []
+    differences = []
     if len(recorded) != len(replayed):
-        found.append(
+        differences.append(
             Difference("backtest", "fills", min(len(recorded), len(replayed)), "count",
                        len(recorded), len(replayed))
         )  # fmt: skip
     pairs = zip(recorded.to_dict("records"), replayed.to_dict("records"), strict=False)
-    for row, (one, other) in enumerate(pairs):
-        found += [
-            Difference("backtest", "fills", row, name, one[name], other[name])
+    for row, (ours, theirs) in enumerate(pairs):
+        differences += [
+            Difference("backtest", "fills", row, name, ours[name], theirs[name])
             for name in _ORDER_FIELDS
-            if one[name] != other[name]
+            if ours[name] != theirs[name]
         ]
-        found += [
-            Difference("backtest", "fills", row, name, one[name], other[name])
+        differences += [
+            Difference("backtest", "fills", row, name, ours[name], theirs[name])
             for name in ("quantity", "price", "notional", "fee")
-            if not _equal(one[name], other[name], 1e-9 * max(1.0, abs(one["notional"])))
+            if not _equal(ours[name], theirs[name], 1e-9 * max(1.0, abs(ours["notional"])))
         ]
-    return found
+    return differences
 
 
-def _equal(one: float, other: float, tolerance: float) -> bool:
-    return (math.isnan(one) and math.isnan(other)) or abs(one - other) <= tolerance
+def _equal(first: float, second: float, tolerance: float) -> bool:
+    return (math.isnan(first) and math.isnan(second)) or abs(first - second) <= tolerance
 
 
 def _of_equity(recorded: pd.DataFrame, replayed: pd.DataFrame) -> list[Difference]:
     """To the cent."""
     both = recorded.merge(replayed, on="close_time_ms", how="inner", suffixes=("", "_r"))
-    found = []
+    differences = []
     if len(both) != len(recorded):
-        found.append(Difference("backtest", "equity", 0, "count", len(recorded), len(replayed)))
+        differences.append(
+            Difference("backtest", "equity", 0, "count", len(recorded), len(replayed))
+        )
     apart = np.abs(both["equity"].to_numpy() - both["equity_r"].to_numpy())
-    found += [
+    differences += [
         Difference("backtest", "equity", int(row), ms_to_utc(int(both["close_time_ms"][row])),
                    float(both["equity"][row]), float(both["equity_r"][row]))
         for row in np.flatnonzero(apart > MONEY_TOLERANCE)
     ]  # fmt: skip
-    return found
+    return differences

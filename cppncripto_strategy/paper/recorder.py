@@ -37,7 +37,6 @@ class SymbolView:
     upper: float = float("nan")
     lower: float = float("nan")
     position: float = 0.0
-    tradable: bool = False
 
 
 @dataclass(slots=True)
@@ -133,26 +132,31 @@ class Recorder:
 
     def round_decided(self) -> None:
         """Every order of the round is made."""
-        one = self._source.current
-        if one is not None and one.received_s and self._live and self._source.status == "LIVE":
-            self.latency_s.append(now_s() - one.received_s)
+        moment = self._source.current
+        if (
+            moment is not None
+            and moment.received_s
+            and self._live
+            and self._source.status == "LIVE"
+        ):
+            self.latency_s.append(now_s() - moment.received_s)
 
     def round_done(self, strategy: MacroMicroStrategy) -> None:
         """The account after a round."""
-        one = self._source.current
-        if one is None:
+        moment = self._source.current
+        if moment is None:
             return
         self._note_fills(strategy.broker)
         equity, cash = float(strategy.broker.getvalue()), float(strategy.broker.getcash())
-        if not one.catch_up:
-            row = {"t": one.close_ms, "equity": equity, "cash": cash}
+        if not moment.catch_up:
+            row = {"t": moment.close_ms, "equity": equity, "cash": cash}
             self._derived["equity"].add(row)
-            self._note_embeddings(strategy, one.close_ms)
+            self._note_embeddings(strategy, moment.close_ms)
         self._settle()
         untold, self._untold = self._untold, []
         for event in untold:
             self._on_event(event)
-        self._look(strategy, one, equity, cash)
+        self._look(strategy, moment, equity, cash)
         _forget(strategy)
 
     def _note_fills(self, broker: SpotBroker) -> None:
@@ -166,7 +170,7 @@ class Recorder:
                 self._untold.append({"kind": "fill", **record})
 
     def _note_embeddings(self, strategy: MacroMicroStrategy, close_ms: int) -> None:
-        """The embeddings in force, once a day, by symbol."""
+        """The active embeddings, once per day and symbol."""
         session_ms = close_ms // DAY_MS * DAY_MS
         if session_ms == self._session_ms:
             return
@@ -186,22 +190,21 @@ class Recorder:
             }
             self._derived["embeddings"].add(row)
 
-    def _look(self, strategy: Any, one: Round, equity: float, cash: float) -> None:
+    def _look(self, strategy: Any, moment: Round, equity: float, cash: float) -> None:
         view = self.view
         view.status, view.replaying = self._source.status, not self._live
-        view.close_ms, view.rounds = one.close_ms, view.rounds + 1
-        new_day = one.close_ms % DAY_MS == 0 or view.day_start_equity != view.day_start_equity
+        view.close_ms, view.rounds = moment.close_ms, view.rounds + 1
+        new_day = moment.close_ms % DAY_MS == 0 or view.day_start_equity != view.day_start_equity
         view.day_start_equity = equity if new_day else view.day_start_equity
         view.equity, view.cash = equity, cash
         view.peak_equity = max(equity, view.peak_equity) if view.rounds > 1 else equity
         for state in strategy.states:
             seen = view.symbols.setdefault(state.data._name, SymbolView())
             seen.position = float(strategy.broker.getposition(state.data).size)
-            seen.tradable = self._source.can_trade(state.data._name)
 
 
 def _forget(strategy: Any) -> None:
-    """Let go of what is over: Backtrader keeps every order and trade, about 7 kB each, for ever.
+    """Let go of what is over: Backtrader keeps every order and trade, about 7 kB each, forever.
 
     The journals have them; results are made from there.
     """

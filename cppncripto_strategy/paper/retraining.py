@@ -1,6 +1,6 @@
 """Retraining beside a session, in a process of its own.
 
-At the recipe's retraining stamps the process decides and trains; what it makes comes into force at
+At the recipe's retraining stamps the process decides and trains; what it makes becomes active at
 the next 00:00 UTC after it is ready, and that moment is written down, so that a replay knows it.
 """
 
@@ -45,7 +45,7 @@ BY_CALENDAR = "retrain"
 
 
 class Retrainer:
-    """Retrains on the recipe's calendar in a process of its own, and puts the result in force.
+    """Retrains on the recipe's calendar in a process of its own, and makes the result active.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Retrainer:
 
     Attributes
     ----------
-    timeline : what is in force, and from when.
+    timeline : which bundle is active, and from when.
     """
 
     def __init__(
@@ -71,46 +71,46 @@ class Retrainer:
         self._paper = paper
         self._note = paper.folder.event
 
-    def before_round(self, one: Round) -> None:
-        """At the round that closes a day: put in force what is ready, begin what is due."""
-        if one.close_ms % DAY_MS == 0 and not one.catch_up:
-            self._take_over(one.close_ms)
-            self._begin(one.close_ms)
+    def before_round(self, moment: Round) -> None:
+        """At the round that closes a day: activate what is ready, begin what is due."""
+        if moment.close_ms % DAY_MS == 0 and not moment.catch_up:
+            self._take_over(moment.close_ms)
+            self._begin(moment.close_ms)
 
     def _take_over(self, session_ms: int) -> None:
-        """Put a bundle that is ready in force from this session on."""
+        """Activate a bundle that is ready, from this session on."""
         if self._process is not None:
             if self._process.is_alive():
                 return
             if self._process.exitcode != 0:
                 self._note("retraining failed", session_ms=session_ms)
-                log.error("retraining failed: the bundle in force stays")
+                log.error("retraining failed: the active bundle stays")
             self._process = None
         self._adopt(session_ms)
 
     def _adopt(self, session_ms: int) -> None:
-        """What the training process left, if anything: judged, put in force, taken away."""
+        """What the training process left, if anything: judged, activated, taken away."""
         left = self.session / "bundles" / NEXT_FILE
         if not left.exists():
             return
-        told = json.loads(left.read_text())
-        self._note("retraining decided", session_ms=session_ms, **told)
+        outcome = json.loads(left.read_text())
+        self._note("retraining decided", session_ms=session_ms, **outcome)
         newest_ms = self.timeline.bundles[-1].info.trained_until_ms
-        if told["bundle"] is not None:
-            bundle = Bundle.load(self.session / "bundles" / told["bundle"])
+        if outcome["bundle"] is not None:
+            bundle = Bundle.load(self.session / "bundles" / outcome["bundle"])
             # Trained later than this session's midnight, it would know what it is to score.
             if newest_ms < bundle.info.trained_until_ms <= session_ms:
-                self._put_in_force(bundle, session_ms)
+                self._activate(bundle, session_ms)
         left.unlink()
 
-    def _put_in_force(self, bundle: Bundle, session_ms: int) -> None:
+    def _activate(self, bundle: Bundle, session_ms: int) -> None:
         self.timeline = self.timeline.with_bundle(bundle, session_ms)
         self.timeline.save(self.session)  # on disk first: a restart replays this rollover
         for state in self._states():
             state.score.macro.timeline = state.score.macro.stream.timeline = self.timeline
             state.threshold.add_seed(session_ms, bundle.score_seed)
         self._note("bundle", session_ms=session_ms, bundle=bundle.model_hash)
-        log.info("bundle %s is in force from %s", bundle.model_hash, ms_to_utc(session_ms))
+        log.info("bundle %s is active from %s", bundle.model_hash, ms_to_utc(session_ms))
 
     def _states(self) -> list[Any]:
         return list(self._paper.cerebro.runningstrats[0].states)
@@ -147,8 +147,8 @@ def retrain(session: str, until_ms: int, cache: str | None) -> None:
     recorded = Recording.read(path).candles()
     joined = Market(
         {
-            symbol: merge(held, recorded.get(symbol, Candles.empty()).between(0, until_ms))
-            for symbol, held in market.candles.items()
+            symbol: merge(candles, recorded.get(symbol, Candles.empty()).between(0, until_ms))
+            for symbol, candles in market.candles.items()
         }
     )
     folder = None if cache is None else Path(cache)

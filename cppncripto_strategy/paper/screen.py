@@ -28,7 +28,7 @@ _STATUS = {
 
 
 class JsonEvents:
-    """One JSON object a line on stdout for every event; nothing else is printed."""
+    """One JSON object per line on stdout for every event; nothing else is printed."""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Print an event."""
@@ -61,7 +61,7 @@ class PlainLines:
 
 
 class Screen:
-    """A live screen, redrawn four times a second from the session's view.
+    """A live screen, redrawn four times per second from the session's view.
 
     It only reads numbers that others write: a redraw never waits for a candle, nor a candle for it.
     """

@@ -2,7 +2,7 @@
 
     <session>/session.json      what it is: symbols, interval, start, account, sources
     <session>/recipe.toml       the recipe it runs
-    <session>/bundles/          the networks, and from when each is in force (timeline.json)
+    <session>/bundles/          the networks, and from when each is active (timeline.json)
     <session>/rounds.jsonl      candles, on disk before they are published
     <session>/opened.jsonl      which round was shown next, and who might trade on it
     <session>/decisions.jsonl   one line per symbol and candle
@@ -156,9 +156,9 @@ class SessionFolder:
 
     def journal(self, rounds: Sequence[Round]) -> None:
         """Put rounds on disk; called by the stream before it publishes them."""
-        self._rounds.append([round_record(one) for one in rounds])
+        self._rounds.append([round_record(moment) for moment in rounds])
 
-    def opened(self, one: Round, allowed: frozenset[str], last: bool = True) -> None:
+    def opened(self, moment: Round, allowed: frozenset[str], last: bool = True) -> None:
         """Note that a round is about to be shown, and who may trade on it.
 
         The disk is waited for in `settle`, while the decision is already being made: nothing that
@@ -166,7 +166,7 @@ class SessionFolder:
         need not wait for the disk unless it is the latest: should it be lost, the restart judges it
         again, and it will be older still.
         """
-        record = {"i": self._next, "t": one.close_ms, "a": sorted(allowed)}
+        record = {"i": self._next, "t": moment.close_ms, "a": sorted(allowed)}
         self._opened.append([record], synced=False)
         if allowed or last:
             self._settling = self._disk.submit(self._opened.sync)
@@ -192,11 +192,11 @@ class SessionFolder:
         """Open time of the next round, and of each symbol's next candle (UTC ms)."""
         frontier = self.facts.first_ms
         following = dict.fromkeys(self.facts.symbols, self.facts.first_ms)
-        for one in (*(shown for shown, _ in self.past), *self.unopened):
-            for symbol in (*one.candles, *one.gaps):
-                following[symbol] = one.close_ms
-            if not one.catch_up:
-                frontier = max(frontier, one.close_ms)
+        for moment in (*(shown for shown, _ in self.past), *self.unopened):
+            for symbol in (*moment.candles, *moment.gaps):
+                following[symbol] = moment.close_ms
+            if not moment.catch_up:
+                frontier = max(frontier, moment.close_ms)
         return frontier, following
 
     def forget_past(self) -> None:
@@ -246,7 +246,7 @@ class _Derived:
             if known != record:
                 raise SessionError(
                     f"{self._journal.path}: record {self.count + 1} was {known}, the replay gives"
-                    f" {record}. The session cannot go on from here: the recipe, a bundle or this"
+                    f" {record}. The session cannot resume from here: the recipe, a bundle or this"
                     " package changed since it was made; start a new session"
                 )
         else:
@@ -349,12 +349,14 @@ class Recording:
     @property
     def live_from_ms(self) -> int | None:
         """Close of the first round anybody might trade on; None when there was none yet."""
-        return next((one.close_ms for one, allowed in self.past if allowed), None)
+        return next((moment.close_ms for moment, allowed in self.past if allowed), None)
 
     def candles(self) -> dict[str, Candles]:
         """Each symbol's candles in the order shown."""
         return {
-            symbol: candles_of(one.candles[symbol] for one, _ in self.past if symbol in one.candles)
+            symbol: candles_of(
+                moment.candles[symbol] for moment, _ in self.past if symbol in moment.candles
+            )
             for symbol in self.facts.symbols
         }
 
@@ -363,7 +365,7 @@ class Recording:
         joined: list[dict[str, Any]] = []
         step = self.facts.interval_ms
         for symbol in self.facts.symbols:
-            for close_ms in (one.close_ms for one, _ in self.past if symbol in one.gaps):
+            for close_ms in (moment.close_ms for moment, _ in self.past if symbol in moment.gaps):
                 last = joined[-1] if joined else None
                 if last and last["symbol"] == symbol and last["end_ms"] == close_ms - step:
                     last["end_ms"], last["candles"] = close_ms, last["candles"] + 1
@@ -409,22 +411,24 @@ class Recording:
 
     def downtime(self) -> list[dict[str, int]]:
         """Stretches after the start in which nothing could be traded: start_ms, end_ms, rounds."""
-        found: list[dict[str, int]] = []
+        stretches: list[dict[str, int]] = []
         since = self.live_from_ms
         before = None
-        for one, allowed in self.past:
-            if since is None or one.close_ms < since or one.catch_up:
+        for moment, allowed in self.past:
+            if since is None or moment.close_ms < since or moment.catch_up:
                 continue
-            if not allowed and one.candles:
+            if not allowed and moment.candles:
                 if before == "down":
-                    found[-1]["end_ms"] = one.close_ms
-                    found[-1]["rounds"] += 1
+                    stretches[-1]["end_ms"] = moment.close_ms
+                    stretches[-1]["rounds"] += 1
                 else:
-                    found.append({"start_ms": one.close_ms, "end_ms": one.close_ms, "rounds": 1})
+                    stretches.append(
+                        {"start_ms": moment.close_ms, "end_ms": moment.close_ms, "rounds": 1}
+                    )
                 before = "down"
             else:
                 before = "up"
-        return found
+        return stretches
 
 
 def _table(records: Sequence[Record], columns: Sequence[str]) -> pd.DataFrame:

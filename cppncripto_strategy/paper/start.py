@@ -59,7 +59,7 @@ class PaperPlan:
     path : the session's folder; resumed when a session stands there.
     recipe : used for a new session; a resumed one runs the recipe it was made with.
     connection : the exchange and how patiently it is asked.
-    bundles : ready networks; None trains what the recipe's calendar has in force today.
+    bundles : ready networks; None trains what the recipe's calendar has active today.
     cache : folder of finished bundles, shared with backtests.
     stop_after : live candles after which to stop; None runs until stopped.
     retrain : follow the recipe's calendar while running.
@@ -97,10 +97,10 @@ def _run(plan: PaperPlan, screen: Listener) -> RunResult | None:
         hooks += [retrainer.before_round] if plan.retrain else []
         left = plan.stop_after
 
-        def before_round(one: Round) -> None:
+        def before_round(moment: Round) -> None:
             nonlocal left
             for hook in hooks:
-                hook(one)
+                hook(moment)
             if left is not None and session.queue.allowed:
                 left -= 1
                 if left <= 0:
@@ -165,10 +165,12 @@ class _DayReports:
     def __init__(self, path: Path, screen: Listener) -> None:
         self._path, self._screen = path, screen
 
-    def before_round(self, one: Round) -> None:
+    def before_round(self, moment: Round) -> None:
         """At the round that closes at 00:00 the day before is complete."""
-        if one.close_ms % DAY_MS == 0 and one.received_s and not one.catch_up:
-            threading.Thread(target=self._write, args=(one.close_ms - DAY_MS,), daemon=True).start()
+        if moment.close_ms % DAY_MS == 0 and moment.received_s and not moment.catch_up:
+            threading.Thread(
+                target=self._write, args=(moment.close_ms - DAY_MS,), daemon=True
+            ).start()
 
     def _write(self, day_ms: int) -> None:
         try:
@@ -194,7 +196,9 @@ def demo_exchange(plan: PaperPlan, speed: float) -> LoopbackExchange:
     market = closed_market(recipe, 2**62)
     start_ms = traded_span(recipe, Market(market.candles)).start_ms + DEMO_STARTS_AFTER_MS
     if resumed:
-        start_ms = max([start_ms, *(one.close_ms for one, _ in Recording.read(plan.path).past)])
+        start_ms = max(
+            [start_ms, *(moment.close_ms for moment, _ in Recording.read(plan.path).past)]
+        )
     settings = ExchangeSettings(
         interval=recipe.interval,
         updates_per_candle=max(1, min(9, int(recipe.interval_ms / 1000 / speed * 10))),

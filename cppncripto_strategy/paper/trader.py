@@ -2,11 +2,11 @@
 
 Candles come from `feeds.stream`, through `feeds.live`, into Cerebro. What is simulated: the
 account, and its fills, at the next candle's open with taker fee and slippage, under the exchange's
-own lot steps and least notional. What is not: candles, their times, statuses, trading rules. No
+own lot steps and minimum notional. What is not: candles, their times, statuses, trading rules. No
 order ever leaves this machine.
 
 A session is a folder (`session`). Started again, it replays its own rounds first, to the very state
-it had, then backfills what closed meanwhile without trading on it, then goes on.
+it had, then backfills what closed meanwhile without trading on it, then continues.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import logging
 import platform
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +27,7 @@ import backtrader as bt
 from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.feeds.binance.filters import filters_from_exchange_info
 from cppncripto_strategy.feeds.candles import Candles
-from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.filters import TRADING
 from cppncripto_strategy.feeds.live.feed import LiveFeed
 from cppncripto_strategy.feeds.live.rounds import ChainedRounds, Round, RoundQueue, RoundSource
@@ -108,11 +107,11 @@ class PaperSession:
         )
         return cerebro
 
-    def _opening(self, one: Round, allowed: frozenset[str]) -> None:
+    def _opening(self, moment: Round, allowed: frozenset[str]) -> None:
         """Before a live round is shown: on disk first, then whatever else must precede it."""
-        self.folder.opened(one, allowed, last=self.queue.waiting() == 0)
-        self._before_round(one)
-        if self._until_ms is not None and one.close_ms >= self._until_ms:
+        self.folder.opened(moment, allowed, last=self.queue.waiting() == 0)
+        self._before_round(moment)
+        if self._until_ms is not None and moment.close_ms >= self._until_ms:
             self.queue.abandon()
 
     def run(self) -> PaperStrategy:
@@ -121,7 +120,7 @@ class PaperSession:
         Raises
         ------
         CppnError
-            When the stream cannot go on, or a replay differs from what was recorded.
+            When the stream cannot continue, or a replay differs from what was recorded.
         """
         self.folder.event("start", resumed=self.folder.resumed, rounds=len(self.folder.past))
         self._on_event({"kind": "start", "resumed": self.folder.resumed})
@@ -170,7 +169,7 @@ def session_broker(
     """The session's account: recorded filters, and a gate that says what may be traded now."""
     known = filters_from_exchange_info({"symbols": list(filters)})
     # Statuses change while a session runs: each round says which symbols could be traded.
-    rules = {name: replace(one, status=TRADING) for name, one in known.items()}
+    rules = {name: replace(rule, status=TRADING) for name, rule in known.items()}
     return SpotBroker(filters=rules or None, trade_gate=gate, **account)
 
 
@@ -230,18 +229,3 @@ def made_by() -> dict[str, Any]:
     """Versions of what makes a session."""
     names = ("cppncripto-strategy", "backtrader", "numpy", "torch", "python-binance")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def wall_text(now_ms: int) -> str:
-    """UTC text of a time for screens."""
-    return ms_to_utc(now_ms - now_ms % 1000)
-
-
-def wait_until(done: Callable[[], bool], timeout_s: float, poll_s: float = 0.02) -> bool:
-    """Wait for a condition; False when the time is up."""
-    deadline = time.monotonic() + timeout_s
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(poll_s)
-    return True
