@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cppncripto_strategy import BundleTimeline, load_recipe
 from cppncripto_strategy.embeddings import embed_candles, outcomes, similar_days, write_embeddings
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.market import load_market, session_tables, traded_span
-from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.learning.walkforward import walk_forward
-from cppncripto_strategy.recipe import load_recipe
 
 recipe = load_recipe(Path(__file__).with_name("small.toml"))
 market, settings = load_market(recipe), recipe.learn_settings()

@@ -9,12 +9,9 @@ from pathlib import Path
 
 import backtrader as bt
 
-from cppncripto_strategy.broker import SpotBroker
-from cppncripto_strategy.feeds.replay import ReplayFeed
-from cppncripto_strategy.indicators import MacroEmbedding, MicroScore
+from cppncripto_strategy import MacroEmbedding, MicroScore, ReplayFeed, SpotBroker, load_recipe
 from cppncripto_strategy.market import load_market, session_tables, traded_span
 from cppncripto_strategy.models.learning.walkforward import walk_forward
-from cppncripto_strategy.recipe import load_recipe
 
 recipe = load_recipe(Path(__file__).with_name("small.toml"))
 market, settings = load_market(recipe), recipe.learn_settings()

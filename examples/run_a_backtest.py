@@ -6,11 +6,10 @@ part of it. Results land in `results/` where you stand; open `results/report.htm
 
 from pathlib import Path
 
-from cppncripto_strategy.backtest import run_backtest
-from cppncripto_strategy.recipe import load_recipe
+from cppncripto_strategy import load_recipe, run_backtest
 
 # Keys that the file leaves out keep their defaults: docs/recipe.md lists all. Any top-level key can
-# be replaced here; `parse_recipe({...})` makes a recipe without a file.
+# be replaced here; `recipe.parse_recipe({...})` makes a recipe without a file.
 recipe = load_recipe(Path(__file__).with_name("small.toml"), seed=1)
 result = run_backtest(recipe, Path("results"))
 

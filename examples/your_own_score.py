@@ -6,10 +6,8 @@ decision come from the package; the score here is momentum over volatility, in t
 
 import backtrader as bt
 
-from cppncripto_strategy.broker import SpotBroker
+from cppncripto_strategy import MacroMicroStrategy, ReplayFeed, SpotBroker
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
-from cppncripto_strategy.feeds.replay import ReplayFeed
-from cppncripto_strategy.strategy import MacroMicroStrategy
 
 
 class Momentum(bt.Indicator):
