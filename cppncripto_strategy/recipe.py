@@ -49,11 +49,6 @@ from cppncripto_strategy.registry import Registry
 class Recipe(Section):
     """A whole run.
 
-    timerange is `start-end` as dates, end exclusive: the candles that are traded, all of them out
-    of sample. compare_without_macro trains and trades a second MicroNet that never sees the
-    embedding. plugins are Python files of your own, relative to the recipe, that register the
-    encoders, objectives, features and labels it names.
-
     Examples
     --------
     Every key has a default; an impossible one is refused:
@@ -69,12 +64,22 @@ class Recipe(Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    """Name of the run in reports; unset, the file's name."""
     symbols: Annotated[tuple[str, ...], Field(min_length=1)] = ("BTCUSDT",)
+    """Symbols traded in one account, such as BTCUSDT."""
     interval: str = "5m"
+    """Length of a candle: 1m, 5m, 15m, 1h, ...; it must divide a day."""
     timerange: str | None = None
+    """Days traded, all of them out of sample: START-END as YYYYMMDD, UTC, end exclusive. Unset,
+    whatever the candles leave after the first training."""
     seed: int = 0
+    """Seed of everything random in training. The same seed gives the same bits on one machine."""
     compare_without_macro: bool = True
+    """Whether a second MicroNet, which never sees an embedding, is trained and traded beside the
+    first."""
     plugins: tuple[Path, ...] = ()
+    """Python files of your own that register encoders, objectives, features, labels, ..., relative
+    to the recipe."""
     candles: CandlesRecipe = CandlesRecipe()
     features: FeaturesRecipe = FeaturesRecipe()
     macro: MacroRecipe = MacroRecipe()

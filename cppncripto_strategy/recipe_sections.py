@@ -65,50 +65,77 @@ def settings_of(settings: Callable[..., S], section: Section, **more: Any) -> S:
 
 
 class Section(BaseModel):
-    """Base of every table of a recipe: frozen, no unknown keys."""
+    """Base of every table of a recipe: frozen, no unknown keys.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    The text below a key is its description in docs/recipe.md, unit included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class PlantedRecipe(Section):
-    """The planted market (see `feeds.planted.PlantedSettings`), for source = "planted"."""
+    """The planted market, for `candles.source = "planted"`. One market per symbol."""
 
     days: Count = 420
+    """Days of candles to make, UTC."""
     seed: int = 0
+    """Seed of every draw; the second symbol takes the next seed, and so on."""
     mu: NonNegative = 0.4
+    """Strength of the answer to a setup: drift of a whole response in its own standard deviations.
+    0 is the null market, in which nothing can be predicted."""
     setup_rate: Fraction = 1 / 30
+    """Probability that a candle outside a response is a setup."""
     horizon: Count = 6
+    """Candles that a response lasts."""
     marker_fidelity: Annotated[float, Field(ge=0.5, le=1)] = 0.9
+    """Probability that a day's volume shows its regime. 0.5 hides it altogether."""
     tau_days: Annotated[float, Field(gt=1)] = 30.0
+    """Mean length of a regime in days."""
     sigma: Annotated[float, Field(gt=0, lt=0.1)] = 0.0015
+    """Volatility of one candle: standard deviation of its log return, as a fraction (0.004 is 40
+    bps)."""
     start: str = "20230102"
+    """First day, as YYYYMMDD, UTC."""
 
 
 class CandlesRecipe(Section):
-    """Where candles come from: "planted", or "folder" (a store, or SYMBOL-5m.parquet files)."""
+    """Where candles come from."""
 
     source: Literal["planted", "folder"] = "folder"
+    """Made-up candles with a known answer, or those of `folder`."""
     folder: Path = Path("../candles")
+    """A candle store, or a folder of files such as BTCUSDT-5m.parquet."""
     planted: PlantedRecipe = PlantedRecipe()
 
 
 class MacroRecipe(Section):
     """MacroNet: what it reads, how it is built, how it is pretrained.
 
-    long_window is in candles (1440 are five days of 5-minute candles). What options there are
-    depends on the encoder and the objective: see the `Options` of each.
+    What options there are depends on the encoder and the objective: see below.
     """
 
     enabled: bool = True
+    """Whether there is a MacroNet. Without one, MicroNet trades under a zero embedding."""
     encoder: str = default(LearnSettings, "encoder")
+    """What reads the long window: tcn, gru, transformer, cppn, or one of a plugin."""
     encoder_options: dict[str, Any] = {}
+    """Options of the encoder, such as `{ channels = 32 }`; what is left out keeps the encoder's
+    default."""
     objective: str = default(LearnSettings, "objective")
+    """What the encoder is pretrained on: contrastive, autoencoder, masked, or one of a plugin."""
     objective_options: dict[str, Any] = {}
+    """Options of the objective; what is left out keeps the objective's default."""
     long_window: Annotated[int, Field(ge=288)] = 1440
+    """Candles before 00:00 UTC that MacroNet and the session's scaler see (1440 are five days of
+    5-minute candles). More candles mean a longer warm-up."""
     epochs: Count = default(PretrainSettings, "epochs")
+    """Pretraining epochs, at most."""
     batch_size: Annotated[int, Field(ge=2)] = default(PretrainSettings, "batch_size")
+    """Long windows per pretraining step."""
     learning_rate: Annotated[float, Field(gt=0)] = default(PretrainSettings, "learning_rate")
+    """Learning rate of pretraining, per step of AdamW."""
     patience: Count = default(PretrainSettings, "patience")
+    """Epochs without a better validation loss after which pretraining stops."""
 
     @field_validator("encoder")
     @classmethod
@@ -170,27 +197,42 @@ class MacroRecipe(Section):
 
 
 class MicroRecipe(Section):
-    """MicroNet: what it reads, how it is built, how it learns. short_window is in candles.
-
-    clock = false hides the time of day from it, so that a window tells only what is in it.
-    """
+    """MicroNet: what it reads, how it is built, how it learns."""
 
     short_window: Annotated[int, Field(ge=4)] = default(MicroNetSettings, "short_window")
+    """Candles that MicroNet sees at each decision (60 are five hours of 5-minute candles)."""
     head: Literal["classes", "regression"] = default(MicroNetSettings, "head")
+    """Three classes (score = p_buy - p_sell), or regression (score = tanh of the output)."""
     channels: Count = default(MicroNetSettings, "channels")
+    """Channels of the convolutions. More fit more, and cost time."""
     hidden: Count = default(MicroNetSettings, "hidden")
+    """Units of the layer before the output."""
     components: Count = default(MicroNetSettings, "components")
+    """Principal components of the embedding that reach MicroNet. Fewer overfit less."""
     clock: bool = True
+    """Whether MicroNet sees the time of day. Without it, a score follows from the window's candles
+    alone."""
     initialisations: Count = default(TrainSettings, "initialisations")
+    """Networks trained from different seeds; the best on validation days is kept."""
     epochs: Count = default(TrainSettings, "epochs")
+    """Epochs of a training from the start, at most."""
     warm_epochs: Count = default(LearnSettings, "warm_epochs")
+    """Epochs of a retraining that begins from the previous weights, at most."""
     patience: Count = default(TrainSettings, "patience")
+    """Epochs without a better validation loss after which training stops."""
     batch_sessions: Count = default(TrainSettings, "batch_sessions")
+    """Sessions (days of one symbol) per training step."""
     learning_rate: Annotated[float, Field(gt=0)] = default(TrainSettings, "learning_rate")
+    """Learning rate, per step of AdamW."""
     weight_decay: NonNegative = default(TrainSettings, "weight_decay")
+    """Weight decay of AdamW: a weight's share taken off per unit of learning rate."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = default(TrainSettings, "label_smoothing")
+    """Share of a label's probability given to the other classes."""
     confidence_penalty: NonNegative = default(TrainSettings, "confidence_penalty")
+    """Weight of the negative entropy added to the loss; more makes scores less confident."""
     mirror: bool = default(TrainSettings, "mirror")
+    """Whether half of the sessions of each step are mirrored: returns negated, buy and sell
+    exchanged."""
 
     def train_settings(self) -> TrainSettings:
         """How long and how hard MicroNet learns."""
@@ -208,18 +250,25 @@ class MicroRecipe(Section):
 
 
 class LabelRecipe(Section):
-    """What MicroNet predicts; horizon is in candles.
+    """What MicroNet learns to predict.
 
-    kind "trade" leaves at a barrier where barrier_bps is above 0; "barrier" needs one. A kind of
-    your own takes `options`, and threshold_bps and barrier_bps where it has options of these names.
-    threshold_bps is also what reports call a move.
+    A kind of your own takes `options`, and `threshold_bps` and `barrier_bps` where it has options
+    of these names.
     """
 
     kind: str = default(LabelSettings, "kind")
+    """What a label says: the return over the horizon (fixed), the barrier that is touched first
+    (barrier), the net result of the simulated trade (trade), or a kind of a plugin."""
     horizon: Count = default(LabelSettings, "horizon")
+    """Candles ahead that a label looks; as many are purged before each boundary."""
     threshold_bps: NonNegative = DEFAULT_THRESHOLD_BPS
+    """Smallest move that counts as up or down, in bps, for kind "fixed", and what reports call a
+    move. Below the costs of a round trip, a right prediction loses money."""
     barrier_bps: NonNegative = DEFAULT_BARRIER_BPS
+    """Distance of the barriers from the close, in bps: kind "barrier" needs them, kind "trade"
+    leaves there, unless it is 0."""
     options: dict[str, Any] = {}
+    """Further options of a kind that comes from a plugin."""
 
     @field_validator("kind")
     @classmethod
@@ -250,28 +299,32 @@ class LabelRecipe(Section):
 
 
 class WalkForwardRecipe(Section):
-    """When networks are retrained and on how many days before.
-
-    retrain = "calendar" retrains every retrain_days; "drift" looks every retrain_days and repairs
-    only where the embeddings drifted beyond drift_limit, lowest-cost repair first.
-    """
+    """When networks are retrained, and on how many days before."""
 
     train_days: Count = default(LearnSettings, "train_days")
+    """Days that each training learns from."""
     validate_days: Count = default(LearnSettings, "validate_days")
+    """Days after them that decide when training stops."""
     retrain_days: Count = default(LearnSettings, "retrain_days")
+    """Days between two retrainings of MicroNet (or between two looks at the drift)."""
     macro_retrain_days: Count = default(LearnSettings, "macro_retrain_days")
+    """Days between two trainings of MacroNet from the start."""
     retrain: Literal["calendar", "drift"] = default(LearnSettings, "retrain")
+    """By calendar, or only where the embeddings drifted, the lowest-cost repair first."""
     drift_limit: Annotated[float, Field(gt=0)] = default(LearnSettings, "drift_limit")
+    """Drift above which `retrain = "drift"` repairs, as a factor of the baseline distance among
+    training days."""
 
 
 class FeaturesRecipe(Section):
-    """Inputs of both networks: the session scaler, and the features by name, in column order.
-
-    columns may name any feature of `models.inputs.features.FEATURES`; "present" has to be one.
-    """
+    """Inputs of both networks."""
 
     scaler: Literal["robust", "minmax"] = "robust"
+    """How a session's features are scaled: by median and interquartile range, or by minimum and
+    maximum."""
     columns: tuple[str, ...] = DEFAULT_COLUMNS
+    """Features that both networks read, by name, in column order: those of the package or of a
+    plugin. `present` has to be one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -299,12 +352,18 @@ class FeaturesRecipe(Section):
 
 
 class ThresholdRecipe(Section):
-    """How scores become signals (see `models.scoring.threshold.ThresholdSettings`)."""
+    """How scores become signals."""
 
     mode: Literal["adaptive", "static"] = default(ThresholdSettings, "mode")
+    """Trailing quantiles of the symbol's own past scores, or the quantiles of the bundle's
+    validation scores, fixed."""
     quantile: Annotated[float, Field(gt=0, lt=0.5)] = default(ThresholdSettings, "quantile")
+    """Share of the scores on each side that become signals. Smaller means fewer trades."""
     window: Annotated[int, Field(ge=2)] = default(ThresholdSettings, "window")
+    """Past scores that the quantiles are made of, in candles (2016 are a week of 5-minute candles).
+    """
     band: tuple[float, float] | None = default(ThresholdSettings, "band")
+    """Fewest and most signals per day; outside it, the quantile widens or narrows day by day."""
 
     def settings(self) -> ThresholdSettings:
         """The threshold, as `models.scoring` takes it."""
@@ -312,21 +371,34 @@ class ThresholdRecipe(Section):
 
 
 class StrategyRecipe(Section):
-    """How signals become orders (see `strategy.MacroMicroStrategy`)."""
+    """How signals become orders."""
 
     fraction: Fraction | None = None
+    """Share of the equity per position; unset divides it equally among the symbols."""
     hold_candles: Annotated[int, Field(ge=0)] = 0
+    """Candles after which a position is closed; 0 is no limit."""
     renew_hold: bool = False
+    """Whether a fresh signal in the position's direction restarts `hold_candles`."""
     min_hold: Annotated[int, Field(ge=0)] = 0
+    """Candles before an opposite signal may close a position. Stops always may."""
     cooldown_candles: Annotated[int, Field(ge=0)] = 0
+    """Candles after an exit without a new entry."""
     stop_pct: Annotated[float, Field(ge=0, lt=100)] = 0.0
+    """Percent from the entry price at which a close triggers an exit at the next open; 0 is no
+    stop."""
     max_daily_loss_pct: Annotated[float, Field(ge=0, lt=100)] = 0.0
+    """Percent of the day's starting equity; once it is lost, no entry until the next UTC day. 0 is
+    no limit."""
     allow_short: bool = False
+    """Whether a sell signal may open a short position. Spot accounts cannot."""
 
 
 class BrokerRecipe(Section):
-    """The paper account: quote currency, costs per side in basis points."""
+    """The simulated account and its costs."""
 
     cash: Annotated[float, Field(gt=0)] = 10_000.0
+    """Cash at the start, in quote currency."""
     fee_bps: NonNegative = default(Costs, "fee_bps")
+    """Taker fee in bps per side; a round trip pays it twice."""
     slippage_bps: NonNegative = default(Costs, "slippage_bps")
+    """How much worse than the open an order fills, in bps per side."""

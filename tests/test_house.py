@@ -27,7 +27,8 @@ STOREYS = (
     {"broker", "feeds.history", "feeds.live", "feeds.loopback", "feeds.planted_hits"}
     | {"indicators", "recipe_sections", "tables"},
     {"recipe"},
-    {"analyzers", "embeddings", "judgement", "market", "reports", "strategy", "testing"},
+    {"analyzers", "embeddings", "judgement", "market", "recipe_reference", "reports"}
+    | {"strategy", "testing"},
     {"replay"},
     {"outcome"},
     {"backtest", "checks", "evolution", "experiments", "paper"},
