@@ -56,7 +56,7 @@ def registering(origin: Origin) -> Iterator[None]:
 
 
 class Registry(Generic[T]):
-    """Parts of one kind by name. One object a kind; lives as long as the process.
+    """Parts of one kind by name. One object per kind; lives as long as the process.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ class MicroScore(bt.Indicator):
     ----------
     macro : the MacroEmbedding.
     bundle_seeds : list of (valid_from_close_ms, scores): where AdaptiveThreshold starts afresh,
-        with the validation scores of the bundle that comes into force.
+        with the validation scores of the bundle that becomes active.
     score_s : seconds a score took, one per bar under `next` (under `once`, the mean).
 
     Examples

@@ -241,7 +241,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BundleTimeline:
-    """Bundles in the order in which they come into force, each from its `trained_until_ms` on.
+    """Bundles in the order in which they become active, each from its `trained_until_ms` on.
 
     Parameters
     ----------
@@ -304,7 +304,7 @@ class BundleTimeline:
         return self.bundles[0].info.trained_until_ms
 
     def in_force(self, session_ms: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """Number of the bundle in force in each session, -1 where none may score it, int64 (D,)."""
+        """Number of the active bundle in each session, -1 where none may score it, int64 (D,)."""
         until = np.array([bundle.info.trained_until_ms for bundle in self.bundles])
         chosen = np.searchsorted(until, np.asarray(session_ms), side="right") - 1
         return np.maximum(chosen, 0) if self.in_sample else chosen.astype(np.int64)

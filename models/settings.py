@@ -160,8 +160,8 @@ class LearnSettings:
     retrain_days : period of MicroNet's calendar.
     macro_retrain_days : period of MacroNet's; between, MicroNet starts from its last weights.
     retrain : "calendar", or "drift": every retrain_days the drift of the days since is judged, and
-        only a drift above drift_limit is repaired, cheapest repair first (see `drift`). Without
-        macro there is no embedding that could drift, so the calendar applies.
+        only a drift above drift_limit is repaired, the lowest-cost repair first (see `drift`).
+        Without macro there is no embedding that could drift, so the calendar applies.
     drift_limit : float, median drift ratio that calls for a repair.
     warm_epochs : int, at most this many epochs for a warm start.
     plugins : "name sha256" of the recipe's plugin files: other content, other cache keys.

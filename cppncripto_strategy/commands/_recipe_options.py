@@ -1,6 +1,6 @@
 """The recipe that a command is asked to run: its argument, its options, and how it is read.
 
-Nothing here imports torch, so that a mistake in a recipe is told at once.
+Nothing here imports torch, so that a mistake in a recipe is reported at once.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class RecipeRunner:
             "seeds": seeds,
             "horizon": self.recipe.label.horizon,
             "label_threshold_bps": self.recipe.label.threshold_bps,
-            "costs_bps_a_side": self.recipe.broker.fee_bps + self.recipe.broker.slippage_bps,
+            "costs_bps_per_side": self.recipe.broker.fee_bps + self.recipe.broker.slippage_bps,
             "candles_sha256": market_hash(market),
             "version": cppncripto_strategy.__version__,
         }

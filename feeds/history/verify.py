@@ -334,7 +334,7 @@ async def _find_restated(
 
 
 def _differing(stored: Candles, fresh: Candles) -> Candles:
-    """The candles of `told` that contradict `stored` at the same open time."""
+    """The candles of `fresh` that contradict `stored` at the same open time."""
     _, stored_rows, fresh_rows = np.intersect1d(
         stored.open_time, fresh.open_time, return_indices=True
     )

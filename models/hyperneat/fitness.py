@@ -42,7 +42,7 @@ class ProbeData:
     Parameters
     ----------
     rows : float32 (N, R, F), scaled macro windows averaged over the substrate's stride.
-    targets : float64 (N, K), what is to be foretold of each session; finite.
+    targets : float64 (N, K), what is to be predicted of each session; finite.
     day_ms : int64 (N,), 00:00 UTC of each session.
     """
 

@@ -35,7 +35,7 @@ class EvolutionSettings:
     seed : of every draw.
     connection_cost : fitness taken for expressing every connection of the substrate; a genome that
         expresses a tenth of them pays a tenth.
-    folds : parts of the span that the probe foretells, each from the days before it.
+    folds : parts of the span that the probe predicts, each from the days before it.
     neat : how genomes vary and compete.
     """
 

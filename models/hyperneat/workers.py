@@ -138,7 +138,7 @@ def _evaluate_apart(
 
 @cache
 def _end_with(master: int) -> None:
-    """End this worker process once its master is gone: loky's would wait for it for ever."""
+    """End this worker process once its master is gone: loky's would always wait for it."""
 
     def watch() -> None:
         while os.getppid() == master:

@@ -145,7 +145,7 @@ class SessionTable:
         """Scaled rows that give one score a candle of sessions `index` (B,).
 
         Returns (B, receptive_field - 1 + day_candles, F) float32. `scaler_of` names the sessions
-        whose scalers apply, when a failed rollover left an older one in force.
+        whose scalers apply, when a failed rollover left an older one active.
         """
         first = self.row[index] - receptive_field
         length = receptive_field - 1 + self.settings.day_candles

@@ -297,7 +297,7 @@ def perturb_from(grid: CandleGrid, row: int, seed: int) -> CandleGrid:
 def hold_sessions(
     grid: CandleGrid, valid_from_ms: IntArray, values: NDArray[np.floating]
 ) -> FloatArray:
-    """Values of sessions, held over the candles they are in force for.
+    """Values of sessions, held over the candles they are active for.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Probes: what a frozen embedding says about the next day, told by a ridge regression.
+"""Probes: what a frozen embedding says about the next day, by a ridge regression.
 
 A probe learns on earlier days and is judged on later ones (walk-forward inside the span it is
 given, a gap of days between), so it can serve as the fitness of a search without touching what the
@@ -88,14 +88,14 @@ def walk_forward_r2(
 ) -> float:
     """Out-of-sample R2 of a ridge on the embedding, pooled over targets and expanding folds.
 
-    The last `folds` fifths (and at most half) of the days are foretold, each fold by a ridge on
+    The last `folds` fifths (and at most half) of the days are predicted, each fold by a ridge on
     the days before it, less the gap. The benchmark is the learning days' mean: 0 means no better.
 
     Parameters
     ----------
     embedding : float64 (N, C). targets : float64 (N, K). day_ms : int64 (N,), 00:00 UTC of each
         row's session; rows of several symbols may share a day, and then share a fold.
-    folds : parts foretold, at least 1. gap_days : days left out before each part.
+    folds : parts predicted, at least 1. gap_days : days left out before each part.
 
     Raises
     ------

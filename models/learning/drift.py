@@ -1,11 +1,12 @@
-"""Drift: how far today lies from the days a bundle knows, and the cheapest repair for it.
+"""Drift: how far today lies from the days a bundle knows, and the lowest-cost repair for it.
 
 The distance is Euclidean, between embeddings, to the nearest training day at least one long window
-away: nearer days share candles with this one and would look alike by construction. It is told as a
+away: nearer days share candles with this one and would look alike by construction. It is given as a
 ratio to the same distance among the training days themselves, so 1 is as usual.
 
-Repairs go from cheap to dear, one step at each check at which the drift persists: recalibrate the
-threshold, retrain MicroNet, retrain MacroNet. Left out: drift of the scores or of their success.
+Repairs go from cheap to expensive, one step at each check at which the drift persists: recalibrate
+the threshold, retrain MicroNet, retrain MacroNet. Left out: drift of the scores or of their
+success.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def _usual_distance(bundle: Bundle) -> float:
 
 
 class Repair(IntEnum):
-    """What a check decides, from cheap to dear."""
+    """What a check decides, from cheap to expensive."""
 
     KEEP = 0
     RECALIBRATE = 1
@@ -89,7 +90,7 @@ def decide_by_drift(
     Parameters
     ----------
     limit : median drift above which something is done.
-    before : the last decision; a drift that outlives its repair gets the next dearer one.
+    before : the last decision; a drift that outlives its repair gets the next more expensive one.
     """
     known = [drift for drift in drifts if np.isfinite(drift)]
     if not known:

@@ -1,6 +1,6 @@
 """Scoring in batches: a span of candles to embeddings and scores, many sessions at a time.
 
-Two halves, as the indicators need them apart: `embed_sessions` decides what is in force in each
+Two halves, as the indicators need them apart: `embed_sessions` decides what is active in each
 session (bundle, scaler, embedding), `score_sessions` runs MicroNet under it. The streaming twins
 are in `streaming.py`; tests hold the two equal.
 
@@ -32,12 +32,12 @@ MIN_PRESENT_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionStates:
-    """What is in force in each session of a table (D sessions).
+    """What is active in each session of a table (D sessions).
 
     Parameters
     ----------
     bundle : int64 (D,), number of the bundle in the timeline, -1 for none.
-    source : int64 (D,), the session whose rollover (scaler and embedding) is in force, -1 for none;
+    source : int64 (D,), the session whose rollover (scaler and embedding) is active, -1 for none;
         equal to the session itself unless its own rollover failed.
     embedding : float32 (D, E), zeros where none or without macro.
     drift : float64 (D,), see `drift.bank_drift`; NaN where undefined.
@@ -57,7 +57,7 @@ class ScoredSpan:
     ----------
     score, p_buy, p_sell : float64 (T,).
     score_zero : float64 (T,), the score under a zero embedding: what is left without macro.
-    drift, age_ms : float64 (T,), of the embedding in force; age counts from its session's midnight.
+    drift, age_ms : float64 (T,), of the active embedding; age counts from its session's midnight.
     states : SessionStates.
     """
 
@@ -71,7 +71,7 @@ class ScoredSpan:
 
 
 def embed_sessions(table: SessionTable, timeline: BundleTimeline) -> SessionStates:
-    """Bundle, scaler and embedding in force in each session of the table.
+    """Active bundle, scaler and embedding in each session of the table.
 
     A session whose own rollover fails (too few candles in its macro window) keeps the whole state
     of the last good session, its bundle included, for GRACE_SESSIONS sessions.
@@ -112,7 +112,7 @@ def embed_with(bundle: Bundle, table: SessionTable, index: IntArray) -> NDArray[
 def score_sessions(
     table: SessionTable, timeline: BundleTimeline, states: SessionStates
 ) -> ScoredSpan:
-    """Scores of every grid row under the states in force."""
+    """Scores of every grid row under the active states."""
     rows, day = len(table.grid), table.settings.day_candles
     lines = np.full((6, max(rows, len(table.features))), np.nan)
     for number in np.unique(states.bundle[states.bundle >= 0]):

@@ -1,7 +1,7 @@
 """Embeddings kept on disk, by model and data: a session restarted the same day does not compute
 them again.
 
-One small file an embedding, named for the bundle's hash and a SHA-256 over exactly what MacroNet
+One small file per embedding, named for the bundle's hash and a SHA-256 over exactly what MacroNet
 read. A file holds the float32 numbers and their own SHA-256; one that does not match is computed
 again. There is no other state, and deleting the folder costs nothing but time.
 """

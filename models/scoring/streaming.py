@@ -1,7 +1,7 @@
 """Scoring one candle at a time: the twins of the batch functions in `scoring.py`.
 
-`MacroStream` keeps the last candles' features and, at each UTC midnight, puts a new state in force
-(bundle, scaler, embedding). `MicroStream` runs MicroNet through numpy ring buffers, one row a
+`MacroStream` keeps the last candles' features and, at each UTC midnight, activates a new state
+(bundle, scaler, embedding). `MicroStream` runs MicroNet through numpy ring buffers, one row per
 candle; at a rollover the scaler changes, so it replays the rows its receptive field still sees. A
 candle that never came is a row of missing values in both, exactly as on the batch grid.
 """
@@ -54,7 +54,7 @@ class Ring:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MacroState:
-    """What a rollover put in force.
+    """What a rollover activated.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ class MacroStream:
 
     Attributes
     ----------
-    state : MacroState in force, None before the first good rollover and past the grace period.
+    state : the active MacroState, None before the first good rollover and past the grace period.
     session_ms : session of the last candle, -1 before any.
-    rolled : whether the last candle put another state in force (or took it away).
+    rolled : whether the last candle activated another state (or took it away).
     fresh_rows : rows the last candle added, missing ones included.
     rollover_s : seconds each rollover's scaler and embedding took.
     """
@@ -127,7 +127,7 @@ class MacroStream:
         self._add(candle)
 
     def scaled(self, count: int, before: int = 0) -> NDArray[np.float32]:
-        """The last `count` feature rows but `before` under the scaler in force, (count, F)."""
+        """The last `count` feature rows but `before` under the active scaler, (count, F)."""
         assert self.state is not None
         rows = self._features.last(count, before)
         return scale_columns(rows, self._scaled, self.state.center, self.state.scale)
@@ -137,7 +137,7 @@ class MacroStream:
         return float(self._features.last(window)[:, self._table.present].sum()) / window
 
     def age_ms(self) -> float:
-        """Milliseconds from the midnight of the state in force to the last close; NaN for none."""
+        """Milliseconds from the midnight of the active state to the last close; NaN for none."""
         return float(self.next_open_ms - self.state.session_ms) if self.state else np.nan
 
     def _add(self, candle: FloatArray) -> None:
@@ -162,7 +162,7 @@ class MacroStream:
         return self._table.last_row(grid)
 
     def _roll_over(self, session_ms: int) -> None:
-        """Put a new state in force, or keep the last good one for its grace period."""
+        """Activate a new state, or keep the last good one for its grace period."""
         began = time.perf_counter()
         state = self._compute_state(session_ms)
         if state is not None:

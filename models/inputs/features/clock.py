@@ -34,7 +34,7 @@ def last_cos_day(grid: CandleGrid) -> float:
 
 @lru_cache(maxsize=8)
 def _clock_table(interval_ms: int, phase_ms: int) -> tuple[FloatArray, FloatArray]:
-    """Sine and cosine of the day's turn at phase, phase + interval, ..., within one day."""
+    """Sine and cosine of the time of day at phase, phase + interval, ..., within one day."""
     angle = 2 * np.pi * (np.arange(phase_ms, DAY_MS, interval_ms) / DAY_MS)
     return np.sin(angle), np.cos(angle)
 

@@ -1,7 +1,7 @@
 """A feature: one column of what the networks read, and all that anybody has to know about it.
 
 A name is a column. A feature of several columns is several entries that share a function: then
-recipes, bundles and leak reports speak of the same names.
+recipes, bundles and leak reports use the same names.
 """
 
 from __future__ import annotations
