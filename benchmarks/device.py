@@ -17,7 +17,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -137,8 +137,6 @@ def scoring(data: MicroData) -> Work:
 def compare(name: str, work: Work, repeats: int, **sizes: Any) -> dict[str, Any]:
     """The JSON line of one part."""
     devices = [CPU, torch.device("cuda")] if torch.cuda.is_available() else [CPU]
-    if len(devices) > 1:
-        work(devices[1])  # its libraries load at first use
     seconds: dict[str, list[float]] = {device.type: [] for device in devices}
     results: dict[str, NDArray[np.float64]] = {}
     for _ in range(repeats):
@@ -166,8 +164,22 @@ def compare(name: str, work: Work, repeats: int, **sizes: Any) -> dict[str, Any]
     }
 
 
+def parts(tables: Sequence[SessionTable], epochs: int, repeats: int) -> Iterator[dict[str, Any]]:
+    """The JSON lines, learning at the default and at a large batch."""
+    train, validation = halves(tables)
+    data, checked = micro_data(tables, train), micro_data(tables, validation)
+    sizes = {"symbols": len(tables), "sessions": len(train), "epochs": epochs}
+    for batch in (64, 256):
+        work = pretraining(train, validation, epochs, batch)
+        yield compare("pretraining", work, repeats, batch=batch, **sizes)
+    for batch in (8, 64):
+        work = training(data, checked, epochs, batch)
+        yield compare("micronet", work, repeats, batch=batch, **sizes)
+    yield compare("scoring", scoring(data), repeats, **sizes)
+
+
 def main() -> None:
-    """Measure the three parts at a small and at a large batch."""
+    """Warm up on a small universe, then measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--symbols", type=int, default=4)
     parser.add_argument("--days", type=int, default=200)
@@ -176,17 +188,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    tables = universe(options.symbols, options.days)
-    train, validation = halves(tables)
-    data, checked = micro_data(tables, train), micro_data(tables, validation)
-    sizes = {"symbols": options.symbols, "sessions": len(train), "epochs": options.epochs}
-    for batch in (64, 256):
-        work = pretraining(train, validation, options.epochs, batch)
-        print(json.dumps(compare("pretraining", work, options.repeats, batch=batch, **sizes)))
-    for batch in (8, 64):
-        work = training(data, checked, options.epochs, batch)
-        print(json.dumps(compare("micronet", work, options.repeats, batch=batch, **sizes)))
-    print(json.dumps(compare("scoring", scoring(data), options.repeats, **sizes)), flush=True)
+    for _ in parts(universe(1, 70), epochs=1, repeats=1):
+        pass  # libraries load, and caches fill, at first use
+    for line in parts(universe(options.symbols, options.days), options.epochs, options.repeats):
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
