@@ -47,12 +47,15 @@ def test_moving_to_where_it_is_copies_nothing() -> None:
     assert moved(values, CPU).data_ptr() == values.data_ptr()
 
 
+SHAPE = MicroNetSettings(n_features=4, short_window=20, channels=8, hidden=8)
+
+
 def micro_data(seed: int) -> MicroData:
     draw = torch.Generator().manual_seed(seed)
     context = torch.randn(12, 128, generator=draw)
     forward = torch.randn(12, 24, generator=draw)
     return MicroData(
-        inputs=torch.randn(12, 43, 4, generator=draw),
+        inputs=torch.randn(12, SHAPE.receptive_field - 1 + 24, 4, generator=draw),
         context=context,
         mirror_context=-context,
         target=torch.randint(3, (12, 24), generator=draw),
@@ -63,9 +66,8 @@ def micro_data(seed: int) -> MicroData:
 
 
 def learn_micro(device: torch.device):
-    shape = MicroNetSettings(n_features=4, short_window=20, channels=8, hidden=8)
     settings = TrainSettings(epochs=3, initialisations=2, batch_sessions=4)
-    return train_micronet(micro_data(0), micro_data(1), shape, settings, seed=3, device=device)
+    return train_micronet(micro_data(0), micro_data(1), SHAPE, settings, seed=3, device=device)
 
 
 def learn_macro(toy, device: torch.device):
@@ -90,6 +92,13 @@ def test_windows_scaled_once_teach_the_same_bits(toy, monkeypatch) -> None:
     assert curve.validation == again.validation
     for name, values in kept.items():
         assert torch.equal(values, anew[name]), name
+
+
+def test_the_same_seed_learns_the_same_bits_on_the_processor() -> None:
+    """Losses that are read late must still be the losses of their own steps."""
+    first, again = learn_micro(CPU), learn_micro(CPU)
+    assert first.curves == again.curves
+    assert len({tuple(curve["train"]) for curve in first.curves}) == 2  # two initialisations
 
 
 @needs_cuda
