@@ -303,7 +303,7 @@ class BundleTimeline:
         """The first session that may be scored: every bundle's own span lies before it."""
         return self.bundles[0].info.trained_until_ms
 
-    def in_force(self, session_ms: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    def active_in(self, session_ms: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Number of the active bundle in each session, -1 where none may score it, int64 (D,)."""
         until = np.array([bundle.info.trained_until_ms for bundle in self.bundles])
         chosen = np.searchsorted(until, np.asarray(session_ms), side="right") - 1

@@ -39,7 +39,7 @@ class SessionTimeline(BundleTimeline):
 
     valid_from_ms: tuple[int, ...] = ()
 
-    def in_force(self, session_ms: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    def active_in(self, session_ms: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Number of the active bundle in each session, -1 where none may score it, int64 (D,)."""
         starts = np.array(self.valid_from_ms, dtype=np.int64)
         chosen = np.searchsorted(starts, np.asarray(session_ms), side="right") - 1

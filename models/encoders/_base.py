@@ -36,7 +36,7 @@ class Encoder(nn.Module):
 
     Attributes
     ----------
-    stride : candles a row of the feature map advances; set by the subclass.
+    stride : candles per row of the feature map; set by the subclass.
     chosen_until_ms : close of the last candle that chose the architecture (an evolved genome, say),
         UTC ms; None: no candle did. A bundle that must know nothing so late refuses the encoder.
     chosen_features : names of the features that the architecture was chosen on, in order; () for

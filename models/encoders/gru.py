@@ -3,7 +3,7 @@
 Candles are gathered into gated patches of `stride` (an hour of 5-minute candles by default), so
 that 30 days are 720 steps of the recurrence, and a stack of gated recurrent units (Cho et al. 2014)
 reads them forwards only: a row knows nothing of later ones. A window becomes one vector by additive
-attention over its rows (Bahdanau et al. 2015, with one learned query), so that the days that tell
+attention over its rows (Bahdanau et al. 2015, with one learned query), so that the days that say
 most weigh most. Left out: bidirectional reading, which would see the future, and dropout.
 """
 

@@ -92,7 +92,7 @@ def _run_program(program: Sequence[Step], coordinates: Sequence[Tensor]) -> tupl
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kernels:
-    """Painted convolutions, one pair of arrays a layer.
+    """Painted convolutions, one pair of arrays per layer.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ class Spread:
     Parameters
     ----------
     backend : "processes" (joblib's loky, on this machine), "dask", "ray", or "none" (here).
-    workers : processes, or tasks in flight; 0 for one a core, or for all that dask or ray has.
+    workers : processes, or tasks in flight; 0 for one per core, or for all that dask or ray has.
     scheduler : address of a Dask scheduler ("tcp://host:8786") or a Ray cluster; needed by dask.
     """
 

@@ -143,12 +143,12 @@ def day_targets(days: DayTable, session_ms: IntArray) -> dict[str, FloatArray]:
     def of(values: FloatArray) -> FloatArray:
         return np.where(inside, values[safe], np.nan)
 
-    usual = np.full(len(days.day_ms), np.nan)
-    for day in range(MIN_REGIME_DAYS, len(usual)):
+    ordinary = np.full(len(days.day_ms), np.nan)
+    for day in range(MIN_REGIME_DAYS, len(ordinary)):
         before = days.log_volume[max(0, day - REGIME_DAYS) : day]
         if np.count_nonzero(~np.isnan(before)) >= MIN_REGIME_DAYS:
-            usual[day] = np.nanmedian(before)
-    regime = np.sign(days.log_volume - usual)
+            ordinary[day] = np.nanmedian(before)
+    regime = np.sign(days.log_volume - ordinary)
     return {
         "realised_volatility": of(days.log_volatility),
         "trend": np.abs(of(days.log_return)),

@@ -1,4 +1,4 @@
-"""The quality card of a bundle: what its embedding tells about the next day, and beside what.
+"""The quality card of a bundle: what its embedding says about the next day, and beside what.
 
 - **Probes**: ridge regressions of the next day's realised volatility, absolute trend and volume
   regime, refitted every four weeks on the days before. Beside the embedding stand HAR-RV (Corsi
@@ -274,12 +274,12 @@ def _probes(
     for target in TARGETS:
         truth = targets[target][counted]
         for name in INPUTS:
-            predicted, usual = predict(inputs[name], targets[target], counted)[counted].T
+            predicted, baseline = predict(inputs[name], targets[target], counted)[counted].T
             if target == "volume_regime":
                 metric, value = "accuracy", float(np.mean(np.sign(predicted) == truth))
-                benchmark = float(np.mean(np.where(usual >= 0, 1.0, -1.0) == truth))
+                benchmark = float(np.mean(np.where(baseline >= 0, 1.0, -1.0) == truth))
             else:
-                metric, value, benchmark = "r2", _r2(predicted, truth, usual), 0.0
+                metric, value, benchmark = "r2", _r2(predicted, truth, baseline), 0.0
             found.append(Probe(symbol, target, name, metric, value, benchmark, len(truth)))
     return found
 
@@ -294,7 +294,7 @@ def _retrievals(
     """The target as the mean of the nearest past days', for every input."""
     lag_ms = table.settings.long_window * table.settings.interval_ms
     rows = np.flatnonzero(counted)
-    usual = np.array([target[day_ms <= day_ms[row] - lag_ms].mean() for row in rows])
+    baseline = np.array([target[day_ms <= day_ms[row] - lag_ms].mean() for row in rows])
     found = []
     for name in INPUTS:
         predicted = []
@@ -306,7 +306,7 @@ def _retrievals(
                 scaled, day_ms, scaled[row], int(day_ms[row]), lag_ms, NEIGHBOURS
             )
             predicted.append(target[near].mean())
-        value = _r2(np.array(predicted), target[rows], usual)
+        value = _r2(np.array(predicted), target[rows], baseline)
         found.append(Probe(table.symbol, "realised_volatility", name, "r2", value, 0.0, len(rows)))
     return found
 
@@ -349,6 +349,7 @@ def _on_sphere(first: FloatArray, second: FloatArray) -> tuple[FloatArray, Float
     return unit[0], unit[1]
 
 
-def _r2(predicted: FloatArray, truth: FloatArray, usual: FloatArray) -> float:
-    """Share of the squared error that is left away against the usual value."""
-    return float(1 - ((predicted - truth) ** 2).sum() / max(((usual - truth) ** 2).sum(), 1e-300))
+def _r2(predicted: FloatArray, truth: FloatArray, baseline: FloatArray) -> float:
+    """Share of the squared error that is left away against the baseline."""
+    error, benchmark = ((predicted - truth) ** 2).sum(), ((baseline - truth) ** 2).sum()
+    return float(1 - error / max(benchmark, 1e-300))

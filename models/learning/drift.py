@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.models.bundle import Bundle
 
-# The usual distance of each bundle alive: it costs a pass over the bank, and is asked for daily.
+# The baseline distance of each bundle alive: it costs a pass over the bank, and is asked for daily.
 _USUAL: WeakKeyDictionary[Bundle, float] = WeakKeyDictionary()
 
 
@@ -31,9 +31,9 @@ def bank_drift(bundle: Bundle, embedding: NDArray[np.float32], session_ms: int) 
     ----------
     session_ms : 00:00 UTC of the day, which decides which bank days share candles with it.
     """
-    usual = _usual_distance(bundle)
+    baseline = _baseline_distance(bundle)
     nearest = _nearest(bundle, embedding, session_ms)
-    return nearest / usual if usual > 0 else float("nan")
+    return nearest / baseline if baseline > 0 else float("nan")
 
 
 def _nearest(bundle: Bundle, embedding: NDArray[np.float32], session_ms: int) -> float:
@@ -47,7 +47,7 @@ def _nearest(bundle: Bundle, embedding: NDArray[np.float32], session_ms: int) ->
     return float(distance.min())
 
 
-def _usual_distance(bundle: Bundle) -> float:
+def _baseline_distance(bundle: Bundle) -> float:
     """Median nearest distance inside the bank; remembered while the bundle lives."""
     if bundle not in _USUAL:
         pairs = zip(bundle.bank, bundle.bank_ms, strict=True)

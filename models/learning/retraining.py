@@ -37,7 +37,7 @@ def decide(
 
     Parameters
     ----------
-    previous : the bundle in force, None at the first stamp; before : the decision before this one.
+    previous : the active bundle, None at the first stamp; before : the decision before this one.
     """
     nan = float("nan")
     macro_due = calendar(stamp_ms, stamp_ms, settings.macro_retrain_days)[0]

@@ -76,7 +76,7 @@ def embed_sessions(table: SessionTable, timeline: BundleTimeline) -> SessionStat
     A session whose own rollover fails (too few candles in its macro window) keeps the whole state
     of the last good session, its bundle included, for GRACE_SESSIONS sessions.
     """
-    own = timeline.in_force(table.start_ms)
+    own = timeline.active_in(table.start_ms)
     fresh = np.where(table.ok & (own >= 0), np.arange(len(table)), -1)
     source = np.maximum.accumulate(fresh) if len(fresh) else fresh
     source = np.where(np.arange(len(table)) - source <= GRACE_SESSIONS, source, -1)

@@ -176,7 +176,7 @@ class MacroStream:
     @torch.no_grad()
     def _compute_state(self, session_ms: int) -> MacroState | None:
         # The last row is the one that closes at session_ms: every row between has been added.
-        number = int(self.timeline.in_force([session_ms])[0])
+        number = int(self.timeline.active_in([session_ms])[0])
         if number < 0 or self.rows < self.settings.warmup:
             return None
         window = self._features.last(self.settings.long_window)

@@ -120,6 +120,15 @@ def test_other_format_is_refused_by_number(timeline, tmp_path):
         Bundle.load(folder)
 
 
+def test_unknown_option_in_a_bundle_is_named(timeline, tmp_path):
+    """A bundle of another version that is read as if nothing were different."""
+    folder = timeline.bundles[0].save(tmp_path / "one")
+    options = json.loads((folder / INFO_FILE).read_text())["encoder_options"]
+    rewrite(folder, encoder_options={**options, "chanels": 3})
+    with pytest.raises(BundleError, match=r"unknown option 'chanels' of encoder 'tcn'.*'channels'"):
+        Bundle.load(folder)
+
+
 def test_files_that_are_no_bundle_say_which_and_why(timeline, tmp_path):
     """A KeyError or a JSON traceback where a sentence belongs."""
     with pytest.raises(BundleError, match="not a readable bundle"):
@@ -154,9 +163,9 @@ def test_bundle_in_force_is_the_last_that_was_trained_before(timeline):
     """A bundle in force a day early scores a day it has learned from."""
     first, second = (bundle.info.trained_until_ms for bundle in timeline.bundles)
     asked = [first - 1, first, first + DAY_MS, second - 1, second, second + 9 * DAY_MS]
-    assert timeline.in_force(asked).tolist() == [-1, 0, 0, 0, 1, 1]
+    assert timeline.active_in(asked).tolist() == [-1, 0, 0, 0, 1, 1]
     peeking = BundleTimeline(timeline.bundles, in_sample=True)
-    assert peeking.in_force(asked).tolist() == [0, 0, 0, 0, 1, 1]
+    assert peeking.active_in(asked).tolist() == [0, 0, 0, 0, 1, 1]
 
 
 def test_timeline_refuses_disorder_repeats_mixtures_and_nothing(toy, grid, timeline):

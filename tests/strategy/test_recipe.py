@@ -316,3 +316,24 @@ def test_no_recipe_needs_torch_to_be_judged(tmp_path, text):
     lines = done.stdout.splitlines()
     assert lines[-1] == "[]"
     assert ("unknown option 'chanels'" in lines[0]) == bool(text)
+
+
+COMMAND = """
+import sys
+from cppncripto_strategy.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print([name for name in ("torch", "backtrader") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "check", "evolve", "paper", "experiment e1"])
+def test_a_typing_error_costs_no_command_its_imports(tmp_path, command):
+    """A command that imports torch first and reads the recipe afterwards."""
+    path = write(tmp_path, "[macro]\nencoder_options = {chanels = 32}")
+    arguments = [sys.executable, "-c", COMMAND, *command.split(), str(path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "did you mean 'channels'?" in done.stderr
+    assert done.stdout.strip() == "[]"

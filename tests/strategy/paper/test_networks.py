@@ -14,6 +14,6 @@ def test_session_timeline_counts_from_when_a_bundle_was_ready(papers: Any, toy: 
     first, second = (bundle.info.trained_until_ms for bundle in timeline.bundles)
     mine = SessionTimeline(timeline.bundles, False, (first, second + DAY_MS))
     days = [first - DAY_MS, first, second, second + DAY_MS]
-    assert mine.in_force(days).tolist() == [-1, 0, 0, 1]
-    assert timeline.in_force(days).tolist() == [-1, 0, 1, 1]
+    assert mine.active_in(days).tolist() == [-1, 0, 0, 1]
+    assert timeline.active_in(days).tolist() == [-1, 0, 1, 1]
     assert [start for start, _ in mine.seeds()] == [first, second + DAY_MS]
