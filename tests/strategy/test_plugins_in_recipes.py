@@ -14,8 +14,7 @@ import torch
 
 from cppncripto_strategy import plugins
 from cppncripto_strategy.errors import BundleError, RecipeError
-from cppncripto_strategy.experiments.arms import changed
-from cppncripto_strategy.experiments.cells import Arm
+from cppncripto_strategy.experiments.cells import Arm, changed
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.market import load_market, session_tables
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
