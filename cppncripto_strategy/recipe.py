@@ -10,7 +10,6 @@ import re
 import tomllib
 from collections.abc import Iterator
 from difflib import get_close_matches
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -266,22 +265,6 @@ def parse_recipe(values: dict[str, Any], origin: str = "recipe") -> Recipe:
     except ValidationError as cause:
         problems = [_explain(dict(error)) for error in cause.errors()]
         raise RecipeError(f"{origin}: " + "; ".join(problems)) from cause
-
-
-def shipped_recipe(name: str) -> Path:
-    """Path of a recipe that comes with the package, such as "demo".
-
-    Raises
-    ------
-    RecipeError
-        When there is none of this name.
-    """
-    folder = Path(str(files("cppncripto_strategy.runs")))
-    path = folder / f"{name}.toml"
-    if not path.is_file():
-        known = sorted(file.stem for file in folder.glob("*.toml"))
-        raise RecipeError(f"no recipe {name!r} is shipped; there are: {', '.join(known)}")
-    return path
 
 
 def _explain(error: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cppncripto_strategy.paths import CANDLES
+
 if TYPE_CHECKING:
     from cppncripto_strategy.feeds.history.fetch_job import FetchSettings, Progress, SeriesReport
 
@@ -18,7 +20,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 store_option = click.option(
     "--store",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("candles"),
+    default=CANDLES,
     show_default=True,
     help="Folder of the candle store.",
 )

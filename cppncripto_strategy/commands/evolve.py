@@ -148,8 +148,8 @@ def _report(result: Evolved, folder: Path) -> None:
     table = Table(title="Front", title_justify="left", box=None)
     for name in ("", "connections", "probe", "hidden nodes", "generation"):
         table.add_column(name, justify="right")
-    for place, point in enumerate(run.front):
-        mark = "champion" if place == result.place else ""
+    for index, point in enumerate(run.front):
+        mark = "champion" if index == result.index else ""
         numbers = f"{point.score.connections:,}", f"{point.score.probe:.4f}"
         table.add_row(mark, *numbers, str(point.genome.hidden), str(point.generation + 1))
     console.print(table)

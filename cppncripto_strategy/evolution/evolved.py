@@ -30,14 +30,14 @@ class Evolved:
 
     Parameters
     ----------
-    run : the finished run. place : the champion's place on its front.
+    run : the finished run. index : the champion's, on its front.
     days : sessions the probe judged on. from_ms, until_ms : the span it saw.
     genomes, seconds : evaluated by this call, and its wall time; 0 where it was finished already.
     transfers : the champion on other substrates.
     """
 
     run: Evolution
-    place: int
+    index: int
     days: int
     from_ms: int
     until_ms: int

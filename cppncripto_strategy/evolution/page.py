@@ -42,11 +42,11 @@ def write_evolution_page(path: Path, result: Evolved, name: str) -> None:
 
 
 def _charts(result: Evolved) -> list[Section]:
-    run, genome = result.run, result.run.front[result.place].genome
+    run, genome = result.run, result.run.front[result.index].genome
     return [
         Section(
             "The front",
-            Chart(front_figure(run.front, result.place), "front"),
+            Chart(front_figure(run.front, result.index), "front"),
             note="Each point is a genome that no other beats: fewer connections, or a better probe."
             " The probe is the out-of-sample R2 of a ridge regression on the embedding, predicting"
             " the next day's profile of volume and volatility. The champion is the filled point.",
@@ -78,7 +78,7 @@ def recipe_lines(champion: Path) -> str:
 
 
 def _cards(result: Evolved) -> Cards:
-    run, champion = result.run, result.run.front[result.place]
+    run, champion = result.run, result.run.front[result.index]
     share = champion.score.connections / run.substrate.weights
     return Cards(
         [
@@ -110,11 +110,11 @@ def _transfers(result: Evolved) -> Section:
     )
 
 
-def front_figure(front: list[Candidate], place: int) -> go.Figure:
+def front_figure(front: list[Candidate], index: int) -> go.Figure:
     """Probe against connections, the champion filled."""
     x = [c.score.connections for c in front]
     y = [c.score.probe for c in front]
-    chosen = [STRATEGY if i == place else "#fff" for i in range(len(front))]
+    chosen = [STRATEGY if i == index else "#fff" for i in range(len(front))]
     text = [f"generation {c.generation + 1}, {c.genome.hidden} hidden nodes" for c in front]
     marks = go.Scatter(
         x=x,

@@ -172,16 +172,16 @@ def evolve(
     fingerprint = "".join([data.fingerprint(), *recipe.plugin_digests().values()])
     run = _start(folder / CHECKPOINT, settings, ground.substrate, fingerprint, fresh)
     genomes = _evolve(run, folder, spread or Spread(), data, watcher)
-    place = choose(run, pick)
+    index = choose(run, pick)
     result = Evolved(
         run=run,
-        place=place,
+        index=index,
         days=len(data),
         from_ms=ground.from_ms,
         until_ms=ground.until_ms,
         genomes=genomes,
         seconds=time.perf_counter() - began,
-        transfers=transfers(run, place, ground),
+        transfers=transfers(run, index, ground),
     )
     _write(result, folder, recipe)
     return result
@@ -249,7 +249,7 @@ def choose(run: Evolution, pick: str) -> int:
     return counts.index(pick)
 
 
-def transfers(run: Evolution, place: int, ground: Ground) -> tuple[Transfer, ...]:
+def transfers(run: Evolution, index: int, ground: Ground) -> tuple[Transfer, ...]:
     """The champion painted on other windows, rows and candle intervals, beside random CPPNs.
 
     Every number is a probe on the span of the evolution, so the first row (where it evolved) is
@@ -278,19 +278,19 @@ def transfers(run: Evolution, place: int, ground: Ground) -> tuple[Transfer, ...
                 replace(base, interval_ms=coarse_ms, stride=base.stride // 3),
             )
         )
-    return tuple(_transfer(run, place, ground, *variant) for variant in places)
+    return tuple(_transfer(run, index, ground, *variant) for variant in places)
 
 
 def _transfer(
     run: Evolution,
-    place: int,
+    index: int,
     ground: Ground,
     where: str,
     session: SessionSettings,
     substrate: Substrate,
 ) -> Transfer:
     data = ground.probe_data(session, substrate)
-    evolved = evaluate(run.front[place].genome, substrate, data, run.settings)
+    evolved = evaluate(run.front[index].genome, substrate, data, run.settings)
     twins = _random_scores(substrate, data, run.settings)
     return Transfer(
         where=where,
@@ -317,7 +317,7 @@ def _random_scores(
 
 def _write(result: Evolved, folder: Path, recipe: Recipe) -> None:
     run = result.run
-    write_json(folder / CHAMPION, champion_json(run, result.place, result.until_ms))
+    write_json(folder / CHAMPION, champion_json(run, result.index, result.until_ms))
     write_json(
         folder / FRONT, [champion_json(run, i, result.until_ms) for i in range(len(run.front))]
     )
@@ -327,7 +327,7 @@ def _write(result: Evolved, folder: Path, recipe: Recipe) -> None:
 def summary(result: Evolved, folder: Path) -> dict[str, Any]:
     """The result as one JSON document, genomes aside."""
     run = result.run
-    champion = run.front[result.place]
+    champion = run.front[result.index]
     return {
         "folder": str(folder),
         "champion": str(folder / CHAMPION),

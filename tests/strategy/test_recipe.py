@@ -20,12 +20,12 @@ from cppncripto_strategy.models.settings import (
     PretrainSettings,
     TrainSettings,
 )
+from cppncripto_strategy.paths import RecipeFile, shipped_recipes
 from cppncripto_strategy.recipe import (
     Recipe,
     load_recipe,
     parse_recipe,
     parse_timerange,
-    shipped_recipe,
 )
 
 RUNS = Path(__file__).parents[2] / "runs"
@@ -166,14 +166,16 @@ def test_unreadable_recipes_say_why(tmp_path):
 def test_every_shipped_recipe_parses_and_comes_back_from_its_plain_values(path):
     """A recipe that broke when a key was renamed; a resolved recipe.toml that cannot be run."""
     recipe = load_recipe(path)
-    assert shipped_recipe(path.stem).samefile(path)
+    assert shipped_recipes()[path.stem].samefile(path)
     assert parse_recipe(recipe.to_plain()) == recipe
 
 
 def test_unknown_shipped_recipe_names_the_known_ones():
     """A bare file-not-found for a misspelt name."""
-    with pytest.raises(RecipeError, match=r"no recipe 'dmeo' is shipped; there are: demo, "):
-        shipped_recipe("dmeo")
+    with pytest.raises(
+        RecipeError, match=r"no recipe 'dmeo'.*did you mean 'demo'.*shipped are: demo, "
+    ):
+        RecipeFile.find("dmeo")
 
 
 def other_value(value):

@@ -26,7 +26,7 @@ from cppncripto_strategy.models.inputs import sessions
 from cppncripto_strategy.models.inputs.features import compute_features
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.judging.leaks import LeakVerdict
-from cppncripto_strategy.recipe import load_recipe, shipped_recipe
+from cppncripto_strategy.recipe import load_recipe
 
 RECIPE = """
 symbols = ["AAA", "BBB"]
@@ -231,7 +231,7 @@ def test_the_real_recipe_passes_the_exact_checks_on_real_candles() -> None:
     market = os.environ.get("CPPN_BT_REAL_MARKET")
     if not market:
         pytest.skip("CPPN_BT_REAL_MARKET does not point at real candles")
-    result = run(shipped_recipe("real"), "--candles", Path(market) / "candles", *EXACT, "--json")
+    result = run("real", "--candles", Path(market) / "candles", *EXACT, "--json")
     assert result.exit_code == 0, result.output
     subjects = {row["subject"] for row in json.loads(result.stdout)["verdicts"]}
     assert subjects == {"BTCUSDT", "ETHUSDT", "training", "orders"}
