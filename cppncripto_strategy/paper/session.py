@@ -162,7 +162,7 @@ class SessionFolder:
         """Note that a round is about to be shown, and who may trade on it.
 
         The disk is waited for in `settle`, while the decision is already being made: nothing that
-        follows from the round is written, or told to anybody, before. A round nobody may trade on
+        follows from the round is written or reported before. A round nobody may trade on
         need not wait for the disk unless it is the latest: should it be lost, the restart judges it
         again, and it will be older still.
         """
