@@ -25,7 +25,6 @@ from cppncripto_strategy.recipe import Recipe, load_recipe
 from cppncripto_strategy.registry import forget_everywhere
 from cppncripto_strategy.replay import replay
 from cppncripto_strategy.results import to_toml
-from cppncripto_strategy.testing.features import check_feature
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text("utf-8")
 FILES = {
@@ -94,6 +93,7 @@ def weekdays_of(trades: pd.DataFrame) -> set[int]:
 def test_the_guide_has_a_file_for_each_kind_of_part() -> None:
     """A kind of part that nobody is shown how to write."""
     assert set(FILES) == {
+        "test_parts.py",
         "hour_means.py",
         "next_patch.py",
         "candle_body.py",
@@ -111,10 +111,12 @@ def test_the_printed_recipe_is_accepted(folder: Path, recipe: dict[str, Any]) ->
     assert recipe_in(folder, recipe).plugins == (folder.resolve() / recipe["plugins"][0],)
 
 
-def test_the_feature_keeps_the_contract(folder: Path) -> None:
-    """A feature taught here that our own would not be allowed to be."""
-    load_plugins([folder / "candle_body.py"])
-    check_feature("candle_body")
+@pytest.mark.parametrize("part", ["encoder", "objective", "feature", "label"])
+def test_the_part_keeps_the_contract(folder: Path, part: str) -> None:
+    """A part taught here that our own would not be allowed to be."""
+    names: dict[str, Any] = {"__file__": str(folder / "test_parts.py")}
+    exec(compile(FILES["test_parts.py"], "test_parts.py", "exec"), names)
+    names[f"test_{part}"]()
 
 
 def test_the_label_looks_ahead_as_far_as_it_says(folder: Path) -> None:
