@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from cppncripto_strategy.evaluation.statistics import DieboldMariano, Estimate
-from cppncripto_strategy.experiments.comparison import Comparison, Verdict
+from cppncripto_strategy.experiments.comparison import Comparison
 from cppncripto_strategy.experiments.page import (
     Findings,
     accounts_figure,
@@ -19,6 +19,7 @@ from cppncripto_strategy.experiments.page import (
     write_experiment_page,
 )
 from cppncripto_strategy.experiments.transfer import write_transfer_page
+from cppncripto_strategy.experiments.verdicts import Verdict
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
 WIDE = Estimate(-0.2583, -0.3557, -0.1583, 100)
