@@ -9,7 +9,7 @@ judged on days after all of it.
     python benchmarks/encoder_comparison.py                    the planted market
     python benchmarks/encoder_comparison.py --market FOLDER    real candles
 
-One JSON line an arm and seed on stdout (and to --out), then the table in Markdown. On the planted
+One JSON line per arm and seed on stdout (and to --out), then the table in Markdown. On the planted
 market the probe is the accuracy of a ridge that names the day's regime from the encoder's vector,
 and the hit ratio counts setups. On real candles the probe is the R2 of the next day's profile of
 volume and volatility, and the hit ratio counts the strongest 30 % of the scores.

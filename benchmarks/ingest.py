@@ -3,7 +3,7 @@
 Ours reads twelve monthly zips, checks each sha256, unzips, parses, validates every candle, writes
 the month as Parquet with fsync, and records it in the coverage ledger. The baseline only parses the
 text, already unzipped; since 3.1 pandas does that on every core, before on one, so its version is
-told. Prints one JSON line; speedup is baseline over ours, best of several interleaved repeats. The
+shown. Prints one JSON line; speedup is baseline over ours, best of several interleaved repeats. The
 processor seconds of both and the number of cores stand beside the wall times, because on a busy
 machine only they can be compared.
 """

@@ -2,7 +2,7 @@
 
 For each seed: a market with the default parameters, networks trained on its first part, hit ratio
 at setups on the rest, with macro, without, under embeddings shifted by 60 days, and on the null
-market (mu = 0, same seed). Prints one line a measurement and, last, one JSON document with it all.
+market (mu = 0, same seed). Prints one line per measurement and, last, one JSON document of all.
 
     python benchmarks/planted.py [--seeds 3] [--days 1000] [--test-days 360] [--window 60]
 """

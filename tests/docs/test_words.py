@@ -21,7 +21,7 @@ PAGES = sorted(
 )
 SOURCES = [
     path
-    for folder in ("cppncripto_strategy", "feeds", "indicators", "models", "runs")
+    for folder in ("cppncripto_strategy", "feeds", "indicators", "models", "runs", "benchmarks")
     for path in sorted((ROOT / folder).rglob("*"))
     if path.suffix in (".py", ".toml") and not any(p.is_symlink() for p in path.parents)
 ]
