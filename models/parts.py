@@ -73,7 +73,8 @@ def _require(part: PluginPart, registry: Registry[Any]) -> None:
     if part.name not in registry.names():
         raise BundleError(
             f"the bundle needs {needs}, which is not loaded: name the file in the recipe's"
-            " plugins = [...], or load it with cppncripto_strategy.plugins.load_plugins"
+            " plugins = [...], give `cppn-bt --plugin FILE`, or load it with"
+            " cppncripto_strategy.plugins.load_plugins"
         )
     origin = registry.origin(part.name)
     if origin.digest != part.sha256:
