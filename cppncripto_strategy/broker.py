@@ -20,7 +20,7 @@ import backtrader as bt
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import num_to_ms
 from cppncripto_strategy.feeds.filters import DEFAULT_FILTERS, TRADING, SymbolFilters
-from cppncripto_strategy.feeds.replay import bar_close_ms, bar_interval_ms
+from cppncripto_strategy.feeds.replay import bar_close_ms, tick_interval_ms
 from cppncripto_strategy.ledger import Fill, LedgerEntry, Status, filled, purpose_of, unfilled
 
 
@@ -88,7 +88,7 @@ class SpotBroker(bt.brokers.BackBroker):
         ("allow_short", False),
         ("filters", None),
         ("trade_gate", None),
-        ("checksubmit", False),  # cash is checked at the fill, at the price that is paid
+        ("checksubmit", True),  # Submitted, then Accepted; cash is checked at the fill
     )
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
@@ -157,12 +157,24 @@ class SpotBroker(bt.brokers.BackBroker):
         created_ms = self._now_ms(order)
         self._created_ms[order.ref] = self._expected_open_ms[order.ref] = created_ms
         refusal = self._refusal(order)
-        if refusal is not None:
-            order.reject(self)
-            self.notify(order)
-            self._record(order, created_ms, "refused", *refusal)
-            return order
-        return super().submit(order, check=check)
+        if refusal is None:
+            return super().submit(order, check=check)
+        self._reject(order, *refusal)
+        if order.parent is not None and order.parent.status == bt.Order.Created:
+            detail = f"its bracket's order {order.ref} was refused: {refusal[1]}"
+            for kin in self._pchildren.pop(order.parent.ref, ()):
+                self._reject(kin, "bracket", detail)
+        return order
+
+    def check_submitted(self) -> None:
+        """Accept what was submitted since the last bar; cash is checked when an order fills."""
+        while self.submitted:
+            self.submit_accept(self.submitted.popleft())
+
+    def _reject(self, order: Any, reason: str, detail: str) -> None:
+        order.reject(self)
+        self.notify(order)
+        self._record(order, self._created_ms[order.ref], "refused", reason, detail)
 
     def _now_ms(self, order: Any) -> int:
         """UTC ms of the decision: the order's own feed may lag behind what was already seen."""
@@ -176,12 +188,15 @@ class SpotBroker(bt.brokers.BackBroker):
         """Why this order is not accepted, as (reason, detail), after fitting its quantity."""
         data, filters = order.data, self.filters_of(order.data)
         market = order.exectype == bt.Order.Market
+        if order.parent is not None and order.parent.ref not in self._pchildren:
+            return "bracket", "its parent order was refused, or has ended"
         if filters.status != TRADING:
             return "status", f"the symbol's status is {filters.status}, expected {TRADING}"
         if not self.can_trade(data):
             return "can_trade", "trading is blocked on this feed (not live, stale, or halted)"
         wanted = abs(order.created.size)
-        if order.issell() and not self.p.allow_short:
+        # A bracket's children wait for their parent's position: they are judged when they fill.
+        if order.issell() and order.parent is None and not self.p.allow_short:
             free = self._sellable(order)
             if free <= 0:
                 return "no_position", f"a sale of {wanted:.12g} with {free:.12g} free to sell"
@@ -189,8 +204,8 @@ class SpotBroker(bt.brokers.BackBroker):
         quantity = filters.floor_quantity(wanted, market)
         if quantity == 0.0:
             return "min_quantity", f"{wanted:.12g} is below the minimum quantity {filters.min_qty}"
-        if not market and order.created.price is not None:
-            order.created.price = filters.round_price(order.created.price)
+        if not market:
+            _to_tick(order, filters)
         price = data.close[0] if market else order.created.price or data.close[0]
         if not filters.notional_is_enough(quantity, price, market):
             return (
@@ -205,7 +220,7 @@ class SpotBroker(bt.brokers.BackBroker):
         """Position that no resting market sell has claimed yet, base units."""
         claimed = sum(
             abs(other.executed.remsize)
-            for other in self.pending
+            for other in (*self.submitted, *self.pending)
             if other.data is order.data
             and other.issell()
             and other.exectype == bt.Order.Market == order.exectype
@@ -213,19 +228,44 @@ class SpotBroker(bt.brokers.BackBroker):
         return self.filters_of(order.data).snap_position(self.positions[order.data].size - claimed)
 
     def cancel(self, order: Any, bracket: bool = False) -> bool:
-        """Cancel a resting order at the strategy's wish."""
-        return self._cancel(order, "user", "cancelled by the strategy", bracket)
+        """Cancel an accepted order: at the strategy's wish, or (`bracket`) with its bracket.
+
+        As under `BackBroker`, an order is accepted at the next bar: on the bar that sent it there
+        is nothing to cancel yet, and the answer is False.
+        """
+        if bracket:
+            return self._cancel(order, "bracket", "another order of its bracket ended", bracket)
+        return self._cancel(order, "user", "cancelled by the strategy")
 
     def cancel_pending(self, reason: str, detail: str = "") -> None:
-        """Cancel every resting order, such as at the end of the data."""
+        """Cancel every order that still waits, such as at the end of the data."""
+        self.check_submitted()
         for order in list(self.pending):
             self._cancel(order, reason, detail or reason)
 
     def _cancel(self, order: Any, reason: str, detail: str, bracket: bool = False) -> bool:
-        if not super().cancel(order, bracket=bracket):
+        if order not in self.pending:
             return False
-        self._record(order, bar_close_ms(order.data), "cancelled", reason, detail)
+        self.pending.remove(order)
+        self._end(order, reason, detail, bracket)
         return True
+
+    def _end(self, order: Any, reason: str, detail: str, bracket: bool = False) -> None:
+        """Cancel an order that is out of the queue, and those that depend on it."""
+        order.cancel()
+        self.notify(order)
+        self._record(order, bar_close_ms(order.data), "cancelled", reason, detail)
+        self._ococheck(order)
+        if not bracket:
+            self._bracketize(order, cancel=True)
+
+    def _ococheck(self, order: Any) -> None:
+        waiting = [other for other in self.pending if other is not None]
+        super()._ococheck(order)
+        for other in waiting:
+            if not other.alive() and other.ref in self._created_ms:
+                detail = f"order {order.ref} of its one-cancels-others group ended"
+                self._record(other, bar_close_ms(other.data), "cancelled", "oco", detail)
 
     # The bar ------------------------------------------------------------------------------------
 
@@ -236,44 +276,52 @@ class SpotBroker(bt.brokers.BackBroker):
         """
         while self._toactivate:
             self._toactivate.popleft().activate()
-        if self.p.checksubmit:
+        if self.submitted:
             self.check_submitted()
         if self.pending:
-            for order in list(self.pending):
-                self._try_once(order)
+            self._try_pending()
         self._mark()
 
-    def _try_once(self, order: Any) -> None:
-        """Cancel, expire or try one order if a bar has come that opened after the decision."""
-        if not order.alive() or not order.active() or order not in self.pending:
-            return
+    def _try_pending(self) -> None:
+        """Try each order once, out of the queue: what its fill cancels is looked for there."""
+        self.pending.append(None)
+        while (order := self.pending.popleft()) is not None:
+            if self._still_waits(order):
+                self.pending.append(order)
+
+    def _still_waits(self, order: Any) -> bool:
+        """Expire, cancel or try one order if a bar has come that opened after the decision."""
         data = order.data
         stamp_ms = bar_close_ms(data)
-        interval_ms = bar_interval_ms(data)
-        wait_ms = stamp_ms - interval_ms - self._expected_open_ms[order.ref]
-        if wait_ms < 0:
-            return  # the bar was open, or closed, when the decision was made
-        if wait_ms >= interval_ms:
-            detail = f"{wait_ms // interval_ms} bars are missing after the decision"
-            self._cancel(order, "gap", f"{detail}; sent for {purpose_of(order)}")
-            return
         if order.expire():
-            self.pending.remove(order)
             self.notify(order)
+            self._record(order, stamp_ms, "cancelled", "expired", "its validity ended")
             self._ococheck(order)
             self._bracketize(order, cancel=True)
-            self._record(order, stamp_ms, "cancelled", "expired", "its validity ended")
-            return
+            return False
+        if not order.active():
+            return True
+        interval_ms = tick_interval_ms(data)
+        wait_ms = stamp_ms - interval_ms - self._expected_open_ms[order.ref]
+        if wait_ms < 0:
+            return True  # the bar was open, or closed, when the decision was made
+        if wait_ms >= interval_ms:
+            detail = f"{wait_ms // interval_ms} bars are missing after the decision"
+            self._end(order, "gap", f"{detail}; sent for {purpose_of(order)}")
+            return False
         self._expected_open_ms[order.ref] = stamp_ms
         self._try_exec(order)
-        if not order.alive():
-            self._drop(order)
-
-    def _drop(self, order: Any) -> None:
-        if order in self.pending:
-            self.pending.remove(order)
         if order.status == bt.Order.Completed:
-            self._bracketize(order)
+            self._after_fill(order, stamp_ms)
+        return bool(order.alive())
+
+    def _after_fill(self, order: Any, stamp_ms: int) -> None:
+        """Let the children of a bracket begin with the bar after their parent's fill."""
+        for child in self._pchildren.get(order.ref, ()):
+            if child is not order:
+                child_ms = max(stamp_ms, bar_close_ms(child.data))
+                self._expected_open_ms[child.ref] = child_ms
+        self._bracketize(order)
 
     def _try_exec_market(self, order: Any, popen: float, phigh: float, plow: float) -> None:
         # Fills at the open of the bar that opens at the decision, never at a close already seen.
@@ -309,12 +357,12 @@ class SpotBroker(bt.brokers.BackBroker):
             self._refuse_at_fill(order, *detail.split(": ", 1))
             return None
         _resize(order, quantity)
-        position = self.positions[order.data]
+        position, row = self.positions[order.data], len(self.fills)
         super()._execute(order, ago, price, cash, position, dtcoc)
         snapped = self.filters_of(order.data).snap_position(position.size)
         if snapped != position.size:
             position.fix(snapped, position.price if snapped else 0.0)
-        self._record_fill(order, quantity, price, detail)
+        self._record_fill(order, quantity, price, detail, row)
         return None
 
     def _affordable(self, order: Any, wanted: float, price: float) -> tuple[float, str]:
@@ -351,9 +399,9 @@ class SpotBroker(bt.brokers.BackBroker):
     def _refuse_at_fill(self, order: Any, reason: str, detail: str) -> None:
         order.reject(self)
         self.notify(order)
+        self._record(order, bar_close_ms(order.data), "refused", reason, detail)
         self._ococheck(order)
         self._bracketize(order, cancel=True)
-        self._record(order, bar_close_ms(order.data), "refused", reason, detail)
 
     # Records ------------------------------------------------------------------------------------
 
@@ -362,14 +410,17 @@ class SpotBroker(bt.brokers.BackBroker):
         created_ms = self._created_ms.pop(order.ref, at_ms)
         self.fills.append(unfilled(order, created_ms, at_ms, status, reason, detail))
 
-    def _record_fill(self, order: Any, quantity: float, price: float, detail: str) -> None:
+    def _record_fill(
+        self, order: Any, quantity: float, price: float, detail: str, row: int
+    ) -> None:
+        """Add the fill to the fills before `row`, where what it cancelled begins."""
         data, at_ms = order.data, bar_close_ms(order.data)
         created_ms = self._created_ms.get(order.ref, at_ms)
         if not order.alive():
             self._created_ms.pop(order.ref, None)
             self._expected_open_ms.pop(order.ref, None)
         fee = self.getcommissioninfo(data).getcommission(quantity, price)
-        self.fills.append(filled(order, created_ms, at_ms, quantity, price, fee, detail))
+        self.fills.insert(row, filled(order, created_ms, at_ms, quantity, price, fee, detail))
         size = self.positions[data].size
         self.ledger.append(LedgerEntry(data._name, at_ms, size, self.cash))
 
@@ -385,6 +436,15 @@ class SpotBroker(bt.brokers.BackBroker):
         self._value = self._valuelever = self.cash + invested
         self._valuemkt = self._valuemktlever = invested
         self._fundval = self._value / self._fundshares
+
+
+def _to_tick(order: Any, filters: SymbolFilters) -> None:
+    """Round an order's stop and limit prices to the exchange's tick."""
+    created = order.created
+    if created.price is not None:
+        created.price = filters.round_price(created.price)
+    if created.pricelimit is not None:
+        created.pricelimit = filters.round_price(created.pricelimit)
 
 
 def _resize(order: Any, quantity: float) -> None:

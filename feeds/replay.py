@@ -28,6 +28,7 @@ _UNITS = (
     (SECOND_MS, bt.TimeFrame.Seconds),
     (1, bt.TimeFrame.MicroSeconds),
 )
+_LENGTHS = {frame: unit for unit, frame in _UNITS if unit > 1} | {bt.TimeFrame.Weeks: 7 * DAY_MS}
 
 
 def bar_close_ms(data: Any, ago: int = 0) -> int:
@@ -42,28 +43,43 @@ def bar_close_ms(data: Any, ago: int = 0) -> int:
 
 
 def bar_interval_ms(data: Any) -> int:
-    """Length of a feed's bars in milliseconds: its `interval_ms`, else its timeframe.
+    """Length of a feed's bars in milliseconds, by its timeframe as it runs.
+
+    A feed that was resampled or replayed has the timeframe it was given then, whatever it came
+    from.
 
     Raises
     ------
     CandleError
         When the timeframe has no fixed length (months, years, ticks).
     """
-    params = getattr(data, "p", None)
-    interval_ms = getattr(params, "interval_ms", None)
-    if interval_ms:
-        return int(interval_ms)
-    # Timeframe.MicroSeconds counts microseconds; such feeds must say interval_ms themselves.
-    lengths = {frame: unit for unit, frame in _UNITS if unit > 1}
-    lengths[bt.TimeFrame.Weeks] = 7 * DAY_MS
-    unit = lengths.get(data._timeframe)
+    return _length_ms(data, data._timeframe, data._compression)
+
+
+def tick_interval_ms(data: Any) -> int:
+    """Length in milliseconds of what the feed moves by: its bars, or what they are replayed from.
+
+    Raises
+    ------
+    CandleError
+        As `bar_interval_ms`.
+    """
+    if not getattr(data, "replaying", False):
+        return bar_interval_ms(data)
+    return _length_ms(data, data.p.timeframe, data.p.compression)
+
+
+def _length_ms(data: Any, timeframe: int, compression: int) -> int:
+    if timeframe == bt.TimeFrame.MicroSeconds and compression % 1000 == 0:
+        return compression // 1000
+    unit = _LENGTHS.get(timeframe)
     if unit is None:
-        name = bt.TimeFrame.getname(data._timeframe, 1)
+        name = bt.TimeFrame.getname(timeframe, 1)
         raise CandleError(
             f"feed {data._name!r} has timeframe {name}, which has no fixed length in milliseconds:"
             " give the feed timeframe=bt.TimeFrame.Minutes and compression=..., or use ReplayFeed"
         )
-    return int(unit * data._compression)
+    return unit * compression
 
 
 class ReplayFeed(bt.feed.DataBase):
