@@ -13,28 +13,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import backtrader as bt
 
-from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import num_to_ms
 from cppncripto_strategy.feeds.filters import DEFAULT_FILTERS, TRADING, SymbolFilters
-from cppncripto_strategy.feeds.replay import bar_close_ms, tick_interval_ms
-from cppncripto_strategy.ledger import Fill, LedgerEntry, Status, filled, purpose_of, unfilled
+from cppncripto_strategy.feeds.replay import bar_close_ms, require_timeframe, tick_interval_ms
+from cppncripto_strategy.ledger import purpose_of
+from cppncripto_strategy.spot_account import SpotAccount
+
+_SETTLED_BARS = 50  # after so many bars a feed's timeframe is not doubted again
 
 
-class SpotCommission(bt.CommInfoBase):
-    """Taker fee as a share of notional; sizes are fractions of a coin, never truncated."""
-
-    params: Any = (("commtype", bt.CommInfoBase.COMM_PERC), ("stocklike", True), ("percabs", True))
-
-    def getsize(self, price: float, cash: float) -> float:
-        """Base units that `cash` buys at `price`, before fees."""
-        return float(self.p.leverage) * cash / price
-
-
-class SpotBroker(bt.brokers.BackBroker):
+class SpotBroker(SpotAccount):
     """A cash account on a spot exchange; use as `cerebro.broker = SpotBroker(cash=10_000)`.
 
     Params
@@ -82,36 +74,15 @@ class SpotBroker(bt.brokers.BackBroker):
     """
 
     params: Any = (
-        ("fee_bps", 10.0),
-        ("slippage_bps", 1.0),
-        ("headroom_bps", 20.0),
-        ("allow_short", False),
         ("filters", None),
         ("trade_gate", None),
-        ("checksubmit", True),  # Submitted, then Accepted; cash is checked at the fill
     )
-
-    if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
-
-        def __init__(self):
-            super().__init__()
-            self._build()
-
-    def _build(self) -> None:
-        for name in ("fee_bps", "slippage_bps", "headroom_bps"):
-            if not getattr(self.p, name) >= 0:
-                raise RecipeError(f"{name} must be zero or more, got {getattr(self.p, name)!r}")
-        self.comminfo[None] = SpotCommission(commission=self.p.fee_bps / 1e4)
 
     def init(self) -> None:
         """Start a run: no positions, no orders, an empty ledger (called by Cerebro)."""
         super().init()
-        self.fills: list[Fill] = []
-        self.ledger: list[LedgerEntry] = []
-        # Order reference -> stamp at which the next bar must open for the order to live on.
-        self._expected_open_ms: dict[int, int] = {}
-        self._created_ms: dict[int, int] = {}
         self._filters: dict[str, SymbolFilters] = {}
+        self._timed: set[Any] = set()  # feeds whose bars were found to be as long as they say
 
     # Questions a strategy may ask ---------------------------------------------------------------
 
@@ -135,7 +106,7 @@ class SpotBroker(bt.brokers.BackBroker):
         under the exchange's minimum.
         """
         price = data.close[0]
-        share = 1.0 + (self.p.fee_bps + self.p.slippage_bps + self.p.headroom_bps) / 1e4
+        share = 1.0 + (self._costs_bps(data, price) + self.p.headroom_bps) / 1e4
         filters = self.filters_of(data)
         free = math.inf if self.p.allow_short else max(self.cash, 0.0)
         quantity = filters.floor_quantity(min(notional, free / share) / price)
@@ -303,6 +274,10 @@ class SpotBroker(bt.brokers.BackBroker):
             return True
         interval_ms = tick_interval_ms(data)
         wait_ms = stamp_ms - interval_ms - self._expected_open_ms[order.ref]
+        if not 0 <= wait_ms < interval_ms and data not in self._timed:
+            require_timeframe(data)
+            if len(data) > _SETTLED_BARS:
+                self._timed.add(data)
         if wait_ms < 0:
             return True  # the bar was open, or closed, when the decision was made
         if wait_ms >= interval_ms:
@@ -325,19 +300,13 @@ class SpotBroker(bt.brokers.BackBroker):
 
     def _try_exec_market(self, order: Any, popen: float, phigh: float, plow: float) -> None:
         # Fills at the open of the bar that opens at the decision, never at a close already seen.
-        slip = self._slip_up(phigh, popen) if order.isbuy() else self._slip_down(plow, popen)
+        at_open = self.p.slip_open
+        slip = (
+            self._slip_up(phigh, popen, at_open)
+            if order.isbuy()
+            else self._slip_down(plow, popen, at_open)
+        )
         self._execute(order, ago=0, price=slip)
-
-    def _slip_up(self, pmax: float, price: float, doslip: bool = True, lim: bool = False) -> float:
-        # Not capped at the bar's high: a market order pays the spread even on a flat candle.
-        slipped = price * (1.0 + float(self.p.slippage_bps) / 1e4)
-        return min(slipped, pmax) if lim else slipped
-
-    def _slip_down(
-        self, pmin: float, price: float, doslip: bool = True, lim: bool = False
-    ) -> float:
-        slipped = price * (1.0 - float(self.p.slippage_bps) / 1e4)
-        return max(slipped, pmin) if lim else slipped
 
     def _execute(
         self,
@@ -357,12 +326,20 @@ class SpotBroker(bt.brokers.BackBroker):
             self._refuse_at_fill(order, *detail.split(": ", 1))
             return None
         _resize(order, quantity)
-        position, row = self.positions[order.data], len(self.fills)
+        position, row, bits = self.positions[order.data], len(self.fills), order.executed.exbits
+        parts = len(bits)
         super()._execute(order, ago, price, cash, position, dtcoc)
-        snapped = self.filters_of(order.data).snap_position(position.size)
-        if snapped != position.size:
-            position.fix(snapped, position.price if snapped else 0.0)
-        self._record_fill(order, quantity, price, detail, row)
+        if len(bits) > parts:
+            snapped = self.filters_of(order.data).snap_position(position.size)
+            if snapped != position.size:
+                position.fix(snapped, position.price if snapped else 0.0)
+            self._record_fill(order, row, detail)
+        if order.status == bt.Order.Margin:
+            missing = f"{abs(order.executed.remsize):.12g} not opened with {self.cash:.2f} left"
+            at_ms = bar_close_ms(order.data)
+            self._record(order, at_ms, "refused", "insufficient_cash", missing)
+        elif not order.alive():
+            self._forget(order)
         return None
 
     def _affordable(self, order: Any, wanted: float, price: float) -> tuple[float, str]:
@@ -385,16 +362,9 @@ class SpotBroker(bt.brokers.BackBroker):
         if not filters.notional_is_enough(quantity, price, market):
             notional = quantity * price
             return 0.0, f"min_notional: {notional:.12g} is below {filters.min_notional}"
-        note = f"{quantity:.12g} instead of {wanted:.12g}: cash" if quantity < wanted else ""
-        return quantity, note
-
-    def _buys_at(self, data: Any, price: float) -> float:
-        fee_per_unit: float = self.getcommissioninfo(data).getcommission(1.0, price)
-        return max(float(self.cash), 0.0) / (price + fee_per_unit)
-
-    def _cost(self, data: Any, quantity: float, price: float) -> float:
-        fee: float = self.getcommissioninfo(data).getcommission(quantity, price)
-        return quantity * price + fee
+        limit = "position" if order.issell() else "cash"
+        cut = quantity < wanted
+        return quantity, f"{quantity:.12g} instead of {wanted:.12g}: {limit}" if cut else ""
 
     def _refuse_at_fill(self, order: Any, reason: str, detail: str) -> None:
         order.reject(self)
@@ -402,40 +372,6 @@ class SpotBroker(bt.brokers.BackBroker):
         self._record(order, bar_close_ms(order.data), "refused", reason, detail)
         self._ococheck(order)
         self._bracketize(order, cancel=True)
-
-    # Records ------------------------------------------------------------------------------------
-
-    def _record(self, order: Any, at_ms: int, status: Status, reason: str, detail: str) -> None:
-        self._expected_open_ms.pop(order.ref, None)
-        created_ms = self._created_ms.pop(order.ref, at_ms)
-        self.fills.append(unfilled(order, created_ms, at_ms, status, reason, detail))
-
-    def _record_fill(
-        self, order: Any, quantity: float, price: float, detail: str, row: int
-    ) -> None:
-        """Add the fill to the fills before `row`, where what it cancelled begins."""
-        data, at_ms = order.data, bar_close_ms(order.data)
-        created_ms = self._created_ms.get(order.ref, at_ms)
-        if not order.alive():
-            self._created_ms.pop(order.ref, None)
-            self._expected_open_ms.pop(order.ref, None)
-        fee = self.getcommissioninfo(data).getcommission(quantity, price)
-        self.fills.insert(row, filled(order, created_ms, at_ms, quantity, price, fee, detail))
-        size = self.positions[data].size
-        self.ledger.append(LedgerEntry(data._name, at_ms, size, self.cash))
-
-    def _mark(self) -> None:
-        """Value of the account at the present closes, quote units."""
-        if self._cash_addition or self._fundhist or self.p.allow_short:
-            self._get_value()
-            return
-        invested = 0.0
-        for data, position in self.positions.items():
-            if position.size:
-                invested += position.size * data.close[0]
-        self._value = self._valuelever = self.cash + invested
-        self._valuemkt = self._valuemktlever = invested
-        self._fundval = self._value / self._fundshares
 
 
 def _to_tick(order: Any, filters: SymbolFilters) -> None:

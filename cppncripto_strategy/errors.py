@@ -7,7 +7,8 @@ CppnError
 ├── RecipeError        a recipe has an unknown, missing or impossible setting
 ├── BundleError        a bundle is damaged, unknown, or asked to score its own past
 ├── TrainingError      there is too little, or too poor, data to learn from
-└── SessionError       a paper session cannot start, resume or be compared
+├── SessionError       a paper session cannot start, resume or be compared
+└── AccountError       an account's records contradict each other
 """
 
 
@@ -41,3 +42,7 @@ class TrainingError(CppnError):
 
 class SessionError(CppnError):
     """A paper session cannot start, resume or be compared."""
+
+
+class AccountError(CppnError):
+    """An account's fills, ledger, trades and positions contradict each other."""

@@ -7,11 +7,14 @@ order fills, which is the broker's business.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Side = Literal["buy", "sell"]
 Status = Literal["filled", "refused", "cancelled"]
+
+_ROUNDING = 1e-9  # of what was traded in all: far above float noise, far below any lot step
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,58 @@ class LedgerEntry:
     cash: float
 
 
+class AccountCheck:
+    """What the fills alone say an account must hold; lives as long as a run.
+
+    Parameters
+    ----------
+    cash : quote units before the first fill.
+    """
+
+    def __init__(self, cash: float) -> None:
+        self._cash = cash
+        self._moved = abs(cash)  # sums of floats are as exact as what they are sums of
+        self._positions: dict[str, float] = {}
+        self._traded: dict[str, float] = {}
+        self._difference = ""
+
+    def paid_in(self, cash: float) -> None:
+        """Cash that came, or went where negative, without a fill."""
+        self._cash += cash
+        self._moved += abs(cash)
+
+    def add(self, fill: Fill, entry: LedgerEntry) -> None:
+        """Follow one fill, and compare with what the ledger says of the account after it."""
+        sign = 1.0 if fill.side == "buy" else -1.0
+        symbol = fill.symbol
+        self._cash -= sign * fill.notional + fill.fee
+        self._moved += fill.notional + fill.fee
+        self._positions[symbol] = self._positions.get(symbol, 0.0) + sign * fill.quantity
+        self._traded[symbol] = self._traded.get(symbol, 0.0) + fill.quantity
+        if not self._difference:
+            self._difference = self.difference({symbol: entry.position}, entry.cash, (symbol,))
+
+    def difference(
+        self, positions: Mapping[str, float], cash: float, symbols: Iterable[str] | None = None
+    ) -> str:
+        """The first difference found, in words with both numbers; empty when there is none.
+
+        Parameters
+        ----------
+        positions : base units by symbol; cash : quote units. Both as the account has them.
+        symbols : those to compare; None is every symbol that either side knows.
+        """
+        if self._difference:
+            return self._difference
+        for symbol in symbols if symbols is not None else {**self._positions, **positions}:
+            position, ours = positions.get(symbol, 0.0), self._positions.get(symbol, 0.0)
+            if abs(position - ours) > _ROUNDING * self._traded.get(symbol, 0.0):
+                return f"the position in {symbol} is {position:.12g}, the fills make it {ours:.12g}"
+        if abs(cash - self._cash) > _ROUNDING * self._moved:
+            return f"the cash is {cash:.12g}, the fills make it {self._cash:.12g}"
+        return ""
+
+
 def purpose_of(order: Any) -> str:
     """Why the order was sent (`buy(..., purpose="stop")`); "order" when the sender did not say."""
     return str(order.info.get("purpose", "order"))
@@ -78,7 +133,7 @@ def filled(
         price=price,
         notional=quantity * price,
         fee=fee,
-        reference_price=order.data.open[0],
+        reference_price=_open_of(order.data),
         reason=purpose_of(order),
         status="filled",
         detail=detail,
@@ -103,6 +158,12 @@ def unfilled(
         status=status,
         detail=detail,
     )
+
+
+def _open_of(data: Any) -> float:
+    """Open of the bar, or of the tick that a replayed bar has grown by."""
+    tick: float | None = getattr(data, "tick_open", None)
+    return float(data.open[0]) if tick is None else tick
 
 
 def _side(order: Any) -> Side:

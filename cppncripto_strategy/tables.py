@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
+from cppncripto_strategy.errors import AccountError
 from cppncripto_strategy.feeds.clock import nums_to_ms
 from cppncripto_strategy.models.scoring.threshold import signals_of
 from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS, TRADE_COLUMNS
@@ -20,6 +21,8 @@ from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS, TRADE_COLU
 if TYPE_CHECKING:
     from cppncripto_strategy.ledger import Fill, LedgerEntry
 
+_ROUNDING = 1e-9  # of the money that moved: far above float noise
+_FLAT = 1e-13  # of the quantity traded: above float noise, below a lot step of a position of 1e12
 _TEXT = {"symbol", "side", "reason", "status", "detail", "exit_reason"}
 _WHOLE = {"created_ms", "executed_ms", "entry_ms", "exit_ms", "candles_held"}
 
@@ -75,6 +78,11 @@ def trades_table(
     Prices are averages weighted by quantity; entry_ms and exit_ms are the closes of the bars whose
     opens filled; pnl is after fees; return is pnl over the entry notional; candles_held is the time
     between entry and exit in candles; entry_score is the score that decided the entry.
+
+    Raises
+    ------
+    AccountError
+        When the trades of a symbol did not make what their fills did.
     """
     filled = fills[fills["status"] == "filled"]
     scores = _score_lookup(filled, signals)
@@ -82,7 +90,10 @@ def trades_table(
     for symbol, group in filled.groupby("symbol", sort=False):
         records = group.to_dict("records")
         step_ms = interval_ms[str(symbol)]
-        rows.extend(_round_trip(trip, step_ms, scores) for trip in _round_trips(records))
+        trips = _round_trips(records)
+        closed = [_round_trip(trip, step_ms, scores) for trip in trips]
+        _require_agreement(str(symbol), trips, closed)
+        rows.extend(closed)
     rows.sort(key=lambda row: row["exit_ms"])
     return _typed(rows, TRADE_COLUMNS)
 
@@ -90,14 +101,31 @@ def trades_table(
 def _round_trips(records: list[dict[Any, Any]]) -> list[list[dict[Any, Any]]]:
     trips: list[list[dict[Any, Any]]] = []
     open_trip: list[dict[Any, Any]] = []
-    position = 0.0
+    position = traded = 0.0
     for fill in records:
         open_trip.append(fill)
         position += fill["quantity"] if fill["side"] == "buy" else -fill["quantity"]
-        if abs(position) < 1e-9 * max(1.0, fill["quantity"]):  # float noise, below any lot step
+        traded += fill["quantity"]
+        if abs(position) < _FLAT * traded:
             trips.append(open_trip)
-            open_trip, position = [], 0.0
+            open_trip, position, traded = [], 0.0, 0.0
     return trips
+
+
+def _require_agreement(
+    symbol: str, trips: list[list[dict[Any, Any]]], trades: list[dict[str, Any]]
+) -> None:
+    """Trades must have earned what their fills brought in."""
+    fills = [fill for trip in trips for fill in trip]
+    signs = np.array([-1.0 if fill["side"] == "buy" else 1.0 for fill in fills])
+    notional = np.array([fill["notional"] for fill in fills])
+    earned = float(signs @ notional) - sum(fill["fee"] for fill in fills)
+    pnl = sum(trade["pnl"] for trade in trades)
+    if abs(pnl - earned) > _ROUNDING * float(notional.sum()):
+        raise AccountError(
+            f"the trades of {symbol} made {pnl:.12g}, their fills {earned:.12g}: the results"
+            " cannot be trusted; please report this with the strategy that led to it"
+        )
 
 
 def _round_trip(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
@@ -20,7 +21,14 @@ import numpy as np
 
 from cppncripto_strategy.errors import CandleError
 from cppncripto_strategy.feeds.candles import Candles
-from cppncripto_strategy.feeds.clock import DAY_MS, MINUTE_MS, SECOND_MS, ms_to_num, num_to_ms
+from cppncripto_strategy.feeds.clock import (
+    DAY_MS,
+    MINUTE_MS,
+    SECOND_MS,
+    ms_to_num,
+    num_to_ms,
+    nums_to_ms,
+)
 
 _UNITS = (
     (DAY_MS, bt.TimeFrame.Days),
@@ -29,6 +37,7 @@ _UNITS = (
     (1, bt.TimeFrame.MicroSeconds),
 )
 _LENGTHS = {frame: unit for unit, frame in _UNITS if unit > 1} | {bt.TimeFrame.Weeks: 7 * DAY_MS}
+_ENOUGH_BARS = 20  # so many steps of a feed, all longer than a bar, are no outages
 
 
 def bar_close_ms(data: Any, ago: int = 0) -> int:
@@ -67,6 +76,36 @@ def tick_interval_ms(data: Any) -> int:
     if not getattr(data, "replaying", False):
         return bar_interval_ms(data)
     return _length_ms(data, data.p.timeframe, data.p.compression)
+
+
+def require_timeframe(data: Any) -> None:
+    """Check that the bars a feed has given so far are as far apart as its timeframe says.
+
+    Bars that were resampled or replayed are laid out by Backtrader and are not checked; nor are
+    feeds that keep no past.
+
+    Raises
+    ------
+    CandleError
+        When two bars are less than half a bar apart or, among the first twenty and more, no two are
+        less than two bars apart.
+    """
+    if getattr(data, "resampling", False) or getattr(data, "replaying", False):
+        return
+    line, interval_ms = data.lines.datetime, bar_interval_ms(data)
+    steps = np.diff(nums_to_ms(np.array(list(islice(line.array, line.idx + 1)))))
+    if not len(steps):
+        return
+    closest_ms = int(steps.min())
+    too_far = len(steps) >= _ENOUGH_BARS and closest_ms >= 2 * interval_ms
+    if 2 * closest_ms <= interval_ms or too_far:
+        name = bt.TimeFrame.getname(data._timeframe, data._compression)
+        raise CandleError(
+            f"feed {data._name!r} says that its bars are {data._compression} {name} long"
+            f" ({interval_ms / 1e3:,.0f} s), but its rows are {closest_ms / 1e3:,.0f} s apart: give"
+            " the feed the timeframe and compression of its rows, such as"
+            " timeframe=bt.TimeFrame.Minutes, compression=5"
+        )
 
 
 def _length_ms(data: Any, timeframe: int, compression: int) -> int:

@@ -23,7 +23,7 @@ STOREYS = (
     LEAVES,
     {"atomic", "feeds.clock", "lines", "registry", "runonce"},
     {"feeds.candles", "feeds.filters", "ledger", "paths", "plugins", "results", "runlog"},
-    {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models"},
+    {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models", "spot_account"},
     {"broker", "feeds.history", "feeds.live", "feeds.loopback", "feeds.planted_hits"}
     | {"indicators", "recipe_sections", "tables"},
     {"recipe"},

@@ -20,10 +20,11 @@ import backtrader as bt
 import numpy as np
 import pytest
 
-from cppncripto_strategy.broker import SpotBroker, SpotCommission
+from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.filters import SymbolFilters
 from cppncripto_strategy.feeds.replay import ReplayFeed
+from cppncripto_strategy.spot_account import SpotCommission
 
 STEP_MS = 300_000
 START_MS = 1_704_067_200_000
