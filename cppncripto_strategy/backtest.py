@@ -1,8 +1,9 @@
 """A backtest: a recipe and candles in, a results folder out.
 
-Steps: read candles, lay out sessions, train bundles on the walk-forward calendar, replay the traded
-span through Cerebro (once with macro and, for comparison, once with a MicroNet that never saw an
-embedding), judge, write. Nothing here prints; progress goes to a callback.
+Steps: read candles, refuse what could not mean anything, lay out sessions, train bundles on the
+walk-forward calendar, replay the traded span through Cerebro (once with macro and, for comparison,
+once with a MicroNet that never saw an embedding), judge, write. Nothing here prints; progress goes
+to a callback.
 
 Left out: choosing a recipe for you. Each run is one trial and is counted as one.
 """
@@ -15,11 +16,12 @@ from pathlib import Path
 import torch
 
 from cppncripto_strategy.feeds.clock import Span
-from cppncripto_strategy.market import load_market, session_tables, traded_span
+from cppncripto_strategy.market import load_market, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.outcome import build_result, write_outputs
+from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.progress import PhaseProgress, silent
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.replay import replay
@@ -69,7 +71,7 @@ def run_backtest(
     with log_file(folder / "log.jsonl"):
         with clock.phase("candles"):
             market = load_market(recipe)
-            span = traded_span(recipe, market)
+            span = checked_span(recipe, market)
         with clock.phase("features"):
             settings = recipe.learn_settings()
             tables = session_tables(market, settings.session)

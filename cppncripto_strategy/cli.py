@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -78,8 +79,25 @@ def cli() -> None:
     """
 
 
+class _Warnings(logging.Handler):
+    """Shows what the package warns of, on stderr; a run's own log file has it, too."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console = Console(stderr=True, highlight=False)
+        console.print(f"[yellow]warning:[/] {escape(record.getMessage())}", soft_wrap=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: our own errors become one red line and exit status 1."""
+    handler = _Warnings(logging.WARNING)
+    logging.getLogger("cppncripto_strategy").addHandler(handler)
+    try:
+        _main(arguments)
+    finally:
+        logging.getLogger("cppncripto_strategy").removeHandler(handler)
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     # Before anything loads numpy: its small decompositions are slower on two threads than on one.
     for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(library, "1")

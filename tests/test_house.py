@@ -29,7 +29,7 @@ STOREYS = (
     {"recipe"},
     {"analyzers", "embeddings", "judgement", "market", "recipe_reference", "reports"}
     | {"strategy", "testing"},
-    {"replay"},
+    {"preflight", "replay"},
     {"outcome"},
     {"backtest", "checks", "evolution", "experiments", "paper"},
     {"commands"},

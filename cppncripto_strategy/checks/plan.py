@@ -13,12 +13,13 @@ import pandas as pd
 
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, Span
-from cppncripto_strategy.market import load_market, session_tables, traded_span
+from cppncripto_strategy.market import load_market, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 from cppncripto_strategy.models.settings import LearnSettings
+from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.replay import replay
@@ -61,7 +62,8 @@ def plan_of(recipe: Recipe) -> CheckPlan:
     Raises
     ------
     CppnError
-        When the recipe's candles cannot be read, or leave nothing to trade after training.
+        When the recipe's candles cannot be read, leave nothing to trade after training, or the run
+        could not mean anything.
     """
     market = load_market(recipe)
     learn = recipe.learn_settings(recipe.macro.enabled)
@@ -78,7 +80,7 @@ def plan_of(recipe: Recipe) -> CheckPlan:
         grids={table.symbol: table.grid for table in session_tables(market, learn.session)},
         learn=learn,
         threshold=recipe.threshold.settings(),
-        start_ms=traded_span(recipe, market).start_ms,
+        start_ms=checked_span(recipe, market).start_ms,
         seed=recipe.seed,
         trade=trade,
     )

@@ -99,6 +99,7 @@ def _run(runner: RecipeRunner, name: str, seeds: list[int], folder: Path, quiet:
     from cppncripto_strategy.experiments.experiment import run_experiment
 
     experiment = build_experiment(name, runner.recipe)
+    runner.check(experiment.arms)
     about = runner.about(_command_line(), seeds) | {"date": f"{datetime.now(UTC):%Y-%m-%d}"}
     with ProgressBars(quiet, transient=True) as bars:
         return run_experiment(

@@ -27,7 +27,7 @@ from cppncripto_strategy.evolution.page import write_evolution_page
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.history.resample import resample
-from cppncripto_strategy.market import Market, load_market, traded_span
+from cppncripto_strategy.market import Market, load_market
 from cppncripto_strategy.models.hyperneat.evolution import (
     Evolution,
     Generation,
@@ -50,6 +50,7 @@ from cppncripto_strategy.models.inputs.sessions import (
 )
 from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE
+from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import write_json
 
@@ -106,10 +107,10 @@ def prepare(recipe: Recipe) -> Ground:
     Raises
     ------
     CppnError
-        As `market.load_market` and `market.traded_span` do.
+        As `market.load_market` and `preflight.checked_span` do.
     """
     market = load_market(recipe)
-    span = traded_span(recipe, market)
+    span = checked_span(recipe, market)
     walk = recipe.walkforward
     first_bundle = calendar(span.start_ms, span.end_ms, walk.retrain_days)[0]
     until = first_bundle - walk.validate_days * DAY_MS

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 import cppncripto_strategy
 from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.codehash import closure_digest
+from cppncripto_strategy.errors import CppnError
 from cppncripto_strategy.experiments.cells import Arm, CellOutcome, changed
 from cppncripto_strategy.experiments.embedding_probes import probe_embedding
 from cppncripto_strategy.feeds import planted_hits
@@ -33,6 +34,7 @@ from cppncripto_strategy.market import (
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
+from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.replay import Replay, replay
@@ -56,7 +58,7 @@ class RecipeRunner:
         torch.set_num_threads(1)
         recipe = changed(self.recipe, arm, seed)
         market = self._market(recipe)
-        span = traded_span(recipe, market)
+        span = checked_span(recipe, market)
         settings = recipe.learn_settings(recipe.macro.enabled)
         tables = session_tables(market, settings.session)
         timeline = walk_forward(
@@ -65,6 +67,21 @@ class RecipeRunner:
         progress(1, 1, "trading")
         passed = replay(recipe, market.candles, timeline, span)
         return self._outcome(recipe, market, span, timeline, tables, passed)
+
+    def check(self, arms: Iterable[Arm]) -> None:
+        """Refuse arms that could not mean anything, before the first of them is trained.
+
+        Raises
+        ------
+        CppnError
+            As `preflight.checked_span` does, naming the arm.
+        """
+        for arm in arms:
+            recipe = changed(self.recipe, arm, self.recipe.seed)
+            try:
+                checked_span(recipe, self._market(recipe))
+            except CppnError as cause:
+                raise type(cause)(f"arm {arm.name!r}: {cause}") from cause
 
     def market(self) -> Market:
         """The candles of the recipe as it is, without an arm's changes."""

@@ -22,7 +22,7 @@ from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES, day_totals, ratio_estimates
 from cppncripto_strategy.experiments.runner import RecipeRunner, setups_of
-from cppncripto_strategy.market import session_tables, traded_span
+from cppncripto_strategy.market import session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
@@ -33,6 +33,7 @@ from cppncripto_strategy.models.scoring.threshold import (
     signals_of,
 )
 from cppncripto_strategy.models.settings import LearnSettings
+from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.reports.blocks import Section, Table
 from cppncripto_strategy.reports.pages import write_page
@@ -63,7 +64,7 @@ class TransferPlan:
 def recipe_transfer(runner: RecipeRunner, progress: Progress | None = None) -> pd.DataFrame:
     """The transfer table of a recipe's symbols."""
     recipe, market = runner.recipe, runner.market()
-    span = traded_span(recipe, market)
+    span = checked_span(recipe, market)
     settings = recipe.learn_settings(recipe.macro.enabled)
     tables = {t.symbol: t for t in session_tables(market, settings.session)}
     plan = TransferPlan(

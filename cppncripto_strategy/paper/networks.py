@@ -21,6 +21,7 @@ from cppncripto_strategy.indicators.micro import MicroScore
 from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.learning.walkforward import walk_forward
+from cppncripto_strategy.preflight import check_live
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import write_json
@@ -109,12 +110,13 @@ def todays_bundle(
     Raises
     ------
     TrainingError
-        When the candles do not reach back, or up to today, far enough.
+        When the candles do not reach back, or up to today, far enough, or could not mean anything.
     """
     torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
+    midnight_ms = now_ms // DAY_MS * DAY_MS
+    check_live(recipe, market, midnight_ms)
     settings = recipe.learn_settings(recipe.macro.enabled)
     tables = session_tables(market, settings.session)
-    midnight_ms = now_ms // DAY_MS * DAY_MS
     return walk_forward(
         tables, midnight_ms, midnight_ms + 1, settings, recipe.seed, cache, progress
     )

@@ -21,7 +21,7 @@ def test_failed_run_leaves_its_reason_in_the_log(hourly, tmp_path):
 def test_crash_is_named_in_the_log_too(hourly, tmp_path, monkeypatch):
     """A log that ends in the middle, and nobody knows why."""
     recipe = hourly.recipe(candles={"source": "planted", "planted": {"days": 20}})
-    monkeypatch.setattr(backtest, "traded_span", lambda *_: 1 / 0)
+    monkeypatch.setattr(backtest, "checked_span", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         backtest.run_backtest(recipe, tmp_path / "out")
     last = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
