@@ -12,7 +12,7 @@ import pandas as pd
 from cppncripto_strategy import CandleStore
 from cppncripto_strategy.feeds.candles import gaps
 from cppncripto_strategy.feeds.clock import DAY_MS, interval_to_ms, ms_to_utc
-from cppncripto_strategy.feeds.history.files import read_file
+from cppncripto_strategy.feeds.history.foreign import read_file
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 
 # A CSV as another program might write it: ISO times, other column names, an hour missing.

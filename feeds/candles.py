@@ -173,16 +173,25 @@ def merge(base: Candles, newer: Candles) -> Candles:
     return both[np.argsort(both.open_time, kind="stable")]
 
 
-def first_violation(candles: Candles, interval_ms: int) -> tuple[int, str] | None:
-    """The first row that breaks a rule, and the rule in words; None when all is well."""
+_Rules = list[tuple[BoolArray, str]]
+
+
+def _order_rules(open_time: IntArray) -> _Rules:
+    """Rules that compare a row with the one before it."""
+    step = np.diff(open_time, prepend=open_time[:1] - 1)
+    return [
+        (step == 0, "its open time repeats the row before it (duplicate)"),
+        (step < 0, "its open time is earlier than the row before it (unsorted)"),
+    ]
+
+
+def _row_rules(candles: Candles, interval_ms: int) -> _Rules:
+    """Rules that judge each row by itself."""
     c, anchor = candles, interval_anchor_ms(interval_ms)
-    step = np.diff(c.open_time, prepend=c.open_time[:1] - 1)
     required = np.stack([c.open, c.high, c.low, c.close, c.volume])
     low_body, high_body = np.minimum(c.open, c.close), np.maximum(c.open, c.close)
     # Reductions are typed as scalar or array by numpy: np.asarray says which.
-    rules: list[tuple[BoolArray, str]] = [
-        (step == 0, "its open time repeats the row before it (duplicate)"),
-        (step < 0, "its open time is earlier than the row before it (unsorted)"),
+    rules: _Rules = [
         (
             (c.open_time - anchor) % interval_ms != 0,
             f"its open time is not a multiple of the interval of {interval_ms} ms (misaligned)",
@@ -199,6 +208,12 @@ def first_violation(candles: Candles, interval_ms: int) -> tuple[int, str] | Non
         values = getattr(c, name)
         rules.append((values < 0, f"{name} is negative"))
         rules.append((np.isinf(values), f"{name} is infinite"))
+    return rules
+
+
+def first_violation(candles: Candles, interval_ms: int) -> tuple[int, str] | None:
+    """The first row that breaks a rule, and the rule in words; None when all is well."""
+    rules = _order_rules(candles.open_time) + _row_rules(candles, interval_ms)
     broken = [(int(np.argmax(bad)), rule) for bad, rule in rules if bad.any()]
     return min(broken, key=lambda violation: violation[0]) if broken else None
 
@@ -216,22 +231,38 @@ def validate(candles: Candles, interval_ms: int, origin: str = "candles") -> Non
     violation = first_violation(candles, interval_ms)
     if violation is not None:
         row, rule = violation
-        values = ", ".join(
-            f"{name}={getattr(candles, name)[row]:.12g}" for name in (*PRICE_COLUMNS, "volume")
-        )
-        stamp = int(candles.open_time[row])
         raise CandleError(
-            f"{origin}: row {row} (open_time {stamp}, {ms_to_utc(stamp)}; {values}): {rule}."
-            " Nothing was written."
+            f"{origin}: row {row} {candle_text(candles, row)}: {rule}. Nothing was written."
         )
-    if len(candles) > 1:
-        smallest = int(np.diff(candles.open_time).min())
-        if smallest > interval_ms:
-            row = int(np.argmin(np.diff(candles.open_time))) + 1
-            raise CandleError(
-                f"{origin}: row {row}: the smallest step between candles is {smallest} ms, the"
-                f" interval asked for is {interval_ms} ms (wrong interval). Nothing was written."
-            )
+    second = wrong_step(candles.open_time, interval_ms)
+    if second is not None:
+        raise CandleError(
+            f"{origin}: row {second}: {wrong_step_text(candles.open_time, interval_ms)}"
+        )
+
+
+def candle_text(candles: Candles, row: int) -> str:
+    """A candle in words for an error: '(open_time 1714521600000, 2024-05-01 00:00; open=...)'."""
+    values = ", ".join(
+        f"{name}={getattr(candles, name)[row]:.12g}" for name in (*PRICE_COLUMNS, "volume")
+    )
+    stamp = int(candles.open_time[row])
+    return f"(open_time {stamp}, {ms_to_utc(stamp)}; {values})"
+
+
+def wrong_step(open_time: IntArray, interval_ms: int) -> int | None:
+    """The second row of the smallest step between sorted candles, where that step is larger than
+    the interval; None where it is not, or there is no step."""
+    steps = np.diff(open_time)
+    return int(np.argmin(steps)) + 1 if len(steps) and steps.min() > interval_ms else None
+
+
+def wrong_step_text(open_time: IntArray, interval_ms: int) -> str:
+    """The error of candles that all lie further apart than the interval."""
+    return (
+        f"the smallest step between candles is {int(np.diff(open_time).min())} ms, the interval"
+        f" asked for is {interval_ms} ms (wrong interval). Nothing was written."
+    )
 
 
 def gaps(open_time: IntArray, interval_ms: int, span: Span | None = None) -> list[Span]:
@@ -256,15 +287,38 @@ class Rejected:
     values: str
 
 
+def violations(candles: Candles, interval_ms: int) -> list[tuple[int, str]]:
+    """(row, rule) of the rows without which the others keep every rule, in order."""
+    found: dict[int, str] = {}
+    for bad, rule in _row_rules(candles, interval_ms):
+        for row in np.flatnonzero(bad).tolist():
+            found.setdefault(row, rule)
+    kept = np.delete(np.arange(len(candles)), list(found))
+    while len(kept):
+        rules = _order_rules(candles.open_time[kept])
+        broken = [(int(np.argmax(bad)), rule) for bad, rule in rules if bad.any()]
+        if not broken:
+            break
+        position, rule = min(broken)
+        found[int(kept[position])] = rule
+        kept = np.delete(kept, position)
+    return sorted(found.items())
+
+
 def split_valid(candles: Candles, interval_ms: int) -> tuple[Candles, list[Rejected]]:
-    """The candles that keep every rule, and those that do not, one by one."""
-    rejected: list[Rejected] = []
-    while (violation := first_violation(candles, interval_ms)) is not None:
-        row, rule = violation
-        values = ", ".join(f"{name}={getattr(candles, name)[row]:.12g}" for name in COLUMNS[1:])
-        rejected.append(Rejected(int(candles.open_time[row]), rule, values))
-        candles = candles[np.arange(len(candles)) != row]
-    return candles, rejected
+    """The candles that keep every rule, and those that do not, in order."""
+    if first_violation(candles, interval_ms) is None:
+        return candles, []
+    found = violations(candles, interval_ms)
+    rejected = [
+        Rejected(
+            int(candles.open_time[row]),
+            rule,
+            ", ".join(f"{name}={getattr(candles, name)[row]:.12g}" for name in COLUMNS[1:]),
+        )
+        for row, rule in found
+    ]
+    return candles[np.delete(np.arange(len(candles)), [row for row, _ in found])], rejected
 
 
 def inside(candles: Candles, spans: list[Span]) -> Candles:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from cppncripto_strategy.arrays import FloatArray, IntArray
+from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
 from cppncripto_strategy.errors import CandleError
 
 SECOND_MS = 1_000
@@ -145,20 +145,27 @@ def integers_to_ms(values: IntArray, origin: str) -> IntArray:
     CandleError
         When a value is no time, or not a whole millisecond; the row is named.
     """
-    size = np.abs(values)
-    if (size < _MAGNITUDES[0]).any():
-        row = int(np.argmax(size < _MAGNITUDES[0]))
+    stamps, strange, fractions = read_integers(values)
+    if strange.any():
+        row = int(np.argmax(strange))
         raise CandleError(
             f"{origin}: row {row}: {values[row]} is not a time: expected seconds, milliseconds,"
             " microseconds or nanoseconds since 1970, or ISO text"
         )
+    refuse_fractions(fractions, values, origin)
+    return stamps
+
+
+def read_integers(values: IntArray) -> tuple[IntArray, BoolArray, BoolArray]:
+    """`integers_to_ms` that judges nothing: (milliseconds, which are no time, which not whole)."""
+    size = np.abs(values)
     # Ticks per millisecond, row by row; 0 stands for seconds.
     per_ms = np.select([size < bound for bound in _MAGNITUDES[1:]], [0, 1, 1_000], 1_000_000)
     if (per_ms == per_ms[:1]).all() and per_ms[:1].any():
         per_ms = per_ms[:1]  # one unit throughout: divide by a scalar, which is much quicker
     ticks = np.maximum(per_ms, 1)
-    refuse_fractions(values % ticks != 0, values, origin)
-    return cast(IntArray, np.where(per_ms == 0, values * 1_000, values // ticks))
+    stamps = cast(IntArray, np.where(per_ms == 0, values * 1_000, values // ticks))
+    return stamps, size < _MAGNITUDES[0], values % ticks != 0
 
 
 def refuse_fractions(broken: Any, values: Any, origin: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -23,6 +23,7 @@ from cppncripto_strategy.commands._store_options import (
 )
 
 if TYPE_CHECKING:
+    from cppncripto_strategy.feeds.history.imports import ImportReport
     from cppncripto_strategy.feeds.history.store import CandleStore, Coverage
     from cppncripto_strategy.feeds.history.verify import SeriesCheck
 
@@ -41,39 +42,60 @@ def command() -> None:
 )
 @click.option("--symbol", required=True, help="Name of the series, such as BTCUSDT.")
 @click.option("--interval", required=True, help="Length of a candle, such as 5m.")
-@click.option("--sort", is_flag=True, help="Order the rows by time first (newest-first files).")
+@click.option("--sort", is_flag=True, help="Order the rows by time first.")
+@click.option("--drop-empty", is_flag=True, help="Leave out rows without prices and volume.")
+@click.option(
+    "--set-aside", is_flag=True, help="Leave out rows that break a rule; keep them in quarantine."
+)
+@click.option(
+    "--first", "duplicates", flag_value="first", help="Of rows of one time keep the first."
+)
+@click.option("--last", "duplicates", flag_value="last", help="Of rows of one time keep the last.")
+@click.option(
+    "--dates",
+    type=click.Choice(["day-first", "month-first"]),
+    help="What 03/04/2024 means, where no date in the file tells.",
+)
+@click.option("--dialect", help="Which of several dialects that fit; the error names them.")
 @store_option
 @json_option
 def import_files(
-    files: tuple[Path, ...], symbol: str, interval: str, sort: bool, store: Path, as_json: bool
+    files: tuple[Path, ...],
+    symbol: str,
+    interval: str,
+    store: Path,
+    as_json: bool,
+    **choices: Any,
 ) -> None:
-    """Bring Parquet, CSV (.gz) or feather FILES with OHLCV and a time column into the store.
+    """Bring Parquet, feather, text or JSON FILES (.gz too) with candles into the store.
 
-    Times are integers (s, ms, us, ns), ISO text or timestamps, in UTC. Binance's own archives
+    How a file is written is recognised and said; where that is ambiguous, it is refused.
+    Times are numbers (s, ms, us, ns), text or timestamps, in UTC. Binance's own archives
     (BTCUSDT-1m-2026-03.zip) are taken too, against the .CHECKSUM beside them. Every row is checked
     first; a bad one is named and the store stays as it was.
     """
+    from dataclasses import asdict
+
+    from cppncripto_strategy.feeds.history.foreign import Choices
     from cppncripto_strategy.feeds.history.imports import import_files as bring
     from cppncripto_strategy.feeds.history.store import CandleStore
 
     target = CandleStore(store)
-    count, months = bring(target, symbol, interval, files, sort=sort)
+    chosen = Choices(**{name: value for name, value in choices.items() if value})
+    report = bring(target, symbol, interval, files, choices=chosen)
     coverage = target.coverage(symbol, interval)
     if as_json:
         document = {
             "symbol": symbol,
             "interval": interval,
-            "imported": count,
-            "months_changed": list(months),
+            "imported": report.candles,
+            "months_changed": list(report.months),
+            "files": [asdict(file) for file in report.files],
             **_coverage_fields(coverage),
         }
         click.echo(json.dumps(document))
         return
-    Console(highlight=False).print(
-        f"{count:,} candles of {symbol} {interval} read; {len(months)} months changed. The store"
-        f" holds {coverage.count:,} ({coverage.span}), {len(coverage.gaps)} gaps.",
-        soft_wrap=True,
-    )
+    _print_import(report, coverage)
 
 
 @command.command("list")
@@ -298,6 +320,28 @@ def _check_fields(check: SeriesCheck) -> dict[str, object]:
         "restated": None if check.restated is None else list(check.restated),
         "ledger_problem": check.ledger_problem,
     }
+
+
+def _print_import(report: ImportReport, coverage: Coverage) -> None:
+    console = Console(highlight=False)
+    for file in report.files:
+        left_out = [
+            f"{count:,} rows {what}"
+            for count, what in (
+                (file.empty, "without numbers left out"),
+                (file.repeated, "of a time already there left out"),
+                (file.set_aside, "set aside in quarantine"),
+            )
+            if count
+        ]
+        said = "; ".join([f"{file.candles:,} candles", *left_out])
+        console.print(f"{file.name}: {file.dialect}. {said}.", soft_wrap=True, markup=False)
+    console.print(
+        f"{report.candles:,} candles of {coverage.symbol} {coverage.interval} read;"
+        f" {len(report.months)} months changed. The store holds {coverage.count:,}"
+        f" ({coverage.span}), {len(coverage.gaps)} gaps.",
+        soft_wrap=True,
+    )
 
 
 def _print_series(coverages: list[Coverage]) -> None:

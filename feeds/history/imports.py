@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 
 from cppncripto_strategy.errors import CandleError, SourceError
 from cppncripto_strategy.feeds.binance.archive import read_archive_file
-from cppncripto_strategy.feeds.candles import merge
+from cppncripto_strategy.feeds.candles import Rejected, merge
 from cppncripto_strategy.feeds.clock import Span, interval_to_ms, ms_to_utc
-from cppncripto_strategy.feeds.history.files import read_file
+from cppncripto_strategy.feeds.history.foreign import NO_CHOICES, Choices, read_foreign
 from cppncripto_strategy.feeds.history.ledger import (
     Entry,
     Ledger,
@@ -22,9 +23,53 @@ from cppncripto_strategy.feeds.history.ledger import (
     name_holes,
     record_month,
 )
+from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.store import CandleStore, MonthState, by_month, check_symbol
 
 FILES_PER_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FileReport:
+    """What one file gave.
+
+    Parameters
+    ----------
+    name : of the file.
+    dialect : how it was read, in words.
+    candles : read from it.
+    empty, repeated : rows left out because they hold no numbers, or another one's open time.
+    set_aside : rows in quarantine.
+    """
+
+    name: str
+    dialect: str
+    candles: int
+    empty: int = 0
+    repeated: int = 0
+    set_aside: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import did: each file, and the months whose file changed."""
+
+    files: tuple[FileReport, ...]
+    months: tuple[str, ...]
+
+    @property
+    def candles(self) -> int:
+        """Candles read from all files."""
+        return sum(file.candles for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A file's candles on their way into the store, and what was not taken of it."""
+
+    piece: Piece
+    report: FileReport
+    rejected: tuple[Rejected, ...] = ()
 
 
 def import_files(
@@ -33,17 +78,13 @@ def import_files(
     interval: str,
     files: Sequence[Path],
     *,
-    sort: bool = False,
+    choices: Choices = NO_CHOICES,
     workers: int | None = None,
-) -> tuple[int, tuple[str, ...]]:
+) -> ImportReport:
     """Bring files on disk into the store and its ledger; archives (.zip) and anything importable.
 
     Files are read, checked and written in batches of sixteen, each batch as a whole or not at all;
-    where files overlap, the later in the order given wins.
-
-    Returns
-    -------
-    (candles read, months whose file changed).
+    where files overlap, the later in the order given wins. Rows set aside go to the quarantine.
 
     Raises
     ------
@@ -54,17 +95,21 @@ def import_files(
     """
     check_symbol(symbol)
     interval_to_ms(interval)
-    count = 0
+    reports: list[FileReport] = []
     months: set[str] = set()
-    read = partial(_read_local, symbol, interval, sort)
+    quarantine = Quarantine(store.root)
+    read = partial(_read_local, symbol, interval, choices)
     # Two more than cores, so that somebody computes while others wait for the disk.
     threads = workers or min(8, (os.cpu_count() or 2) + 2)
     with job_lock(store), ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(files), FILES_PER_BATCH):
-            pieces = list(pool.map(read, files[first : first + FILES_PER_BATCH]))
-            count += sum(len(piece.candles) for piece in pieces)
+            batch = list(pool.map(read, files[first : first + FILES_PER_BATCH]))
+            pieces = [file.piece for file in batch]
             months.update(_write_pieces(store, symbol, interval, pieces, pool))
-    return count, tuple(sorted(months))
+            for file in batch:
+                quarantine.keep_candles(symbol, interval, file.piece.source, [*file.rejected])
+                reports.append(file.report)
+    return ImportReport(tuple(reports), tuple(sorted(months)))
 
 
 def _write_pieces(
@@ -96,18 +141,31 @@ def _write_pieces(
     return [state.month for state, _ in staged if state.changed]
 
 
-def _read_local(symbol: str, interval: str, sort: bool, file: Path) -> Piece:
-    if file.suffix.lower() != ".zip":
-        return Piece(read_file(file, interval, sort=sort), f"import:{file.name}")
+def _read_local(symbol: str, interval: str, choices: Choices, file: Path) -> _Read:
+    if file.suffix.lower() == ".zip":
+        return _read_archive(symbol, interval, choices, file)
+    read = read_foreign(file, interval, choices, symbol)
+    counts = (len(read.candles), read.empty, read.repeated, len(read.rejected))
+    report = FileReport(file.name, read.dialect, *counts)
+    return _Read(Piece(read.candles, f"import:{file.name}"), report, read.rejected)
+
+
+def _read_archive(symbol: str, interval: str, choices: Choices, file: Path) -> _Read:
     read = read_archive_file(file)
     if (read.file.symbol, read.file.interval) != (symbol, interval):
         raise SourceError(f"{file.name} is not an archive of {symbol} {interval}")
-    if read.rejected:
+    if read.rejected and not choices.set_aside:
         first = read.rejected[0]
         raise CandleError(
             f"{file.name}: the candle of {ms_to_utc(first.open_time)} is refused ({first.values}):"
-            f" {first.rule}. Nothing was written."
+            f" {first.rule}. Nothing was written. `data import --set-aside` leaves such rows out"
+            " and keeps them in quarantine"
         )
     if len(read.candles) == 0:
         raise SourceError(f"{file.name} holds no candles")
-    return Piece(read.candles, f"archive:{read.file.name}", read.sha256)
+    report = FileReport(
+        file.name, "the exchange's archive", len(read.candles), set_aside=len(read.rejected)
+    )
+    return _Read(
+        Piece(read.candles, f"archive:{read.file.name}", read.sha256), report, read.rejected
+    )

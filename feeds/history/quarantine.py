@@ -42,14 +42,13 @@ class Quarantine:
     ) -> None:
         """Keep refused candles, one JSON line each."""
         file = self._candle_file(symbol, interval)
-        lines = file.read_text().splitlines() if file.exists() else []
+        lines = dict.fromkeys(file.read_text().splitlines() if file.exists() else [])
         for candle in rejected:
             line = json.dumps(
                 {"open_time": candle.open_time, "rule": candle.rule, "values": candle.values}
                 | {"source": source}
             )
-            if line not in lines:
-                lines.append(line)
+            lines[line] = None
         if rejected:
             write_atomically(file, ("\n".join(lines) + "\n").encode())
 

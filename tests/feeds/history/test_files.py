@@ -16,13 +16,9 @@ from hypothesis import strategies as st
 from cppncripto_strategy.errors import CandleError, SourceError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import utc_to_ms
-from cppncripto_strategy.feeds.history.files import (
-    FolderSource,
-    StoreSource,
-    open_source,
-    read_file,
-    times_to_ms,
-)
+from cppncripto_strategy.feeds.history.dates import times_to_ms
+from cppncripto_strategy.feeds.history.files import FolderSource, StoreSource, open_source
+from cppncripto_strategy.feeds.history.foreign import Choices, read_file
 from cppncripto_strategy.feeds.history.store import CandleStore
 
 FIVE_MS = 300_000
@@ -189,12 +185,16 @@ def test_a_broken_row_is_named_by_row_and_rule(tmp_path, rule, suffix):
             read_file(file, "5m")
 
 
-def test_newest_first_files_need_to_be_asked_for(tmp_path):
+def test_newest_first_throughout_is_an_order_anything_else_needs_to_be_asked_for(tmp_path):
     """Silent sorting, which would also hide a damaged file."""
-    file = save(plain_frame().assign(time=STAMPS).iloc[::-1], tmp_path / "x.csv")
+    newest_first = plain_frame().assign(time=STAMPS).iloc[::-1]
+    file = save(newest_first, tmp_path / "x.csv")
+    assert read_file(file, "5m").equals(expected_candles())
+    order = [0, 2, 1, *range(3, COUNT)]
+    file = save(newest_first.iloc[order], tmp_path / "x.csv")
     with pytest.raises(CandleError, match="unsorted"):
         read_file(file, "5m")
-    assert read_file(file, "5m", sort=True).equals(expected_candles())
+    assert read_file(file, "5m", Choices(sort=True)).equals(expected_candles())
 
 
 def test_close_times_are_never_taken_for_open_times(tmp_path):

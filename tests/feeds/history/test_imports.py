@@ -26,7 +26,8 @@ def test_a_bad_file_in_an_import_leaves_the_store_as_it_was(tmp_path):
     with pytest.raises(CandleError, match="row 1"):
         import_files(store, "BTCUSDT", "1h", [good, bad])
     assert store.list() == []
-    assert import_files(store, "BTCUSDT", "1h", [good]) == (2, ("2024-11",))
+    report = import_files(store, "BTCUSDT", "1h", [good])
+    assert (report.candles, report.months) == (2, ("2024-11",))
 
 
 @pytest.mark.real
@@ -37,8 +38,8 @@ def test_real_archives_are_imported_as_they_are(tmp_path):
         pytest.skip("CPPN_BT_REAL_MARKET is not set")
     files = sorted((Path(market) / "archives").glob("*.zip"))
     store = CandleStore(tmp_path)
-    count, months = import_files(store, "BTCUSDT", "1m", files)
-    assert (count, months) == (3 * 1_440 + 44_640, ("2020-01", "2026-03"))
+    report = import_files(store, "BTCUSDT", "1m", files)
+    assert (report.candles, report.months) == (3 * 1_440 + 44_640, ("2020-01", "2026-03"))
     held = store.read("BTCUSDT", "1m")
     for file in files:
         candles = read_archive_file(file).candles

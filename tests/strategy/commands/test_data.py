@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from cppncripto_strategy.cli import cli, main
 from cppncripto_strategy.feeds.clock import utc_to_ms
+from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.store import CandleStore
 
 START_MS = utc_to_ms("2024-05-31 23:00")
@@ -76,3 +77,21 @@ def test_an_empty_store_says_what_to_do_next(tmp_path):
     """An empty table that leaves a newcomer stuck."""
     result = CliRunner().invoke(cli, ["data", "list", "--store", str(tmp_path)])
     assert "cppn-bt fetch" in result.stdout.replace("\n", " ")
+
+
+def test_import_says_what_was_recognised_and_what_was_left_out(tmp_path):
+    """A file read in a way nobody was told, or rows gone without a word."""
+    file, store = tmp_path / "mine.csv", tmp_path / "store"
+    file.write_text(
+        "Date;Open;High;Low;Close;Volume\n13.05.2024 00:00;1,5;2;1;1,5;3\n"
+        "13.05.2024 01:00;;;;;\n13.05.2024 02:00;oops;2;1;1,5;3\n13.05.2024 03:00;1,5;2;1;1,5;3\n"
+    )
+    options = ("--symbol", "BTCUSDT", "--interval", "1h", "--store", store)
+    report = run_json("data", "import", file, *options, "--drop-empty", "--set-aside")
+    [said] = report["files"]
+    assert "semicolon, decimal comma" in said["dialect"]
+    assert "%d.%m.%Y %H:%M" in said["dialect"]
+    assert (said["candles"], said["empty"], said["set_aside"]) == (2, 1, 1)
+    [kept] = Quarantine(store).candles("BTCUSDT", "1h")
+    assert kept["rule"] == "open is not a number"
+    assert "line 4" in kept["values"]
