@@ -18,12 +18,14 @@ from typing import Any
 import backtrader as bt
 
 from cppncripto_strategy.feeds.clock import num_to_ms
-from cppncripto_strategy.feeds.filters import DEFAULT_FILTERS, TRADING, SymbolFilters
+from cppncripto_strategy.feeds.filters import TRADING, SymbolFilters
 from cppncripto_strategy.feeds.replay import bar_close_ms, require_timeframe, tick_interval_ms
 from cppncripto_strategy.ledger import purpose_of
 from cppncripto_strategy.spot_account import SpotAccount
 
 _SETTLED_BARS = 50  # after so many bars a feed's timeframe is not doubted again
+
+_NO_FILTERS = SymbolFilters()
 
 
 class SpotBroker(SpotAccount):
@@ -38,8 +40,8 @@ class SpotBroker(SpotAccount):
     headroom_bps : cash that `entry_quantity` leaves free beside fee and slippage, basis points of
         the order, because the next open may be above this close.
     allow_short : False on spot: sells never exceed the position.
-    filters : {symbol: SymbolFilters}; symbols without an entry get `DEFAULT_FILTERS` or
-        `SymbolFilters()`.
+    filters : {symbol: SymbolFilters}; a symbol without an entry has no rules: every quantity and
+        price is accepted.
     trade_gate : callable(data) -> bool asked by `can_trade` for every new order; None allows all.
 
     Attributes
@@ -81,18 +83,14 @@ class SpotBroker(SpotAccount):
     def init(self) -> None:
         """Start a run: no positions, no orders, an empty ledger (called by Cerebro)."""
         super().init()
-        self._filters: dict[str, SymbolFilters] = {}
         self._timed: set[Any] = set()  # feeds whose bars were found to be as long as they say
 
     # Questions a strategy may ask ---------------------------------------------------------------
 
     def filters_of(self, data: Any) -> SymbolFilters:
-        """The exchange filters that apply to a feed, by its name."""
-        name = data._name
-        if name not in self._filters:
-            requested = (self.p.filters or {}).get(name)
-            self._filters[name] = requested or DEFAULT_FILTERS.get(name) or SymbolFilters()
-        return self._filters[name]
+        """The exchange filters that apply to a feed, by its name; no rules where none are given."""
+        filters: SymbolFilters = (self.p.filters or {}).get(data._name, _NO_FILTERS)
+        return filters
 
     def can_trade(self, data: Any) -> bool:
         """Whether new orders on this feed are accepted now; override or pass `trade_gate`."""
@@ -355,8 +353,7 @@ class SpotBroker(SpotAccount):
         quantity = filters.floor_quantity(allowed, market)
         if not order.issell() and not self.p.allow_short:
             while quantity and self._cost(order.data, quantity, price) > self.cash:
-                step = float(filters.step(market))
-                quantity = filters.floor_quantity(quantity - step, market)
+                quantity = filters.next_below(quantity, market)
         if quantity == 0.0:
             return 0.0, f"insufficient_cash: {self.cash:.2f} left, {wanted:.12g} wanted"
         if not filters.notional_is_enough(quantity, price, market):

@@ -17,6 +17,7 @@ from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable, build_sessions
 from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.symbol_rules import refuse_mixed_quotes
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,12 @@ def load_market(recipe: Recipe) -> Market:
     Raises
     ------
     CppnError
-        When a source, symbol or candle is not as it should be.
+        When a source, symbol or candle is not as it should be, or symbols are priced in different
+        currencies.
     """
     if recipe.candles.source == "planted":
         return _planted_market(recipe)
+    refuse_mixed_quotes(recipe)
     source = open_source(recipe.candles.folder)
     span = recipe.span()
     series = {

@@ -63,6 +63,10 @@ def build_result(
     return RunResult(
         recipe=recipe.to_plain(),
         manifest=_manifest(recipe, arms, data_hash, metrics, clock),
+        filters=[
+            {"symbol": symbol, **known.to_plain()}
+            for symbol, known in replays[main].filters.items()
+        ],
         metrics=metrics,
         **traded,
         benchmark_equity=judged.benchmark,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    BaseModel,
     Field,
     ValidationError,
     model_validator,
@@ -41,6 +42,7 @@ from cppncripto_strategy.recipe_sections import (
     ThresholdRecipe,
     WalkForwardRecipe,
     settings_of,
+    table_of,
 )
 from cppncripto_strategy.registry import Registry
 
@@ -246,6 +248,9 @@ def _with_absolute_paths(recipe: Recipe, base: Path) -> Recipe:
     if recipe.candles.source != "planted":
         folder = (base / recipe.candles.folder.expanduser()).resolve()
         changes["candles"] = recipe.candles.model_copy(update={"folder": folder})
+    if recipe.broker.exchange_info is not None:
+        info = (base / recipe.broker.exchange_info.expanduser()).resolve()
+        changes["broker"] = recipe.broker.model_copy(update={"exchange_info": info})
     return recipe.model_copy(update=changes)
 
 
@@ -281,7 +286,9 @@ def _explain(error: dict[str, Any]) -> str:
 
 def _known_keys(path: list[str]) -> list[str]:
     """Keys of the table at a path."""
-    model: Any = Recipe
+    model: type[BaseModel] | None = Recipe
     for part in path:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+        # The name of a symbol is no key: the table it opens is the one of all symbols.
+        fields = {} if model is None else model.model_fields
+        model = table_of(fields[part].annotation) if part in fields else model
+    return [] if model is None else list(model.model_fields)

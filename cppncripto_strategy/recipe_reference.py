@@ -23,6 +23,7 @@ from cppncripto_strategy.models.encoders import ENCODERS, encoder_options
 from cppncripto_strategy.models.inputs.features import FEATURES
 from cppncripto_strategy.models.pretraining import OBJECTIVES, objective_options
 from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.recipe_sections import table_of
 from cppncripto_strategy.registry import Registry
 
 HEAD = """\
@@ -75,9 +76,10 @@ def sections(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type
     """(TOML path, model) of a model and of every table inside it, in order of their fields."""
     yield path, model
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from sections(inner, f"{path}.{name}" if path else name)
+        inner = table_of(field.annotation)
+        if inner is not None:
+            below = name if inner is field.annotation else f"{name}.SYMBOL"
+            yield from sections(inner, f"{path}.{below}" if path else below)
 
 
 def _parts() -> Iterator[str]:
@@ -140,7 +142,7 @@ def _kind(annotation: Any, metadata: tuple[Any, ...]) -> str:
     if origin is Literal:
         return ", ".join(f"`{json.dumps(choice)}`" for choice in inner)
     if origin is dict or annotation is dict:
-        return "table"
+        return "table" if table_of(annotation) is None else "table per symbol"
     if origin in (tuple, list):
         return _many(inner, metadata)
     return ", ".join([_KINDS.get(annotation, "value"), *_ranges(metadata)])

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -22,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from cppncripto_strategy.feeds.filters import SymbolFilters
 from cppncripto_strategy.models.encoders import ENCODERS, encoder_options
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, check_columns
 from cppncripto_strategy.models.labels import (
@@ -62,6 +64,13 @@ def settings_of(settings: Callable[..., S], section: Section, **more: Any) -> S:
     fields = dataclasses.fields(settings)  # type: ignore[arg-type]  # of a dataclass
     names = [f.name for f in fields if f.name in known and f.name not in more]
     return settings(**{name: getattr(section, name) for name in names}, **more)
+
+
+def table_of(annotation: Any) -> type[BaseModel] | None:
+    """The table that a key opens, or each of a symbol's; None where it holds a value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(table_of, get_args(annotation))), None)
 
 
 class Section(BaseModel):
@@ -393,6 +402,54 @@ class StrategyRecipe(Section):
     """Whether a sell signal may open a short position. Spot accounts cannot."""
 
 
+class FiltersRecipe(Section):
+    """The exchange's rules for one symbol, as `[broker.filters.BTCUSDT]`.
+
+    A key that is left out keeps what is known otherwise. 0 is no rule.
+    """
+
+    quantity_step: NonNegative | None = None
+    """Step that quantities are a multiple of, base units. It is the minimum quantity too, where
+    that is left out."""
+    price_tick: NonNegative | None = None
+    """Step that limit and stop prices are a multiple of, quote units."""
+    min_quantity: NonNegative | None = None
+    """Smallest quantity of an order, base units."""
+    max_quantity: NonNegative | None = None
+    """Largest quantity of an order, base units."""
+    min_notional: NonNegative | None = None
+    """Smallest value (quantity x price) of an order, quote units."""
+    market_quantity_step: NonNegative | None = None
+    """Step of market orders' quantities in base units, where they have one of their own."""
+    market_min_quantity: NonNegative | None = None
+    """Smallest quantity of a market order in base units, where it has one of its own."""
+    market_max_quantity: NonNegative | None = None
+    """Largest quantity of a market order in base units, where it has one of its own."""
+
+    def over(self, filters: SymbolFilters) -> SymbolFilters:
+        """These rules, and the others as they are."""
+        minimum = self.quantity_step if self.min_quantity is None else self.min_quantity
+        rules = {
+            "lot_step": self.quantity_step,
+            "tick_size": self.price_tick,
+            "min_qty": minimum,
+            "max_qty": self.max_quantity,
+            "min_notional": self.min_notional,
+            "market_lot_step": self.market_quantity_step,
+            "market_min_qty": self.market_min_quantity,
+            "market_max_qty": self.market_max_quantity,
+        }
+        # The shortest decimals of a float are those that somebody wrote.
+        given: dict[str, Any] = {n: Decimal(repr(v)) for n, v in rules.items() if v is not None}
+        return dataclasses.replace(filters, **given)
+
+    @property
+    def settles_all(self) -> bool:
+        """Whether step, tick, maximum and minimum notional are all here."""
+        named = (self.quantity_step, self.price_tick, self.max_quantity, self.min_notional)
+        return None not in named
+
+
 class BrokerRecipe(Section):
     """The simulated account and its costs."""
 
@@ -402,3 +459,8 @@ class BrokerRecipe(Section):
     """Taker fee in bps per side; a round trip pays it twice."""
     slippage_bps: NonNegative = default(Costs, "slippage_bps")
     """How much worse than the open an order fills, in bps per side."""
+    exchange_info: Path | None = None
+    """A recorded answer of Binance's GET /api/v3/exchangeInfo: the exchange's rules for the symbols
+    in it. Unset, those that `fetch` kept beside the candles, else what the candles tell."""
+    filters: dict[str, FiltersRecipe] | None = None
+    """Rules of single symbols, before any other source."""

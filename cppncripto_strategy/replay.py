@@ -6,6 +6,7 @@ Left out: training the bundles, and judging what the pass left (`outcome`).
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import backtrader as bt
@@ -16,20 +17,28 @@ from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.errors import CandleError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, Span
+from cppncripto_strategy.feeds.filters import KnownFilters
 from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.indicators import MicroScore
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.strategy import MacroMicroStrategy
+from cppncripto_strategy.symbol_rules import account_filters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replay:
-    """What a pass through Cerebro left: the strategy (with its tables) and its wall time."""
+    """What a pass through Cerebro left: the strategy (with its tables) and its wall time.
+
+    Parameters
+    ----------
+    filters : the rules that each symbol traded by.
+    """
 
     strategy: MacroMicroStrategy
     seconds: float
     bars: int
+    filters: Mapping[str, KnownFilters]
 
     def tables(self, span: Span) -> dict[str, pd.DataFrame]:
         """signals, fills, trades and equity of the bars that close in the span, ends included."""
@@ -52,11 +61,17 @@ def replay(
     timeline: BundleTimeline,
     span: Span,
     strategy_class: type[MacroMicroStrategy] = MacroMicroStrategy,
+    filters: Mapping[str, KnownFilters] | None = None,
 ) -> Replay:
     """Trade [start, end) through Cerebro with ready bundles.
 
     Feeds start one warm-up before the span, so that the first session that can be scored at all is
     the span's first day.
+
+    Parameters
+    ----------
+    filters : each symbol's exchange rules; None takes them from recipe and candles
+        (`symbol_rules`).
 
     Raises
     ------
@@ -66,12 +81,14 @@ def replay(
     timeline.require_out_of_sample(span.start_ms)
     interval_ms, settings = recipe.interval_ms, timeline.session
     feed_from = span.start_ms - settings.warmup * interval_ms
+    rules = account_filters(recipe, candles, span.start_ms) if filters is None else filters
     cerebro = bt.Cerebro(stdstats=False)
     cerebro.broker = SpotBroker(
         cash=recipe.broker.cash,
         fee_bps=recipe.broker.fee_bps,
         slippage_bps=recipe.broker.slippage_bps,
         allow_short=recipe.strategy.allow_short,
+        filters={symbol: known.filters for symbol, known in rules.items()},
     )
     bars = 0
     for symbol, every in candles.items():
@@ -92,7 +109,7 @@ def replay(
     )
     began = time.perf_counter()
     strategy = cerebro.run()[0]
-    return Replay(strategy, time.perf_counter() - began, bars)
+    return Replay(strategy, time.perf_counter() - began, bars, rules)
 
 
 def _feed_start(candles: Candles, wanted_ms: int) -> int:

@@ -78,7 +78,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 OPTIONAL_TABLES = ("equity_without_macro", "embeddings")
 RECIPE_FILE, MANIFEST_FILE, METRICS_FILE = "recipe.toml", "manifest.json", "metrics.json"
 # These live inside manifest.json, so that one file says what the run was made of.
-_MANIFEST_PARTS = ("gaps", "bundles", "planted")
+_MANIFEST_PARTS = ("filters", "gaps", "bundles", "planted")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +93,8 @@ class RunResult:
     signals, fills, trades, equity : tables with the columns named in this module.
     benchmark_equity : buy-and-hold of the same symbols; columns close_time_ms, equity.
     equity_without_macro : the same strategy under a zero embedding, or None where it was not run.
+    filters : one mapping per symbol: the exchange's rules it traded by, and where they came from
+        (`KnownFilters.to_plain`).
     gaps : one mapping per gap: symbol, start_ms, end_ms, candles.
     bundles : one mapping per active bundle: trained_until_ms, valid_from_ms, validation_loss,
         hash, and whatever else the walk-forward records.
@@ -110,6 +112,7 @@ class RunResult:
     equity: pd.DataFrame
     benchmark_equity: pd.DataFrame
     equity_without_macro: pd.DataFrame | None = None
+    filters: list[dict[str, Any]] = field(default_factory=list)
     gaps: list[dict[str, Any]] = field(default_factory=list)
     bundles: list[dict[str, Any]] = field(default_factory=list)
     embeddings: pd.DataFrame | None = None
@@ -181,6 +184,7 @@ def read_results(folder: Path) -> RunResult:
         recipe=tomllib.loads((folder / RECIPE_FILE).read_text("utf-8")),
         manifest=manifest,
         metrics=json.loads((folder / METRICS_FILE).read_text("utf-8")),
+        filters=parts["filters"] or [],
         gaps=parts["gaps"] or [],
         bundles=parts["bundles"] or [],
         planted=parts["planted"],

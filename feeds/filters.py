@@ -1,7 +1,8 @@
 """What an exchange accepts for one symbol: steps, limits and minimum notional, in exact decimals.
 
-Knows no exchange's wire (`binance.filters` reads one) and no account: quantities and prices are
-rounded here, and judged by whoever orders.
+Filters belong to their symbol and come with an origin and a date (`KnownFilters`): no symbol has
+those of another one. Knows no exchange's wire (`binance.filters` reads one) and no account:
+quantities and prices are rounded here, and judged by whoever orders.
 """
 
 from __future__ import annotations
@@ -10,40 +11,60 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+from cppncripto_strategy.feeds.clock import ms_to_utc
 
 TRADING = "TRADING"
 _ZERO = Decimal(0)
 
+# Minimum notional by quote currency, quote units: what orders are held to where nothing else says
+# it. BTC as in Binance's exchangeInfo of 2021-10-12; 5 dollars as its spot symbols have asked since
+# 2023 (10 before that); the others are of the size that its symbols ask, rounded up, as of 2024.
+# A stated minimum always comes before these.
+QUOTE_MINIMUM: Mapping[str, Decimal] = {
+    **dict.fromkeys(("USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USD", "EUR"), Decimal(5)),
+    "BTC": Decimal("0.0001"),
+    "ETH": Decimal("0.001"),
+    "BNB": Decimal("0.01"),
+    "TRY": Decimal(10),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class SymbolFilters:
-    """What the exchange accepts for one symbol; exact decimals.
+    """What the exchange accepts for one symbol; exact decimals. Zero means no rule.
 
     Parameters
     ----------
     lot_step, min_qty, max_qty : base units (LOT_SIZE).
-    market_lot_step, market_min_qty, market_max_qty : base units (MARKET_LOT_SIZE); a zero step
-        means no rule of its own, a zero maximum means the LOT_SIZE maximum.
+    market_lot_step, market_min_qty, market_max_qty : base units (MARKET_LOT_SIZE), for market
+        orders beside those above.
     min_notional : minimum quantity x price, quote units; market orders obey it where
         `min_notional_on_market`.
     tick_size : price step, quote units; limit and stop prices are rounded to it.
     status : the exchange's trading status; only "TRADING" accepts orders.
     """
 
-    lot_step: Decimal = Decimal("0.00001")
-    min_qty: Decimal = Decimal("0.00001")
-    max_qty: Decimal = Decimal("9000000")
+    lot_step: Decimal = _ZERO
+    min_qty: Decimal = _ZERO
+    max_qty: Decimal = _ZERO
     market_lot_step: Decimal = _ZERO
     market_min_qty: Decimal = _ZERO
     market_max_qty: Decimal = _ZERO
-    min_notional: Decimal = Decimal("5")
+    min_notional: Decimal = _ZERO
     min_notional_on_market: bool = True
-    tick_size: Decimal = Decimal("0.01")
+    tick_size: Decimal = _ZERO
     status: str = TRADING
 
     def step(self, market: bool = True) -> Decimal:
         """Step that quantities must be a multiple of, base units."""
         return max(self.lot_step, self.market_lot_step) if market else self.lot_step
+
+    def maximum(self, market: bool = True) -> Decimal:
+        """Largest quantity of one order, base units; infinite without a rule."""
+        limits = (self.max_qty, self.market_max_qty) if market else (self.max_qty,)
+        return min((limit for limit in limits if limit > 0), default=Decimal("Infinity"))
 
     def floor_quantity(self, quantity: float, market: bool = True) -> float:
         """Largest quantity the exchange accepts that does not exceed `quantity`; 0.0 if none.
@@ -52,14 +73,15 @@ class SymbolFilters:
         """
         if not math.isfinite(quantity) or quantity <= 0:
             return 0.0
-        lowest, highest = self.min_qty, self.max_qty
-        if market:
-            lowest = max(lowest, self.market_min_qty)
-            highest = min(highest, self.market_max_qty) if self.market_max_qty > 0 else highest
-        floored = _to_step(
-            min(Decimal(repr(float(quantity))), highest), self.step(market), ROUND_DOWN
-        )
+        lowest = max(self.min_qty, self.market_min_qty) if market else self.min_qty
+        wanted = min(Decimal(repr(float(quantity))), self.maximum(market))
+        floored = _floor(wanted, self.step(market))
         return float(floored) if floored >= lowest else 0.0
+
+    def next_below(self, quantity: float, market: bool = True) -> float:
+        """Largest quantity the exchange accepts that is less than `quantity`; 0.0 if none."""
+        step = float(self.step(market))
+        return self.floor_quantity(quantity - step if step else math.nextafter(quantity, 0), market)
 
     def snap_position(self, size: float) -> float:
         """Position on the nearest lot step: float dust such as 5.6e-17 becomes 0.0."""
@@ -80,13 +102,70 @@ def _to_step(value: Decimal, step: Decimal, rounding: str) -> Decimal:
     return (value / step).to_integral_value(rounding=rounding) * step if step > 0 else value
 
 
-# Binance's own numbers for the two symbols everybody starts with; others get SymbolFilters().
-DEFAULT_FILTERS: Mapping[str, SymbolFilters] = {
-    "BTCUSDT": SymbolFilters(max_qty=Decimal("9000"), market_max_qty=Decimal("100")),
-    "ETHUSDT": SymbolFilters(
-        lot_step=Decimal("0.0001"),
-        min_qty=Decimal("0.0001"),
-        max_qty=Decimal("9000"),
-        market_max_qty=Decimal("2000"),
+def _floor(value: Decimal, step: Decimal) -> Decimal:
+    """Largest multiple of the step that is no larger, as floats, than the value."""
+    nearest = _to_step(value, step, ROUND_HALF_EVEN)
+    # A float is the nearest one to a multiple whose decimals it cannot hold: that is no excess.
+    return nearest if float(nearest) == float(value) else _to_step(value, step, ROUND_DOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFilters:
+    """One symbol's filters with what is known about them.
+
+    Parameters
+    ----------
+    filters : the rules that orders obey.
+    origin : where they came from, in words a report can print.
+    stated_ms : when the exchange stated them, UTC ms; None where nobody stated them.
+    quote : quote currency; None where it is not known.
+    """
+
+    filters: SymbolFilters
+    origin: str
+    stated_ms: int | None = None
+    quote: str | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain values for a manifest: exact decimals as text, null for no rule."""
+        rules = self.filters
+        named = {
+            "quantity_step": rules.step(),
+            "price_tick": rules.tick_size,
+            "min_quantity": max(rules.min_qty, rules.market_min_qty),
+            "max_quantity": rules.maximum() if rules.maximum().is_finite() else _ZERO,
+            "min_notional": rules.min_notional,
+        }
+        return {
+            **{name: plain_decimal(value) if value else None for name, value in named.items()},
+            "quote": self.quote,
+            "status": rules.status,
+            "origin": self.origin,
+            "stated": None if self.stated_ms is None else ms_to_utc(self.stated_ms)[:10],
+        }
+
+
+# What a planted market accepts: an exchange that was made up with it.
+PLANTED_FILTERS = KnownFilters(
+    SymbolFilters(
+        lot_step=Decimal("0.00001"),
+        min_qty=Decimal("0.00001"),
+        max_qty=Decimal("9000000"),
+        min_notional=Decimal("5"),
+        tick_size=Decimal("0.01"),
     ),
-}
+    "planted",
+)
+
+
+def plain_decimal(value: Decimal) -> str:
+    """0.00001 and 100, never 1E-5 or 1E+2; no zeros at the end."""
+    return f"{value.normalize():f}"
+
+
+def quote_of(symbol: str) -> str | None:
+    """Quote currency of 'BTCUSDT', 'BTC-USD' or 'ETH_BTC', by its ending; None where unknown."""
+    for quote in sorted(QUOTE_MINIMUM, key=len, reverse=True):
+        if symbol.endswith(quote) and len(symbol) > len(quote):
+            return quote
+    return None

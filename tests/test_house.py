@@ -27,6 +27,7 @@ STOREYS = (
     {"broker", "feeds.history", "feeds.live", "feeds.loopback", "feeds.planted_hits"}
     | {"indicators", "recipe_sections", "tables"},
     {"recipe"},
+    {"symbol_rules"},
     {"analyzers", "embeddings", "judgement", "market", "recipe_reference", "reports"}
     | {"strategy", "testing"},
     {"preflight", "replay"},
@@ -42,7 +43,7 @@ ONLY: dict[str, set[str]] = {
     "feeds.candles": {"feeds.clock"},
     "feeds.filters": {"feeds.clock"},
     "feeds.binance": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters"},
-    "feeds.history": {"atomic", "feeds.clock", "feeds.candles", "feeds.binance"},
+    "feeds.history": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters", "feeds.binance"},
     "feeds.live": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters", "feeds.binance"},
     "feeds.loopback": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters", "feeds.binance"},
 }

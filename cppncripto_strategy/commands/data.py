@@ -23,6 +23,7 @@ from cppncripto_strategy.commands._store_options import (
 )
 
 if TYPE_CHECKING:
+    from cppncripto_strategy.feeds.filters import KnownFilters
     from cppncripto_strategy.feeds.history.imports import ImportReport
     from cppncripto_strategy.feeds.history.store import CandleStore, Coverage
     from cppncripto_strategy.feeds.history.verify import SeriesCheck
@@ -92,6 +93,7 @@ def import_files(
             "months_changed": list(report.months),
             "files": [asdict(file) for file in report.files],
             **_coverage_fields(coverage),
+            "filters": _known_filters(target, coverage).to_plain(),
         }
         click.echo(json.dumps(document))
         return
@@ -102,21 +104,31 @@ def import_files(
 @store_option
 @json_option
 def list_series(store: Path, as_json: bool) -> None:
-    """List the series in the store: symbol, interval, span, candles and gaps."""
+    """List the series in the store: span, candles, gaps, and the symbol's steps.
+
+    Steps are those the exchange stated when the symbol was fetched, else derived from the decimals
+    of the newest candles.
+    """
     from cppncripto_strategy.feeds.history.store import CandleStore
 
     source = CandleStore(store)
     coverages = [source.coverage(series.symbol, series.interval) for series in source.list()]
     if as_json:
         rows = [
-            {"symbol": c.symbol, "interval": c.interval, **_coverage_fields(c)} for c in coverages
+            {
+                "symbol": c.symbol,
+                "interval": c.interval,
+                **_coverage_fields(c),
+                "filters": _known_filters(source, c).to_plain(),
+            }
+            for c in coverages
         ]
         click.echo(json.dumps({"store": str(store), "series": rows}))
         return
     if not coverages:
         Console().print(f"{store} holds no candles: try `cppn-bt fetch` or `cppn-bt data import`.")
         return
-    _print_series(coverages)
+    _print_series(coverages, [_known_filters(source, c) for c in coverages])
 
 
 @command.command("verify")
@@ -290,6 +302,20 @@ def _series(
     return chosen
 
 
+def _known_filters(store: CandleStore, coverage: Coverage) -> KnownFilters:
+    """What fetch kept for the symbol, else what its newest candles tell."""
+    from cppncripto_strategy.feeds.clock import month_span
+    from cppncripto_strategy.feeds.history.derived_filters import derived_filters
+    from cppncripto_strategy.feeds.history.stored_filters import stored_filters
+
+    kept = stored_filters(store.root, coverage.symbol)
+    if kept is not None:
+        return kept
+    newest = store.months(coverage.symbol, coverage.interval)[-2:]
+    candles = store.read(coverage.symbol, coverage.interval, month_span(newest[0]).start_ms)
+    return derived_filters(coverage.symbol, candles)
+
+
 def _coverage_fields(coverage: Coverage) -> dict[str, object]:
     return {
         "start_ms": coverage.span.start_ms,
@@ -344,7 +370,9 @@ def _print_import(report: ImportReport, coverage: Coverage) -> None:
     )
 
 
-def _print_series(coverages: list[Coverage]) -> None:
+def _print_series(coverages: list[Coverage], filters: list[KnownFilters]) -> None:
+    from cppncripto_strategy.reports.values import filters_line
+
     table = Table("symbol", "interval", "from (UTC)", "to (UTC)", box=None)
     for name in ("candles", "gaps", "held"):
         table.add_column(name, justify="right")
@@ -358,7 +386,11 @@ def _print_series(coverages: list[Coverage]) -> None:
             f"{len(coverage.gaps):,}",
             f"{100 * coverage.fraction:.2f} %",
         )
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    for coverage, known in zip(coverages, filters, strict=True):
+        line = filters_line(f"{coverage.symbol} {coverage.interval}", known.to_plain())
+        console.print(line, soft_wrap=True)
 
 
 def _print_checks(checks: list[SeriesCheck]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cppncripto_strategy.errors import BundleError, SessionError
-from cppncripto_strategy.feeds.binance.filters import symbol_entries
+from cppncripto_strategy.feeds.binance.filters import stated_filters, symbol_entries
 from cppncripto_strategy.feeds.binance.rest import RestClient
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.models.bundle import BundleTimeline
@@ -23,6 +23,7 @@ from cppncripto_strategy.paper.session import SessionFacts, SessionFolder
 from cppncripto_strategy.paper.trader import first_candle_ms, made_by
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 from cppncripto_strategy.results import to_toml, write_text
+from cppncripto_strategy.symbol_rules import require_one_quote
 
 RECIPE_FILE = "recipe.toml"
 # A week of 5-minute scores fills the default threshold window.
@@ -57,10 +58,14 @@ def create_session(
     ------
     SourceError
         When the exchange does not answer, or does not know a symbol.
+    RecipeError
+        When the symbols are priced in different currencies.
     BundleError
         When the bundle may not score today: it was trained on later candles.
     """
     now_ms, info = ask_exchange(connection, recipe.symbols)
+    stated = stated_filters(info, "the exchange")
+    require_one_quote({symbol: known.quote for symbol, known in stated.items()})
     midnight_ms = now_ms // DAY_MS * DAY_MS
     if timeline.first_session_ms > midnight_ms:
         raise BundleError(

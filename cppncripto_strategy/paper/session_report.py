@@ -5,6 +5,7 @@ Left out: what is recorded while it runs (`session`), and the pages (`reports`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.feeds.binance.filters import stated_filters
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.live.journal import read_lines
@@ -53,10 +55,21 @@ def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
         metrics=metrics,
         **tables,
         benchmark_equity=judged.benchmark,
+        filters=_filters(recording),
         gaps=recording.gaps(),
         bundles=bundle_rows(timeline.bundles, timeline.valid_from_ms, None),
         embeddings=_embeddings(recording),
     )
+
+
+def _filters(recording: Recording) -> list[dict[str, Any]]:
+    """The rules that the exchange stated when the session was made."""
+    facts = recording.facts
+    stated = stated_filters({"symbols": facts.filters}, "the exchange, kept by the session")
+    return [
+        {"symbol": symbol, **replace(known, stated_ms=facts.created_ms).to_plain()}
+        for symbol, known in stated.items()
+    ]
 
 
 def _embeddings(recording: Recording) -> pd.DataFrame | None:

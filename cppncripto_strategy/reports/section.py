@@ -32,6 +32,7 @@ BUILT_IN = {
     "calibration": f"{_ROOM}.signals:calibration",
     "drift": f"{_ROOM}.macro:drift",
     "orders": f"{_ROOM}.record:orders",
+    "filters": f"{_ROOM}.record:filters",
     "gaps": f"{_ROOM}.record:gaps",
     "bundles": f"{_ROOM}.record:bundles",
     "settings": f"{_ROOM}.record:settings",

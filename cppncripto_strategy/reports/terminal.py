@@ -1,6 +1,7 @@
 """The summary of a run in the terminal: the compared accounts, the signals, the verdict.
 
-Every row fits into 80 columns without wrapping, so that the numbers stay below each other.
+Every row of a table fits into 80 columns without wrapping, so that the numbers stay below each
+other.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cppncripto_strategy.reports.values import (
     MISSING,
     anything,
     bounds,
+    filters_line,
     interval,
     percent,
     whole,
@@ -43,6 +45,8 @@ def terminal_summary(result: RunResult) -> RenderableType:
         tried = "1 trial" if luck["trials"] == 1 else f"{luck['trials']} trials"
         sure = f"{percent(luck['deflated_sharpe'], 1)} sure after {tried}"
         parts.append(Text(f"Sharpe ratio above 0: {sure}", style="dim"))
+    if result.filters:
+        parts.append(_filters(result.filters))
     colour = "green" if verdict["edge"] else "yellow"
     parts.append(Text(verdict["headline"], style=f"bold {colour}"))
     return Group(*parts, Text(verdict["detail"]))
@@ -108,6 +112,12 @@ def _planted(planted: Mapping[str, Any]) -> RenderableType:
         above = stem
         table.add_row(f"  {label[len(stem) + 2 :]}" if stem else label, value)
     return _titled(". ".join(["Planted market", *map(words, sentences)]), table)
+
+
+def _filters(filters: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """One line per symbol: step, tick, minimum notional, and where they came from."""
+    lines = [filters_line(rules["symbol"], rules) for rules in filters]
+    return Text("\n".join(["Exchange rules", *lines]), style="dim")
 
 
 def _stem(label: str) -> str:

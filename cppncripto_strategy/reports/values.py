@@ -88,6 +88,14 @@ def words(key: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def filters_line(symbol: str, rules: Mapping[str, Any]) -> str:
+    """A symbol's exchange rules and their origin in one line (`KnownFilters.to_plain`)."""
+    names = ("quantity_step", "step"), ("price_tick", "tick"), ("min_notional", "minimum notional")
+    said = ", ".join(f"{label} {rules[name] or 'none'}" for name, label in names)
+    stated = f", stated {rules['stated']}" if rules["stated"] else ""
+    return f"{symbol}: {said} ({rules['origin']}{stated})"
+
+
 def settings_rows(settings: Mapping[str, Any]) -> list[list[str]]:
     """Rows (label, value) of a table of settings."""
     return [[words(key), anything(value, key)] for key, value in settings.items()]

@@ -13,9 +13,8 @@ from typing import Any
 
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.answers import Json
-from cppncripto_strategy.feeds.filters import TRADING, SymbolFilters
+from cppncripto_strategy.feeds.filters import TRADING, KnownFilters, SymbolFilters, quote_of
 
-_QUOTES = ("USDT", "USDC", "FDUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "TRY")
 _LOT, _MARKET_LOT, _PRICE = "LOT_SIZE", "MARKET_LOT_SIZE", "PRICE_FILTER"
 # The minimum of an order's value stood in MIN_NOTIONAL until 2023.
 _NOTIONAL, _NOTIONAL_OLD = "NOTIONAL", "MIN_NOTIONAL"
@@ -70,6 +69,34 @@ def symbol_filters(entry: Mapping[str, Any]) -> SymbolFilters:
         raise SourceError(
             f"exchangeInfo of {name!r} has a filter without its number: {cause}"
         ) from cause
+
+
+def known_filters(entry: Mapping[str, Any], stated_ms: int | None, origin: str) -> KnownFilters:
+    """Filters of one entry with its quote currency, and where and when it was stated.
+
+    Raises
+    ------
+    SourceError
+        As `symbol_filters` does.
+    """
+    quote = entry.get("quoteAsset") or quote_of(str(entry.get("symbol")))
+    return KnownFilters(symbol_filters(entry), origin, stated_ms, quote)
+
+
+def stated_filters(info: Mapping[str, Any], origin: str) -> dict[str, KnownFilters]:
+    """Filters of every symbol in an exchangeInfo answer, dated by the answer's own time.
+
+    Raises
+    ------
+    SourceError
+        As `symbol_filters` does.
+    """
+    stated = info.get("serverTime")
+    stated_ms = stated if isinstance(stated, int) else None
+    return {
+        str(entry["symbol"]): known_filters(entry, stated_ms, origin)
+        for entry in symbol_entries(info)
+    }
 
 
 def symbol_info(symbol: str, filters: SymbolFilters) -> Json:
@@ -139,10 +166,8 @@ def _text(value: Decimal) -> str:
 
 def split_symbol(symbol: str) -> tuple[str, str]:
     """Base and quote asset of 'BTCUSDT': ('BTC', 'USDT')."""
-    for quote in _QUOTES:
-        if symbol.endswith(quote) and len(symbol) > len(quote):
-            return symbol[: -len(quote)], quote
-    return symbol, "USDT"
+    quote = quote_of(symbol)
+    return (symbol, "USDT") if quote is None else (symbol.removesuffix(quote), quote)
 
 
 def exchange_info(server_ms: int, weight_limit: int, symbols: list[Json]) -> Json:
@@ -188,6 +213,21 @@ def read_info(answer: Any) -> Json:
         if not (entry["symbol"] and entry["status"] and isinstance(entry["filters"], list)):
             raise ValueError(f"exchangeInfo of {entry['symbol']} lacks its status or filters")
     return dict(answer)
+
+
+def read_statement(answer: Any, symbol: str) -> tuple[int, Json] | None:
+    """When an exchangeInfo answer was given (UTC ms), and its entry of a symbol; None without.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        When an entry is there, but is none.
+    """
+    entries = [entry for entry in answer.get("symbols", ()) if entry["symbol"] == symbol]
+    if not entries or not isinstance(answer.get("serverTime"), int):
+        return None
+    read_info(answer)
+    return answer["serverTime"], entries[0]
 
 
 def symbol_entries(info: Mapping[str, Any]) -> list[Json]:

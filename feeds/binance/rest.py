@@ -29,6 +29,7 @@ from binance.exceptions import BinanceAPIException, BinanceRequestException
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.answers import (
     UNKNOWN_SYMBOL,
+    Json,
     compact,
     error_body,
     read_pause_s,
@@ -50,6 +51,7 @@ from cppncripto_strategy.feeds.binance.endpoints import (
 from cppncripto_strategy.feeds.binance.filters import (
     info_parameters,
     read_info,
+    read_statement,
     read_weight_limit,
 )
 from cppncripto_strategy.feeds.binance.klines import PAGE_ROWS, KlinesQuery, read_klines
@@ -253,8 +255,13 @@ class RestClient:
         page = await self._page(symbol, interval, Span(0, self.now_ms()), rows=1)
         return int(page.open_time[0]) if len(page) else None
 
-    async def read_limit(self, symbol: str) -> None:
+    async def read_limit(self, symbol: str) -> tuple[int, Json] | None:
         """Learn the exchange's weight limit, and that it knows the symbol.
+
+        Returns
+        -------
+        (exchange time in UTC ms, the symbol's entry) as the same answer states them; None where it
+        states no such entry.
 
         Raises
         ------
@@ -263,12 +270,13 @@ class RestClient:
         SourceError
             When the exchange does not answer.
         """
-        self.gate.limit = await self._call(
+        self.gate.limit, statement = await self._call(
             f"exchangeInfo of {symbol}",
             WEIGHTS[INFO],
-            read_weight_limit,
+            lambda answer: (read_weight_limit(answer), read_statement(answer, symbol)),
             lambda c: c._get(INFO, data=info_parameters(symbol)),
         )
+        return statement
 
     async def exchange_info(self, symbols: Sequence[str]) -> dict[str, Any]:
         """exchangeInfo of these symbols, as sent: trading rules (filters) and status of each.

@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 
 from cppncripto_strategy.errors import SourceError, StoreError
+from cppncripto_strategy.feeds.binance.answers import Json
 from cppncripto_strategy.feeds.binance.archive import ArchiveFile
 from cppncripto_strategy.feeds.binance.archive_client import ArchiveClient
 from cppncripto_strategy.feeds.binance.klines import PAGE_ROWS
@@ -43,6 +44,7 @@ from cppncripto_strategy.feeds.history.ledger import (
 from cppncripto_strategy.feeds.history.month_file import read_month
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.store import CandleStore
+from cppncripto_strategy.feeds.history.stored_filters import store_filters
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class SeriesFetch:
         self._ledger = Ledger.load(store, symbol, interval)
         self._rest_problem = ""
         self._unknown = False
+        self._rules: tuple[int, Json] | None = None
         self._done = self._to_do = 0
         self._from_archives = self._from_rest = self._rejected = 0
         self._changed: set[str] = set()
@@ -86,6 +89,9 @@ class SeriesFetch:
             span = await self._listed(asked)
             await self._months(span)
             await self._prove_absences(span)
+            if self._rules is not None:
+                stated_ms, entry = self._rules
+                store_filters(self.store.root, self.symbol, entry, stated_ms)
             if self._verified_count(span) == 0 and self._rest_problem:
                 raise SourceError(self._rest_problem)
         except (SourceError, StoreError) as cause:
@@ -96,7 +102,7 @@ class SeriesFetch:
     async def _listed(self, asked: Span) -> Span:
         """The span on the grid, from the exchange's first candle of the symbol."""
         try:
-            await self.rest.read_limit(self.symbol)
+            self._rules = await self.rest.read_limit(self.symbol)
             first_ms = await self.rest.first_open_ms(self.symbol, self.interval)
         except UnknownSymbolError:
             # Delisted symbols keep their archives.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -36,7 +37,7 @@ from cppncripto_strategy.feeds.binance.filters import (
     symbol_info,
 )
 from cppncripto_strategy.feeds.binance.klines import KlinesQuery, query_problem
-from cppncripto_strategy.feeds.filters import DEFAULT_FILTERS
+from cppncripto_strategy.feeds.filters import PLANTED_FILTERS
 from cppncripto_strategy.feeds.loopback.faults import REST_FAULTS, FaultBook, RestFault
 from cppncripto_strategy.feeds.loopback.market import Market
 from cppncripto_strategy.feeds.loopback.transport import BREAKS, Requests
@@ -44,7 +45,7 @@ from cppncripto_strategy.feeds.loopback.transport import BREAKS, Requests
 Query = dict[str, str]
 Answer = Callable[[Query], tuple[int, object]]
 # Every symbol has them.
-_FILTERS = DEFAULT_FILTERS["BTCUSDT"]
+_FILTERS = replace(PLANTED_FILTERS.filters, max_qty=Decimal("9000"), market_max_qty=Decimal("100"))
 _HTML = {
     "200_html": (200, "<html><body>Be right back</body></html>"),
     "502_html": (502, "<html><h1>502 Bad Gateway</h1></html>"),

@@ -1,4 +1,4 @@
-"""For the record: orders that were not filled, gaps, active bundles, settings and hashes."""
+"""For the record: orders not filled, exchange rules, gaps, active bundles, settings and hashes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ _BUNDLE_COLUMNS = (
     ("reason", "Reason"),
 )
 
+_FILTER_COLUMNS = (
+    ("symbol", "Symbol"),
+    ("quantity_step", "Quantity step"),
+    ("price_tick", "Price tick"),
+    ("max_quantity", "Maximum quantity"),
+    ("min_notional", "Minimum notional"),
+    ("stated", "Stated"),
+    ("origin", "From"),
+)
+
 
 def orders(result: RunResult) -> Section:
     """Orders that were not filled, counted by status, order and reason."""
@@ -31,6 +41,21 @@ def orders(result: RunResult) -> Section:
     rows = [[*key, whole(count)] for key, count in ordered]
     return Section(
         "Orders not filled", Table(["Status", "Order", "Why", "Orders"], rows, text=[1, 2])
+    )
+
+
+def filters(result: RunResult) -> Section | None:
+    """The exchange's rules that each symbol traded by; None where none are recorded."""
+    if not result.filters:
+        return None
+    rows = [
+        [str(rules["symbol"]), *(str(rules[key] or "none") for key, _ in _FILTER_COLUMNS[1:])]
+        for rules in result.filters
+    ]
+    return Section(
+        "Exchange rules",
+        Table([head for _, head in _FILTER_COLUMNS], rows, text=[len(_FILTER_COLUMNS) - 1]),
+        note="Orders are fitted to them: quantities to the step, prices to the tick.",
     )
 
 

@@ -22,6 +22,11 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import CandleError, SourceError, StoreError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.binance.filters import (
+    exchange_info,
+    filters_from_exchange_info,
+    symbol_info,
+)
 from cppncripto_strategy.feeds.binance.rest import RestClient, RestGate
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span, utc_to_ms
@@ -31,6 +36,7 @@ from cppncripto_strategy.feeds.history.ledger import Ledger, job_lock
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.series_fetch import gaps_to_read
 from cppncripto_strategy.feeds.history.store import CandleStore
+from cppncripto_strategy.feeds.history.stored_filters import stored_filters
 from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.faults import (
     ARCHIVE_FAULTS,
@@ -171,6 +177,22 @@ def test_a_fetched_store_is_still_a_plain_parquet_folder(host, tmp_path):
     dataset = pyarrow.dataset.dataset(tmp_path, format="parquet", partitioning="hive")
     assert dataset.count_rows() == total
     assert len(pd.read_parquet(tmp_path)) == total
+
+
+def test_the_rules_of_each_symbol_are_kept_beside_its_candles(host, tmp_path):
+    """A backtest of fetched candles that has to guess what the exchange had just stated."""
+    run_fetch(host, tmp_path)
+    for symbol in SYMBOLS:
+        known = stored_filters(tmp_path, symbol)
+        assert known is not None
+        assert (
+            known.filters
+            == filters_from_exchange_info(
+                exchange_info(0, 1, [symbol_info(symbol, known.filters)])
+            )[symbol]
+        )
+        assert (known.quote, known.filters.market_max_qty) == ("USDT", 100)
+        assert known.stated_ms == END_MS
 
 
 def test_rest_alone_gives_the_same_bytes_as_archives(host, tmp_path, clean):

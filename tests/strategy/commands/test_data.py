@@ -44,7 +44,7 @@ def test_import_and_list_agree_on_what_is_held(tmp_path, csv_file):
     assert first["gaps"] == [[START_MS + 20 * FIVE_MS, START_MS + 22 * FIVE_MS]]
     assert run_json("data", "import", csv_file, *options)["months_changed"] == []
     listed = run_json("data", "list", "--store", store)["series"]
-    fields = ("symbol", "interval", "start_ms", "end_ms", "count", "expected", "gaps")
+    fields = ("symbol", "interval", "start_ms", "end_ms", "count", "expected", "gaps", "filters")
     assert [{name: first[name] for name in fields}] == listed
 
 
@@ -57,6 +57,8 @@ def test_the_table_shows_the_series(tmp_path, csv_file):
     shown = CliRunner().invoke(cli, ["data", "list", "--store", store])
     assert "BTCUSDT" in shown.stdout
     assert "93.33 %" in shown.stdout
+    assert "BTCUSDT 5m: step none, tick none, minimum notional 5" in shown.stdout
+    assert "28 candles are too few to derive from" in shown.stdout
 
 
 def test_a_bad_file_ends_in_one_red_line_and_status_one(tmp_path, csv_file, capsys):

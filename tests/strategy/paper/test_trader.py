@@ -23,7 +23,7 @@ from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.filters import symbol_info
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import utc_to_ms
-from cppncripto_strategy.feeds.filters import DEFAULT_FILTERS
+from cppncripto_strategy.feeds.filters import PLANTED_FILTERS
 from cppncripto_strategy.feeds.live.journal import LineJournal, line_of, read_lines
 from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round, rows_of
 from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
@@ -121,7 +121,7 @@ def walk(count: int, seed: int) -> Candles:
 
 def facts(**changes: Any) -> SessionFacts:
     """A session that starts at candle 0."""
-    rules = [symbol_info(symbol, DEFAULT_FILTERS["BTCUSDT"]) for symbol in SYMBOLS]
+    rules = [symbol_info(symbol, PLANTED_FILTERS.filters) for symbol in SYMBOLS]
     values: dict[str, Any] = {
         "symbols": SYMBOLS,
         "interval": "5m",

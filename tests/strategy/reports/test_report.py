@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from decimal import Decimal
 
 import numpy as np
 
 from cppncripto_strategy.evaluation.account import Account
 from cppncripto_strategy.evaluation.metrics import run_metrics
 from cppncripto_strategy.evaluation.signals import Yardstick
+from cppncripto_strategy.feeds.filters import KnownFilters, SymbolFilters
 from cppncripto_strategy.reports import report
 from cppncripto_strategy.reports.picture import save_picture
 from cppncripto_strategy.results import empty_table, to_plain
@@ -56,6 +58,19 @@ def test_report_says_the_verdict_and_shows_every_part(run, tmp_path):
         "window = 60",
     ):
         assert part in body, part
+
+
+def test_report_names_the_rules_of_every_symbol(run, tmp_path):
+    """Dies here: fills that obey rules which the page does not say, nor whose they are."""
+    rules = KnownFilters(
+        SymbolFilters(lot_step=Decimal("0.1"), max_qty=Decimal(90)), "the exchange"
+    )
+    rules = dataclasses.replace(rules, stated_ms=1_700_000_000_000)
+    run = dataclasses.replace(run, filters=[{"symbol": "XRPUSDT", **rules.to_plain()}])
+    report.write_report(run, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    for part in ("Exchange rules", "0.1", "90", "2023-11-14", "the exchange"):
+        assert part in page
 
 
 def test_report_escapes_what_comes_from_outside(run, tmp_path):

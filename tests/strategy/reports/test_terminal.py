@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from decimal import Decimal
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
+from cppncripto_strategy.feeds.filters import KnownFilters, SymbolFilters
 from cppncripto_strategy.reports.terminal import terminal_summary
 
 
@@ -27,6 +29,16 @@ def test_terminal_summary_names_the_verdict_and_the_three_accounts(run):
         "42.0 % sure after 17 trials",
     ):
         assert part in text
+
+
+def test_the_rules_of_every_symbol_are_named(run):
+    """Dies here: an account cut to another symbol's maximum, of which nobody is told."""
+    rules = KnownFilters(SymbolFilters(lot_step=Decimal(1)), "derived from 5,000 candles")
+    run = dataclasses.replace(run, filters=[{"symbol": "SHIBUSDT", **rules.to_plain()}])
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(terminal_summary(run))
+    line = "SHIBUSDT: step 1, tick none, minimum notional none (derived from 5,000 candles)"
+    assert line in console.export_text()
 
 
 PLANTED = {
