@@ -13,19 +13,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import backtrader as bt
 
 from cppncripto_strategy.feeds.clock import num_to_ms
 from cppncripto_strategy.feeds.filters import TRADING, SymbolFilters
 from cppncripto_strategy.feeds.replay import bar_close_ms, require_timeframe, tick_interval_ms
-from cppncripto_strategy.ledger import purpose_of
+from cppncripto_strategy.ledger import Side, purpose_of, unsent
 from cppncripto_strategy.spot_account import SpotAccount
 
 _SETTLED_BARS = 50  # after so many bars a feed's timeframe is not doubted again
 
 _NO_FILTERS = SymbolFilters()
+
+
+class Entry(NamedTuple):
+    """What can be ordered to enter a position.
+
+    quantity : base units, 0.0 when nothing can be; wanted : base units before the exchange's rules.
+    reason : the rule that allows nothing, else empty; detail : the same for a person, with numbers,
+    or why it is less than wanted.
+    """
+
+    quantity: float
+    wanted: float
+    reason: str
+    detail: str
 
 
 class SpotBroker(SpotAccount):
@@ -43,6 +57,8 @@ class SpotBroker(SpotAccount):
     filters : {symbol: SymbolFilters}; a symbol without an entry has no rules: every quantity and
         price is accepted.
     trade_gate : callable(data) -> bool asked by `can_trade` for every new order; None allows all.
+    fill_without_trades : True fills orders on a candle of volume 0 too, in which nobody traded;
+        False cancels them there. A NaN volume is unknown, and fills.
 
     Attributes
     ----------
@@ -78,6 +94,7 @@ class SpotBroker(SpotAccount):
     params: Any = (
         ("filters", None),
         ("trade_gate", None),
+        ("fill_without_trades", False),
     )
 
     def init(self) -> None:
@@ -103,12 +120,33 @@ class SpotBroker(SpotAccount):
         Never more than free cash pays for with fee, slippage and headroom; 0.0 when the result is
         under the exchange's minimum.
         """
+        return self.entry(data, notional).quantity
+
+    def entry(self, data: Any, notional: float) -> Entry:
+        """As `entry_quantity`, with the reason where nothing can be ordered."""
         price = data.close[0]
         share = 1.0 + (self._costs_bps(data, price) + self.p.headroom_bps) / 1e4
         filters = self.filters_of(data)
         free = math.inf if self.p.allow_short else max(self.cash, 0.0)
-        quantity = filters.floor_quantity(min(notional, free / share) / price)
-        return quantity if filters.notional_is_enough(quantity, price) else 0.0
+        wanted = min(notional, free / share) / price
+        quantity = filters.floor_quantity(wanted)
+        if quantity and filters.notional_is_enough(quantity, price):
+            return Entry(quantity, wanted, "", _cut_by_maximum(filters, quantity, wanted, True))
+        if free / share < notional:
+            why = f"{free:.2f} of cash for an order of {notional:.2f}"
+            return Entry(0.0, notional / price, "insufficient_cash", why)
+        return Entry(0.0, wanted, *_too_small(filters, quantity, wanted, price))
+
+    def note_unsent(self, data: Any, side: Side, quantity: float, reason: str, detail: str) -> None:
+        """Put on record that a decision to enter sent no order.
+
+        Parameters
+        ----------
+        quantity : base units that were wanted.
+        reason, detail : the rule that stopped it, as in `Fill`.
+        """
+        at_ms = bar_close_ms(data)
+        self.fills.append(unsent(data._name, at_ms, side, quantity, reason, detail))
 
     def is_dust(self, data: Any) -> bool:
         """True when the position is too small for the exchange to accept its sale."""
@@ -171,17 +209,14 @@ class SpotBroker(SpotAccount):
                 return "no_position", f"a sale of {wanted:.12g} with {free:.12g} free to sell"
             wanted = min(wanted, free)
         quantity = filters.floor_quantity(wanted, market)
-        if quantity == 0.0:
-            return "min_quantity", f"{wanted:.12g} is below the minimum quantity {filters.min_qty}"
         if not market:
             _to_tick(order, filters)
         price = data.close[0] if market else order.created.price or data.close[0]
-        if not filters.notional_is_enough(quantity, price, market):
-            return (
-                "min_notional",
-                f"{quantity:.12g} x {price:.12g} is below the minimum notional"
-                f" {filters.min_notional}",
-            )
+        if quantity == 0.0 or not filters.notional_is_enough(quantity, price, market):
+            return _too_small(filters, quantity, wanted, price)
+        note = _cut_by_maximum(filters, quantity, wanted, market)
+        if note:
+            order.addinfo(note=note)
         _resize(order, quantity)
         return None
 
@@ -318,6 +353,9 @@ class SpotBroker(SpotAccount):
         """Fit the quantity to what the account holds, execute, and record."""
         if ago is None or price is None:
             return super()._execute(order, ago, price, cash, position, dtcoc)
+        if not self.p.fill_without_trades and _volume_of(order.data) == 0.0:
+            self._end(order, "no_trades", "nobody traded in the candle (volume 0)")
+            return None
         wanted = abs(order.executed.remsize)
         quantity, detail = self._affordable(order, wanted, price)
         if quantity == 0.0:
@@ -331,7 +369,8 @@ class SpotBroker(SpotAccount):
             snapped = self.filters_of(order.data).snap_position(position.size)
             if snapped != position.size:
                 position.fix(snapped, position.price if snapped else 0.0)
-            self._record_fill(order, row, detail)
+            note = str(order.info.get("note", ""))
+            self._record_fill(order, row, "; ".join(filter(None, (note, detail))))
         if order.status == bt.Order.Margin:
             missing = f"{abs(order.executed.remsize):.12g} not opened with {self.cash:.2f} left"
             at_ms = bar_close_ms(order.data)
@@ -369,6 +408,29 @@ class SpotBroker(SpotAccount):
         self._record(order, bar_close_ms(order.data), "refused", reason, detail)
         self._ococheck(order)
         self._bracketize(order, cancel=True)
+
+
+def _too_small(
+    filters: SymbolFilters, quantity: float, wanted: float, price: float
+) -> tuple[str, str]:
+    """Reason and detail of an order under the exchange's minimum; zero is under its quantity."""
+    if quantity == 0.0:
+        return "min_quantity", f"{wanted:.12g} is below the minimum quantity {filters.min_qty}"
+    detail = f"{quantity:.12g} x {price:.12g} is below the minimum notional {filters.min_notional}"
+    return "min_notional", detail
+
+
+def _cut_by_maximum(filters: SymbolFilters, quantity: float, wanted: float, market: bool) -> str:
+    """A note where the exchange's maximum, not its step, made less of what was wanted."""
+    if wanted - quantity <= max(1.5 * float(filters.step(market)), 1e-12 * wanted):
+        return ""
+    return f"{quantity:.12g} instead of {wanted:.12g}: the exchange's maximum quantity"
+
+
+def _volume_of(data: Any) -> float:
+    """Volume of the bar, or of the tick that a replayed bar has grown by; base units."""
+    tick: float | None = getattr(data, "tick_volume", None)
+    return float(data.volume[0]) if tick is None else tick
 
 
 def _to_tick(order: Any, filters: SymbolFilters) -> None:

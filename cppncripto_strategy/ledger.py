@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Side = Literal["buy", "sell"]
@@ -144,19 +144,29 @@ def unfilled(
     order: Any, created_ms: int, executed_ms: int, status: Status, reason: str, detail: str
 ) -> Fill:
     """The row of an order that was refused or cancelled; prices are NaN."""
+    nothing = _nothing(order.data._name, created_ms, _side(order), abs(order.created.size))
+    return replace(nothing, executed_ms=executed_ms, status=status, reason=reason, detail=detail)
+
+
+def unsent(symbol: str, at_ms: int, side: Side, quantity: float, reason: str, detail: str) -> Fill:
+    """The row of a decision that sent no order, refused when it was made; units as in `Fill`."""
+    return replace(_nothing(symbol, at_ms, side, quantity), reason=reason, detail=detail)
+
+
+def _nothing(symbol: str, created_ms: int, side: Side, quantity: float) -> Fill:
     return Fill(
-        symbol=order.data._name,
+        symbol=symbol,
         created_ms=created_ms,
-        executed_ms=executed_ms,
-        side=_side(order),
-        quantity=abs(order.created.size),
+        executed_ms=created_ms,
+        side=side,
+        quantity=quantity,
         price=math.nan,
         notional=0.0,
         fee=0.0,
         reference_price=math.nan,
-        reason=reason,
-        status=status,
-        detail=detail,
+        reason="",
+        status="refused",
+        detail="",
     )
 
 

@@ -455,6 +455,9 @@ class BrokerRecipe(Section):
 
     cash: Annotated[float, Field(gt=0)] = 10_000.0
     """Cash at the start, in quote currency."""
+    fill_without_trades: bool = False
+    """Whether orders fill on a candle of volume 0, in which nobody traded. Off, they are cancelled
+    there with the reason no_trades."""
     fee_bps: NonNegative = default(Costs, "fee_bps")
     """Taker fee in bps per side; a round trip pays it twice."""
     slippage_bps: NonNegative = default(Costs, "slippage_bps")

@@ -85,6 +85,7 @@ def replay(
     cerebro = bt.Cerebro(stdstats=False)
     cerebro.broker = SpotBroker(
         cash=recipe.broker.cash,
+        fill_without_trades=recipe.broker.fill_without_trades,
         fee_bps=recipe.broker.fee_bps,
         slippage_bps=recipe.broker.slippage_bps,
         allow_short=recipe.strategy.allow_short,

@@ -21,6 +21,7 @@ import backtrader as bt
 import pandas as pd
 
 from cppncripto_strategy import tables
+from cppncripto_strategy.broker import Entry
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms, nums_to_ms
 from cppncripto_strategy.feeds.replay import bar_interval_ms
@@ -284,7 +285,7 @@ class MacroMicroStrategy(bt.Strategy):
             self._manage(state, bar, stamp_ms, size, signal)
         elif not (signal > 0 or (signal and self.p.allow_short)):
             return
-        elif not self._entries_stopped(state, stamp_ms):
+        elif stamp_ms >= state.no_entry_before_ms:
             self._enter(state, signal)
 
     def _decision(self, state: SymbolState, bar: int, stamp_ms: int, signal: int) -> Decision:
@@ -302,21 +303,33 @@ class MacroMicroStrategy(bt.Strategy):
         self._entries_blocked = False
         self.rollover(session_ms)
 
-    def _entries_stopped(self, state: SymbolState, stamp_ms: int) -> bool:
-        if stamp_ms < state.no_entry_before_ms:
-            return True
+    def _day_is_lost(self) -> bool:
         if self.p.max_daily_loss_pct and not self._entries_blocked:
             floor = self._session_equity * (1.0 - self.p.max_daily_loss_pct / 100.0)
             self._entries_blocked = self.broker.getvalue() <= floor
         return self._entries_blocked
 
     def _enter(self, state: SymbolState, signal: int) -> None:
+        """Send an entry, or leave a row that says why there is none."""
+        if self._day_is_lost():
+            lost = f"{self.p.max_daily_loss_pct:g} % of the day's starting equity was lost"
+            self._note_unsent(state, signal, 0.0, "daily_loss", f"{lost}: no entries until 00:00")
+            return
         state.exit_reason = ""  # of an earlier exit that left only dust
-        quantity = self._quantity(state, self._fraction * self.broker.getvalue())
-        if quantity <= 0:
+        entry = self._entry(state, self._fraction * self.broker.getvalue())
+        if entry.quantity <= 0:
+            self._note_unsent(state, signal, entry.wanted, entry.reason, entry.detail)
             return
         send = self.buy if signal > 0 else self.sell
-        state.order = send(data=state.data, size=quantity, purpose="signal")
+        note = {"note": entry.detail} if entry.detail else {}
+        state.order = send(data=state.data, size=entry.quantity, purpose="signal", **note)
+
+    def _note_unsent(
+        self, state: SymbolState, signal: int, quantity: float, reason: str, detail: str
+    ) -> None:
+        note = getattr(self.broker, "note_unsent", None)
+        if note is not None:
+            note(state.data, "buy" if signal > 0 else "sell", quantity, reason, detail)
 
     def _manage(
         self, state: SymbolState, bar: int, stamp_ms: int, size: float, signal: int
@@ -344,12 +357,13 @@ class MacroMicroStrategy(bt.Strategy):
             return "hold_limit"
         return "signal" if signal == -direction and candles_held >= self.p.min_hold else ""
 
-    def _quantity(self, state: SymbolState, notional: float) -> float:
-        ask = getattr(self.broker, "entry_quantity", None)
+    def _entry(self, state: SymbolState, notional: float) -> Entry:
+        ask = getattr(self.broker, "entry", None)
         if ask is not None:
-            return float(ask(state.data, notional))
+            return ask(state.data, notional)  # type: ignore[no-any-return]
         # Other brokers: leave 50 bps of cash for the fee and the move to the next open.
-        return float(min(notional, self.broker.getcash() / 1.005) / state.data.close[0])
+        quantity = min(notional, self.broker.getcash() / 1.005) / state.data.close[0]
+        return Entry(float(quantity), float(quantity), "", "")
 
     def _is_dust(self, state: SymbolState) -> bool:
         ask = getattr(self.broker, "is_dust", None)

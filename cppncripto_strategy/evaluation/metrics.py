@@ -49,21 +49,23 @@ def run_metrics(
         "macro": macro_contribution(signals, yardstick),
         "drift": drift_summary(signals),
     }
-    metrics["verdict"] = verdict(metrics)
+    metrics["verdict"] = verdict(metrics, account.fills)
     return metrics
 
 
-def verdict(metrics: dict[str, Any]) -> dict[str, Any]:
+def verdict(metrics: dict[str, Any], fills: pd.DataFrame | None = None) -> dict[str, Any]:
     """Whether there is an edge after costs, in words a person can act on.
 
     An edge needs all three: money made, a Sharpe ratio that is positive with 95 % probability, and
-    signals whose mean net return has its whole 95 % interval above 0.
+    signals whose mean net return has its whole 95 % interval above 0. Without a trade, the reasons
+    in `fills` are counted.
     """
     account, signals = metrics["strategy"], metrics["signals"]["both"]
     earned = account["total_return"]
     net, certainty = signals["net_return_bps"], account["probabilistic_sharpe"]
     if not account["trades"] and not account["orders_filled"]:
-        return {"edge": False, "headline": "No trade was made", "detail": "Nothing to judge."}
+        detail = _why_no_trade(fills)
+        return {"edge": False, "headline": "No trade was made", "detail": detail}
     profitable = earned is not None and earned > 0
     certain = certainty is not None and certainty >= 0.95
     paying = net["low"] is not None and net["low"] > 0
@@ -76,6 +78,16 @@ def verdict(metrics: dict[str, Any]) -> dict[str, Any]:
         else "No edge after fees"
     )
     return {"edge": edge, "headline": headline, "detail": _verdict_detail(account, signals)}
+
+
+def _why_no_trade(fills: pd.DataFrame | None) -> str:
+    if fills is None or len(fills) == 0:
+        return "Nothing to judge: no decision to trade was made."
+    counted = (
+        fills["reason"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    )
+    reasons = ", ".join(f"{count:,} x {reason}" for reason, count in counted.items())
+    return f"Nothing to judge: of {len(fills):,} decisions to trade none was filled ({reasons})."
 
 
 def _verdict_detail(account: dict[str, Any], signals: dict[str, Any]) -> str:

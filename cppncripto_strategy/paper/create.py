@@ -82,6 +82,7 @@ def create_session(
             "cash": recipe.broker.cash,
             "fee_bps": recipe.broker.fee_bps,
             "slippage_bps": recipe.broker.slippage_bps,
+            "fill_without_trades": recipe.broker.fill_without_trades,
             "allow_short": recipe.strategy.allow_short,
         },
         filters=symbol_entries(info),

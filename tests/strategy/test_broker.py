@@ -510,3 +510,136 @@ def test_negative_costs_are_refused(name: str) -> None:
     """A broker that pays its client dies here."""
     with pytest.raises(RecipeError, match=name):
         SpotBroker(**{name: -1.0})
+
+
+def market_candles(volumes: list[float]) -> Candles:
+    """Candles that every limit and stop below is reached in; volumes in base units."""
+    count = len(volumes)
+    return Candles.from_columns(
+        open_time=START_MS + STEP_MS * np.arange(count),
+        open=np.full(count, 100.0),
+        high=np.full(count, 101.0),
+        low=np.full(count, 99.0),
+        close=np.full(count, 100.0),
+        volume=np.array(volumes),
+    )
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"exectype": bt.Order.Limit, "price": 99.5},
+        {"exectype": bt.Order.Stop, "price": 100.5},
+        {"exectype": bt.Order.StopLimit, "price": 100.5, "plimit": 100.7},
+    ],
+    ids=["market", "limit", "stop", "stoplimit"],
+)
+@pytest.mark.parametrize("runonce", [True, False])
+def test_a_candle_without_a_trade_fills_nothing(kwargs: dict[str, Any], runonce: bool) -> None:
+    """A fill at the price of a candle in which nobody traded dies here."""
+    dead, unknown = market_candles([1.0, 0.0, 1.0]), market_candles([1.0, math.nan, 1.0])
+    ran = trade({"A": dead}, {(0, "A"): 1.0}, kwargs=kwargs, runonce=runonce)
+    assert [(f.status, f.reason) for f in ran.broker.fills] == [("cancelled", "no_trades")]
+    assert ran.statuses == ["Submitted", "Accepted", "Canceled"]
+    old = spot(fill_without_trades=True)
+    for candles, broker in ((dead, old), (unknown, spot())):
+        ran = trade({"A": candles}, {(0, "A"): 1.0}, broker, kwargs, runonce=runonce)
+        assert ran.statuses == ["Submitted", "Accepted", "Completed"]
+
+
+def test_a_resting_order_outlives_a_candle_without_a_trade_that_it_misses() -> None:
+    """A limit far away, cancelled because nobody traded in a candle, dies here."""
+    limit = {"exectype": bt.Order.Limit, "price": 50.0}
+    ran = trade({"A": market_candles([1.0, 0.0, 1.0, 1.0])}, {(0, "A"): 1.0}, kwargs=limit)
+    assert ran.statuses == ["Submitted", "Accepted"]
+
+
+def test_what_the_maximum_cut_says_so() -> None:
+    """A quantity cut to the exchange's maximum without a word dies here."""
+    capped = SymbolFilters(lot_step=Decimal("0.1"), market_max_qty=Decimal("3.05"))
+    ran = trade({"A": candles_at([0, 1, 2])}, {(0, "A"): 7.0}, broker=spot(capped))
+    assert [f.detail for f in ran.broker.fills] == [
+        "3 instead of 7: the exchange's maximum quantity"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cash", "notional", "filters", "reason", "quantity", "words"),
+    [
+        (CASH, 1_000.0, COARSE, "", 10.0, ""),
+        (50.0, 1_000.0, COARSE, "", 0.498, ""),
+        (5.0, 1_000.0, COARSE, "insufficient_cash", 0.0, "5.00 of cash for an order of 1000.00"),
+        (CASH, 5.0, COARSE, "min_notional", 0.0, "0.05 x 100 is below the minimum notional 10"),
+        (CASH, 0.05, COARSE, "min_quantity", 0.0, "0.0005 is below the minimum quantity 0.001"),
+        (
+            CASH,
+            1_000.0,
+            SymbolFilters(max_qty=Decimal(4)),
+            "",
+            4.0,
+            "4 instead of 10: the exchange's maximum quantity",
+        ),
+    ],
+)
+def test_an_entry_that_cannot_be_says_why(
+    cash: float, notional: float, filters: Any, reason: str, quantity: float, words: str
+) -> None:
+    """An entry of zero without a reason dies here; so does the wrong one of two reasons."""
+
+    class Asks(bt.Strategy):
+        def next(self) -> None:
+            self.entry = self.broker.entry(self.data, notional)
+
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.broker = spot(filters, cash=cash)
+    cerebro.adddata(ReplayFeed(candles=market_candles([1.0]), interval_ms=STEP_MS, name="A"))
+    cerebro.addstrategy(Asks)
+    entry = cerebro.run()[0].entry
+    assert (reason, quantity, words) == (entry.reason, pytest.approx(entry.quantity), entry.detail)
+
+
+def test_a_bracket_with_a_refused_order_is_refused_whole() -> None:
+    """A parent that waits for ever for a child that was refused dies here."""
+
+    class Brackets(Scripted):
+        def next(self) -> None:
+            if len(self) == 2:
+                prices = {"stopprice": 5.0, "limitprice": 200.0, "exectype": bt.Order.Market}
+                self.buy_bracket(size=1.0, **prices)
+
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.broker = spot()
+    cerebro.adddata(ReplayFeed(candles=market_candles([1.0] * 5), interval_ms=STEP_MS, name="A"))
+    cerebro.addstrategy(Brackets)
+    ran = cerebro.run()[0]
+    reasons = [(f.side, f.status, f.reason) for f in ran.broker.fills]
+    assert reasons == [
+        ("sell", "refused", "min_notional"),  # 1 x 5 is below 10
+        ("buy", "refused", "bracket"),
+        ("sell", "refused", "bracket"),
+    ]
+    assert ran.statuses == ["Rejected"] * 3
+    assert not ran.broker.pending
+
+
+def test_a_bracket_that_trades_on_spot_leaves_its_rows() -> None:
+    """A child that fills while its parent waits, or a sibling that stays, dies here."""
+
+    class Brackets(Scripted):
+        def next(self) -> None:
+            if len(self) == 2:
+                prices = {"stopprice": 50.0, "limitprice": 100.5, "exectype": bt.Order.Market}
+                self.buy_bracket(size=1.0, **prices)
+
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.broker = spot()
+    cerebro.adddata(ReplayFeed(candles=market_candles([1.0] * 5), interval_ms=STEP_MS, name="A"))
+    cerebro.addstrategy(Brackets)
+    ran = cerebro.run()[0]
+    assert [(f.side, f.status, f.reason, f.executed_ms) for f in ran.broker.fills] == [
+        ("buy", "filled", "order", START_MS + 3 * STEP_MS),
+        ("sell", "filled", "order", START_MS + 4 * STEP_MS),
+        ("sell", "cancelled", "bracket", START_MS + 4 * STEP_MS),
+    ]
+    assert ran.broker.getposition(ran.data).size == 0.0

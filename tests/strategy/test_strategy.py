@@ -567,6 +567,39 @@ def test_a_daily_loss_stops_entries_until_the_next_utc_day() -> None:
     assert len(free) > len(limited) > 3
 
 
+def test_a_decision_that_sends_no_order_leaves_a_row() -> None:
+    """Silence where an account is too small, too poor or blocked for the day dies here."""
+    scores = [0.9, 0.0, -0.9] + [0.9, 0.0] * 6
+    closes = [100.0, 100.0] + [80.0] * 13
+    blocked = run(steady(scores, closes), max_daily_loss_pct=5.0).fills
+    assert [(row.status, row.reason) for row in blocked.itertuples()] == [
+        ("filled", "signal"),
+        ("filled", "signal"),
+        *[("refused", "daily_loss")] * 6,
+    ]
+    slots = (blocked["created_ms"] - START_MS) // STEP_MS - 1
+    assert slots.tolist() == [0, 2, 3, 5, 7, 9, 11, 13]
+    assert "5 % of the day's starting equity" in blocked["detail"].iloc[-1]
+    dear = SymbolFilters(min_notional=Decimal(500))
+    small = run(
+        steady([0.9, 0.0, 0.9], [100.0] * 3),
+        broker=SpotBroker(cash=400.0, filters={"A": dear}),
+        fraction=0.5,
+    ).fills
+    assert small["reason"].tolist() == ["min_notional"] * 2
+    assert small["side"].tolist() == ["buy"] * 2
+    assert small["quantity"].tolist() == pytest.approx([2.0, 2.0])
+
+
+def test_an_entry_above_the_maximum_says_what_was_cut() -> None:
+    """A position smaller than the recipe asks for, and nobody told, dies here."""
+    capped = SymbolFilters(max_qty=Decimal(3))
+    broker = SpotBroker(cash=CASH, fee_bps=0, slippage_bps=0, filters={"A": capped})
+    (fill,) = run(steady([0.9, 0.0, 0.0], [100.0] * 3), broker=broker).fills.itertuples()
+    assert fill.quantity == 3.0
+    assert fill.detail.endswith("the exchange's maximum quantity")
+
+
 class Rollovers(MacroMicroStrategy):
     def __init__(self) -> None:
         super().__init__()

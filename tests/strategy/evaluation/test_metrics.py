@@ -76,6 +76,20 @@ def test_verdict_without_a_trade_says_so():
     assert verdict_of(0.0, None, -1.0, trades=0)["headline"] == "No trade was made"
 
 
+def test_no_trade_counts_its_reasons():
+    """Dies here: an account too small for its symbol, told only that nothing was traded."""
+    import pandas as pd
+
+    reasons = ["min_notional"] * 3 + ["gap"] + ["daily_loss"] * 2
+    fills = pd.DataFrame({"reason": reasons, "status": "refused"})
+    account = {"total_return": 0.0, "probabilistic_sharpe": None, "trades": 0, "orders_filled": 0}
+    both = {"net_return_bps": {"low": None}}
+    found = metrics.verdict({"strategy": account, "signals": {"both": both}}, fills)
+    assert found["headline"] == "No trade was made"
+    assert "of 6 decisions" in found["detail"]
+    assert "(3 x min_notional, 2 x daily_loss, 1 x gap)" in found["detail"]
+
+
 def test_run_metrics_of_empty_ledger_is_json_without_nan():
     """Dies here: NaN written to metrics.json by a run that never traded."""
     import json
