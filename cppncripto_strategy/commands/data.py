@@ -57,6 +57,7 @@ def command() -> None:
     type=click.Choice(["day-first", "month-first"]),
     help="What 03/04/2024 means, where no date in the file tells.",
 )
+@click.option("--replace", is_flag=True, help="Replace stored candles that differ.")
 @click.option("--dialect", help="Which of several dialects that fit; the error names them.")
 @store_option
 @json_option
@@ -66,11 +67,13 @@ def import_files(
     interval: str,
     store: Path,
     as_json: bool,
+    replace: bool,
     **choices: Any,
 ) -> None:
     """Bring Parquet, feather, text or JSON FILES (.gz too) with candles into the store.
 
-    How a file is written is recognised and said; where that is ambiguous, it is refused.
+    How a file is written is recognised and said; where that is ambiguous, it is refused. Candles
+    that are stored already are kept, and what differs is said, unless --replace is given.
     Times are numbers (s, ms, us, ns), text or timestamps, in UTC. Binance's own archives
     (BTCUSDT-1m-2026-03.zip) are taken too, against the .CHECKSUM beside them. Every row is checked
     first; a bad one is named and the store stays as it was.
@@ -83,7 +86,7 @@ def import_files(
 
     target = CandleStore(store)
     chosen = Choices(**{name: value for name, value in choices.items() if value})
-    report = bring(target, symbol, interval, files, choices=chosen)
+    report = bring(target, symbol, interval, files, choices=chosen, replace=replace)
     coverage = target.coverage(symbol, interval)
     if as_json:
         document = {
@@ -91,6 +94,8 @@ def import_files(
             "interval": interval,
             "imported": report.candles,
             "months_changed": list(report.months),
+            "overlap": asdict(report.overlap),
+            "replaced": report.replaced,
             "files": [asdict(file) for file in report.files],
             **_coverage_fields(coverage),
             "filters": _known_filters(target, coverage).to_plain(),
@@ -341,6 +346,9 @@ def _check_fields(check: SeriesCheck) -> dict[str, object]:
             {"start_ms": e.start_ms, "end_ms": e.end_ms, "reason": e.reason} for e in check.missing
         ],
         "exchange_down": [[e.start_ms, e.end_ms] for e in check.exchange_down],
+        "imported": [
+            {"start_ms": e.start_ms, "end_ms": e.end_ms, "source": e.source} for e in check.imported
+        ],
         "flat": [[span.start_ms, span.end_ms] for span in check.flat],
         "refused": dict(check.refused),
         "restated": None if check.restated is None else list(check.restated),
@@ -362,8 +370,9 @@ def _print_import(report: ImportReport, coverage: Coverage) -> None:
         ]
         said = "; ".join([f"{file.candles:,} candles", *left_out])
         console.print(f"{file.name}: {file.dialect}. {said}.", soft_wrap=True, markup=False)
+    series = f"{coverage.symbol} {coverage.interval}"
     console.print(
-        f"{report.candles:,} candles of {coverage.symbol} {coverage.interval} read;"
+        f"{report.candles:,} candles of {series} read; {report.outcome}."
         f" {len(report.months)} months changed. The store holds {coverage.count:,}"
         f" ({coverage.span}), {len(coverage.gaps)} gaps.",
         soft_wrap=True,
@@ -411,6 +420,12 @@ def _print_checks(checks: list[SeriesCheck]) -> None:
     for check in checks:
         for entry in check.exchange_down:
             console.print(f"{check.symbol} {check.interval}: exchange down {entry.span}")
+        for entry in check.imported:
+            console.print(
+                f"{check.symbol} {check.interval}: {entry.span} is from {entry.source}, not checked"
+                " against the exchange",
+                soft_wrap=True,
+            )
         if check.flat:
             console.print(
                 f"{check.symbol} {check.interval}: {len(check.flat)} stretches of flat candles"

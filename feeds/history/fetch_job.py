@@ -67,5 +67,5 @@ class SeriesReport:
 
     @property
     def complete(self) -> bool:
-        """True when every slot is verified or proved absent."""
+        """True when every slot is stored or proved absent."""
         return not self.missing and not self.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,12 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 
+import numpy as np
+
+from cppncripto_strategy.arrays import BoolArray
 from cppncripto_strategy.errors import CandleError, SourceError
-from cppncripto_strategy.feeds.binance.archive import read_archive_file
-from cppncripto_strategy.feeds.candles import Rejected, merge
+from cppncripto_strategy.feeds.binance.archive import CHECKSUM_SUFFIX, read_archive_file
+from cppncripto_strategy.feeds.candles import Candles, Rejected
 from cppncripto_strategy.feeds.clock import Span, interval_to_ms, ms_to_utc
 from cppncripto_strategy.feeds.history.foreign import NO_CHOICES, Choices, read_foreign
 from cppncripto_strategy.feeds.history.ledger import (
@@ -22,6 +26,14 @@ from cppncripto_strategy.feeds.history.ledger import (
     month_matches,
     name_holes,
     record_month,
+)
+from cppncripto_strategy.feeds.history.overlap import (
+    Overlap,
+    changed_rows,
+    compare,
+    fill,
+    merge_filled,
+    total,
 )
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.store import CandleStore, MonthState, by_month, check_symbol
@@ -52,15 +64,33 @@ class FileReport:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did: each file, and the months whose file changed."""
+    """What an import did.
+
+    Parameters
+    ----------
+    files : what each gave.
+    months : those whose file changed.
+    overlap : candles that were stored already, and how they differ.
+    replaced : stored candles that gave way to the file's.
+    """
 
     files: tuple[FileReport, ...]
     months: tuple[str, ...]
+    overlap: Overlap
+    replaced: int
 
     @property
     def candles(self) -> int:
         """Candles read from all files."""
         return sum(file.candles for file in self.files)
+
+    @property
+    def outcome(self) -> str:
+        """What became of candles that were stored already, in words."""
+        if not self.overlap.differing:
+            return str(self.overlap)
+        what = "were replaced" if self.replaced else "stay as they are; `--replace` replaces them"
+        return f"{self.overlap}. The stored ones {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +109,15 @@ def import_files(
     files: Sequence[Path],
     *,
     choices: Choices = NO_CHOICES,
+    replace: bool = False,
     workers: int | None = None,
 ) -> ImportReport:
     """Bring files on disk into the store and its ledger; archives (.zip) and anything importable.
 
     Files are read, checked and written in batches of sixteen, each batch as a whole or not at all;
     where files overlap, the later in the order given wins. Rows set aside go to the quarantine.
+    Candles that are stored already stay as they are; with `replace` those that differ give way, but
+    a null never replaces a value.
 
     Raises
     ------
@@ -97,6 +130,7 @@ def import_files(
     interval_to_ms(interval)
     reports: list[FileReport] = []
     months: set[str] = set()
+    overlaps: list[Overlap] = []
     quarantine = Quarantine(store.root)
     read = partial(_read_local, symbol, interval, choices)
     # Two more than cores, so that somebody computes while others wait for the disk.
@@ -105,40 +139,63 @@ def import_files(
         for first in range(0, len(files), FILES_PER_BATCH):
             batch = list(pool.map(read, files[first : first + FILES_PER_BATCH]))
             pieces = [file.piece for file in batch]
-            months.update(_write_pieces(store, symbol, interval, pieces, pool))
+            changed, overlap = _write_pieces(store, symbol, interval, pieces, pool, replace)
+            months.update(changed)
+            overlaps.append(overlap)
             for file in batch:
                 quarantine.keep_candles(symbol, interval, file.piece.source, [*file.rejected])
                 reports.append(file.report)
-    return ImportReport(tuple(reports), tuple(sorted(months)))
+    overlap = total(overlaps)
+    replaced = overlap.differing if replace else 0
+    return ImportReport(tuple(reports), tuple(sorted(months)), overlap, replaced)
 
 
 def _write_pieces(
-    store: CandleStore, symbol: str, interval: str, pieces: list[Piece], pool: ThreadPoolExecutor
-) -> list[str]:
+    store: CandleStore,
+    symbol: str,
+    interval: str,
+    pieces: list[Piece],
+    pool: ThreadPoolExecutor,
+    replace: bool,
+) -> tuple[list[str], Overlap]:
     """Write and record pieces that may share months, later over earlier; the months changed."""
     shares: dict[str, list[Piece]] = {}
     for piece in pieces:
         for month, part in by_month(piece.candles):
-            shares.setdefault(month, []).append(Piece(part, piece.source, piece.digest))
+            shares.setdefault(month, []).append(dataclasses.replace(piece, candles=part))
     ledger = Ledger.load(store, symbol, interval)
     stale = [month for month in shares if not month_matches(ledger, store, month)]
 
-    def stage(month: str) -> tuple[MonthState, list[Entry]]:
-        parts = shares[month]
-        state = batch.stage(month, reduce(merge, [part.candles for part in parts]))
-        return state, [e for part in parts for e in part.entries(interval)]
+    def stage(month: str) -> tuple[MonthState, list[Entry], Overlap]:
+        parts, stored = shares[month], store.month_state(symbol, interval, month).candles
+        newest = reduce(merge_filled, [part.candles for part in parts])
+        taken = fill(stored, newest)[_taken(stored, newest, replace)]
+        state = batch.stage(month, taken)
+        entries = []
+        for part in parts:
+            mine = part.candles[np.isin(part.candles.open_time, taken.open_time)]
+            entries += dataclasses.replace(part, candles=mine).entries(interval)
+        return state, entries, compare(stored, newest)
 
     with store.writing(symbol, interval) as batch:
         staged = list(pool.map(stage, shares))
     opens = [int(piece.candles.open_time[row]) for piece in pieces for row in (0, -1)]
     ledger.widen(Span(min(opens), max(opens) + interval_to_ms(interval)))
-    for state, entries in staged:
+    for state, entries, _ in staged:
         if state.month in stale:
             ledger.months.pop(state.month, None)
         record_month(ledger, state, entries)
     name_holes(ledger, store)
     ledger.save()
-    return [state.month for state, _ in staged if state.changed]
+    changed = [state.month for state, *_ in staged if state.changed]
+    return changed, total(overlap for *_, overlap in staged)
+
+
+def _taken(stored: Candles, newest: Candles, replace: bool) -> BoolArray:
+    """Rows (N,) of the files' candles that go into the store."""
+    if replace:
+        return changed_rows(stored, newest)
+    return ~np.isin(newest.open_time, stored.open_time)
 
 
 def _read_local(symbol: str, interval: str, choices: Choices, file: Path) -> _Read:
@@ -147,7 +204,8 @@ def _read_local(symbol: str, interval: str, choices: Choices, file: Path) -> _Re
     read = read_foreign(file, interval, choices, symbol)
     counts = (len(read.candles), read.empty, read.repeated, len(read.rejected))
     report = FileReport(file.name, read.dialect, *counts)
-    return _Read(Piece(read.candles, f"import:{file.name}"), report, read.rejected)
+    piece = Piece(read.candles, f"import:{file.name}", status="imported")
+    return _Read(piece, report, read.rejected)
 
 
 def _read_archive(symbol: str, interval: str, choices: Choices, file: Path) -> _Read:
@@ -166,6 +224,12 @@ def _read_archive(symbol: str, interval: str, choices: Choices, file: Path) -> _
     report = FileReport(
         file.name, "the exchange's archive", len(read.candles), set_aside=len(read.rejected)
     )
-    return _Read(
-        Piece(read.candles, f"archive:{read.file.name}", read.sha256), report, read.rejected
+    # Its name alone proves nothing: verified is what matches a published checksum.
+    checked = file.with_name(file.name + CHECKSUM_SUFFIX).exists()
+    piece = Piece(
+        read.candles,
+        f"archive:{read.file.name}",
+        read.sha256,
+        "verified" if checked else "imported",
     )
+    return _Read(piece, report, read.rejected)

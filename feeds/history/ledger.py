@@ -2,7 +2,10 @@
 
 One JSON file, `_ledger.json`, beside the month files of a series. Each span of time is
 
-    verified        its candles are in the store; source and digest say where they came from
+    verified        its candles are in the store, as the exchange's archive or REST states them (or
+                    made from such); source and digest say where they came from
+    imported        its candles are in the store, from a file that nobody checked against the
+                    exchange
     exchange-down   it has no candles: two complete REST reads, some time apart, showed none
     missing         it has no candles, and there is no proof that it should not
 
@@ -46,8 +49,11 @@ logger = logging.getLogger(__name__)
 # With a leading underscore, because readers of Parquet folders pass such files over.
 FILE = "_ledger.json"
 FORMAT = 1
-Status = Literal["verified", "exchange-down", "missing"]
+Status = Literal["verified", "imported", "exchange-down", "missing"]
 STATUSES: tuple[str, ...] = get_args(Status)
+# Statuses of spans whose candles are in the store.
+STORED: tuple[Status, ...] = ("verified", "imported")
+UNRECORDED = "unrecorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +63,8 @@ class Entry:
     Parameters
     ----------
     start_ms, end_ms : the span, half-open, UTC milliseconds.
-    status : verified, exchange-down or missing.
-    source : of verified candles: 'archive:BTCUSDT-5m-2024-05', 'rest', 'import:FILE', ...
+    status : verified, imported, exchange-down or missing.
+    source : of stored candles: 'archive:BTCUSDT-5m-2024-05', 'rest', 'import:FILE', ...
     digest : sha256 of the archive, or of the candles (`content_digest`) for other sources.
     reads_ms : exchange times of the REST reads that showed no candle here.
     reason : of a missing span, in words.
@@ -163,7 +169,7 @@ class Ledger:
         return [entry.span for entry in join(chosen)]
 
     def open_spans(self, month: str, wanted: Span) -> list[Span]:
-        """The parts of `wanted` that are neither verified nor proved absent."""
+        """The parts of `wanted` that are neither stored nor proved absent."""
         record = self.months.get(month, MonthRecord())
         settled = [entry.span for entry in record.entries if entry.status != "missing"]
         return uncovered(wanted, settled)
@@ -239,13 +245,17 @@ def runs(open_time: IntArray, interval_ms: int) -> list[Span]:
 
 
 def entries_of(
-    candles: Candles, interval: str, source: str, digest: str | None = None
+    candles: Candles,
+    interval: str,
+    source: str,
+    digest: str | None = None,
+    status: Status = "verified",
 ) -> list[Entry]:
-    """Verified entries, one for each unbroken stretch of candles from one source."""
+    """Entries of stored candles, one for each unbroken stretch of candles from one source."""
     entries = []
     for run in runs(candles.open_time, interval_to_ms(interval)):
         sha256 = digest or content_digest(candles.between(run.start_ms, run.end_ms))
-        entries.append(Entry(run.start_ms, run.end_ms, "verified", source, sha256))
+        entries.append(Entry(run.start_ms, run.end_ms, status, source, sha256))
     return entries
 
 
@@ -256,10 +266,11 @@ class Piece:
     candles: Candles
     source: str
     digest: str | None = None
+    status: Status = "verified"
 
     def entries(self, interval: str) -> list[Entry]:
         """Ledger entries of these candles."""
-        return entries_of(self.candles, interval, self.source, self.digest)
+        return entries_of(self.candles, interval, self.source, self.digest, self.status)
 
 
 def content_digest(candles: Candles) -> str:
@@ -389,7 +400,7 @@ def name_holes(ledger: Ledger, store: CandleStore) -> None:
 
 
 def settle(entries: list[Entry], stored: Candles, ledger: Ledger, within: Span) -> list[Entry]:
-    """Entries that agree with what is stored: no verified span without candles, no candle without
+    """Entries that agree with what is stored: no stored span without candles, no candle without
     an entry, no hole inside the wanted span unnamed."""
     interval_ms = interval_to_ms(ledger.interval)
     asked = ledger.span or within
@@ -399,10 +410,10 @@ def settle(entries: list[Entry], stored: Candles, ledger: Ledger, within: Span) 
     )
     settled = entries
     for run in runs(stored.open_time, interval_ms):
-        known = [e.span for e in settled if e.status == "verified"]
+        known = [e.span for e in settled if e.status in STORED]
         for part in uncovered(run, known):
             candles = stored.between(part.start_ms, part.end_ms)
-            entry = Entry(*_ends(part), "verified", "unrecorded", content_digest(candles))
+            entry = Entry(*_ends(part), "imported", UNRECORDED, content_digest(candles))
             settled = overlay(settled, entry)
     for hole in gaps(stored.open_time, interval_ms, within):
         for part in _overlaps(settled, hole):
@@ -413,11 +424,11 @@ def settle(entries: list[Entry], stored: Candles, ledger: Ledger, within: Span) 
 
 
 def _overlaps(entries: list[Entry], hole: Span) -> list[Span]:
-    """The parts of verified entries that lie in a hole."""
+    """The parts of stored entries that lie in a hole."""
     return [
         Span(max(e.start_ms, hole.start_ms), min(e.end_ms, hole.end_ms))
         for e in entries
-        if e.status == "verified" and e.start_ms < hole.end_ms and hole.start_ms < e.end_ms
+        if e.status in STORED and e.start_ms < hole.end_ms and hole.start_ms < e.end_ms
     ]
 
 
@@ -434,4 +445,7 @@ def _entry(fields: dict[str, Any]) -> Entry:
     if fields["status"] not in STATUSES:
         raise ValueError(f"unknown status {fields['status']!r}")
     reads = tuple(int(read) for read in fields.pop("reads_ms", ()))
-    return Entry(**fields, reads_ms=reads)
+    entry = Entry(**fields, reads_ms=reads)
+    # Before there was 'imported', such candles were called verified.
+    unchecked = entry.source.startswith("import:") or entry.source == UNRECORDED
+    return replace(entry, status="imported") if entry.status == "verified" and unchecked else entry

@@ -32,6 +32,7 @@ from cppncripto_strategy.feeds.clock import (
 )
 from cppncripto_strategy.feeds.history.fetch_job import FetchSettings, Progress, SeriesReport
 from cppncripto_strategy.feeds.history.ledger import (
+    STORED,
     Entry,
     Ledger,
     Piece,
@@ -92,7 +93,7 @@ class SeriesFetch:
             if self._rules is not None:
                 stated_ms, entry = self._rules
                 store_filters(self.store.root, self.symbol, entry, stated_ms)
-            if self._verified_count(span) == 0 and self._rest_problem:
+            if self._stored_count(span) == 0 and self._rest_problem:
                 raise SourceError(self._rest_problem)
         except (SourceError, StoreError) as cause:
             logger.info("%s %s: %s", self.symbol, self.interval, cause)
@@ -339,8 +340,9 @@ class SeriesFetch:
             if e.status == status and e.start_ms < span.end_ms and span.start_ms < e.end_ms
         ]
 
-    def _verified_count(self, span: Span) -> int:
-        return self._slot_count([entry.span for entry in self._entries(span, "verified")])
+    def _stored_count(self, span: Span) -> int:
+        entries = [entry for status in STORED for entry in self._entries(span, status)]
+        return self._slot_count([entry.span for entry in entries])
 
     def _slot_count(self, spans: Sequence[Span]) -> int:
         return sum(span.end_ms - span.start_ms for span in spans) // self.interval_ms
@@ -356,7 +358,7 @@ class SeriesFetch:
             self.interval,
             span,
             expected=self._slot_count([span]),
-            held=self._verified_count(span),
+            held=self._stored_count(span),
             from_archives=self._from_archives,
             from_rest=self._from_rest,
             rejected=self._rejected,

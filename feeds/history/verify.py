@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class SeriesCheck:
     damaged : (month, problem) of files that cannot be read or break a rule.
     unrecorded : months whose file is not the one the ledger describes.
     missing, exchange_down : ledger entries, recomputed from the files.
+    imported : stored candles that nobody checked against the exchange, by source.
     flat : stretches of candles without a trade whose four prices are equal (allowed, but rare).
     refused : candles that the sources sent and that are quarantined, by rule.
     restated : open times whose candle the exchange now states differently; None if not asked.
@@ -68,6 +69,7 @@ class SeriesCheck:
     unrecorded: tuple[str, ...] = ()
     missing: tuple[Entry, ...] = ()
     exchange_down: tuple[Entry, ...] = ()
+    imported: tuple[Entry, ...] = ()
     flat: tuple[Span, ...] = ()
     refused: tuple[tuple[str, int], ...] = ()
     restated: tuple[int, ...] | None = None
@@ -118,10 +120,16 @@ def verify_series(store: CandleStore, symbol: str, interval: str) -> SeriesCheck
         unrecorded=tuple(_unrecorded(ledger, states)),
         missing=named(entry for entry in entries if entry.status == "missing"),
         exchange_down=named(entry for entry in entries if entry.status == "exchange-down"),
+        imported=_by_source(entry for entry in entries if entry.status == "imported"),
         flat=tuple(runs(candles.open_time[flat_candles(candles)], interval_to_ms(interval))),
         refused=tuple(_refused(store, symbol, interval)),
         ledger_problem=problem,
     )
+
+
+def _by_source(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Neighbours of one source as one, whatever their digests."""
+    return tuple(join([replace(entry, digest="") for entry in entries]))
 
 
 def flat_candles(candles: Candles) -> BoolArray:
