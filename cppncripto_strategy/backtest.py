@@ -17,7 +17,7 @@ import torch
 
 from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.market import load_market, session_tables
-from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.bundle import BundleTimeline, arm_folder
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.outcome import build_result, write_outputs
@@ -83,6 +83,9 @@ def run_backtest(
         with clock.phase("report"):
             result = build_result(recipe, market, span, arms, replays, clock, folder)
             write_outputs(result, folder)
+            for timeline in arms.values():
+                arm = arm_folder(timeline.bundles[0].macro is not None)
+                timeline.save(folder / "bundles" / arm)
         log.info("run finished in %.1f s", clock.total())
     return result
 

@@ -107,6 +107,10 @@ def _main(arguments: Sequence[str] | None) -> None:
         console = Console(stderr=True, highlight=False)
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder in the way: not ours, and no traceback either
+        console = Console(stderr=True, highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

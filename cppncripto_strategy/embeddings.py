@@ -26,6 +26,7 @@ from cppncripto_strategy.atomic import write_bytes
 from cppncripto_strategy.errors import BundleError, StoreError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, ms_to_utc
+from cppncripto_strategy.foreign import reading
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
@@ -153,16 +154,14 @@ def read_embeddings(path: Path) -> pa.Table:
     StoreError
         When there is no such file, or it is not one that `write_embeddings` wrote.
     """
-    try:
+    with reading(path, "file of embeddings", StoreError, "`cppn-bt embed BUNDLE` writes them"):
         table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as cause:
-        raise StoreError(
-            f"{path} holds no embeddings: {cause}. `cppn-bt embed BUNDLE` writes them."
-        ) from cause
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if missing:
-        raise StoreError(f"{path} is no embeddings file: it lacks the columns {missing}")
-    return table.select(SCHEMA.names).cast(SCHEMA)
+        missing = [name for name in SCHEMA.names if name not in table.column_names]
+        if missing:
+            raise StoreError(f"{path} is no embeddings file: it lacks the columns {missing}")
+        table = table.select(SCHEMA.names).cast(SCHEMA)
+        table.validate(full=True)
+    return table
 
 
 def similar_days(

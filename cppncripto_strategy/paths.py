@@ -5,6 +5,7 @@ package behaves as if its file lay in `runs/` of the current folder. `run --out 
 into DIR.
 
     <home>/<UTC stamp>/     results of one run
+    <home>/<UTC stamp>/bundles/  its networks, in with-macro/ and without-macro/
     <home>/trials.jsonl     every run as a trial
     <home>/bundles/         finished bundles, shared by `run`, `experiment` and `paper`
     <home>/experiments/     pages, cells and trials of `experiment`
@@ -16,7 +17,8 @@ What outlives a recipe's file lies in the current folder:
     embeddings.parquet      written by `embed`, read by `days`
     paper/<session>/        a paper session, named for the recipe unless it has its own name
 
-Bundles are found by a key over all they follow from, so sharing their folder is always safe.
+Shared bundles are found by a key over all they follow from, so sharing their folder is always safe.
+Whatever takes bundles takes a run's folder, its `bundles/`, one arm in it, or one bundle.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.foreign import writing
 
 CANDLES = Path("candles")
 EMBEDDINGS = Path("embeddings.parquet")
@@ -107,13 +110,19 @@ class RecipeHome:
 
         Making the folder is the claim: of two runs that begin in one second, in whatever process,
         the later one gets `<stamp>-2`.
+
+        Raises
+        ------
+        RecipeError
+            When it cannot be made: a file is in the way, say.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        folder, number = self.path / stamp, 1
-        while not _claimed(folder):
-            number += 1
-            folder = self.path / f"{stamp}-{number}"
+        with writing(self.path, RecipeError):
+            self.path.mkdir(parents=True, exist_ok=True)
+            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            folder, number = self.path / stamp, 1
+            while not _claimed(folder):
+                number += 1
+                folder = self.path / f"{stamp}-{number}"
         return folder
 
 

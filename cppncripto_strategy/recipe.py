@@ -22,6 +22,7 @@ from pydantic import (
 
 from cppncripto_strategy.errors import CandleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, interval_to_ms, utc_to_ms
+from cppncripto_strategy.foreign import read_text, reading
 from cppncripto_strategy.models.encoders import ENCODERS
 from cppncripto_strategy.models.inputs.features import FEATURES
 from cppncripto_strategy.models.labels import LABELS
@@ -73,7 +74,7 @@ class Recipe(Section):
     timerange: str | None = None
     """Days traded, all of them out of sample: START-END as YYYYMMDD, UTC, end exclusive. Unset,
     whatever the candles leave after the first training."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of everything random in training. The same seed gives the same bits on one machine."""
     compare_without_macro: bool = True
     """Whether a second MicroNet, which never sees an embedding, is trained and traded beside the
@@ -213,12 +214,8 @@ def load_recipe(path: Path, **overrides: Any) -> Recipe:
     >>> recipe.name, recipe.seed, recipe.micro.short_window
     ('mine', 3, 48)
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as cause:
-        raise RecipeError(f"recipe {path} cannot be read: {cause.strerror or cause}") from cause
-    except tomllib.TOMLDecodeError as cause:
-        raise RecipeError(f"recipe {path} is not valid TOML: {cause}") from cause
+    with reading(path, "recipe", RecipeError):
+        values = tomllib.loads(read_text(path))
     values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "run")
     values.update({key: value for key, value in overrides.items() if value is not None})
     values = _with_absolute_plugins(values, path.parent)

@@ -21,6 +21,7 @@ import pandas as pd
 
 from cppncripto_strategy.atomic import write_bytes
 from cppncripto_strategy.errors import RecipeError, SessionError
+from cppncripto_strategy.foreign import read_object, read_text, reading
 
 SIGNAL_COLUMNS = (
     "symbol",
@@ -172,18 +173,23 @@ def read_results(folder: Path) -> RunResult:
     Raises
     ------
     SessionError
-        When the folder holds no finished run, or one of its tables is missing.
+        When the folder holds no finished run, or one of its files is missing or damaged.
     """
     if not (folder / MANIFEST_FILE).is_file():
         raise SessionError(
             f"{folder} holds no finished run: {MANIFEST_FILE} is written last and is not there"
         )
-    manifest = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
+    with reading(folder / MANIFEST_FILE, "manifest", SessionError):
+        manifest = read_object(folder / MANIFEST_FILE)
+    with reading(folder / METRICS_FILE, "table of metrics", SessionError):
+        metrics = read_object(folder / METRICS_FILE)
+    with reading(folder / RECIPE_FILE, "recipe", SessionError):
+        recipe = tomllib.loads(read_text(folder / RECIPE_FILE))
     parts = {name: manifest.pop(name, None) for name in _MANIFEST_PARTS}
     return RunResult(
-        recipe=tomllib.loads((folder / RECIPE_FILE).read_text("utf-8")),
+        recipe=recipe,
         manifest=manifest,
-        metrics=json.loads((folder / METRICS_FILE).read_text("utf-8")),
+        metrics=metrics,
         filters=parts["filters"] or [],
         gaps=parts["gaps"] or [],
         bundles=parts["bundles"] or [],
@@ -195,7 +201,8 @@ def read_results(folder: Path) -> RunResult:
 def _read_table(folder: Path, name: str) -> Any:
     path = folder / f"{name}.parquet"
     if path.is_file():
-        return pd.read_parquet(path)
+        with reading(path, "table", SessionError, "Run again, or take it from a copy"):
+            return pd.read_parquet(path)
     if name in OPTIONAL_TABLES:
         return None
     raise SessionError(f"{folder} lacks {path.name}: the run was copied in part, or damaged")

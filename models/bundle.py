@@ -3,7 +3,8 @@
     <bundle>/bundle.json           settings, spans, seeds, fingerprints, validation, loss curves
     <bundle>/weights.safetensors   both networks, the embedding bank, the score quantiles
 
-`bundle.json` carries the SHA-256 of the weights; a bundle that does not match is refused. A bundle
+`bundle.json` carries the SHA-256 of the weights and of its own content; a bundle that does not
+match is refused. A bundle
 says until when it has seen candles (`trained_until_ms`); asking it for an earlier session is
 refused, unless in-sample scoring is asked for by name.
 """
@@ -25,21 +26,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from cppncripto_strategy.atomic import sync_folder
-from cppncripto_strategy.errors import BundleError, RecipeError
-from cppncripto_strategy.feeds.clock import ms_to_utc
+from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.feeds.clock import ms_to_date, ms_to_utc
+from cppncripto_strategy.foreign import read_object, reading, sealed, unsealed
 from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
 from cppncripto_strategy.models.micronet import MicroNet
 from cppncripto_strategy.models.parts import PluginPart, require_parts
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE, MicroNetSettings
 
-FORMAT = 3
+FORMAT = 4
 INFO_FILE, WEIGHTS_FILE = "bundle.json", "weights.safetensors"
+WITH_MACRO, WITHOUT_MACRO = "with-macro", "without-macro"
+"""Folders of a run's two arms: their bundles are trained until the same days, so they never mix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +97,7 @@ class BundleInfo:
             needs is not loaded.
         """
         values = dict(values)
-        found = values.pop("format", None)
-        if found != FORMAT:
-            raise BundleError(
-                f"bundle format is {found!r}, this version reads {FORMAT}: train it again"
-            )
+        _require_format(values.pop("format", None))
         try:
             values["plugins"] = tuple(PluginPart(**part) for part in values["plugins"])
             require_parts(values["plugins"])
@@ -147,7 +146,7 @@ class Bundle:
         """bundle.json and weights.safetensors, byte for byte reproducible."""
         weights = save_tensors(self._tensors())
         digest = hashlib.sha256(weights).hexdigest()
-        info = {**self.info.to_json(), "weights_sha256": digest}
+        info = sealed({**self.info.to_json(), "weights_sha256": digest})
         return json.dumps(info, indent=1, sort_keys=True).encode(), weights
 
     @property
@@ -189,20 +188,23 @@ class Bundle:
         Raises
         ------
         BundleError
-            When a file is missing, damaged, or of another format.
+            When a file is missing, damaged, changed by hand, or of another format.
         """
-        try:
-            values = json.loads((folder / INFO_FILE).read_text())
+        again = "Take it from a copy, or train it again"
+        with reading(folder / INFO_FILE, "bundle", BundleError, again):
+            values = read_object(folder / INFO_FILE)
+            _require_format(values.get("format"))
+            values = unsealed(values)
+            expected = values.pop("weights_sha256")
+        with reading(folder / WEIGHTS_FILE, "bundle", BundleError, again):
             weights = (folder / WEIGHTS_FILE).read_bytes()
-        except (OSError, ValueError) as cause:
-            raise BundleError(f"{folder} is not a readable bundle: {cause}") from cause
-        expected = values.pop("weights_sha256", None)
         if hashlib.sha256(weights).hexdigest() != expected:
             raise BundleError(f"{folder / WEIGHTS_FILE} is damaged: its SHA-256 is not {expected}")
-        info = BundleInfo.from_json(values)
+        with reading(folder / INFO_FILE, "bundle", BundleError, again):
+            info = BundleInfo.from_json(values)
         try:
             return cls._assemble(info, load_tensors(weights))
-        except (SafetensorError, KeyError, RuntimeError, RecipeError) as cause:
+        except Exception as cause:  # whatever safetensors and torch raise
             raise BundleError(
                 f"{folder} does not hold the networks it describes: {cause}"
             ) from cause
@@ -253,7 +255,7 @@ class BundleTimeline:
     `cppn-bt run` and `walk_forward` leave a folder of bundles:
 
     >>> from cppncripto_strategy import BundleTimeline
-    >>> timeline = BundleTimeline.load("bundles")
+    >>> timeline = BundleTimeline.load("bundles")  # or a run's folder, or one bundle's
     >>> len(timeline.bundles)
     1
     >>> timeline.bundles[0].info.encoder
@@ -278,15 +280,37 @@ class BundleTimeline:
 
     @classmethod
     def load(cls, folder: Path, in_sample: bool = False) -> BundleTimeline:
-        """A folder of bundles, or one bundle's own folder. Raises BundleError for neither."""
-        folder = Path(folder)
-        if (folder / INFO_FILE).exists():
-            return cls((Bundle.load(folder),), in_sample)
-        found = sorted(path.parent for path in folder.glob(f"*/{INFO_FILE}"))
+        """The networks in the folder of a run or session, a folder of bundles, or one bundle's.
+
+        Of a run that was traded with and without macro the arm with macro is taken; name its
+        `bundles/without-macro` for the other.
+
+        Raises
+        ------
+        BundleError
+            When there is no bundle, one cannot be read, or they are of more than one run.
+        """
+        found = _bundle_folders(Path(folder))
         if not found:
-            raise BundleError(f"{folder} holds no bundle (a folder with {INFO_FILE})")
-        loaded = [Bundle.load(path) for path in found if not path.name.startswith(".")]
-        return cls(tuple(sorted(loaded, key=lambda b: b.info.trained_until_ms)), in_sample)
+            raise BundleError(
+                f"{folder} holds no bundle (a folder with {INFO_FILE}): name the folder of a run,"
+                " its bundles/, or one bundle"
+            )
+        loaded = sorted(map(Bundle.load, found), key=lambda bundle: bundle.info.trained_until_ms)
+        until = [bundle.info.trained_until_ms for bundle in loaded]
+        for earlier, later in pairwise(until):
+            if earlier == later:
+                raise BundleError(
+                    f"{folder} holds bundles of more than one run (several are trained until"
+                    f" {ms_to_utc(later)}): name the folder of one run, or one bundle"
+                )
+        return cls(tuple(loaded), in_sample)
+
+    def save(self, folder: Path) -> None:
+        """Write every bundle into a folder of its own in `folder`, from which `load` reads them."""
+        for bundle in self.bundles:
+            day = ms_to_date(bundle.info.trained_until_ms)
+            bundle.save(folder / f"{day}-{bundle.model_hash}")
 
     @property
     def session(self) -> SessionSettings:
@@ -324,6 +348,29 @@ class BundleTimeline:
                 f" {allowed}: that would be in-sample. Start later, or ask for it with"
                 " in_sample=True"
             )
+
+
+def _require_format(found: object) -> None:
+    if found != FORMAT:
+        raise BundleError(
+            f"bundle format is {found!r}, this version reads {FORMAT}: train it again"
+        )
+
+
+def arm_folder(use_macro: bool) -> str:
+    """Name of the folder that holds an arm's bundles."""
+    return WITH_MACRO if use_macro else WITHOUT_MACRO
+
+
+def _bundle_folders(folder: Path) -> list[Path]:
+    """Folders of the bundles that a path names."""
+    if (folder / INFO_FILE).exists():
+        return [folder]
+    folder = folder / "bundles" if (folder / "bundles").is_dir() else folder
+    arms = (folder / name for name in (WITH_MACRO, WITHOUT_MACRO))
+    folder = next((arm for arm in arms if arm.is_dir()), folder)
+    found = sorted(path.parent for path in folder.glob(f"*/{INFO_FILE}"))
+    return [path for path in found if not path.name.startswith(".")]
 
 
 def _holds(folder: Path, info: bytes, weights: bytes) -> bool:

@@ -21,7 +21,7 @@ FLOORS = {"feeds"}
 LEAVES = {"errors", "arrays", "progress", "codehash"}
 STOREYS = (
     LEAVES,
-    {"atomic", "feeds.clock", "lines", "registry", "runonce"},
+    {"atomic", "feeds.clock", "foreign", "lines", "registry", "runonce"},
     {"feeds.candles", "feeds.filters", "ledger", "paths", "plugins", "results", "runlog"},
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models", "spot_account"},
     {"broker", "feeds.history", "feeds.live", "feeds.loopback", "feeds.planted_hits"}
@@ -38,7 +38,7 @@ STOREYS = (
 )
 # Rooms that know only some of what lies below them, and the leaves.
 ONLY: dict[str, set[str]] = {
-    "models": {"atomic", "feeds.clock", "plugins", "registry"},
+    "models": {"atomic", "feeds.clock", "foreign", "plugins", "registry"},
     "indicators": {"feeds.clock", "models"},
     "feeds.candles": {"feeds.clock"},
     "feeds.filters": {"feeds.clock"},

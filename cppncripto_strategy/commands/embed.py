@@ -53,9 +53,9 @@ def command(
 ) -> None:
     """Write the embedding of every day to Parquet: one row per symbol and day.
 
-    BUNDLE is a bundle's folder, or a folder of bundles that follow one another. Only days after a
-    bundle's training span are embedded unless --in-sample is given. `cppn-bt days` and DuckDB read
-    the file.
+    BUNDLE is the folder of a run, of bundles that follow one another, or of one bundle. Only days
+    after a bundle's training span are embedded unless --in-sample is given. `cppn-bt days` and
+    DuckDB read the file.
     """
     # Small matrices: threads that wait for each other cost ten times what they bring. Numpy reads
     # this when it is first imported, which is below.

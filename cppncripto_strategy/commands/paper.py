@@ -40,7 +40,7 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--bundles", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Ready networks (a bundle, or a folder of bundles) instead of training.",
+    help="Ready networks instead of training: the folder of a run, of bundles, or of one bundle.",
 )  # fmt: skip
 @click.option(
     "--speed", default=600.0, show_default=True, type=click.FloatRange(min=0, min_open=True),

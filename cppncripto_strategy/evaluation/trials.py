@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.evaluation.statistics import deflated_sharpe, probabilistic_sharpe
+from cppncripto_strategy.foreign import reading, writing
 from cppncripto_strategy.results import to_plain
 
 logger = logging.getLogger(__name__)
@@ -69,8 +71,18 @@ class TrialLedger:
         self.path = path / LEDGER_FILE if path.suffix != ".jsonl" else path
 
     def append(self, trial: Trial) -> None:
-        """Add one line and sync it; a half-written last line is closed off first."""
+        """Add one line and sync it; a half-written last line is closed off first.
+
+        Raises
+        ------
+        SourceError
+            When the file cannot be written.
+        """
         line = json.dumps(to_plain(asdict(trial)), allow_nan=False) + "\n"
+        with writing(self.path, SourceError):
+            self._append(line)
+
+    def _append(self, line: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a+b") as stream, _locked(stream.fileno()):
             if stream.seek(0, os.SEEK_END):
@@ -81,10 +93,17 @@ class TrialLedger:
             os.fsync(stream.fileno())
 
     def read(self) -> list[Trial]:
-        """Every readable trial, in order; [] where there is no ledger yet."""
-        if not self.path.is_file():
+        """Every readable trial, in order; [] where there is no ledger yet.
+
+        Raises
+        ------
+        SourceError
+            When the file cannot be read at all; a line that cannot is skipped, with a warning.
+        """
+        if not self.path.exists():
             return []
-        lines = self.path.read_text("utf-8", errors="replace").splitlines()
+        with reading(self.path, "trial ledger", SourceError):
+            lines = self.path.read_text("utf-8", errors="replace").split("\n")
         return [trial for line in lines if (trial := self._parse(line)) is not None]
 
     def distinct(self) -> list[Trial]:
@@ -95,11 +114,22 @@ class TrialLedger:
         if not line.strip():
             return None
         try:
-            entry = json.loads(line)
-            return Trial(**{key: entry[key] for key in _FIELDS})
-        except (ValueError, KeyError, TypeError):
+            with reading(self.path, "trial", SourceError):
+                entry = json.loads(line)
+                return _checked(Trial(**{key: entry[key] for key in _FIELDS}))
+        except SourceError:
             logger.warning("%s has an unreadable line, skipped: %.60r", self.path, line)
             return None
+
+
+def _checked(trial: Trial) -> Trial:
+    """The trial, when its values are of the types that are counted. Raises TypeError."""
+    sharpe = trial.daily_sharpe
+    texts = all(isinstance(v, str) for v in (trial.fingerprint, trial.kind, trial.name))
+    numbers = all(type(v) is int for v in (trial.seed, trial.days))
+    if not (texts and numbers and (sharpe is None or isinstance(sharpe, int | float))):
+        raise TypeError(f"not a trial: {trial}")
+    return trial
 
 
 _FIELDS = tuple(item.name for item in fields(Trial))

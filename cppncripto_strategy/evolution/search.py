@@ -27,6 +27,7 @@ from cppncripto_strategy.evolution.page import write_evolution_page
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.history.resample import resample
+from cppncripto_strategy.foreign import sealed
 from cppncripto_strategy.market import Market, load_market
 from cppncripto_strategy.models.hyperneat.evolution import (
     Evolution,
@@ -52,7 +53,7 @@ from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.recipe import Recipe
-from cppncripto_strategy.results import write_json
+from cppncripto_strategy.results import to_plain, write_json
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ def _evolve(
                 watcher.begin(run, len(pending))
             scores = score(pending, _listener(watcher))
             line = run.advance(scores)
-            write_json(folder / CHECKPOINT, run.to_json())
+            write_json(folder / CHECKPOINT, sealed(to_plain(run.to_json())))
             genomes += len(pending)
             if watcher is not None:
                 watcher.end(line, time.perf_counter() - began, len(pending))

@@ -7,6 +7,7 @@ fetching history (`cppn-bt fetch` does).
 from __future__ import annotations
 
 import asyncio
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from cppncripto_strategy.errors import BundleError, SessionError
 from cppncripto_strategy.feeds.binance.filters import stated_filters, symbol_entries
 from cppncripto_strategy.feeds.binance.rest import RestClient
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
+from cppncripto_strategy.foreign import read_text, reading
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options
@@ -105,16 +107,13 @@ def recipe_of(session: Path) -> Recipe:
     Raises
     ------
     SessionError
-        When the session has none.
+        When the session has none, or it cannot be read.
     """
-    import tomllib
-
-    try:
-        values = tomllib.loads((session / RECIPE_FILE).read_text())
-    except OSError as cause:
-        raise SessionError(
-            f"{session} holds no paper session ({RECIPE_FILE} is missing)"
-        ) from cause
+    path = session / RECIPE_FILE
+    if not path.exists():
+        raise SessionError(f"{session} holds no paper session ({RECIPE_FILE} is missing)")
+    with reading(path, "recipe", SessionError):
+        values = tomllib.loads(read_text(path))
     return parse_recipe(values, str(session / RECIPE_FILE))
 
 

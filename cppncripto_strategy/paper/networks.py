@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.foreign import read_text, reading, require_int
 from cppncripto_strategy.indicators.micro import MicroScore
 from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
@@ -72,14 +73,19 @@ class SessionTimeline(BundleTimeline):
         Raises
         ------
         SessionError
-            When the session has none.
+            When the session has none, or they are not those it recorded.
         """
-        try:
-            rows = json.loads((session / "bundles" / TIMELINE_FILE).read_text())
-        except OSError as cause:
-            raise SessionError(f"{session} has no networks: it was never started") from cause
-        bundles = tuple(Bundle.load(session / "bundles" / row["bundle"]) for row in rows)
-        return cls(bundles, False, tuple(row["valid_from_ms"] for row in rows))
+        folder = session / "bundles"
+        if not (folder / TIMELINE_FILE).exists():
+            raise SessionError(f"{session} has no networks: it was never started")
+        with reading(folder / TIMELINE_FILE, "timeline of bundles", SessionError):
+            rows = json.loads(read_text(folder / TIMELINE_FILE))
+            starts = tuple(require_int(row["valid_from_ms"]) for row in rows)
+            bundles = tuple(Bundle.load(folder / row["bundle"]) for row in rows)
+            for row, bundle in zip(rows, bundles, strict=True):
+                if row["bundle"] != bundle.model_hash:
+                    raise ValueError(f"{row['bundle']} holds the bundle {bundle.model_hash}")
+        return cls(bundles, False, starts)
 
 
 def strategy_options(

@@ -6,7 +6,6 @@ the next 00:00 UTC after it is ready, and that moment is written down, so that a
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
@@ -17,10 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.candles import Candles, merge
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.live.journal import read_lines
 from cppncripto_strategy.feeds.live.rounds import Round
+from cppncripto_strategy.foreign import read_object, reading
 from cppncripto_strategy.market import (
     Market,
     closed_market,
@@ -93,7 +94,8 @@ class Retrainer:
         left = self.session / "bundles" / NEXT_FILE
         if not left.exists():
             return
-        outcome = json.loads(left.read_text())
+        with reading(left, "word of a retraining", SessionError):
+            outcome = read_object(left)
         self._note("retraining decided", session_ms=session_ms, **outcome)
         newest_ms = self.timeline.bundles[-1].info.trained_until_ms
         if outcome["bundle"] is not None:

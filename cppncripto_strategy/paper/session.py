@@ -19,7 +19,6 @@ Left out: any format but ours; results for people are written by `paper`.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import math
 import time
@@ -43,6 +42,7 @@ from cppncripto_strategy.feeds.live.journal import (
     round_record,
 )
 from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round, candles_of
+from cppncripto_strategy.foreign import read_object, reading, require_int
 from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS, write_json
 from cppncripto_strategy.tables import equity_from_marks, trades_table
 
@@ -108,7 +108,8 @@ class SessionFolder:
         self._lock = _lock(path)
         rounds = LineJournal(path / "rounds.jsonl")
         opened = LineJournal(path / "opened.jsonl")
-        self.past, self.unopened = _match(rounds.records, opened.records, path)
+        with reading(path, "session", SessionError):
+            self.past, self.unopened = _match(rounds.records, opened.records, path)
         self.resumed = bool(rounds.records)
         self._next = len(opened.records)
         # The records are taken over above; a long session must not hold them twice.
@@ -276,18 +277,34 @@ def plain(record: Mapping[str, Any]) -> Record:
 
 
 def _read_facts(path: Path) -> SessionFacts:
-    try:
-        values = json.loads((path / SESSION_FILE).read_text())
-    except FileNotFoundError as cause:
+    file = path / SESSION_FILE
+    if not file.exists():
         raise SessionError(
             f"{path} holds no paper session ({SESSION_FILE} is missing): `cppn-bt paper` makes one"
-        ) from cause
-    except ValueError as cause:
-        raise SessionError(f"{path / SESSION_FILE} is not readable: {cause}") from cause
-    if values.pop("format", None) != FORMAT:
-        raise SessionError(f"{path} was written by another version: expected format {FORMAT}")
-    values["symbols"] = tuple(values["symbols"])
-    return SessionFacts(**values)
+        )
+    with reading(file, "session", SessionError, "Take it from a copy, or start a new session"):
+        values = read_object(file)
+        if values.pop("format", None) != FORMAT:
+            raise SessionError(f"{path} was written by another version: expected format {FORMAT}")
+        facts = SessionFacts(**{**values, "symbols": tuple(values["symbols"])})
+        _check_facts(facts)
+    return facts
+
+
+def _check_facts(facts: SessionFacts) -> None:
+    """Raises what `reading` turns into a SessionError, when a value is of another kind."""
+    require_int(facts.first_ms)
+    require_int(facts.created_ms)
+    if facts.interval_ms <= 0 or not facts.symbols:
+        raise ValueError("it names no symbol or no interval")
+    if not all(isinstance(symbol, str) for symbol in facts.symbols):
+        raise TypeError(f"symbols are texts, found {facts.symbols}")
+    for name in ("cash", "fee_bps", "slippage_bps"):
+        if not math.isfinite(facts.broker[name]):
+            raise ValueError(f"broker.{name} is {facts.broker[name]}")
+    for part in (facts.sources, facts.made_by, *facts.filters):
+        if not isinstance(part, Mapping):
+            raise TypeError(f"expected an object, found {part!r}")
 
 
 def _lock(path: Path) -> Any:
@@ -341,9 +358,10 @@ class Recording:
     @classmethod
     def read(cls, path: Path) -> Recording:
         """Read a session's folder. Raises SessionError as `SessionFolder` does."""
-        derived = {name: read_lines(path / f"{name}.jsonl") for name in DERIVED}
-        opened = read_lines(path / "opened.jsonl")
-        past, _ = _match(read_lines(path / "rounds.jsonl"), opened, path)
+        with reading(path, "session", SessionError):
+            derived = {name: read_lines(path / f"{name}.jsonl") for name in DERIVED}
+            opened = read_lines(path / "opened.jsonl")
+            past, _ = _match(read_lines(path / "rounds.jsonl"), opened, path)
         return cls(_read_facts(path), past, derived)
 
     @property

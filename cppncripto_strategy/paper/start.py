@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from cppncripto_strategy.errors import CppnError, SessionError
+from cppncripto_strategy.errors import BundleError, CppnError, SessionError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.market import SpeedClock
 from cppncripto_strategy.feeds.loopback.server import LoopbackExchange
+from cppncripto_strategy.foreign import writing
 from cppncripto_strategy.market import Market, closed_market, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.connection import Connection
@@ -84,7 +85,8 @@ def run_paper(plan: PaperPlan, screen: Listener) -> RunResult | None:
     CppnError
         Saying what was found, what was expected, and what to do.
     """
-    plan.path.mkdir(parents=True, exist_ok=True)
+    with writing(plan.path, SessionError):
+        plan.path.mkdir(parents=True, exist_ok=True)
     with log_file(plan.path / "log.jsonl"):
         return _run(plan, screen)
 
@@ -136,6 +138,7 @@ def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTime
     screen({"kind": "preparing", "recipe": plan.recipe.name})
     if plan.bundles is not None:
         trained = BundleTimeline.load(plan.bundles)
+        _require_interval(trained, plan)
     else:
         now_ms, _ = ask_exchange(plan.connection, plan.recipe.symbols)
         market = closed_market(plan.recipe, now_ms)
@@ -143,6 +146,16 @@ def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTime
             trained = todays_bundle(plan.recipe, market, now_ms, plan.cache, progress)
     folder = create_session(plan.path, plan.recipe, trained, plan.connection)
     return folder, SessionTimeline.of_session(plan.path), recipe_of(plan.path)
+
+
+def _require_interval(trained: BundleTimeline, plan: PaperPlan) -> None:
+    """Refuse networks of other candles than the session's. Raises BundleError."""
+    if trained.session.interval_ms != plan.recipe.interval_ms:
+        seconds = [ms // 1000 for ms in (trained.session.interval_ms, plan.recipe.interval_ms)]
+        raise BundleError(
+            f"{plan.bundles} reads candles of {seconds[0]} s, and the recipe's interval is"
+            f" {plan.recipe.interval} ({seconds[1]} s): name bundles of that interval"
+        )
 
 
 def _local_candles(recipe: Recipe, folder: SessionFolder) -> dict[str, Candles]:

@@ -6,11 +6,11 @@ this.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.foreign import read_object, reading
 from cppncripto_strategy.models.hyperneat.genome import Genome
 
 
@@ -24,10 +24,8 @@ def read_champion(path: Path) -> dict[str, Any]:
     RecipeError
         When there is no such file or it holds no genome.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise RecipeError(f"no genome can be read from {path}: {error}") from error
-    champion: dict[str, Any] = document if "genome" in document else {"genome": document}
-    Genome.from_json(champion["genome"])
+    with reading(path, "genome", RecipeError, "`cppn-bt evolve` writes champion.json"):
+        document = read_object(path)
+        champion: dict[str, Any] = document if "genome" in document else {"genome": document}
+        Genome.from_json(champion["genome"])
     return champion

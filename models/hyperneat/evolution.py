@@ -13,7 +13,6 @@ Source: Stanley & Miikkulainen 2002 (NEAT, through neat-python).
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from statistics import median
 from typing import Any
 
 from cppncripto_strategy.errors import BundleError, TrainingError
+from cppncripto_strategy.foreign import read_object, reading, unsealed
 from cppncripto_strategy.models.hyperneat.fitness import SILENT, Score
 from cppncripto_strategy.models.hyperneat.front import (
     Candidate,
@@ -291,18 +291,15 @@ def champion_json(run: Evolution, place: int, until_ms: int) -> dict[str, Any]:
 def load_run(
     path: Path, settings: EvolutionSettings, substrate: Substrate, data_fingerprint: str
 ) -> Evolution:
-    """The run that a checkpoint holds, if it is a run of these settings on this data.
+    """The run that a checkpoint (`foreign.sealed`) holds, if it is of these settings and data.
 
     Raises
     ------
     BundleError
         When the checkpoint is damaged, or of another run; the message names what differs.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise BundleError(f"the checkpoint {path} cannot be read: {error}") from error
-    run = Evolution.from_json(document)
+    with reading(path, "checkpoint", BundleError, "Start afresh with --fresh"):
+        run = Evolution.from_json(unsealed(read_object(path)))
     found = {
         "settings": (run.settings, settings),
         "substrate": (run.substrate, substrate),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.models.bundle import Bundle
+from cppncripto_strategy.models.bundle import Bundle, arm_folder
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.learning.cache import cache_key, read_cached
 from cppncripto_strategy.models.learning.calendar import calendar
@@ -108,7 +108,8 @@ def carry_out(
     Parameters
     ----------
     previous : the active bundle, from which a cheaper repair than MacroNet's starts.
-    cache : folder of finished bundles; None makes the bundle anew and keeps nothing.
+    cache : folder of finished bundles, each arm in its own below it; None makes the bundle anew
+        and keeps nothing.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def carry_out(
     if cache is None:
         return _make(tables, decision, settings, seed, kept, progress)
     key = cache_key(tables, decision.stamp_ms, settings, seed, kept)
-    folder = cache / f"{key}-{decision.repair.name.lower()}"
+    folder = cache / arm_folder(settings.use_macro) / f"{key}-{decision.repair.name.lower()}"
     bundle = read_cached(folder)
     if bundle is None:
         bundle = _make(tables, decision, settings, seed, kept, progress)

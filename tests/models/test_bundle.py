@@ -1,6 +1,7 @@
 """Bundles: what is written is what is read, and nothing scores its own past."""
 
 import dataclasses
+import hashlib
 import json
 import pickletools
 
@@ -15,7 +16,9 @@ from cppncripto_strategy.models.bundle import (
     WEIGHTS_FILE,
     Bundle,
     BundleTimeline,
+    arm_folder,
 )
+from cppncripto_strategy.models.inputs.sessions import build_sessions
 from cppncripto_strategy.models.scoring.batch import score_span
 
 
@@ -30,9 +33,12 @@ def timeline(toy, grid):
 
 
 def rewrite(folder, **changes):
-    """Change keys of bundle.json."""
+    """Change keys of bundle.json, and its seal along, as another version might have written it."""
     path = folder / INFO_FILE
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    values = {**json.loads(path.read_text()), **changes}
+    del values["sha256"]
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({**values, "sha256": digest}))
 
 
 @pytest.mark.parametrize("macro", [True, False])
@@ -112,11 +118,27 @@ def test_tampered_weights_are_refused(timeline, tmp_path, place):
         Bundle.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("trained_until_ms", 0), ("seed", 5), ("weights_sha256", "0" * 64)]
+)
+def test_bundle_json_moved_by_hand_is_refused(timeline, tmp_path, key, value):
+    """trained_until moved back by hand: a bundle that trades its own training days."""
+    folder = timeline.bundles[0].save(tmp_path / "one")
+    values = json.loads((folder / INFO_FILE).read_text())
+    (folder / INFO_FILE).write_text(json.dumps({**values, key: value}))
+    with pytest.raises(BundleError, match=r"bundle\.json .*changed after it was written"):
+        Bundle.load(folder)
+    del values["sha256"]
+    (folder / INFO_FILE).write_text(json.dumps({**values, key: value}))
+    with pytest.raises(BundleError, match="carries no sha256"):
+        Bundle.load(folder)
+
+
 def test_other_format_is_refused_by_number(timeline, tmp_path):
     """A future bundle read as if nothing had changed."""
     folder = timeline.bundles[0].save(tmp_path / "one")
     rewrite(folder, format=99)
-    with pytest.raises(BundleError, match="format is 99, this version reads 3"):
+    with pytest.raises(BundleError, match="format is 99, this version reads 4"):
         Bundle.load(folder)
 
 
@@ -142,9 +164,10 @@ def test_files_that_are_no_bundle_say_which_and_why(timeline, tmp_path):
     rewrite(folder, symbolz=["X"])
     with pytest.raises(BundleError, match="symbolz"):
         Bundle.load(folder)
+    (folder / INFO_FILE).write_text(whole)
     values = json.loads(whole)
     values["micro"]["channels"] += 1
-    (folder / INFO_FILE).write_text(json.dumps(values))
+    rewrite(folder, micro=values["micro"])
     with pytest.raises(BundleError, match="does not hold the networks it describes"):
         Bundle.load(folder)
 
@@ -180,6 +203,27 @@ def test_timeline_refuses_disorder_repeats_mixtures_and_nothing(toy, grid, timel
     other = dataclasses.replace(second, info=dataclasses.replace(second.info, session=session))
     with pytest.raises(BundleError, match="must share interval"):
         BundleTimeline((first, other))
+
+
+def test_bundles_of_two_runs_are_not_mixed(toy, grid, timeline, tmp_path):
+    """Two runs' networks taking turns as if they were one's."""
+    first = timeline.bundles[0]
+    first.save(tmp_path / "bundles" / "with-macro" / "a")
+    other = toy.bundle(build_sessions("X", grid, toy.settings), first.info.trained_until_ms, 9)
+    other.save(tmp_path / "bundles" / "with-macro" / "b")
+    with pytest.raises(BundleError, match=r"bundles of more than one run.*name the folder of one"):
+        BundleTimeline.load(tmp_path)
+
+
+def test_timeline_saved_by_arm_is_read_from_the_folder_above(toy, grid, timeline, tmp_path):
+    """An arm without macro taken where both are there, or refused where it stands alone."""
+    bare = toy.timeline(grid, toy.settings, sessions=(4, 6), macro=False)
+    bare.save(tmp_path / "bundles" / arm_folder(False))
+    assert BundleTimeline.load(tmp_path).bundles[0].macro is None
+    timeline.save(tmp_path / "bundles" / arm_folder(True))
+    wanted = [bundle.model_hash for bundle in timeline.bundles]
+    for folder in (tmp_path, tmp_path / "bundles", str(tmp_path)):
+        assert [b.model_hash for b in BundleTimeline.load(folder).bundles] == wanted
 
 
 def test_folder_of_bundles_loads_in_order_of_training(timeline, tmp_path):

@@ -156,9 +156,9 @@ def test_name_comes_from_the_file(tmp_path, file, name):
 
 def test_unreadable_recipes_say_why(tmp_path):
     """A traceback for a missing or broken file."""
-    with pytest.raises(RecipeError, match=r"nothing.toml cannot be read: No such file"):
+    with pytest.raises(RecipeError, match=r"nothing.toml is not a readable recipe: No such file"):
         load_recipe(tmp_path / "nothing.toml")
-    with pytest.raises(RecipeError, match=r"is not valid TOML: .*line 2"):
+    with pytest.raises(RecipeError, match=r"is not a readable recipe: not valid TOML: .*line 2"):
         load_recipe(write(tmp_path, "seed = 1\nseed = = 2\n"))
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import BundleError, RecipeError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.foreign import sealed
 from cppncripto_strategy.models.encoders import build_encoder
 from cppncripto_strategy.models.hyperneat.decoding import decode
 from cppncripto_strategy.models.hyperneat.evolution import Evolution, champion_json, load_run
@@ -30,7 +31,7 @@ from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, Nea
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.models.hyperneat.workers import Spread, evaluator
 from cppncripto_strategy.models.judging.probes import walk_forward_r2
-from cppncripto_strategy.results import write_json
+from cppncripto_strategy.results import to_plain, write_json
 
 SUBSTRATE = Substrate.temporal(
     n_features=4, width=6, channels=5, taps=3, dilations=(1, 2), stride=12
@@ -227,16 +228,16 @@ def test_silent_genomes_stay_off_the_front():
 def test_checkpoint_of_another_run_is_refused_and_says_what_differs(tmp_path, finished, data):
     """Resuming with other candles or settings would mix two searches in one front."""
     path = tmp_path / "checkpoint.json"
-    write_json(path, finished.to_json())
+    write_json(path, sealed(to_plain(finished.to_json())))
     loaded = load_run(path, SETTINGS, SUBSTRATE, data.fingerprint())
     assert loaded.to_json() == finished.to_json()
     other = dataclasses.replace(SETTINGS, connection_cost=0.5)
     with pytest.raises(BundleError, match="settings and candles differ"):
         load_run(path, other, SUBSTRATE, "another fingerprint")
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(BundleError, match="cannot be read"):
+    with pytest.raises(BundleError, match="not a readable checkpoint: not valid JSON"):
         load_run(path, SETTINGS, SUBSTRATE, data.fingerprint())
-    path.write_text('{"format": "cppn-evolution", "version": 1}')
+    write_json(path, sealed({"format": "cppn-evolution", "version": 1}))
     with pytest.raises(BundleError, match="incomplete"):
         load_run(path, SETTINGS, SUBSTRATE, data.fingerprint())
 

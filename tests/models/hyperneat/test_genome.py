@@ -181,7 +181,7 @@ def test_file_that_is_no_genome_is_refused(tmp_path):
     path.write_text('{"sharpe": 1}')
     with pytest.raises(RecipeError, match="not a genome"):
         read_champion(path)
-    with pytest.raises(RecipeError, match="no genome can be read"):
+    with pytest.raises(RecipeError, match="not a readable genome: No such file"):
         read_champion(tmp_path / "absent.json")
 
 

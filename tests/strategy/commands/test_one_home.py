@@ -1,6 +1,7 @@
 """Every command follows the one rule of `paths`: what `run` trained, the others find."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -74,7 +75,7 @@ def test_experiment_and_paper_use_the_bundles_that_run_trained(here, planned):
     answer = json.loads(invoke("run", "mine/tiny.toml", "--json").stdout)
     bundles = here / "mine" / "tiny" / "bundles"
     assert answer["folder"].startswith("mine/tiny/2")
-    trained = {path.name: path.stat().st_mtime_ns for path in bundles.iterdir()}
+    trained = {path: path.stat().st_mtime_ns for path in bundles.glob("*/*")}
     assert len(trained) >= 3
 
     invoke("experiment", "e4", "mine/tiny.toml", "--seeds", 1, "--json")
@@ -92,8 +93,9 @@ def test_experiment_and_paper_use_the_bundles_that_run_trained(here, planned):
     market = closed_market(plan.recipe, now_ms)
     timeline = todays_bundle(plan.recipe, market, now_ms, plan.cache, None)
     assert timeline.bundles[-1].info.trained_until_ms <= now_ms
-    assert {path.name: path.stat().st_mtime_ns for path in bundles.iterdir()} == trained
-    assert {path.parents[1] for path in here.rglob("bundle.json")} == {bundles}
+    assert {path: path.stat().st_mtime_ns for path in bundles.glob("*/*")} == trained
+    own = Path(answer["folder"]) / "bundles"
+    assert {path.parents[2] for path in here.rglob("bundle.json")} == {bundles, here / own}
 
 
 def test_shipped_recipe_has_its_home_under_runs(here, planned):

@@ -65,6 +65,7 @@ FILES = {
     "report.html",
     "tearsheet.html",
     "picture.png",
+    "bundles",
     *(f"{name}.parquet" for name in TABLES),
 }
 
@@ -87,6 +88,21 @@ def finished(tmp_path_factory):
         path for path in (place / "tiny").iterdir() if path.name != "bundles" and path.is_dir()
     )
     return place, folder, done
+
+
+def test_run_leaves_the_networks_of_each_arm_where_readers_find_them(finished, result):
+    """Two arms in one folder, which nothing that reads bundles would take."""
+    folder, hashes = finished[1], result.manifest["bundle_hashes"]
+    for path, arm in (
+        (folder, "with macro"),
+        (folder / "bundles", "with macro"),
+        (folder / "bundles" / "with-macro", "with macro"),
+        (folder / "bundles" / "without-macro", "without macro"),
+        (folder.parent, "with macro"),  # of one run: its home's cache is not mixed yet
+    ):
+        loaded = BundleTimeline.load(path)
+        assert [bundle.model_hash for bundle in loaded.bundles] == hashes[arm]
+        assert (loaded.bundles[0].macro is not None) == (arm == "with macro")
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +171,7 @@ def test_bundles_change_on_their_calendar_and_never_score_their_past(finished, r
     assert len(result.bundles) >= 3
     for bundle in result.bundles:
         assert bundle["trained_until_ms"] <= bundle["valid_from_ms"] < bundle["valid_until_ms"]
-    cached = sorted((finished[1].parent / "bundles").iterdir())
+    cached = sorted((finished[1].parent / "bundles").glob("*/*"))
     assert len(cached) == 2 * len(result.bundles)  # with and without macro
     hashes = result.manifest["bundle_hashes"]
     assert list(hashes) == ["with macro", "without macro"]

@@ -1,0 +1,167 @@
+"""Every file we read back, flipped, cut, stuffed and retyped: only our own errors come out.
+
+And a sealed file (a bundle, a checkpoint) that was changed is never taken for whole.
+"""
+
+import json
+import shutil
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cppncripto_strategy import embeddings, results
+from cppncripto_strategy.errors import CppnError
+from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, discounted_sharpe
+from cppncripto_strategy.feeds.live.rounds import Round
+from cppncripto_strategy.foreign import sealed
+from cppncripto_strategy.models.bundle import INFO_FILE, WEIGHTS_FILE, Bundle
+from cppncripto_strategy.models.hyperneat.champion import read_champion
+from cppncripto_strategy.models.hyperneat.evolution import Evolution, load_run
+from cppncripto_strategy.models.hyperneat.neat_python import random_genome
+from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
+from cppncripto_strategy.models.hyperneat.substrate import Substrate
+from cppncripto_strategy.models.inputs.sessions import build_sessions
+from cppncripto_strategy.paper.networks import SessionTimeline
+from cppncripto_strategy.paper.session import Recording, SessionFacts, SessionFolder
+from cppncripto_strategy.recipe import load_recipe
+
+EXAMPLES = 60  # per file; all of them together take some twenty seconds
+SEARCH = EvolutionSettings(generations=2, seed=5, neat=NeatSettings(population=4))
+SUBSTRATE = Substrate.temporal(
+    n_features=4, width=6, channels=5, taps=3, dilations=(1, 2), stride=12
+)
+HOUR_MS = 3_600_000
+
+# What each reader takes, and whether a changed file must be refused or read as it was.
+READERS = {
+    "recipe.toml": lambda path: load_recipe(path),
+    f"bundle/{INFO_FILE}": lambda path: Bundle.load(path.parent).to_bytes(),
+    f"bundle/{WEIGHTS_FILE}": lambda path: Bundle.load(path.parent).to_bytes(),
+    "checkpoint.json": lambda path: load_run(path, SEARCH, SUBSTRATE, "data").to_json(),
+    "champion.json": lambda path: read_champion(path),
+    "session/session.json": lambda path: Recording.read(path.parent).tables(),
+    "session/rounds.jsonl": lambda path: Recording.read(path.parent).candles(),
+    "session/opened.jsonl": lambda path: Recording.read(path.parent).candles(),
+    "session/bundles/timeline.json": lambda path: SessionTimeline.of_session(path.parents[1]),
+    "trials.jsonl": lambda path: discounted_sharpe([0.1, -0.2, 0.3], TrialLedger(path.parent)),
+    "run/manifest.json": lambda path: results.read_results(path.parent).uses_macro,
+    "run/metrics.json": lambda path: results.read_results(path.parent),
+    "run/recipe.toml": lambda path: results.read_results(path.parent),
+    "run/equity.parquet": lambda path: results.read_results(path.parent),
+    "embeddings.parquet": lambda path: embeddings.read_embeddings(path).to_pylist(),
+}
+SEALED = {f"bundle/{INFO_FILE}", f"bundle/{WEIGHTS_FILE}", "checkpoint.json"}
+
+
+@pytest.fixture(scope="module")
+def whole(toy, tmp_path_factory):
+    """A folder with one sound file of each kind."""
+    base = tmp_path_factory.mktemp("whole")
+    grid = toy.grid(toy.candles())
+    [bundle] = toy.timeline(grid, toy.settings).bundles
+    bundle.save(base / "bundle")
+    run = Evolution.begin(SEARCH, SUBSTRATE, "data")
+    results.write_json(base / "checkpoint.json", sealed(results.to_plain(run.to_json())))
+    results.write_json(base / "champion.json", {"genome": random_genome(1).to_json()})
+    facts = SessionFacts(("X",), "1h", 0, 0, {"cash": 1.0, "fee_bps": 10.0, "slippage_bps": 1.0})
+    with SessionFolder.create(base / "session", facts) as folder:
+        row = (0, 1.0, 2.0, 0.5, 1.5, 9.0, 9.0, 3, 4.0, 4.0)
+        shown = [Round(HOUR_MS * n, {"X": (HOUR_MS * (n - 1), *row[1:])}) for n in (1, 2, 3)]
+        folder.journal(shown)
+        for moment in shown:
+            folder.opened(moment, frozenset({"X"}))
+        folder.settle()
+    until = (bundle.info.trained_until_ms,)
+    SessionTimeline((bundle,), False, until).save(base / "session")
+    ledger = TrialLedger(base)
+    for number in (1, 2):
+        ledger.append(Trial(f"f{number}", "run", "x", 1, 0.5, 10))
+    tables = {name: results.empty_table(name) for name in results.TABLES}
+    recipe = {"name": "x", "micro": {"short_window": 24}}
+    (base / "recipe.toml").write_text(results.to_toml(recipe))
+    results.write_results(results.RunResult(recipe, {"seed": 1}, {"a": 1}, **tables), base / "run")
+    table = embeddings.embed_table(
+        build_sessions("X", grid, toy.settings), toy.timeline(grid, toy.settings)
+    )
+    embeddings.write_embeddings(table, base / "embeddings.parquet")
+    kept = {name: read(base / name) for name, read in READERS.items() if name in SEALED}
+    return SimpleNamespace(base=base, kept=kept)
+
+
+STRANGE = (None, True, -1, 1.5, float("nan"), 10**400, "x", "", [], {}, [[1]], {"a": None})
+
+
+@st.composite
+def spoilt(draw, content: bytes):
+    """The content with something wrong, or merely odd, in it."""
+    kind = draw(st.sampled_from(["flip", "cut", "stuff", "retype", "retype", "nothing but"]))
+    at = draw(st.integers(0, max(0, len(content) - 1)))
+    if kind == "flip":
+        changed = bytearray(content)
+        changed[at] ^= draw(st.integers(1, 255))
+        return bytes(changed)
+    if kind == "cut":
+        return content[:at]
+    if kind == "stuff":
+        return content[:at] + draw(st.binary(min_size=1, max_size=9)) + content[at:]
+    if kind == "retype":
+        return draw(retyped(content))
+    return draw(st.sampled_from([b"", b"\0" * 9, b"[" * 99_999, b"\xff\xfe{\0", b"PK\3\4", b"{}"]))
+
+
+@st.composite
+def retyped(draw, content: bytes):
+    """JSON with another value somewhere; of what is no JSON one word is another."""
+    try:
+        document = json.loads(content)
+    except ValueError:
+        words = content.split(b" ")
+        words[draw(st.integers(0, len(words) - 1))] = b"-99999999999999999999"
+        return b" ".join(words)
+    places = list(slots(document))
+    holder, key = places[draw(st.integers(0, len(places) - 1))]
+    holder[key] = draw(st.sampled_from(STRANGE))
+    return json.dumps(document).encode()
+
+
+def slots(value):
+    """(container, key) of every value inside a JSON document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in list(items):
+        yield value, key
+        if isinstance(inner, dict | list):
+            yield from slots(inner)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_only_our_errors_come_out_of_a_spoilt_file(whole, tmp_path_factory, name):
+    """A traceback out of a damaged file; a bundle that was changed and trades."""
+    base = tmp_path_factory.mktemp("spoilt") / "all"
+    shutil.copytree(whole.base, base)
+    path, read = base / name, READERS[name]
+    content = path.read_bytes()
+
+    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+    @given(spoilt(content))
+    def spoil(changed):
+        path.write_bytes(changed)
+        try:
+            found = read(path)
+        except CppnError:
+            return
+        assert name not in SEALED or found == whole.kept[name]
+
+    spoil()
+    for gone in (path.unlink, path.mkdir):
+        gone()
+        with suppress(CppnError):  # some may be absent: a ledger without a trial yet
+            read(path)
+
+
+def test_sound_files_are_read(whole):
+    """A fuzz test that never reaches the readers because its files are wrong to begin with."""
+    for name, read in READERS.items():
+        assert read(whole.base / name) is not None
