@@ -121,13 +121,15 @@ def month_names(open_time: IntArray) -> list[str]:
     if len(open_time) == 0:
         return []
     first, last = open_time[[0, -1]].astype("datetime64[ms]").astype("datetime64[M]")
-    return [str(month) for month in np.arange(first, last + 1)]
+    return [str(month) for month in np.arange(first, last + np.timedelta64(1, "M"))]
 
 
 def month_span(month: str) -> Span:
     """The half-open span of a month '2024-05'."""
     start = np.datetime64(month, "M")
-    ends = np.array([start, start + 1]).astype("datetime64[ms]").astype(np.int64)
+    ends = (
+        np.array([start, start + np.timedelta64(1, "M")]).astype("datetime64[ms]").astype(np.int64)
+    )
     return Span(int(ends[0]), int(ends[1]))
 
 
