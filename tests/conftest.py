@@ -1,14 +1,19 @@
 """Small networks with random weights, and short planted markets, for tests of what uses them.
 
 Random weights score as differently from candle to candle as trained ones, and cost nothing.
+
+Where torch is not installed, tests that come to need it are skipped, and the others run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
-from types import SimpleNamespace
+from importlib.abc import MetaPathFinder
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 # Before numpy: on a busy machine its small decompositions are far slower on two threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,28 +21,34 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import numpy as np
 import pytest
-import torch
 
 from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.inputs.sessions import (
-    SessionSet,
-    SessionSettings,
-    SessionTable,
-    build_sessions,
-)
-from cppncripto_strategy.models.learning.data import embed_set
-from cppncripto_strategy.models.macronet import build_macronet
-from cppncripto_strategy.models.micronet import MicroNet
-from cppncripto_strategy.models.settings import EMBEDDING_SIZE, MicroNetSettings
+from cppncripto_strategy.models.settings import EMBEDDING_SIZE
+
+if TYPE_CHECKING:
+    from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
+    from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable
 
 HOUR_MS = 3_600_000
 
 # The same examples in every run of the same code: a red test must be red again when looked at.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+class WithoutTorch(MetaPathFinder):
+    """Skips the test, or the test module, that imports torch, however indirectly."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            pytest.skip("needs torch, which is not installed", allow_module_level=True)
+
+
+torch_installed = find_spec("torch") is not None
+if not torch_installed:
+    sys.meta_path.insert(0, WithoutTorch())
 
 
 def candles_of(days: int = 24, interval: str = "1h", seed: int = 0, missing: Sequence[int] = ()):
@@ -56,6 +67,15 @@ def grid_of(candles, interval_ms: int = HOUR_MS) -> CandleGrid:
 
 def bundle_of(table: SessionTable, until_ms: int, seed: int, macro: bool = True, **shape) -> Bundle:
     """A bundle of random networks, calibrated on the sessions of a table before `until_ms`."""
+    import torch
+
+    from cppncripto_strategy.models.bundle import Bundle, BundleInfo
+    from cppncripto_strategy.models.inputs.sessions import SessionSet
+    from cppncripto_strategy.models.learning.data import embed_set
+    from cppncripto_strategy.models.macronet import build_macronet
+    from cppncripto_strategy.models.micronet import MicroNet
+    from cppncripto_strategy.models.settings import MicroNetSettings
+
     torch.manual_seed(seed)
     settings = table.settings
     known = SessionSet.between([table], 0, until_ms)
@@ -102,6 +122,9 @@ def timeline_of(
 
     With `warm` later bundles keep the first one's MacroNet, as a warm start does.
     """
+    from cppncripto_strategy.models.bundle import BundleTimeline
+    from cppncripto_strategy.models.inputs.sessions import build_sessions
+
     table = build_sessions("X", grid, settings)
     starts = [int(table.start_ms[0]) + n * DAY_MS for n in sessions]
     bundles = [bundle_of(table, ms, seed, macro, **shape) for seed, ms in enumerate(starts)]
@@ -110,16 +133,28 @@ def timeline_of(
     return BundleTimeline(tuple(bundles))
 
 
-@pytest.fixture(scope="session")
-def toy() -> SimpleNamespace:
+class Toy:
     """Builders of toy candles, grids, bundles and timelines; see the functions above."""
-    torch.set_num_threads(1)
-    return SimpleNamespace(
-        candles=candles_of,
-        grid=grid_of,
-        bundle=bundle_of,
-        timeline=timeline_of,
-        # Two days of macro window on hourly candles: 14 days of warm-up, in 336 rows.
-        settings=SessionSettings(interval_ms=HOUR_MS, long_window=48),
-        embedding_size=EMBEDDING_SIZE,
-    )
+
+    candles = staticmethod(candles_of)
+    grid = staticmethod(grid_of)
+    bundle = staticmethod(bundle_of)
+    timeline = staticmethod(timeline_of)
+    embedding_size = EMBEDDING_SIZE
+
+    @property
+    def settings(self) -> SessionSettings:
+        """Two days of macro window on hourly candles: 14 days of warm-up, in 336 rows."""
+        from cppncripto_strategy.models.inputs.sessions import SessionSettings
+
+        return SessionSettings(interval_ms=HOUR_MS, long_window=48)
+
+
+@pytest.fixture(scope="session")
+def toy() -> Toy:
+    """Builders of toy candles, grids, bundles and timelines."""
+    if torch_installed:
+        import torch
+
+        torch.set_num_threads(1)
+    return Toy()
