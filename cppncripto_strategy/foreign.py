@@ -141,6 +141,8 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 def _reason(cause: Exception) -> str:
     """An exception in words for a person."""
+    if isinstance(cause, FileNotFoundError):
+        return "No such file"  # pyarrow says the path alone
     if isinstance(cause, OSError):
         return cause.strerror or str(cause) or type(cause).__name__
     if isinstance(cause, RecursionError):
