@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
 from cppncripto_strategy.errors import CandleError
-from cppncripto_strategy.feeds.clock import Span, interval_anchor_ms, ms_to_utc
+from cppncripto_strategy.feeds.clock import (
+    DAY_MS,
+    Span,
+    fixed_anchor_ms,
+    interval_anchor_ms,
+    ms_to_utc,
+)
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 REQUIRED_COLUMNS = ("open_time", *PRICE_COLUMNS, "volume")
@@ -185,16 +191,18 @@ def _order_rules(open_time: IntArray) -> _Rules:
     ]
 
 
-def _row_rules(candles: Candles, interval_ms: int) -> _Rules:
+def _row_rules(candles: Candles, interval_ms: int, anchor_ms: int | None) -> _Rules:
     """Rules that judge each row by itself."""
-    c, anchor = candles, interval_anchor_ms(interval_ms)
+    c, anchor = candles, anchor_ms
+    if anchor is None:
+        anchor = interval_anchor_ms(interval_ms, c.open_time)
     required = np.stack([c.open, c.high, c.low, c.close, c.volume])
     low_body, high_body = np.minimum(c.open, c.close), np.maximum(c.open, c.close)
     # Reductions are typed as scalar or array by numpy: np.asarray says which.
     rules: _Rules = [
         (
             (c.open_time - anchor) % interval_ms != 0,
-            f"its open time is not a multiple of the interval of {interval_ms} ms (misaligned)",
+            f"its open time is not {_grid_text(interval_ms, anchor)} (misaligned)",
         ),
         (np.asarray(np.isnan(required).any(axis=0)), "open, high, low, close or volume is NaN"),
         (np.asarray(np.isinf(required).any(axis=0)), "a price or the volume is infinite"),
@@ -211,15 +219,31 @@ def _row_rules(candles: Candles, interval_ms: int) -> _Rules:
     return rules
 
 
-def first_violation(candles: Candles, interval_ms: int) -> tuple[int, str] | None:
-    """The first row that breaks a rule, and the rule in words; None when all is well."""
-    rules = _order_rules(candles.open_time) + _row_rules(candles, interval_ms)
+def _grid_text(interval_ms: int, anchor_ms: int) -> str:
+    if fixed_anchor_ms(interval_ms) is not None:
+        return f"a multiple of the interval of {interval_ms} ms"
+    days = (anchor_ms // DAY_MS, interval_ms // DAY_MS)
+    return (
+        f"a day congruent to {days[0]} modulo {days[1]} from the epoch, as the series' others are"
+    )
+
+
+def first_violation(
+    candles: Candles, interval_ms: int, anchor_ms: int | None = None
+) -> tuple[int, str] | None:
+    """The first row that breaks a rule, and the rule in words; None when all is well.
+
+    `anchor_ms` is the series' own, where it is known; None learns it from these candles.
+    """
+    rules = _order_rules(candles.open_time) + _row_rules(candles, interval_ms, anchor_ms)
     broken = [(int(np.argmax(bad)), rule) for bad, rule in rules if bad.any()]
     return min(broken, key=lambda violation: violation[0]) if broken else None
 
 
-def validate(candles: Candles, interval_ms: int, origin: str = "candles") -> None:
-    """Check every rule of the schema.
+def validate(
+    candles: Candles, interval_ms: int, origin: str = "candles", anchor_ms: int | None = None
+) -> None:
+    """Check every rule of the schema; `anchor_ms` as for `first_violation`.
 
     Raises
     ------
@@ -228,7 +252,7 @@ def validate(candles: Candles, interval_ms: int, origin: str = "candles") -> Non
         smallest step between rows is a larger multiple of the interval, says that the interval is
         probably wrong.
     """
-    violation = first_violation(candles, interval_ms)
+    violation = first_violation(candles, interval_ms, anchor_ms)
     if violation is not None:
         row, rule = violation
         raise CandleError(
@@ -287,10 +311,12 @@ class Rejected:
     values: str
 
 
-def violations(candles: Candles, interval_ms: int) -> list[tuple[int, str]]:
+def violations(
+    candles: Candles, interval_ms: int, anchor_ms: int | None = None
+) -> list[tuple[int, str]]:
     """(row, rule) of the rows without which the others keep every rule, in order."""
     found: dict[int, str] = {}
-    for bad, rule in _row_rules(candles, interval_ms):
+    for bad, rule in _row_rules(candles, interval_ms, anchor_ms):
         for row in np.flatnonzero(bad).tolist():
             found.setdefault(row, rule)
     kept = np.delete(np.arange(len(candles)), list(found))
@@ -305,11 +331,13 @@ def violations(candles: Candles, interval_ms: int) -> list[tuple[int, str]]:
     return sorted(found.items())
 
 
-def split_valid(candles: Candles, interval_ms: int) -> tuple[Candles, list[Rejected]]:
+def split_valid(
+    candles: Candles, interval_ms: int, anchor_ms: int | None = None
+) -> tuple[Candles, list[Rejected]]:
     """The candles that keep every rule, and those that do not, in order."""
-    if first_violation(candles, interval_ms) is None:
+    if first_violation(candles, interval_ms, anchor_ms) is None:
         return candles, []
-    found = violations(candles, interval_ms)
+    found = violations(candles, interval_ms, anchor_ms)
     rejected = [
         Rejected(
             int(candles.open_time[row]),

@@ -53,9 +53,36 @@ def interval_to_ms(interval: str) -> int:
     return int(match[1]) * _UNIT_MS[match[2]]
 
 
-def interval_anchor_ms(interval_ms: int) -> int:
-    """Offset from the epoch on which candles of this interval open (weeks open on Monday)."""
-    return FIRST_MONDAY_MS if interval_ms % WEEK_MS == 0 else 0
+def fixed_anchor_ms(interval_ms: int) -> int | None:
+    """Offset from the epoch on which candles of this interval open, where the interval says so.
+
+    Weeks open on Monday; up to a day the grid begins at midnight. Candles of several days, such as
+    3d, open on days that belong to the symbol: None.
+    """
+    if interval_ms % WEEK_MS == 0:
+        return FIRST_MONDAY_MS
+    return None if interval_ms > DAY_MS and interval_ms % DAY_MS == 0 else 0
+
+
+def interval_anchor_ms(interval_ms: int, open_time: IntArray) -> int:
+    """Offset from the epoch on which candles of this interval open, learned where it is free.
+
+    Parameters
+    ----------
+    open_time : open times (N,) received; the day on which most of them open decides.
+    """
+    fixed = fixed_anchor_ms(interval_ms)
+    if fixed is not None:
+        return fixed
+    offsets, counts = np.unique(
+        open_time[open_time % DAY_MS == 0] % interval_ms, return_counts=True
+    )
+    return int(offsets[np.argmax(counts)]) if len(offsets) else 0
+
+
+def grid_ceil(time_ms: int, interval_ms: int, anchor_ms: int) -> int:
+    """The first grid time at or after a time."""
+    return anchor_ms - (anchor_ms - time_ms) // interval_ms * interval_ms
 
 
 def ms_to_utc(ms: int) -> str:

@@ -272,14 +272,19 @@ def coverage(
 @click.argument("symbol")
 @click.option("--interval", required=True, help="The short candles, such as 1m.")
 @click.option("--to", "target", required=True, help="The long candles to make, such as 5m.")
+@click.option("--opens-on", help="A day on which a 3d candle opens, where none is stored.")
 @store_option
 @json_option
-def resample_series(symbol: str, interval: str, target: str, store: Path, as_json: bool) -> None:
+def resample_series(
+    symbol: str, interval: str, target: str, opens_on: str | None, store: Path, as_json: bool
+) -> None:
     """Make longer candles from SYMBOL's shorter ones, complete buckets only."""
+    from cppncripto_strategy.feeds.clock import utc_to_ms
     from cppncripto_strategy.feeds.history.resample import resample_stored
     from cppncripto_strategy.feeds.history.store import CandleStore
 
-    count, months = resample_stored(CandleStore(store), symbol, interval, target)
+    day_ms = None if opens_on is None else utc_to_ms(opens_on)
+    count, months = resample_stored(CandleStore(store), symbol, interval, target, day_ms)
     if as_json:
         document = {"symbol": symbol, "interval": target, "made": count}
         click.echo(json.dumps({**document, "months_changed": list(months)}))

@@ -56,7 +56,7 @@ from cppncripto_strategy.feeds.binance.filters import (
 )
 from cppncripto_strategy.feeds.binance.klines import PAGE_ROWS, KlinesQuery, read_klines
 from cppncripto_strategy.feeds.candles import Candles, Rejected, concat, split_valid
-from cppncripto_strategy.feeds.clock import Span, interval_to_ms
+from cppncripto_strategy.feeds.clock import Span, fixed_anchor_ms, interval_to_ms
 
 logger = logging.getLogger(__name__)
 
@@ -227,13 +227,19 @@ class RestClient:
         self._clock = (answer, time.monotonic())
         return answer
 
-    async def closed_until_ms(self, interval: str) -> int:
-        """The latest grid time by which every candle has closed and settled (UTC ms)."""
+    async def closed_until_ms(self, interval: str, anchor_ms: int | None = None) -> int:
+        """The time before which every candle that opened has closed and settled (UTC ms).
+
+        A grid time where the grid is known: by the interval, or by the anchor of the series.
+        """
         if self._clock is None:
             await self.server_time_ms()
         interval_ms = interval_to_ms(interval)
         settled = self.now_ms() - self.settle_ms
-        return settled - settled % interval_ms
+        anchor = fixed_anchor_ms(interval_ms) if anchor_ms is None else anchor_ms
+        if anchor is None:
+            return settled - interval_ms + 1
+        return settled - (settled - anchor) % interval_ms
 
     def now_ms(self) -> int:
         """The exchange's time by the last `server_time_ms` and our own steady clock since."""
@@ -295,8 +301,12 @@ class RestClient:
             lambda c: c._get(INFO, data=info_parameters(*symbols)),
         )
 
-    async def read(self, symbol: str, interval: str, span: Span) -> RestRead:
+    async def read(
+        self, symbol: str, interval: str, span: Span, anchor_ms: int | None = None
+    ) -> RestRead:
         """Every closed candle with span.start_ms <= open time < span.end_ms.
+
+        `anchor_ms` is the series' own, where it is known; else it is learned from what is read.
 
         Candles that break a rule are asked for again, twice; what is still broken is returned as
         rejected and is not among the candles.
@@ -309,23 +319,29 @@ class RestClient:
             When the exchange does not answer as it should, after every retry.
         """
         interval_ms = interval_to_ms(interval)
-        closed_until_ms = await self.closed_until_ms(interval)
+        closed_until_ms = await self.closed_until_ms(interval, anchor_ms)
         whole = Span(span.start_ms, max(span.start_ms, min(span.end_ms, closed_until_ms)))
-        candles, rejected = split_valid(await self._pages(symbol, interval, whole), interval_ms)
+        pages = await self._pages(symbol, interval, whole)
+        candles, rejected = split_valid(pages, interval_ms, anchor_ms)
         for _ in range(REREADS):
             if not rejected:
                 break
-            candles, rejected = await self._again(symbol, interval, candles, rejected)
+            candles, rejected = await self._again(symbol, interval, candles, rejected, anchor_ms)
         return RestRead(whole, candles, tuple(rejected), self.now_ms())
 
     async def _again(
-        self, symbol: str, interval: str, candles: Candles, rejected: list[Rejected]
+        self,
+        symbol: str,
+        interval: str,
+        candles: Candles,
+        rejected: list[Rejected],
+        anchor_ms: int | None,
     ) -> tuple[Candles, list[Rejected]]:
         interval_ms = interval_to_ms(interval)
         first = min(candle.open_time for candle in rejected)
         last = max(candle.open_time for candle in rejected) + 1
         fresh, rejected = split_valid(
-            await self._pages(symbol, interval, Span(first, last)), interval_ms
+            await self._pages(symbol, interval, Span(first, last)), interval_ms, anchor_ms
         )
         kept = candles[(candles.open_time < first) | (candles.open_time >= last)]
         both = concat([kept, fresh])

@@ -229,8 +229,8 @@ def _contradicted(columns: Columns) -> float:
     with np.errstate(invalid="ignore"):
         wrong = (high < np.maximum(begin, close)) | (low > np.minimum(begin, close))
     broken = columns.broken()
-    told = ~flat & ~np.isnan(np.stack(prices)).any(axis=0) | broken
-    return float((wrong | broken)[told].mean()) if told.any() else 0.0
+    judged = ~flat & ~np.isnan(np.stack(prices)).any(axis=0) | broken
+    return float((wrong | broken)[judged].mean()) if judged.any() else 0.0
 
 
 def _same(one: Columns, other: Columns) -> bool:

@@ -15,8 +15,14 @@ import numpy as np
 from cppncripto_strategy.arrays import BoolArray
 from cppncripto_strategy.errors import CandleError, SourceError
 from cppncripto_strategy.feeds.binance.archive import CHECKSUM_SUFFIX, read_archive_file
-from cppncripto_strategy.feeds.candles import Candles, Rejected
-from cppncripto_strategy.feeds.clock import Span, interval_to_ms, ms_to_utc
+from cppncripto_strategy.feeds.candles import Candles, Rejected, first_violation, validate
+from cppncripto_strategy.feeds.clock import (
+    Span,
+    fixed_anchor_ms,
+    interval_anchor_ms,
+    interval_to_ms,
+    ms_to_utc,
+)
 from cppncripto_strategy.feeds.history.foreign import NO_CHOICES, Choices, read_foreign
 from cppncripto_strategy.feeds.history.ledger import (
     Entry,
@@ -163,6 +169,7 @@ def _write_pieces(
     for piece in pieces:
         for month, part in by_month(piece.candles):
             shares.setdefault(month, []).append(dataclasses.replace(piece, candles=part))
+    _same_grid(pieces, interval_to_ms(interval), store.anchor_ms(symbol, interval))
     ledger = Ledger.load(store, symbol, interval)
     stale = [month for month in shares if not month_matches(ledger, store, month)]
 
@@ -180,6 +187,7 @@ def _write_pieces(
     with store.writing(symbol, interval) as batch:
         staged = list(pool.map(stage, shares))
     opens = [int(piece.candles.open_time[row]) for piece in pieces for row in (0, -1)]
+    ledger.anchor_ms = store.anchor_ms(symbol, interval)
     ledger.widen(Span(min(opens), max(opens) + interval_to_ms(interval)))
     for state, entries, _ in staged:
         if state.month in stale:
@@ -189,6 +197,21 @@ def _write_pieces(
     ledger.save()
     changed = [state.month for state, *_ in staged if state.changed]
     return changed, total(overlap for *_, overlap in staged)
+
+
+def _same_grid(pieces: list[Piece], interval_ms: int, anchor_ms: int | None) -> None:
+    """Refuse files whose candles open on other days than the stored ones, or than each other's.
+
+    Raises
+    ------
+    CandleError
+        Naming the file and its first row off the grid.
+    """
+    if anchor_ms is None:
+        anchor_ms = interval_anchor_ms(interval_ms, pieces[0].candles.open_time)
+    for piece in pieces if fixed_anchor_ms(interval_ms) is None else []:
+        if first_violation(piece.candles, interval_ms, anchor_ms) is not None:
+            validate(piece.candles, interval_ms, piece.source, anchor_ms)
 
 
 def _taken(stored: Candles, newest: Candles, replace: bool) -> BoolArray:

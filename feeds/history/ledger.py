@@ -35,7 +35,8 @@ from cppncripto_strategy.feeds.candles import COLUMNS, Candles, gaps
 from cppncripto_strategy.feeds.clock import (
     WEEK_MS,
     Span,
-    interval_anchor_ms,
+    fixed_anchor_ms,
+    grid_ceil,
     interval_to_ms,
     month_names,
     month_span,
@@ -103,12 +104,14 @@ class Ledger:
     ----------
     months : month ('2024-05') -> record.
     span : the widest span ever asked for, None before the first.
+    anchor_ms : offset of the series' grid from the epoch; None before any candle is known.
     """
 
     def __init__(self, path: Path, symbol: str, interval: str) -> None:
         self.path, self.symbol, self.interval = path, symbol, interval
         self.months: dict[str, MonthRecord] = {}
         self.span: Span | None = None
+        self.anchor_ms = fixed_anchor_ms(interval_to_ms(interval))
 
     @staticmethod
     def path_of(store: CandleStore, symbol: str, interval: str) -> Path:
@@ -125,6 +128,7 @@ class Ledger:
             When the file is no ledger of this series.
         """
         ledger = cls(cls.path_of(store, symbol, interval), symbol, interval)
+        ledger.anchor_ms = store.anchor_ms(symbol, interval)
         if ledger.path.exists():
             try:
                 ledger._read(json.loads(ledger.path.read_text()))
@@ -152,6 +156,18 @@ class Ledger:
             },
         }
         write_atomically(self.path, (json.dumps(document, indent=1) + "\n").encode())
+
+    def slots_of(self, month: str) -> Span:
+        """A month's slots: from its first grid time to the first one of the next month.
+
+        For intervals that divide a day this is the month itself; weeks begin on their first Monday.
+        """
+        within, interval_ms = month_span(month), interval_to_ms(self.interval)
+        anchor = self.anchor_ms or 0
+        return Span(
+            grid_ceil(within.start_ms, interval_ms, anchor),
+            grid_ceil(within.end_ms, interval_ms, anchor),
+        )
 
     def widen(self, span: Span) -> None:
         """Remember that this span was asked for."""
@@ -343,29 +359,17 @@ def write_recorded(
     months = month_names(candles.open_time)
     stale = [month for month in months if not month_matches(ledger, store, month)]
     states = store.write_months(symbol, interval, candles, sparse=sparse)
+    ledger.anchor_ms = store.anchor_ms(symbol, interval)
     ledger.widen(Span(int(candles.open_time[0]), int(candles.open_time[-1]) + interval_ms))
     for state in states:
         if state.month in stale:
             ledger.months.pop(state.month, None)
-        within = slot_span(state.month, interval_ms)
+        within = ledger.slots_of(state.month)
         part = candles.between(within.start_ms, within.end_ms)
         record_month(ledger, state, entries_of(part, interval, source, digest))
     name_holes(ledger, store)
     ledger.save()
     return tuple(state.month for state in states if state.changed)
-
-
-def slot_span(month: str, interval_ms: int) -> Span:
-    """A month's slots: from its first grid time to the first one of the next month.
-
-    For intervals that divide a day this is the month itself; weeks begin on their first Monday.
-    """
-    within, anchor = month_span(month), interval_anchor_ms(interval_ms)
-    first, last = (
-        anchor - (anchor - edge) // interval_ms * interval_ms
-        for edge in (within.start_ms, within.end_ms)
-    )
-    return Span(first, last)
 
 
 def months_between(span: Span) -> list[str]:
@@ -377,7 +381,7 @@ def record_month(ledger: Ledger, state: MonthState, entries: list[Entry]) -> Non
     """Lay entries over a month, name its holes inside the wanted span, and bind it to its file."""
     record = ledger.months.setdefault(state.month, MonthRecord())
     ledger.record(state.month, entries)
-    within = slot_span(state.month, interval_to_ms(ledger.interval))
+    within = ledger.slots_of(state.month)
     record.entries = settle(record.entries, state.candles, ledger, within)
     record.file_sha256 = state.file_sha256
 
@@ -392,7 +396,7 @@ def name_holes(ledger: Ledger, store: CandleStore) -> None:
     if asked is None or asked.start_ms == asked.end_ms:
         return
     for month in month_names(np.array([asked.start_ms, asked.end_ms - interval_ms])):
-        within = slot_span(month, interval_ms)
+        within = ledger.slots_of(month)
         start, end = max(within.start_ms, asked.start_ms), min(within.end_ms, asked.end_ms)
         known = [entry.span for entry in ledger.months.get(month, MonthRecord()).entries]
         if start < end and uncovered(Span(start, end), known):

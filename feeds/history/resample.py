@@ -12,7 +12,7 @@ import numpy as np
 from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import CandleError
 from cppncripto_strategy.feeds.candles import Candles
-from cppncripto_strategy.feeds.clock import Span, interval_anchor_ms, interval_to_ms
+from cppncripto_strategy.feeds.clock import Span, fixed_anchor_ms, interval_to_ms
 from cppncripto_strategy.feeds.history.ledger import Entry, Ledger, job_lock, write_recorded
 from cppncripto_strategy.feeds.history.store import CandleStore
 
@@ -21,13 +21,15 @@ _SCALE = 10**8
 _LARGEST = 2.0**62 / _SCALE
 
 
-def resample(candles: Candles, interval: str, target: str) -> Candles:
+def resample(candles: Candles, interval: str, target: str, anchor_ms: int | None = None) -> Candles:
     """Candles of `target` length from candles of `interval`.
 
     Parameters
     ----------
     candles : sorted, aligned candles of `interval`; gaps are allowed and make no bucket.
     target : a whole multiple of `interval`, such as 5m for 1m.
+    anchor_ms : an open time of the target's candles; needed for several days (3d), whose grid
+        belongs to the symbol.
 
     Returns
     -------
@@ -36,7 +38,7 @@ def resample(candles: Candles, interval: str, target: str) -> Candles:
     Raises
     ------
     CandleError
-        When `target` is no larger whole multiple of `interval`.
+        When `target` is no larger whole multiple of `interval`, or its grid is not known.
     """
     short_ms, long_ms = interval_to_ms(interval), interval_to_ms(target)
     if long_ms % short_ms or long_ms <= short_ms:
@@ -45,7 +47,15 @@ def resample(candles: Candles, interval: str, target: str) -> Candles:
             " multiple"
         )
     count = long_ms // short_ms
-    anchor = interval_anchor_ms(long_ms)
+    fixed = fixed_anchor_ms(long_ms)
+    anchor = anchor_ms if fixed is None else fixed
+    if anchor is None:
+        raise CandleError(
+            f"on which days {target} candles open belongs to the symbol, and none is stored: fetch"
+            f" {target} candles first, or say a day on which one opens with `data resample"
+            " --opens-on 2024-01-02`"
+        )
+    anchor %= long_ms
     bucket = (candles.open_time - anchor) // long_ms
     _, first, size = np.unique(bucket, return_index=True, return_counts=True)
     rows = first[size == count][:, None] + np.arange(count)  # (buckets, count)
@@ -64,11 +74,16 @@ def resample(candles: Candles, interval: str, target: str) -> Candles:
 
 
 def resample_stored(
-    store: CandleStore, symbol: str, interval: str, target: str
+    store: CandleStore, symbol: str, interval: str, target: str, opens_on_ms: int | None = None
 ) -> tuple[int, tuple[str, ...]]:
     """Make a stored series' longer candles and record them in their own ledger.
 
     A bucket that lacks candles only because the exchange was down counts as exchange-down too.
+
+    Parameters
+    ----------
+    opens_on_ms : an open time of the target's candles, where neither the interval nor a stored
+        candle tells their grid.
 
     Returns
     -------
@@ -82,7 +97,9 @@ def resample_stored(
         When the series is absent or damaged, or another job holds the store.
     """
     with job_lock(store):
-        candles = resample(store.read(symbol, interval), interval, target)
+        anchor_ms = store.anchor_ms(symbol, target)
+        known = opens_on_ms if anchor_ms is None else anchor_ms
+        candles = resample(store.read(symbol, interval), interval, target, known)
         if len(candles) == 0:
             raise CandleError(f"{symbol} {interval} holds no complete candle of {target}")
         source = f"resample:{interval}"

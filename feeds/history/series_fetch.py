@@ -21,11 +21,12 @@ from cppncripto_strategy.feeds.binance.archive import ArchiveFile
 from cppncripto_strategy.feeds.binance.archive_client import ArchiveClient
 from cppncripto_strategy.feeds.binance.klines import PAGE_ROWS
 from cppncripto_strategy.feeds.binance.rest import RestClient, UnknownSymbolError
-from cppncripto_strategy.feeds.candles import Rejected, concat, gaps, inside
+from cppncripto_strategy.feeds.candles import Rejected, concat, gaps, inside, split_valid
 from cppncripto_strategy.feeds.clock import (
     DAY_MS,
     Span,
     day_names,
+    grid_ceil,
     interval_anchor_ms,
     interval_to_ms,
     ms_to_utc,
@@ -40,7 +41,6 @@ from cppncripto_strategy.feeds.history.ledger import (
     months_between,
     named,
     record_month,
-    slot_span,
 )
 from cppncripto_strategy.feeds.history.month_file import read_month
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
@@ -112,12 +112,40 @@ class SeriesFetch:
                 f"the exchange does not know {self.symbol} and has no archive of it in this span;"
                 " check the spelling (BTCUSDT)"
             )
-        start_ms = _ceil(asked.start_ms, self.interval_ms)
-        start_ms = (
-            start_ms if first_ms is None else max(start_ms, _ceil(first_ms, self.interval_ms))
-        )
-        end_ms = _ceil(asked.end_ms, self.interval_ms)
+        self._learn_grid(first_ms)
+        start_ms = self._ceil(asked.start_ms)
+        start_ms = start_ms if first_ms is None else max(start_ms, self._ceil(first_ms))
+        end_ms = self._ceil(asked.end_ms)
         return Span(start_ms, max(start_ms, end_ms))
+
+    def _learn_grid(self, first_ms: int | None) -> None:
+        """The series' grid by what is stored, else by the exchange's first candle.
+
+        Raises
+        ------
+        StoreError
+            When they contradict each other.
+        SourceError
+            When nobody knows the symbol, and so its grid.
+        """
+        if first_ms is None:
+            if self._unknown and self._ledger.anchor_ms is None:
+                raise SourceError(
+                    f"{self._rest_problem}. On which days its {self.interval} candles opened is not"
+                    " known: fetch 1d candles and join them with `data resample --opens-on`"
+                )
+            return
+        theirs = interval_anchor_ms(self.interval_ms, np.array([first_ms]))
+        if self._ledger.anchor_ms not in (None, theirs):
+            raise StoreError(
+                f"{self.symbol} {self.interval}: the exchange's candles open on other days than"
+                f" those in the store ({ms_to_utc(first_ms)} is one). Fetch into another store"
+            )
+        self._ledger.anchor_ms = theirs
+
+    def _ceil(self, time_ms: int) -> int:
+        """The first grid time at or after a time."""
+        return grid_ceil(time_ms, self.interval_ms, self._ledger.anchor_ms or 0)
 
     async def _months(self, span: Span) -> None:
         if span.end_ms == span.start_ms:
@@ -141,7 +169,7 @@ class SeriesFetch:
         """The months whose slots the span touches -> the part of the span in each."""
         parts = {}
         for month in months_between(span):
-            within = slot_span(month, self.interval_ms)
+            within = self._ledger.slots_of(month)
             start_ms, end_ms = max(within.start_ms, span.start_ms), min(within.end_ms, span.end_ms)
             if start_ms < end_ms:
                 parts[month] = Span(start_ms, end_ms)
@@ -175,8 +203,8 @@ class SeriesFetch:
         if not self.settings.archives:
             return []
         closed_ms, whole = (
-            await self.rest.closed_until_ms(self.interval),
-            slot_span(month, self.interval_ms),
+            await self.rest.closed_until_ms(self.interval, self._ledger.anchor_ms),
+            self._ledger.slots_of(month),
         )
         enough = self._slot_count(spans) * self.interval_ms > MONTHLY_FROM_DAYS * DAY_MS
         if whole.end_ms <= closed_ms and (enough or self.interval_ms > DAY_MS):
@@ -199,8 +227,11 @@ class SeriesFetch:
             for read in await asyncio.gather(*(self.archives.fetch(file) for file in batch)):
                 if read is None:
                     continue
-                self._refuse(read.rejected, f"archive:{read.file.name}")
-                candles = inside(read.candles, spans)
+                kept, misaligned = split_valid(
+                    read.candles, self.interval_ms, self._ledger.anchor_ms
+                )
+                self._refuse([*read.rejected, *misaligned], f"archive:{read.file.name}")
+                candles = inside(kept, spans)
                 pieces.append(Piece(candles, f"archive:{read.file.name}", read.sha256))
         return pieces
 
@@ -219,7 +250,9 @@ class SeriesFetch:
             try:
                 if self._rest_problem:
                     raise SourceError(self._rest_problem)
-                read = await self.rest.read(self.symbol, self.interval, span)
+                read = await self.rest.read(
+                    self.symbol, self.interval, span, self._ledger.anchor_ms
+                )
             except SourceError as error:
                 # One failure after every retry is enough: the other months would only repeat it.
                 self._rest_problem = str(error)
@@ -241,7 +274,7 @@ class SeriesFetch:
         entries: list[Entry] = []
         start_ms = hole.start_ms
         for candle in sorted(rejected, key=lambda candle: candle.open_time):
-            on_grid = _ceil(candle.open_time, self.interval_ms) == candle.open_time
+            on_grid = self._ceil(candle.open_time) == candle.open_time
             if not on_grid or not start_ms <= candle.open_time < hole.end_ms:
                 continue
             slot = Span(candle.open_time, candle.open_time + self.interval_ms)
@@ -286,7 +319,7 @@ class SeriesFetch:
 
     async def _prove(self, whole: Span, pending: list[Entry]) -> None:
         try:
-            read = await self.rest.read(self.symbol, self.interval, whole)
+            read = await self.rest.read(self.symbol, self.interval, whole, self._ledger.anchor_ms)
         except SourceError as error:
             logger.warning("%s: holes stay unproved: %s", self.symbol, error)
             return
@@ -307,7 +340,7 @@ class SeriesFetch:
     def _proved(self, empty: Span, pending: list[Entry], read_ms: int) -> list[Entry]:
         """Exchange-down, but for slots so young that a candle may still appear."""
         first_ms = max(e.reads_ms[0] for e in pending if _common(e.span, empty))
-        settled_ms = _ceil(read_ms - self.settings.proof_age_ms, self.interval_ms)
+        settled_ms = self._ceil(read_ms - self.settings.proof_age_ms)
         cut_ms = min(max(settled_ms, empty.start_ms), empty.end_ms)
         return [
             Entry(empty.start_ms, cut_ms, "exchange-down", reads_ms=(first_ms, read_ms)),
@@ -386,12 +419,6 @@ def _common(first: Span, second: Span) -> Span | None:
 
 def _within(inner: Span, outer: Span) -> bool:
     return outer.start_ms <= inner.start_ms and inner.end_ms <= outer.end_ms
-
-
-def _ceil(time_ms: int, interval_ms: int) -> int:
-    """The first grid time at or after a time."""
-    anchor = interval_anchor_ms(interval_ms)
-    return anchor - (anchor - time_ms) // interval_ms * interval_ms
 
 
 def gaps_to_read(holes: list[Span], join_ms: int) -> list[Span]:

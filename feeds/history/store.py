@@ -34,6 +34,8 @@ from cppncripto_strategy.feeds.candles import (
 )
 from cppncripto_strategy.feeds.clock import (
     Span,
+    fixed_anchor_ms,
+    interval_anchor_ms,
     interval_to_ms,
     month_names,
     month_span,
@@ -179,7 +181,8 @@ class CandleStore:
         self, symbol: str, interval: str, candles: Candles, *, sparse: bool = False
     ) -> _States:
         """`write`, but returns every month touched as it is now: for keepers of a ledger."""
-        _check_candles(candles, interval_to_ms(interval), f"{symbol} {interval}", sparse)
+        anchor_ms = self.anchor_ms(symbol, interval)
+        _check_candles(candles, interval_to_ms(interval), f"{symbol} {interval}", sparse, anchor_ms)
         if len(candles) == 0:
             return []
         with self.writing(symbol, interval) as batch:
@@ -247,6 +250,22 @@ class CandleStore:
         if not path.exists():
             return MonthState(month, Candles.empty(), "")
         return MonthState(month, read_month(path), file_digest(path))
+
+    def anchor_ms(self, symbol: str, interval: str) -> int | None:
+        """Offset from the epoch of a series' grid; None where nothing stored tells it yet.
+
+        The interval fixes it up to a day and for weeks. Where candles of several days open belongs
+        to the symbol, and is learned from the first month stored that can be read.
+        """
+        interval_ms = interval_to_ms(interval)
+        fixed = fixed_anchor_ms(interval_ms)
+        if fixed is not None:
+            return fixed
+        for file in month_files(self.folder(symbol, interval)):
+            with contextlib.suppress(StoreError):
+                open_time = read_month(file, ("open_time",)).open_time
+                return interval_anchor_ms(interval_ms, open_time)
+        return None
 
     def months(self, symbol: str, interval: str) -> _Strings:
         """The months of a series that have a file, in order; empty when there is no series."""
@@ -391,7 +410,9 @@ def write_atomically(target: Path, data: bytes) -> None:
         ) from cause
 
 
-def _check_candles(candles: Candles, interval_ms: int, origin: str, sparse: bool) -> None:
+def _check_candles(
+    candles: Candles, interval_ms: int, origin: str, sparse: bool, anchor_ms: int | None
+) -> None:
     outside = (candles.open_time < EARLIEST_MS) | (candles.open_time >= LATEST_MS)
     if outside.any():
         row = int(np.argmax(outside))
@@ -400,9 +421,9 @@ def _check_candles(candles: Candles, interval_ms: int, origin: str, sparse: bool
             " in milliseconds (wrong unit?). Nothing was written."
         )
     if not sparse:
-        validate(candles, interval_ms, origin)
+        validate(candles, interval_ms, origin, anchor_ms)
         return
-    violation = first_violation(candles, interval_ms)
+    violation = first_violation(candles, interval_ms, anchor_ms)
     if violation is not None:
         # The first offending row alone decides the message, as it does for a dense series.
-        validate(candles, interval_ms, origin)
+        validate(candles, interval_ms, origin, anchor_ms)

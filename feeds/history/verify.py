@@ -34,7 +34,6 @@ from cppncripto_strategy.feeds.history.ledger import (
     record_month,
     runs,
     settle,
-    slot_span,
 )
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.store import CandleStore, MonthState
@@ -149,8 +148,9 @@ def month_coverage(store: CandleStore, symbol: str, interval: str) -> list[Month
     """
     check = verify_series(store, symbol, interval)
     interval_ms, months = interval_to_ms(interval), []
+    ledger, _ = _ledger(store, symbol, interval)
     for month in months_between(check.span):
-        within = slot_span(month, interval_ms)
+        within = ledger.slots_of(month)
         start_ms = max(within.start_ms, check.span.start_ms)
         end_ms = min(within.end_ms, check.span.end_ms)
         if end_ms <= start_ms:
@@ -241,7 +241,9 @@ def _ledger(store: CandleStore, symbol: str, interval: str) -> tuple[Ledger, str
     try:
         return Ledger.load(store, symbol, interval), ""
     except StoreError as error:
-        return Ledger(Path(), symbol, interval), str(error)
+        unread = Ledger(Path(), symbol, interval)
+        unread.anchor_ms = store.anchor_ms(symbol, interval)
+        return unread, str(error)
 
 
 def _states(
@@ -249,13 +251,14 @@ def _states(
 ) -> tuple[list[MonthState], list[tuple[str, str]]]:
     """The months that can be read and keep the rules, and those that do not with the problem."""
     good, damaged = [], []
+    anchor_ms = store.anchor_ms(symbol, interval)
     for month in store.months(symbol, interval):
         try:
             state = store.month_state(symbol, interval, month)
         except StoreError as error:
             damaged.append((month, str(error)))
             continue
-        broken = first_violation(state.candles, interval_to_ms(interval))
+        broken = first_violation(state.candles, interval_to_ms(interval), anchor_ms)
         if broken is None:
             good.append(state)
         else:
@@ -275,7 +278,7 @@ def _whole_span(
     readable = {state.month for state in states}
     unreadable = set(store.months(ledger.symbol, interval)) - readable
     if not ledger.span:
-        edges += [slot_span(month, interval_to_ms(interval)) for month in sorted(unreadable)]
+        edges += [ledger.slots_of(month) for month in sorted(unreadable)]
     if not edges:
         raise StoreError(f"{ledger.symbol} {interval} is not in the store at {store.root}")
     return Span(min(e.start_ms for e in edges), max(e.end_ms for e in edges))
@@ -284,13 +287,13 @@ def _whole_span(
 def _recomputed(ledger: Ledger, states: list[MonthState], span: Span, interval: str) -> list[Entry]:
     """The entries as the files support them; the ledger itself is not touched."""
     believed = Ledger(ledger.path, ledger.symbol, interval)
-    believed.span = span
+    believed.span, believed.anchor_ms = span, ledger.anchor_ms
     by_month = {state.month: state for state in states}
     entries: list[Entry] = []
     for month in months_between(span):
         state = by_month.get(month, MonthState(month, Candles.empty(), ""))
         record = ledger.months.get(month, MonthRecord())
-        within = slot_span(month, interval_to_ms(interval))
+        within = believed.slots_of(month)
         entries += settle(record.entries, state.candles, believed, within)
     return join(entries)
 
@@ -336,7 +339,8 @@ async def _find_restated(
         for month in store.months(symbol, interval):
             stored = store.month_state(symbol, interval, month).candles
             last_ms = int(stored.open_time[-1]) + interval_to_ms(interval)
-            read = await client.read(symbol, interval, Span(int(stored.open_time[0]), last_ms))
+            span = Span(int(stored.open_time[0]), last_ms)
+            read = await client.read(symbol, interval, span, store.anchor_ms(symbol, interval))
             changed.append(_differing(stored, read.candles))
     return concat(changed)
 
@@ -369,7 +373,7 @@ def _clear_damage(store: CandleStore, symbol: str, interval: str) -> Span:
 def _restate(store: CandleStore, symbol: str, interval: str, fresh: Candles) -> None:
     ledger = Ledger.load(store, symbol, interval)
     for state in store.write_months(symbol, interval, fresh, sparse=True):
-        within = slot_span(state.month, interval_to_ms(interval))
+        within = ledger.slots_of(state.month)
         part = fresh.between(within.start_ms, within.end_ms)
         record_month(ledger, state, entries_of(part, interval, "rest"))
     ledger.save()

@@ -76,6 +76,7 @@ class Assembly:
         self.interval_ms, self.stale_after_s = plan.interval_ms, stale_after_s
         self.counters = counters
         self.gap_list: list[tuple[str, int]] = []
+        self._anchor_ms = plan.start_ms
         self._frontier = plan.start_ms  # open time of the next round
         self._waiting = (-1, 0.0)  # the round waited for, since when (monotonic seconds)
         self._received_s = 0.0
@@ -83,7 +84,7 @@ class Assembly:
     def accept(self, series: Series, row: Row) -> None:
         """A closed candle from the stream or REST."""
         open_ms = int(row[0])
-        problem = row_problem(row, self.interval_ms)
+        problem = row_problem(row, self.interval_ms, self._anchor_ms)
         if problem is not None:
             self.counters["rejected"] += 1
             log.warning("%s %s: %s", series.symbol, ms_to_utc(open_ms), problem)

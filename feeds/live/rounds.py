@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles
-from cppncripto_strategy.feeds.clock import interval_anchor_ms
+from cppncripto_strategy.feeds.clock import fixed_anchor_ms
 
 # One candle in the order of candles.COLUMNS: open time (UTC ms), then nine floats.
 Row = tuple[float, ...]
@@ -45,8 +45,11 @@ class Round:
     received_s: float = field(default=0.0, compare=False)
 
 
-def row_problem(row: Sequence[float], interval_ms: int) -> str | None:
-    """The rule a row breaks, or None: finite, positive, ordered prices, aligned open time."""
+def row_problem(row: Sequence[float], interval_ms: int, anchor_ms: int = 0) -> str | None:
+    """The rule a row breaks, or None: finite, positive, ordered prices, aligned open time.
+
+    `anchor_ms` is an open time of the series; it counts where the interval alone has no grid (3d).
+    """
     open_time, begin, high, low, close, volume = row[:6]
     if not all(math.isfinite(value) for value in row[1:6]):
         return "a value is not finite"
@@ -56,7 +59,8 @@ def row_problem(row: Sequence[float], interval_ms: int) -> str | None:
         return "low, open, close and high are out of order"
     if volume < 0:
         return "volume is negative"
-    if (int(open_time) - interval_anchor_ms(interval_ms)) % interval_ms != 0:
+    fixed = fixed_anchor_ms(interval_ms)
+    if (int(open_time) - (anchor_ms if fixed is None else fixed)) % interval_ms != 0:
         return "its open time is not a multiple of the interval"
     return None
 

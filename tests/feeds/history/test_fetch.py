@@ -465,7 +465,7 @@ def test_a_failed_read_is_no_proof_of_absence(host, tmp_path, clean, monkeypatch
     """`REST did not answer` written down as `the exchange had no candle`."""
     honest = RestClient.read
 
-    async def failing(client, symbol, interval, span):
+    async def failing(client, symbol, interval, span, anchor_ms):
         raise SourceError("no answer today")
 
     monkeypatch.setattr(RestClient, "read", failing)

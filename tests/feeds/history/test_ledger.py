@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import StoreError
 from cppncripto_strategy.feeds.candles import Candles
-from cppncripto_strategy.feeds.clock import DAY_MS, WEEK_MS, Span, utc_to_ms
+from cppncripto_strategy.feeds.clock import DAY_MS, WEEK_MS, Span, interval_to_ms, utc_to_ms
 from cppncripto_strategy.feeds.history.ledger import (
     Entry,
     Ledger,
@@ -24,7 +24,6 @@ from cppncripto_strategy.feeds.history.ledger import (
     overlay,
     record_month,
     runs,
-    slot_span,
     uncovered,
     write_recorded,
 )
@@ -191,15 +190,21 @@ def test_named_holes_do_not_fall_apart_at_month_ends():
     assert [Span(0, 9)] == [entry.span for entry in named(read)]
 
 
-@pytest.mark.parametrize("interval_ms", [FIVE_MS, DAY_MS, WEEK_MS])
-def test_the_slots_of_the_months_tile_all_time(interval_ms):
+@pytest.mark.parametrize("interval", ["1m", "5m", "1h", "1d", "3d", "1w"])
+def test_the_slots_of_the_months_tile_all_time(tmp_path, interval):
     """A week that belongs to two months, or to none."""
+    interval_ms = interval_to_ms(interval)
+    ledger = Ledger(tmp_path / "ledger.json", "BTCUSDT", interval)
+    if interval == "3d":
+        ledger.anchor_ms = DAY_MS
     months = [str(m) for m in np.arange(np.datetime64("2023-11"), np.datetime64("2025-03"))]
-    spans = [slot_span(month, interval_ms) for month in months]
+    spans = [ledger.slots_of(month) for month in months]
     assert all(a.end_ms == b.start_ms for a, b in itertools.pairwise(spans))
     if interval_ms == WEEK_MS:
         monday = utc_to_ms("2024-01-01")
         assert all((span.start_ms - monday) % WEEK_MS == 0 for span in spans)
+    if interval == "3d":
+        assert all(span.start_ms // DAY_MS % 3 == 1 for span in spans)
 
 
 def test_a_second_job_is_refused_at_once(tmp_path):
