@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cppncripto_strategy.arrays import BoolArray, IntArray
 from cppncripto_strategy.errors import CandleError, SourceError
@@ -177,6 +178,11 @@ def _sized(whole: IntArray, *flaws: Flaw) -> Times:
 
 
 def _text(column: pa.ChunkedArray, origin: str, order: str) -> Times:
+    if looks_like_number_of_time(column) and not column.null_count:
+        try:
+            return _numbers(pc.cast(pc.utf8_trim_whitespace(column), pa.int64()))
+        except pa.ArrowException:  # 1504018800.0, or a stray text: the long way
+            pass
     text = pd.Series(column.to_pandas(), dtype="str").str.strip()
     text = text.str.replace(_ZONE, "", regex=True)
     if looks_like_number_of_time(column):

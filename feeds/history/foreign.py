@@ -9,6 +9,7 @@ Nothing is filled in, and nothing left out without being asked for.
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,10 @@ _TEXT = (".csv", ".txt", ".tsv", ".json")
 SUFFIXES = (".parquet", ".feather", ".csv.gz", ".csv", ".json.gz", ".json")
 # Of rows that do not stand still, so many may contradict a layout before it is another one's file.
 _TOLERATED = 0.1
+# Trades of one candle; a larger number is a time.
+_FAR_TOO_MANY = 1e9
+# Names of columns in a row that make it a header.
+_HEADER_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +206,15 @@ def _only_reading(readings: list[tuple[Rows, Columns]], origin: str) -> tuple[Ro
     Raises
     ------
     SourceError
-        When several fit and differ.
+        When several fit and differ, or none can be explained.
     """
     fitting = [reading for reading in readings if _contradicted(reading[1]) <= _TOLERATED]
+    layout = readings[0][0].layout
+    if not fitting and layout and "trades" in layout.columns:
+        raise SourceError(
+            f"{origin} has no header row and {len(layout.columns)} columns that are in no known"
+            " order; write the names of the columns into its first line"
+        )
     # Where none fits, the first one's errors say most: its layout is the most common.
     first, *others = fitting or readings[:1]
     differing = [other for other in others if not _same(first[1], other[1])]
@@ -228,6 +239,10 @@ def _contradicted(columns: Columns) -> float:
     flat = (begin == high) & (high == low) & (low == close)
     with np.errstate(invalid="ignore"):
         wrong = (high < np.maximum(begin, close)) | (low > np.minimum(begin, close))
+    if "trades" in columns.numbers:  # a count, not an average price nor a time
+        trades = columns.numbers["trades"]
+        wrong |= (trades % 1 != 0) & ~np.isnan(trades) | (trades >= _FAR_TOO_MANY)
+        flat &= ~wrong
     broken = columns.broken()
     judged = ~flat & ~np.isnan(np.stack(prices)).any(axis=0) | broken
     return float((wrong | broken)[judged].mean()) if judged.any() else 0.0
@@ -282,6 +297,7 @@ class _Sheet:
     def _leave_flawed(self, choices: Choices) -> None:
         """Rows that are no rows, or whose cells cannot be understood."""
         broken = self.columns.broken()
+        self._refuse_other_header(broken)
         if not choices.set_aside:
             self._raise_flaw(broken)
             return
@@ -296,6 +312,27 @@ class _Sheet:
             text = self._at(int(self.rows.row[position]), cells)
             self.rejected.append(Rejected(stamp, flaw.rule, text))
         self.kept = self.kept[~broken]
+
+    def _refuse_other_header(self, broken: BoolArray) -> None:
+        """A header that is not the file's own: columns change their places in the middle.
+
+        Raises
+        ------
+        SourceError
+            Naming its row.
+        """
+        names = {name.lower() for name in self.rows.table.column_names}
+        texts = [(bad.row, re.split(r"[,;\t|]", bad.text)) for bad in self.rows.ragged]
+        for position in np.flatnonzero(broken).tolist():
+            cells = [str(column[position].as_py()) for column in self.rows.table.columns]
+            texts.append((int(self.rows.row[position]), cells))
+        for row, cells in texts:
+            if len(names & {cell.strip().lower() for cell in cells}) >= _HEADER_NAMES:
+                raise SourceError(
+                    f"{self.origin}: row {row}: another header, {', '.join(cells)}, after"
+                    f" {', '.join(self.rows.table.column_names)}{self._line(row)}. Split the file"
+                    " there and import both parts"
+                )
 
     def _raise_flaw(self, broken: BoolArray) -> None:
         row, said = min(

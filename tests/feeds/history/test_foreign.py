@@ -202,6 +202,19 @@ AMBIGUOUS = {
         "time,open,high,low,close,Volume ABC\n1711656000,1,2,0.5,1,9\n",
         "base or the quote volume",
     ),
+    "seven columns, the last an average price": (
+        "1711656000,1,2,0.5,1,9,1.25\n1711659600,1,2,0.5,1,9,1.5\n",
+        "no header row and 7 columns that are in no known order",
+    ),
+    "another header in the middle": (
+        "time,open,high,low,close,volume\n1711656000,1,2,0.5,1,9\n"
+        "time,close,high,low,open,volume\n1711659600,1,2,0.5,1,9\n",
+        r"row 1: another header.*line 3.*Split the file",
+    ),
+    "thousands or decimals": (
+        "time;open;high;low;close;volume\n1711656000;59.112;59.265;59.109;59.141;263\n",
+        r"'semicolon' \(open 59.112.*'semicolon-thousands-point' \(open 59112",
+    ),
     "two columns of one name": (
         "time,open,high,low,close,close,volume\n1711656000,1,2,0.5,1,1,9\n",
         "several columns for close",
