@@ -11,6 +11,7 @@ BNB, interest on borrowed coins.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from cppncripto_strategy.feeds.filters import TRADING, SymbolFilters
 from cppncripto_strategy.feeds.replay import bar_close_ms, require_timeframe, tick_interval_ms
 from cppncripto_strategy.ledger import Side, purpose_of, unsent
 from cppncripto_strategy.spot_account import SpotAccount
+
+log = logging.getLogger(__name__)
 
 _SETTLED_BARS = 50  # after so many bars a feed's timeframe is not doubted again
 
@@ -100,6 +103,7 @@ class SpotBroker(SpotAccount):
     def init(self) -> None:
         """Start a run: no positions, no orders, an empty ledger (called by Cerebro)."""
         super().init()
+        self._unruled: set[str] = set()  # symbols without filters that the log has named
         self._timed: set[Any] = set()  # feeds whose bars were found to be as long as they say
 
     # Questions a strategy may ask ---------------------------------------------------------------
@@ -161,6 +165,7 @@ class SpotBroker(SpotAccount):
 
     def submit(self, order: Any, check: bool = True) -> Any:
         """Take an order, quantity floored and price on a tick, or refuse it with a reason."""
+        self._name_unruled(order.data._name)
         created_ms = self._now_ms(order)
         self._created_ms[order.ref] = self._expected_open_ms[order.ref] = created_ms
         refusal = self._refusal(order)
@@ -172,6 +177,16 @@ class SpotBroker(SpotAccount):
             for kin in self._pchildren.pop(order.parent.ref, ()):
                 self._reject(kin, "bracket", detail)
         return order
+
+    def _name_unruled(self, symbol: str) -> None:
+        if symbol in self._unruled or symbol in (self.p.filters or {}):
+            return
+        self._unruled.add(symbol)
+        log.warning(
+            "SpotBroker was given no filters for %r, so its orders follow no exchange's steps and"
+            " minimums: pass filters={symbol: SymbolFilters(...)} for those of the symbol",
+            symbol,
+        )
 
     def check_submitted(self) -> None:
         """Accept what was submitted since the last bar; cash is checked when an order fills."""

@@ -643,3 +643,13 @@ def test_a_bracket_that_trades_on_spot_leaves_its_rows() -> None:
         ("sell", "cancelled", "bracket", START_MS + 4 * STEP_MS),
     ]
     assert ran.broker.getposition(ran.data).size == 0.0
+
+
+def test_a_symbol_without_filters_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Rules of nobody, applied or left out without a word, die here; so does a word per order."""
+    parts = {name: candles_at([0, 1, 2, 3], seed) for seed, name in enumerate("AB")}
+    broker = SpotBroker(cash=CASH, filters={"B": COARSE})
+    orders = {(slot, name): 1.0 for slot in range(3) for name in "AB"}
+    trade(parts, orders, broker=broker)
+    (record,) = [r for r in caplog.records if "no filters" in r.getMessage()]
+    assert "'A'" in record.getMessage()

@@ -397,7 +397,7 @@ def run(strategy: type[Watched], feeds: Feeds, broker: Any, **mode: Any) -> Watc
 @pytest.mark.parametrize(
     ("strategy", "feeds"), TABLE, ids=[f"{s.__name__}-{f.__name__}" for s, f in TABLE]
 )
-def test_a_vanilla_strategy_is_told_the_same(
+def test_a_vanilla_strategy_is_notified_alike(
     strategy: type[Watched], feeds: Feeds, runonce: bool
 ) -> None:
     """Another status, another order of notifications or another fill than Backtrader's dies."""
@@ -421,6 +421,6 @@ def test_a_filled_order_ends_as_completed(strategy: type[Watched], feeds: Feeds)
     statuses: dict[int, list[str]] = {}
     for number, status, *_ in ran.events:
         statuses.setdefault(number, []).append(status)
-    filled = [told for told in statuses.values() if "Completed" in told]
-    assert all(told == ["Submitted", "Accepted", "Completed"] for told in filled)
+    filled = [seen for seen in statuses.values() if "Completed" in seen]
+    assert all(seen == ["Submitted", "Accepted", "Completed"] for seen in filled)
     assert len(filled) == sum(fill.status == "filled" for fill in ran.broker.fills)

@@ -568,7 +568,7 @@ def test_a_daily_loss_stops_entries_until_the_next_utc_day() -> None:
 
 
 def test_a_decision_that_sends_no_order_leaves_a_row() -> None:
-    """Silence where an account is too small, too poor or blocked for the day dies here."""
+    """Silence where an account is too small, or blocked for the day, dies here."""
     scores = [0.9, 0.0, -0.9] + [0.9, 0.0] * 6
     closes = [100.0, 100.0] + [80.0] * 13
     blocked = run(steady(scores, closes), max_daily_loss_pct=5.0).fills
