@@ -26,6 +26,7 @@ from cppncripto_strategy.spot_account import SpotAccount
 
 log = logging.getLogger(__name__)
 
+_DUST = 1e-12  # of a fill's quantity: float noise
 _SETTLED_BARS = 50  # after so many bars a feed's timeframe is not doubted again
 
 _NO_FILTERS = SymbolFilters()
@@ -382,6 +383,8 @@ class SpotBroker(SpotAccount):
         super()._execute(order, ago, price, cash, position, dtcoc)
         if len(bits) > parts:
             snapped = self.filters_of(order.data).snap_position(position.size)
+            if abs(snapped) < _DUST * abs(bits[-1].size):
+                snapped = 0.0  # without a lot step, 0.1 + 0.2 - 0.3 would be a position
             if snapped != position.size:
                 position.fix(snapped, position.price if snapped else 0.0)
             note = str(order.info.get("note", ""))

@@ -653,3 +653,11 @@ def test_a_symbol_without_filters_is_named_once(caplog: pytest.LogCaptureFixture
     trade(parts, orders, broker=broker)
     (record,) = [r for r in caplog.records if "no filters" in r.getMessage()]
     assert "'A'" in record.getMessage()
+
+
+def test_float_noise_is_no_position_without_a_lot_step() -> None:
+    """0.1 + 0.2 - 0.3, held as a position of 5.6e-17 coins, dies here."""
+    orders = {(0, "A"): 0.1, (1, "A"): 0.2, (2, "A"): -0.3}
+    ran = trade({"A": candles_at([0, 1, 2, 3, 4])}, orders, broker=SpotBroker(cash=CASH))
+    assert [f.status for f in ran.broker.fills] == ["filled"] * 3
+    assert ran.broker.getposition(ran.data).size == 0.0
