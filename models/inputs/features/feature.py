@@ -51,9 +51,9 @@ class Feature:
     --------
     >>> import numpy as np
     >>> from cppncripto_strategy.models.inputs.features import FEATURES, Feature
-    >>> @FEATURES.register("candle_body")
+    >>> @FEATURES.register("close_to_open")
     ... @Feature.of(memory=1, sign=-1)
-    ... def candle_body(grid):
+    ... def close_to_open(grid):
     ...     return np.log(grid.close / grid.open)
     """
 
