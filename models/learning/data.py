@@ -44,11 +44,16 @@ def fingerprint(tables: Sequence[SessionTable], from_ms: int, until_ms: int) -> 
 
 @torch.no_grad()
 def embed_set(
-    macro: MacroNet | None, sessions: SessionSet, raw: bool = False, mirrored: bool = False
+    macro: MacroNet | None,
+    sessions: SessionSet,
+    raw: bool = False,
+    mirrored: bool = False,
+    batch: int = EMBED_BATCH,
 ) -> torch.Tensor:
     """Embeddings of a set of sessions, (N, E); zeros without macro.
 
-    `raw` leaves out the standardiser; `mirrored` embeds the mirrored market.
+    `raw` leaves out the standardiser; `mirrored` embeds the mirrored market; `batch` sessions are
+    embedded at a time, which may move the last bit.
     """
     if macro is None:
         return zero_context(len(sessions))
@@ -61,7 +66,7 @@ def embed_set(
     statistics[:, : len(scaled)] *= window_sign[scaled]  # the centres
     parts = [
         call(sessions.gather(rows) * window_sign, statistics[torch.from_numpy(rows)])
-        for rows in np.array_split(np.arange(len(sessions)), -(-len(sessions) // EMBED_BATCH))
+        for rows in np.array_split(np.arange(len(sessions)), -(-len(sessions) // batch))
     ]
     return torch.cat(parts)
 

@@ -17,9 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
-from cppncripto_strategy.models.bundle import Bundle, BundleTimeline, zero_context
+from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions, present_share
+from cppncripto_strategy.models.inputs.sessions import (
+    SessionSet,
+    SessionTable,
+    build_sessions,
+    present_share,
+)
+from cppncripto_strategy.models.learning.data import embed_set
 from cppncripto_strategy.models.learning.drift import bank_drift
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 
@@ -86,26 +92,15 @@ def embed_sessions(table: SessionTable, timeline: BundleTimeline) -> SessionStat
     for number in np.unique(own[fresh[fresh >= 0]]):
         model = timeline.bundles[int(number)]
         index = np.flatnonzero((fresh >= 0) & (own == number))
-        embedding[index] = embed_with(model, table, index)
+        members = np.stack([np.zeros_like(index), index], axis=1)  # (B, 2)
+        sessions = SessionSet((table,), members)
+        embedding[index] = embed_set(model.macro, sessions, batch=BATCH_SESSIONS).numpy()
         if model.macro is not None:
             drift[index] = [bank_drift(model, embedding[i], int(table.start_ms[i])) for i in index]
     kept = source >= 0
     embedding[kept], drift[kept] = embedding[source[kept]], drift[source[kept]]
     embedding[~kept], drift[~kept] = 0.0, np.nan
     return SessionStates(bundle, source, embedding, drift)
-
-
-@torch.no_grad()
-def embed_with(bundle: Bundle, table: SessionTable, index: IntArray) -> NDArray[np.float32]:
-    """Embeddings of sessions `index` (B,) under one bundle, (B, E); zeros without macro."""
-    if bundle.macro is None:
-        return zero_context(len(index)).numpy()
-    statistics = torch.from_numpy(table.statistics.astype(np.float32))
-    parts = [
-        bundle.macro(table.macro_windows(rows), statistics[rows]).numpy()
-        for rows in np.array_split(index, max(1, -(-len(index) // BATCH_SESSIONS)))
-    ]
-    return np.concatenate(parts)
 
 
 @torch.no_grad()
