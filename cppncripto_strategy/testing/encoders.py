@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder, build_encoder, encoder_options
+from cppncripto_strategy.testing.options import check_refuses_unknown
 
 N_FEATURES = 9
 WIDTH = 20
@@ -168,14 +168,7 @@ def check_rebuilt(encoder: str | type[Encoder], made: Encoder) -> None:
 
 def check_options(encoder: str | type[Encoder]) -> None:
     """An unknown option is refused by its name."""
-    try:
-        _read(encoder, {"no_such_option": 1})
-    except RecipeError as error:
-        _require(
-            "no_such_option" in str(error), f"refuses an unknown option without a name: {error}"
-        )
-    else:
-        raise AssertionError("the encoder takes an option that it does not have")
+    check_refuses_unknown("encoder", lambda options: _read(encoder, options))
 
 
 def windows(count: int, length: int, seed: int = 1) -> Tensor:

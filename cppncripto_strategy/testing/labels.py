@@ -26,6 +26,7 @@ from cppncripto_strategy.testing.grids import (
     same_bits,
     with_hole,
 )
+from cppncripto_strategy.testing.options import check_refuses_unknown
 
 SIZE = 1_200
 MIRRORED_SHARE = 0.9
@@ -144,14 +145,7 @@ def check_sign(label: LabelKind, grid: CandleGrid) -> None:
 
 def check_options(kind: str | type[LabelKind]) -> None:
     """An unknown option and a horizon of nothing are refused."""
-    try:
-        _read(kind, {"no_such_option": 1})
-    except RecipeError as error:
-        _require(
-            "no_such_option" in str(error), f"refuses an unknown option without a name: {error}"
-        )
-    else:
-        raise AssertionError("the label takes an option that it does not have")
+    check_refuses_unknown("label", lambda options: _read(kind, options))
     try:
         _build(kind, {}, 0)
     except RecipeError:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.encoders import Encoder, build_encoder
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, FeatureTable
 from cppncripto_strategy.models.pretraining import Objective, build_objective, objective_options
+from cppncripto_strategy.testing.options import check_refuses_unknown
 
 DAY_CANDLES = 96
 WINDOWS, DAYS = 6, 2
@@ -139,14 +139,7 @@ def check_learns(objective: Objective, encoder: Encoder, x: Tensor) -> None:
 
 def check_options(objective: str | type[Objective]) -> None:
     """An unknown option is refused by its name."""
-    try:
-        _read(objective, {"no_such_option": 1})
-    except RecipeError as error:
-        _require(
-            "no_such_option" in str(error), f"refuses an unknown option without a name: {error}"
-        )
-    else:
-        raise AssertionError("the objective takes an option that it does not have")
+    check_refuses_unknown("objective", lambda options: _read(objective, options))
 
 
 def windows(columns: FeatureTable, seed: int = 0) -> Tensor:
