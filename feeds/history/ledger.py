@@ -329,6 +329,8 @@ def job_lock(store: CandleStore) -> Iterator[None]:
         # The months' own leftovers are the store's to remove, under the lock of their series.
         for folder in store.root.glob("symbol=*/interval=*"):
             remove_leftovers(folder, FILE)
+        for folder in store.root.glob("symbol=*"):
+            remove_leftovers(folder)  # the symbol's filters
         remove_leftovers(store.root / QUARANTINE)
         yield
     finally:

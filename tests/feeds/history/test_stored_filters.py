@@ -13,6 +13,8 @@ from cppncripto_strategy import atomic
 from cppncripto_strategy.errors import SourceError, StoreError
 from cppncripto_strategy.feeds.binance.filters import symbol_info
 from cppncripto_strategy.feeds.filters import SymbolFilters
+from cppncripto_strategy.feeds.history.ledger import job_lock
+from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.history.stored_filters import (
     filters_path,
     recorded_filters,
@@ -106,3 +108,13 @@ def test_a_recorded_answer_is_read_with_its_date():
     known = recorded_filters(file)["DOGEUSDT"]
     assert (Decimal(1), Decimal("0.0001")) == (known.filters.lot_step, known.filters.tick_size)
     assert known.to_plain()["stated"] == "2021-10-12"
+
+
+def test_what_a_killed_writer_left_is_gone_with_the_next_job(tmp_path):
+    """A half-written file of filters that lies in the store always."""
+    store = CandleStore(tmp_path)
+    left = tmp_path / "symbol=BTCUSDT" / "._filters.json.abc.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    with job_lock(store):
+        assert not left.exists()
