@@ -23,7 +23,8 @@ from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.feeds.live.rounds import RecordedRounds
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder
-from cppncripto_strategy.paper.session import DERIVED, Collected, Recording
+from cppncripto_strategy.paper.recording import Recording
+from cppncripto_strategy.paper.session import DERIVED, Collected
 from cppncripto_strategy.paper.trader import paper_cerebro, session_broker
 from cppncripto_strategy.strategy import MacroMicroStrategy
 

@@ -33,7 +33,7 @@ from cppncripto_strategy.models.learning.drift import Repair, RetrainDecision
 from cppncripto_strategy.models.learning.retraining import carry_out, decide
 from cppncripto_strategy.paper.create import recipe_of
 from cppncripto_strategy.paper.networks import SessionTimeline, todays_bundle
-from cppncripto_strategy.paper.session import Recording
+from cppncripto_strategy.paper.recording import Recording
 from cppncripto_strategy.paper.trader import PaperSession
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import write_json

@@ -13,7 +13,8 @@
 
 The first two journals are the session: replayed through the same code they give all the others
 again, to the bit, and a restart checks that they do. A session is used by one process at a time.
-Left out: any format but ours; results for people are written by `paper`.
+Left out: any format but ours; reading it without its lock (`recording`); results for people
+(`session_report`).
 """
 
 from __future__ import annotations
@@ -30,21 +31,17 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from cppncripto_strategy.errors import SessionError
-from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import interval_to_ms, ms_to_utc
 from cppncripto_strategy.feeds.live.journal import (
     LineJournal,
-    read_lines,
     round_from_record,
     round_record,
 )
-from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round, candles_of
+from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round
 from cppncripto_strategy.foreign import read_object, reading, require_int
-from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS, write_json
-from cppncripto_strategy.tables import equity_from_marks, trades_table
+from cppncripto_strategy.results import write_json
 
 log = logging.getLogger(__name__)
 
@@ -104,12 +101,12 @@ class SessionFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.facts = _read_facts(path)
+        self.facts = read_facts(path)
         self._lock = _lock(path)
         rounds = LineJournal(path / "rounds.jsonl")
         opened = LineJournal(path / "opened.jsonl")
         with reading(path, "session", SessionError):
-            self.past, self.unopened = _match(rounds.records, opened.records, path)
+            self.past, self.unopened = match_rounds(rounds.records, opened.records, path)
         self.resumed = bool(rounds.records)
         self._next = len(opened.records)
         # The records are taken over above; a long session must not hold them twice.
@@ -276,7 +273,8 @@ def plain(record: Mapping[str, Any]) -> Record:
     return made
 
 
-def _read_facts(path: Path) -> SessionFacts:
+def read_facts(path: Path) -> SessionFacts:
+    """What a session is. Raises SessionError when the folder is none, or its file is damaged."""
     file = path / SESSION_FILE
     if not file.exists():
         raise SessionError(
@@ -317,10 +315,16 @@ def _lock(path: Path) -> Any:
     return handle
 
 
-def _match(
+def match_rounds(
     rounds: Sequence[Mapping[str, Any]], opened: Sequence[Mapping[str, Any]], path: Path
 ) -> tuple[list[tuple[Round, frozenset[str]]], list[Round]]:
-    """Rounds that were shown, with what was allowed, and rounds that were not."""
+    """Rounds that were shown, with what was allowed, and rounds that were not.
+
+    Raises
+    ------
+    SessionError
+        When the records contradict each other.
+    """
     if len(opened) > len(rounds):
         raise SessionError(
             f"{path} says that {len(opened)} rounds were shown, but holds only {len(rounds)}:"
@@ -335,133 +339,3 @@ def _match(
             )
         past.append((round_from_record(record), frozenset(shown["a"])))
     return past, [round_from_record(record) for record in rounds[len(opened) :]]
-
-
-# Reading a session without locking it ---------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """Everything a session has recorded, read without its lock (it may be running).
-
-    Parameters
-    ----------
-    facts : SessionFacts.
-    past : (round, symbols allowed) of every round that was shown.
-    derived : the derived journals' records by name.
-    """
-
-    facts: SessionFacts
-    past: list[tuple[Round, frozenset[str]]]
-    derived: dict[str, list[Record]]
-
-    @classmethod
-    def read(cls, path: Path) -> Recording:
-        """Read a session's folder. Raises SessionError as `SessionFolder` does."""
-        with reading(path, "session", SessionError):
-            derived = {name: read_lines(path / f"{name}.jsonl") for name in DERIVED}
-            opened = read_lines(path / "opened.jsonl")
-            past, _ = _match(read_lines(path / "rounds.jsonl"), opened, path)
-        return cls(_read_facts(path), past, derived)
-
-    @property
-    def live_from_ms(self) -> int | None:
-        """Close of the first round anybody might trade on; None when there was none yet."""
-        return next((moment.close_ms for moment, allowed in self.past if allowed), None)
-
-    def candles(self) -> dict[str, Candles]:
-        """Each symbol's candles in the order shown."""
-        return {
-            symbol: candles_of(
-                moment.candles[symbol] for moment, _ in self.past if symbol in moment.candles
-            )
-            for symbol in self.facts.symbols
-        }
-
-    def gaps(self) -> list[dict[str, Any]]:
-        """Proved gaps: symbol, start_ms, end_ms, candles; touching ones joined."""
-        joined: list[dict[str, Any]] = []
-        step = self.facts.interval_ms
-        for symbol in self.facts.symbols:
-            for close_ms in (moment.close_ms for moment, _ in self.past if symbol in moment.gaps):
-                last = joined[-1] if joined else None
-                if last and last["symbol"] == symbol and last["end_ms"] == close_ms - step:
-                    last["end_ms"], last["candles"] = close_ms, last["candles"] + 1
-                else:
-                    start_ms = close_ms - step
-                    joined.append(
-                        {"symbol": symbol, "start_ms": start_ms, "end_ms": close_ms, "candles": 1}
-                    )
-        return joined
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """signals, fills, trades and equity since the session went live, as a backtest gives them.
-
-        What the strategy would have done during the warm-up is history and is left out.
-        """
-        since = self.live_from_ms
-        start = since if since is not None else 2**62
-        signals = _table(self.derived["decisions"], SIGNAL_COLUMNS)
-        fills = _table(self.derived["fills"], FILL_COLUMNS)
-        marks = [
-            (row["t"], row["equity"], row["cash"])
-            for row in self.derived["equity"]
-            if row["t"] >= start
-        ]
-        signals = signals[signals["close_time_ms"] >= start].reset_index(drop=True)
-        fills = fills[fills["created_ms"] >= start].reset_index(drop=True)
-        steps = dict.fromkeys(self.facts.symbols, self.facts.interval_ms)
-        return {
-            "signals": signals,
-            "fills": fills,
-            "trades": trades_table(fills, signals, steps),
-            "equity": equity_from_marks(marks),
-        }
-
-    def missed(self) -> pd.DataFrame:
-        """Orders the strategy would have sent while the session could not trade: fills' columns.
-
-        Never invented, never filled: refused, because the candle was seen too late.
-        """
-        fills = self.tables()["fills"]
-        late = (fills["status"] == "refused") & (fills["reason"] == "can_trade")
-        return fills[late].reset_index(drop=True)
-
-    def downtime(self) -> list[dict[str, int]]:
-        """Stretches after the start in which nothing could be traded: start_ms, end_ms, rounds."""
-        stretches: list[dict[str, int]] = []
-        since = self.live_from_ms
-        before = None
-        for moment, allowed in self.past:
-            if since is None or moment.close_ms < since or moment.catch_up:
-                continue
-            if not allowed and moment.candles:
-                if before == "down":
-                    stretches[-1]["end_ms"] = moment.close_ms
-                    stretches[-1]["rounds"] += 1
-                else:
-                    stretches.append(
-                        {"start_ms": moment.close_ms, "end_ms": moment.close_ms, "rounds": 1}
-                    )
-                before = "down"
-            else:
-                before = "up"
-        return stretches
-
-
-def _table(records: Sequence[Record], columns: Sequence[str]) -> pd.DataFrame:
-    """Records as a table of these columns with the tables' own types."""
-    whole = {"signal", "candles_held"}
-    text = {"symbol", "side", "reason", "status", "detail"}
-    made = {}
-    for name in columns:
-        values = [record[name] for record in records]
-        if name in text:
-            made[name] = pd.Series(values, dtype="str")
-        elif (name.endswith("_ms") and name != "age_ms") or name in whole:
-            made[name] = pd.Series(values, dtype=np.int64)
-        else:
-            made[name] = pd.Series(
-                [math.nan if value is None else value for value in values], dtype=np.float64
-            )
-    return pd.DataFrame(made)

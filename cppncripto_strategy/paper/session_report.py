@@ -20,7 +20,7 @@ from cppncripto_strategy.feeds.live.journal import read_lines
 from cppncripto_strategy.judgement import judge
 from cppncripto_strategy.outcome import bundle_rows, write_outputs
 from cppncripto_strategy.paper.networks import SessionTimeline
-from cppncripto_strategy.paper.session import Recording
+from cppncripto_strategy.paper.recording import Recording
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import RunResult, write_text
 

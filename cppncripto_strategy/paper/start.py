@@ -23,8 +23,9 @@ from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import ask_exchange, create_session, recipe_of
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options, todays_bundle
+from cppncripto_strategy.paper.recording import Recording
 from cppncripto_strategy.paper.retraining import Retrainer
-from cppncripto_strategy.paper.session import SESSION_FILE, Recording, SessionFolder
+from cppncripto_strategy.paper.session import SESSION_FILE, SessionFolder
 from cppncripto_strategy.paper.session_report import day_report, write_session_results
 from cppncripto_strategy.paper.trader import PaperSession
 from cppncripto_strategy.progress import Progress

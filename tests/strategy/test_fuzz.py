@@ -25,7 +25,8 @@ from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, Nea
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.models.inputs.sessions import build_sessions
 from cppncripto_strategy.paper.networks import SessionTimeline
-from cppncripto_strategy.paper.session import Recording, SessionFacts, SessionFolder
+from cppncripto_strategy.paper.recording import Recording
+from cppncripto_strategy.paper.session import SessionFacts, SessionFolder
 from cppncripto_strategy.recipe import load_recipe
 
 EXAMPLES = 60  # per file; all of them together take some twenty seconds

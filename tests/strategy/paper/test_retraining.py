@@ -19,8 +19,9 @@ from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import create_session
 from cppncripto_strategy.paper.networks import SessionTimeline, todays_bundle
 from cppncripto_strategy.paper.parity import compare
+from cppncripto_strategy.paper.recording import Recording
 from cppncripto_strategy.paper.retraining import retrain
-from cppncripto_strategy.paper.session import Recording, SessionFolder
+from cppncripto_strategy.paper.session import SessionFolder
 from cppncripto_strategy.recipe import load_recipe
 from cppncripto_strategy.results import write_json
 

@@ -13,7 +13,7 @@ from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.networks import SessionTimeline
-from cppncripto_strategy.paper.session import Recording
+from cppncripto_strategy.paper.recording import Recording
 from cppncripto_strategy.paper.session_report import day_report, session_result
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import write_json

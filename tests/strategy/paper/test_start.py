@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from cppncripto_strategy.feeds.live.journal import line_of, read_lines
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.paper.session import Recording
+from cppncripto_strategy.paper.recording import Recording
 
 
 def run_command(folder: Path, *arguments: str) -> Any:

@@ -34,10 +34,10 @@ from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackEx
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.parity import compare
 from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder
+from cppncripto_strategy.paper.recording import Recording
 from cppncripto_strategy.paper.session import (
     DERIVED,
     Collected,
-    Recording,
     SessionFacts,
     SessionFolder,
     plain,

@@ -1,0 +1,157 @@
+"""What a session has recorded, read without its lock: it may be running meanwhile.
+
+Left out: writing any of it (`session`), and what is made of it for people (`session_report`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.live.journal import read_lines
+from cppncripto_strategy.feeds.live.rounds import Round, candles_of
+from cppncripto_strategy.foreign import reading
+from cppncripto_strategy.paper.session import (
+    DERIVED,
+    Record,
+    SessionFacts,
+    match_rounds,
+    read_facts,
+)
+from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS
+from cppncripto_strategy.tables import equity_from_marks, trades_table
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Everything a session has recorded, read without its lock (it may be running).
+
+    Parameters
+    ----------
+    facts : SessionFacts.
+    past : (round, symbols allowed) of every round that was shown.
+    derived : the derived journals' records by name.
+    """
+
+    facts: SessionFacts
+    past: list[tuple[Round, frozenset[str]]]
+    derived: dict[str, list[Record]]
+
+    @classmethod
+    def read(cls, path: Path) -> Recording:
+        """Read a session's folder. Raises SessionError as `SessionFolder` does."""
+        with reading(path, "session", SessionError):
+            derived = {name: read_lines(path / f"{name}.jsonl") for name in DERIVED}
+            opened = read_lines(path / "opened.jsonl")
+            past, _ = match_rounds(read_lines(path / "rounds.jsonl"), opened, path)
+        return cls(read_facts(path), past, derived)
+
+    @property
+    def live_from_ms(self) -> int | None:
+        """Close of the first round anybody might trade on; None when there was none yet."""
+        return next((moment.close_ms for moment, allowed in self.past if allowed), None)
+
+    def candles(self) -> dict[str, Candles]:
+        """Each symbol's candles in the order shown."""
+        return {
+            symbol: candles_of(
+                moment.candles[symbol] for moment, _ in self.past if symbol in moment.candles
+            )
+            for symbol in self.facts.symbols
+        }
+
+    def gaps(self) -> list[dict[str, Any]]:
+        """Proved gaps: symbol, start_ms, end_ms, candles; touching ones joined."""
+        joined: list[dict[str, Any]] = []
+        step = self.facts.interval_ms
+        for symbol in self.facts.symbols:
+            for close_ms in (moment.close_ms for moment, _ in self.past if symbol in moment.gaps):
+                last = joined[-1] if joined else None
+                if last and last["symbol"] == symbol and last["end_ms"] == close_ms - step:
+                    last["end_ms"], last["candles"] = close_ms, last["candles"] + 1
+                else:
+                    start_ms = close_ms - step
+                    joined.append(
+                        {"symbol": symbol, "start_ms": start_ms, "end_ms": close_ms, "candles": 1}
+                    )
+        return joined
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """signals, fills, trades and equity since the session went live, as a backtest gives them.
+
+        What the strategy would have done during the warm-up is history and is left out.
+        """
+        since = self.live_from_ms
+        start = since if since is not None else 2**62
+        signals = _table(self.derived["decisions"], SIGNAL_COLUMNS)
+        fills = _table(self.derived["fills"], FILL_COLUMNS)
+        marks = [
+            (row["t"], row["equity"], row["cash"])
+            for row in self.derived["equity"]
+            if row["t"] >= start
+        ]
+        signals = signals[signals["close_time_ms"] >= start].reset_index(drop=True)
+        fills = fills[fills["created_ms"] >= start].reset_index(drop=True)
+        steps = dict.fromkeys(self.facts.symbols, self.facts.interval_ms)
+        return {
+            "signals": signals,
+            "fills": fills,
+            "trades": trades_table(fills, signals, steps),
+            "equity": equity_from_marks(marks),
+        }
+
+    def missed(self) -> pd.DataFrame:
+        """Orders the strategy would have sent while the session could not trade: fills' columns.
+
+        Never invented, never filled: refused, because the candle was seen too late.
+        """
+        fills = self.tables()["fills"]
+        late = (fills["status"] == "refused") & (fills["reason"] == "can_trade")
+        return fills[late].reset_index(drop=True)
+
+    def downtime(self) -> list[dict[str, int]]:
+        """Stretches after the start in which nothing could be traded: start_ms, end_ms, rounds."""
+        stretches: list[dict[str, int]] = []
+        since = self.live_from_ms
+        before = None
+        for moment, allowed in self.past:
+            if since is None or moment.close_ms < since or moment.catch_up:
+                continue
+            if not allowed and moment.candles:
+                if before == "down":
+                    stretches[-1]["end_ms"] = moment.close_ms
+                    stretches[-1]["rounds"] += 1
+                else:
+                    stretches.append(
+                        {"start_ms": moment.close_ms, "end_ms": moment.close_ms, "rounds": 1}
+                    )
+                before = "down"
+            else:
+                before = "up"
+        return stretches
+
+
+def _table(records: Sequence[Record], columns: Sequence[str]) -> pd.DataFrame:
+    """Records as a table of these columns with the tables' own types."""
+    whole = {"signal", "candles_held"}
+    text = {"symbol", "side", "reason", "status", "detail"}
+    made = {}
+    for name in columns:
+        values = [record[name] for record in records]
+        if name in text:
+            made[name] = pd.Series(values, dtype="str")
+        elif (name.endswith("_ms") and name != "age_ms") or name in whole:
+            made[name] = pd.Series(values, dtype=np.int64)
+        else:
+            made[name] = pd.Series(
+                [math.nan if value is None else value for value in values], dtype=np.float64
+            )
+    return pd.DataFrame(made)
