@@ -5,7 +5,6 @@ Left out: training (`retraining`), and Cerebro (`trader`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.foreign import read_text, reading, require_int
+from cppncripto_strategy.foreign import read_object, reading, require_int, sealed, unsealed
 from cppncripto_strategy.indicators.micro import MicroScore
 from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
@@ -64,7 +63,7 @@ class SessionTimeline(BundleTimeline):
         for bundle, start in zip(self.bundles, self.valid_from_ms, strict=True):
             bundle.save(session / "bundles" / bundle.model_hash)
             rows.append({"bundle": bundle.model_hash, "valid_from_ms": start})
-        write_json(session / "bundles" / TIMELINE_FILE, rows)
+        write_json(session / "bundles" / TIMELINE_FILE, sealed({"bundles": rows}))
 
     @classmethod
     def of_session(cls, session: Path) -> SessionTimeline:
@@ -73,13 +72,13 @@ class SessionTimeline(BundleTimeline):
         Raises
         ------
         SessionError
-            When the session has none, or they are not those it recorded.
+            When the session has none, they are not those it recorded, or the file was changed.
         """
         folder = session / "bundles"
         if not (folder / TIMELINE_FILE).exists():
             raise SessionError(f"{session} has no networks: it was never started")
         with reading(folder / TIMELINE_FILE, "timeline of bundles", SessionError):
-            rows = json.loads(read_text(folder / TIMELINE_FILE))
+            rows = unsealed(read_object(folder / TIMELINE_FILE))["bundles"]
             starts = tuple(require_int(row["valid_from_ms"]) for row in rows)
             bundles = tuple(Bundle.load(folder / row["bundle"]) for row in rows)
             for row, bundle in zip(rows, bundles, strict=True):

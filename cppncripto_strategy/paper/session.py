@@ -40,13 +40,13 @@ from cppncripto_strategy.feeds.live.journal import (
     round_record,
 )
 from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round
-from cppncripto_strategy.foreign import read_object, reading, require_int
-from cppncripto_strategy.results import write_json
+from cppncripto_strategy.foreign import read_object, reading, require_int, sealed, unsealed
+from cppncripto_strategy.results import to_plain, write_json
 
 log = logging.getLogger(__name__)
 
 SESSION_FILE = "session.json"
-FORMAT = 1
+FORMAT = 2
 # Computed again from rounds and opened: written without waiting for the disk.
 DERIVED = ("decisions", "embeddings", "fills", "equity")
 Record = dict[str, Any]
@@ -129,7 +129,7 @@ class SessionFolder:
         if (path / SESSION_FILE).exists():
             raise SessionError(f"{path} already holds a session: resume it, or choose another name")
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / SESSION_FILE, {"format": FORMAT, **asdict(facts)})
+        write_json(path / SESSION_FILE, sealed(to_plain({"format": FORMAT, **asdict(facts)})))
         return cls(path)
 
     def __enter__(self) -> SessionFolder:
@@ -282,8 +282,10 @@ def read_facts(path: Path) -> SessionFacts:
         )
     with reading(file, "session", SessionError, "Take it from a copy, or start a new session"):
         values = read_object(file)
-        if values.pop("format", None) != FORMAT:
+        if values.get("format") != FORMAT:
             raise SessionError(f"{path} was written by another version: expected format {FORMAT}")
+        values = unsealed(values)
+        del values["format"]
         facts = SessionFacts(**{**values, "symbols": tuple(values["symbols"])})
         _check_facts(facts)
     return facts

@@ -1,6 +1,7 @@
 """Every file we read back, flipped, cut, stuffed and retyped: only our own errors come out.
 
-And a sealed file (a bundle, a checkpoint) that was changed is never taken for whole.
+And a sealed file (a bundle, a checkpoint, a session's facts) that was changed is never taken for
+whole.
 """
 
 import json
@@ -36,6 +37,13 @@ SUBSTRATE = Substrate.temporal(
 )
 HOUR_MS = 3_600_000
 
+
+def timeline_rows(session):
+    """Which bundle is active from when."""
+    timeline = SessionTimeline.of_session(session)
+    return [bundle.model_hash for bundle in timeline.bundles], timeline.valid_from_ms
+
+
 # What each reader takes, and whether a changed file must be refused or read as it was.
 READERS = {
     "recipe.toml": lambda path: load_recipe(path),
@@ -43,10 +51,10 @@ READERS = {
     f"bundle/{WEIGHTS_FILE}": lambda path: Bundle.load(path.parent).to_bytes(),
     "checkpoint.json": lambda path: load_run(path, SEARCH, SUBSTRATE, "data").to_json(),
     "champion.json": lambda path: read_champion(path),
-    "session/session.json": lambda path: Recording.read(path.parent).tables(),
+    "session/session.json": lambda path: Recording.read(path.parent).facts,
     "session/rounds.jsonl": lambda path: Recording.read(path.parent).candles(),
     "session/opened.jsonl": lambda path: Recording.read(path.parent).candles(),
-    "session/bundles/timeline.json": lambda path: SessionTimeline.of_session(path.parents[1]),
+    "session/bundles/timeline.json": lambda path: timeline_rows(path.parents[1]),
     "trials.jsonl": lambda path: discounted_sharpe([0.1, -0.2, 0.3], TrialLedger(path.parent)),
     "run/manifest.json": lambda path: results.read_results(path.parent).uses_macro,
     "run/metrics.json": lambda path: results.read_results(path.parent),
@@ -54,7 +62,13 @@ READERS = {
     "run/equity.parquet": lambda path: results.read_results(path.parent),
     "embeddings.parquet": lambda path: embeddings.read_embeddings(path).to_pylist(),
 }
-SEALED = {f"bundle/{INFO_FILE}", f"bundle/{WEIGHTS_FILE}", "checkpoint.json"}
+SEALED = {
+    f"bundle/{INFO_FILE}",
+    f"bundle/{WEIGHTS_FILE}",
+    "checkpoint.json",
+    "session/session.json",
+    "session/bundles/timeline.json",
+}
 
 
 @pytest.fixture(scope="module")
