@@ -91,8 +91,7 @@ def stated_filters(info: Mapping[str, Any], origin: str) -> dict[str, KnownFilte
     SourceError
         As `symbol_filters` does.
     """
-    stated = info.get("serverTime")
-    stated_ms = stated if isinstance(stated, int) else None
+    stated_ms = read_stated_ms(info)
     return {
         str(entry["symbol"]): known_filters(entry, stated_ms, origin)
         for entry in symbol_entries(info)
@@ -233,6 +232,23 @@ def read_statement(answer: Any, symbol: str) -> tuple[int, Json] | None:
 def symbol_entries(info: Mapping[str, Any]) -> list[Json]:
     """The entries of an exchangeInfo answer, one per symbol."""
     return list(info["symbols"])
+
+
+def read_stated_ms(info: Mapping[str, Any]) -> int | None:
+    """The exchange's time of an exchangeInfo answer, UTC milliseconds; None where it says none."""
+    stated = info.get("serverTime")
+    return stated if isinstance(stated, int) else None
+
+
+def statement_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """What differs between two entries of a symbol: "status", then filter types by name."""
+    old, new = (
+        {str(rule.get("filterType")): rule for rule in entry.get("filters", ())}
+        for entry in (before, after)
+    )
+    changed = sorted(kind for kind in {*old, *new} if old.get(kind) != new.get(kind))
+    moved = before.get("status") != after.get("status")
+    return (*(["status"] if moved else []), *changed)
 
 
 def statuses(info: Mapping[str, Any]) -> dict[str, str]:

@@ -8,16 +8,24 @@ the stream feeds it and publishes what is complete.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
+from cppncripto_strategy.feeds.live.notices import GapWithdrawn, Listener, Restated, unheard
 from cppncripto_strategy.feeds.live.rounds import Round, Row, now_s, row_problem, rows_of
 from cppncripto_strategy.feeds.live.stream_settings import StreamPlan
 
 log = logging.getLogger(__name__)
+
+
+# Candles shown of each symbol that are remembered, so that one that comes again is compared.
+REMEMBERED = 64
+# Published gaps of each symbol that a late candle may still withdraw.
+_GAPS_REMEMBERED = 10_000
 
 
 class Series:
@@ -26,11 +34,15 @@ class Series:
     Lives as long as the stream; touched only from the stream's loop.
     """
 
-    def __init__(self, symbol: str, next_open: int) -> None:
+    def __init__(self, symbol: str, next_open: int, gaps: Collection[int] = ()) -> None:
         self.symbol = symbol
         self.next_open = next_open
         self.pending: dict[int, Row] = {}
         self.absent: dict[int, tuple[float, int]] = {}  # open -> (first seen absent, reads)
+        self.shown: dict[int, Row] = {}  # the latest published, oldest first
+        self.restated: dict[int, Row] = {}  # the values last reported of a candle that came again
+        self.gaps = dict.fromkeys(sorted(gaps))  # published and not withdrawn, in order
+        self.withdrawn: dict[int, Row] = {}  # candles of former gaps, not published yet
         self.newest_seen = next_open  # open time of the newest candle any frame spoke of
         self.fetching = False
         self.fetch_now = False
@@ -46,15 +58,41 @@ class Series:
         if reads == 0 or at_s - first_s >= confirm_s:
             self.absent[open_ms] = (first_s, reads + 1)
 
+    def first_values(self, open_ms: int) -> Row | None:
+        """The candle as it was first received, while it is remembered."""
+        return self.pending.get(open_ms) or self.shown.get(open_ms)
+
+    def take(self, open_ms: int, interval_ms: int) -> Row | None:
+        """The candle of the next slot, None for a gap; the one after it comes next."""
+        self.next_open = open_ms + interval_ms
+        row = self.pending.pop(open_ms, None)
+        if row is not None:
+            self.shown[open_ms] = row
+            while len(self.shown) > REMEMBERED:
+                oldest = next(iter(self.shown))
+                del self.shown[oldest]
+                self.restated.pop(oldest, None)
+        return row
+
+    def note_gap(self, open_ms: int) -> None:
+        """A gap was published; a candle that appears there withdraws it."""
+        self.gaps[open_ms] = None
+        while len(self.gaps) > _GAPS_REMEMBERED:
+            del self.gaps[next(iter(self.gaps))]
+
 
 class Assembly:
     """The candles of several symbols; lives as long as its stream, touched only from its loop.
 
     Parameters
     ----------
-    plan : the symbols, the next candle of each, and the candles that are here already.
+    plan : the symbols, the next candle of each, the gaps published before, and the candles that
+        are here already.
     stale_after_s : wall seconds that symbols with a candle wait for one without.
-    counters : counts rejected, false_gaps, stale_frames, duplicates, catch_up and stale.
+    counters : counts rejected, withdrawn, restated, stale_frames, duplicates, catch_up and stale.
+    tell : hears of restated candles and withdrawn gaps.
+    join_s : wall seconds that candles which catch up wait for those of other symbols, so that one
+        closing time is one round.
 
     Attributes
     ----------
@@ -67,18 +105,25 @@ class Assembly:
         plan: StreamPlan,
         stale_after_s: float,
         counters: Counter[str],
+        tell: Listener = unheard,
+        join_s: float = 0.0,
     ) -> None:
         first = plan.first_open
-        self.series = {symbol: Series(symbol, open_ms) for symbol, open_ms in first.items()}
+        self.series = {
+            symbol: Series(symbol, open_ms, plan.gaps.get(symbol, ()))
+            for symbol, open_ms in first.items()
+        }
         for symbol, candles in plan.known.items():
             rows = rows_of(candles.between(first[symbol], 2**62))
             self.series[symbol].pending.update({int(row[0]): row for row in rows})
-        self.interval_ms, self.stale_after_s = plan.interval_ms, stale_after_s
+        self.interval_ms, self.stale_after_s, self.join_s = plan.interval_ms, stale_after_s, join_s
         self.counters = counters
         self.gap_list: list[tuple[str, int]] = []
+        self._tell = tell
         self._anchor_ms = plan.start_ms
         self._frontier = plan.start_ms  # open time of the next round
         self._waiting = (-1, 0.0)  # the round waited for, since when (monotonic seconds)
+        self._joining_s: float | None = None  # since when candles wait for others to catch up
         self._received_s = 0.0
 
     def accept(self, series: Series, row: Row) -> None:
@@ -88,22 +133,30 @@ class Assembly:
         if problem is not None:
             self.counters["rejected"] += 1
             log.warning("%s %s: %s", series.symbol, ms_to_utc(open_ms), problem)
+        elif open_ms in series.gaps:
+            del series.gaps[open_ms]
+            series.withdrawn[open_ms] = row
+        elif (first := series.first_values(open_ms)) is not None:
+            self._again(series, first, row)
         elif open_ms < series.next_open:
-            late = (series.symbol, open_ms) in self.gap_list[-1000:]
-            self.counters["false_gaps" if late else "stale_frames"] += 1
-            if late:
-                log.error(
-                    "%s %s came after two REST reads had shown that it does not exist",
-                    series.symbol,
-                    ms_to_utc(open_ms),
-                )
-        elif open_ms in series.pending:
-            self.counters["duplicates"] += 1
+            self.counters["stale_frames"] += 1
         else:
             series.pending[open_ms] = row
             series.newest_seen = max(series.newest_seen, open_ms)
             series.absent.pop(open_ms, None)
             self._received_s = now_s()
+
+    def _again(self, series: Series, first: Row, row: Row) -> None:
+        """A closed candle that was here before: the first values stay."""
+        open_ms = int(row[0])
+        shown = open_ms < series.next_open
+        self.counters["stale_frames" if shown else "duplicates"] += 1
+        if _same(series.restated.get(open_ms, first), row):
+            return
+        series.restated[open_ms] = row
+        self.counters["restated"] += 1
+        log.warning("%s %s came again with other values", series.symbol, ms_to_utc(open_ms))
+        self._tell(Restated(series.symbol, open_ms, first, row))
 
     def lacking(self, series: Series, closed_until_ms: int) -> list[Span]:
         """The stretches of closed slots that are not resolved, oldest first."""
@@ -154,22 +207,61 @@ class Assembly:
         for published in rounds:
             open_ms = published.close_ms - self.interval_ms
             self.gap_list += [(symbol, open_ms) for symbol in published.gaps]
+            for symbol in published.gaps:
+                self.series[symbol].note_gap(open_ms)
+            for symbol, row in published.withdrawn.items():
+                self.counters["withdrawn"] += 1
+                log.error("%s %s was called a gap and exists", symbol, ms_to_utc(open_ms))
+                self._tell(GapWithdrawn(symbol, open_ms, row))
         self.counters["gaps"] = len(self.gap_list)
 
     def _catch_up(self) -> list[Round]:
-        """Rounds of stale symbols' candles that have arrived by now, in order of time."""
-        rounds = []
-        for series in self.series.values():
+        """Rounds of what is older than the frontier and here by now, one per closing time."""
+        if not self._joined():
+            return []
+        candles: dict[int, dict[str, Row]] = {}
+        gaps: dict[int, list[str]] = {}
+        withdrawn: dict[int, dict[str, Row]] = {}
+        for symbol, series in self.series.items():
             while series.next_open < self._frontier and series.resolved(series.next_open):
                 open_ms = series.next_open
                 row = self._take(series, open_ms)
-                candles = {} if row is None else {series.symbol: row}
-                gaps = (series.symbol,) if row is None else ()
-                rounds.append(
-                    Round(open_ms + self.interval_ms, candles, gaps, (), True, self._received_s)
-                )
+                if row is None:
+                    gaps.setdefault(open_ms, []).append(symbol)
+                else:
+                    candles.setdefault(open_ms, {})[symbol] = row
                 self.counters["catch_up"] += 1
-        return sorted(rounds, key=lambda late: late.close_ms)
+            for open_ms, row in series.withdrawn.items():
+                withdrawn.setdefault(open_ms, {})[symbol] = row
+            series.withdrawn.clear()
+        return [
+            Round(
+                open_ms + self.interval_ms,
+                candles.get(open_ms, {}),
+                tuple(gaps.get(open_ms, ())),
+                catch_up=True,
+                withdrawn=withdrawn.get(open_ms, {}),
+                received_s=self._received_s,
+            )
+            for open_ms in sorted({*candles, *gaps, *withdrawn})
+        ]
+
+    def _joined(self) -> bool:
+        """Whether what waits to catch up has waited long enough for the other symbols."""
+        behind = [s for s in self.series.values() if s.next_open < self._frontier]
+        ready = [s for s in behind if s.resolved(s.next_open)]
+        if len(ready) == len(behind):
+            self._joining_s = None
+            return True
+        if not ready:
+            self._joining_s = None
+            return any(series.withdrawn for series in self.series.values())
+        if self._joining_s is None:
+            self._joining_s = now_s()
+        if now_s() - self._joining_s < self.join_s:
+            return False
+        self._joining_s = None
+        return True
 
     def _next_round(self) -> Round | None:
         """The round at the frontier, or None while it must be waited for."""
@@ -209,9 +301,13 @@ class Assembly:
         return time.monotonic() - self._waiting[1] > self.stale_after_s
 
     def _take(self, series: Series, open_ms: int) -> Row | None:
-        series.next_open = open_ms + self.interval_ms
         absent = series.absent.pop(open_ms, None)
-        row = series.pending.pop(open_ms, None)
+        row = series.take(open_ms, self.interval_ms)
         if row is None:
             log.warning("%s %s does not exist (%s)", series.symbol, ms_to_utc(open_ms), absent)
         return row
+
+
+def _same(first: Row, now: Row) -> bool:
+    """Whether two rows of one candle agree; a value unknown to either (NaN) is no difference."""
+    return all(a == b or math.isnan(a) or math.isnan(b) for a, b in zip(first, now, strict=True))

@@ -84,7 +84,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def round_record(shown: Round) -> dict[str, Any]:
-    """A round as a journal record: {"t":close,"c":{"BTCUSDT":[...]},"g":[...],"s":[...],"u":1}."""
+    """A round as a journal record: {"t":close,"c":{"BTCUSDT":[...]},"g":[...],"s":[...],"u":1}.
+
+    A withdrawn gap stands in "w":{"BTCUSDT":[...]}; what is empty is left out.
+    """
     record: dict[str, Any] = {
         "t": shown.close_ms,
         "c": {s: list(r) for s, r in shown.candles.items()},
@@ -95,6 +98,8 @@ def round_record(shown: Round) -> dict[str, Any]:
         record["s"] = list(shown.stale)
     if shown.catch_up:
         record["u"] = 1
+    if shown.withdrawn:
+        record["w"] = {s: list(r) for s, r in shown.withdrawn.items()}
     return record
 
 
@@ -106,4 +111,5 @@ def round_from_record(record: Mapping[str, Any]) -> Round:
         gaps=tuple(record.get("g", ())),
         stale=tuple(record.get("s", ())),
         catch_up=bool(record.get("u", 0)),
+        withdrawn={symbol: tuple(row) for symbol, row in record.get("w", {}).items()},
     )

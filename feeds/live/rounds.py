@@ -33,7 +33,10 @@ class Round:
     candles : symbol -> row, in the order of `candles.COLUMNS`; the open time is an int.
     gaps : symbols whose candle was proved not to exist.
     stale : symbols left out because they were too late; their candles come in catch-up rounds.
-    catch_up : candles of stale symbols, older than what was already published.
+    catch_up : candles and gaps of stale symbols, older than what was already published, all of
+        those that catch up at this closing time.
+    withdrawn : symbol -> candle that an earlier round called a gap and that has appeared since.
+        Feeds do not deliver it: the symbol's later candles may have been shown already.
     received_s : monotonic seconds at which the last candle arrived; 0 for recorded rounds.
     """
 
@@ -42,6 +45,7 @@ class Round:
     gaps: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     catch_up: bool = False
+    withdrawn: Mapping[str, Row] = field(default_factory=dict)
     received_s: float = field(default=0.0, compare=False)
 
 

@@ -38,7 +38,9 @@ from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.feeds.filters import TRADING
 from cppncripto_strategy.feeds.live.assembly import Assembly, Series
 from cppncripto_strategy.feeds.live.exchange_clock import ExchangeClock
+from cppncripto_strategy.feeds.live.notices import Listener, Notice, unheard
 from cppncripto_strategy.feeds.live.rounds import Round, RoundQueue
+from cppncripto_strategy.feeds.live.rules import RulesWatch
 from cppncripto_strategy.feeds.live.stream_settings import StreamPlan, StreamSettings
 from cppncripto_strategy.feeds.live.stream_socket import StreamSocket
 
@@ -56,12 +58,14 @@ class CandleStream:
         when it returns.
     queue : where rounds are published; default one that judges by `allowed`.
     rng : jitter.
+    listener : hears every notice (`feeds.live.notices`), on the stream's thread; it must return
+        quickly. What it raises stops the stream.
 
     Attributes
     ----------
     rounds : the `RoundQueue`.
     counters : what happened: generations, frames, malformed, duplicates, stale_frames, rejected,
-        fetches, fetch_failures, published, gaps, stale, catch_up, false_gaps.
+        fetches, fetch_failures, published, gaps, stale, catch_up, withdrawn, restated.
     last_frame : symbol -> (close price, exchange time) of the newest frame, forming ones included.
     info : the exchange's latest exchangeInfo; status_of : symbol -> its status there.
     """
@@ -76,6 +80,7 @@ class CandleStream:
         journal: Callable[[Sequence[Round]], None] | None = None,
         queue: RoundQueue | None = None,
         rng: random.Random | None = None,
+        listener: Listener = unheard,
     ) -> None:
         self.symbols, self.interval = tuple(plan.symbols), plan.interval
         self.interval_ms = plan.interval_ms
@@ -90,7 +95,15 @@ class CandleStream:
         self.connected = False
         self._journal = journal or (lambda _rounds: None)
         self._rng = rng or random.Random()
-        self._assembly = Assembly(plan, self.settings.stale_after_s, self.counters)
+        self._listener = listener
+        self._assembly = Assembly(
+            plan,
+            self.settings.stale_after_s,
+            self.counters,
+            self._tell,
+            self.settings.close_grace_s,
+        )
+        self._rules = RulesWatch(plan.rules)
         self._confirm_s = (self.settings.gap_confirm_s, self.settings.silent_confirm_s)
         self._failure: Exception | None = None
         self._info_due_s = 0.0
@@ -127,6 +140,13 @@ class CandleStream:
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
+
+    def read_rules_soon(self) -> None:
+        """Have trading rules and statuses read now; a session asks for it after a refused order."""
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._rules_due)
 
     def fresh(self, shown: Round) -> bool:
         """Whether a round may be traded on now: connected, and no newer candle has closed yet."""
@@ -181,6 +201,16 @@ class CandleStream:
         """Stop the stream with an error that waiting cannot cure."""
         self._failure = self._failure or error
         self._stopping.set()
+
+    def _rules_due(self) -> None:
+        self._info_due_s = 0.0
+        self._wake.set()
+
+    def _tell(self, notice: Notice) -> None:
+        try:
+            self._listener(notice)
+        except Exception as error:
+            self._fail(error)
 
     def _spawn(self, work: Coroutine[Any, Any, None], kept: set[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -336,6 +366,9 @@ class CandleStream:
             log.info("stream: %s", error)
         else:
             self.status_of = statuses(self.info)
+            for change in self._rules.compare(self.info):
+                log.warning("%s: the exchange changed %s", change.symbol, ", ".join(change.changed))
+                self._tell(change)
 
     def _clock_is_old(self) -> bool:
         quiet_s = time.monotonic() - self._frame_s

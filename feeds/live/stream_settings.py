@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.candles import Candles
@@ -25,6 +26,10 @@ class StreamPlan:
     next_open : symbol -> open time of its next candle, where a recorded session left it behind
         start_ms (it was stale).
     known : candles that are here already, from start_ms on; REST is only asked for the rest.
+    gaps : symbol -> open times of the gaps that a recorded session has published and not
+        withdrawn: a candle that appears there withdraws one.
+    rules : symbol -> its entry of exchangeInfo's `symbols` as last recorded, so that what changed
+        while nobody looked is noticed.
 
     Raises
     ------
@@ -37,6 +42,8 @@ class StreamPlan:
     start_ms: int
     next_open: Mapping[str, int] = field(default_factory=dict)
     known: Mapping[str, Candles] = field(default_factory=dict)
+    gaps: Mapping[str, Collection[int]] = field(default_factory=dict)
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.symbols or len(set(self.symbols)) != len(self.symbols):

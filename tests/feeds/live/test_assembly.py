@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.feeds.live.assembly import Assembly
-from cppncripto_strategy.feeds.live.rounds import Row, candles_of
+from cppncripto_strategy.feeds.live.notices import GapWithdrawn, Restated, unheard
+from cppncripto_strategy.feeds.live.rounds import Round, Row, candles_of
 from cppncripto_strategy.feeds.live.stream_settings import StreamPlan
 
 STEP_MS = 300_000
@@ -24,8 +26,14 @@ def row(slot: int, price: float = 100.0) -> Row:
     return (at(slot), price, price, price, price, 1.0, 1.0, 1.0, 1.0, 1.0)
 
 
-def assembly(stale_after_s: float = 60.0, **plan) -> Assembly:
-    return Assembly(StreamPlan(SYMBOLS, "5m", 0, **plan), stale_after_s, Counter())
+def assembly(stale_after_s: float = 60.0, tell=unheard, join_s=0.0, **plan) -> Assembly:
+    return Assembly(StreamPlan(SYMBOLS, "5m", 0, **plan), stale_after_s, Counter(), tell, join_s)
+
+
+def publish(machine: Assembly) -> list[Round]:
+    rounds = machine.complete()
+    machine.note_published(rounds)
+    return rounds
 
 
 def give(machine: Assembly, symbol: str, *slots: int) -> None:
@@ -97,3 +105,91 @@ def test_a_plan_without_symbols_or_with_one_twice_is_refused(symbols):
     """A stream that shows nothing, or every candle twice."""
     with pytest.raises(SourceError, match="different symbols"):
         StreamPlan(symbols, "5m", 0)
+
+
+def gap_at_zero(heard: list, **plan) -> Assembly:
+    """ETHUSDT's first candle is a published gap, its second one shown."""
+    machine = assembly(tell=heard.append, **plan)
+    give(machine, "BTCUSDT", 0, 1)
+    give(machine, "ETHUSDT", 1)
+    series = machine.series["ETHUSDT"]
+    series.absent[at(0)] = (0.0, 2)
+    gap, following = publish(machine)
+    assert (gap.gaps, following.gaps) == (("ETHUSDT",), ())
+    return machine
+
+
+def test_a_candle_that_appears_where_a_gap_was_published_withdraws_it_once():
+    """A gap that is not one, kept for good; or its candle shown after newer ones."""
+    heard: list = []
+    machine = gap_at_zero(heard)
+    give(machine, "ETHUSDT", 0)
+    (late,) = publish(machine)
+    assert (at(1), {}, {"ETHUSDT": row(0)}, True) == (
+        late.close_ms,
+        late.candles,
+        late.withdrawn,
+        late.catch_up,
+    )
+    assert [GapWithdrawn("ETHUSDT", at(0), row(0))] == heard
+    give(machine, "ETHUSDT", 0)
+    assert publish(machine) == []
+
+
+def test_a_gap_that_a_recorded_session_published_can_be_withdrawn():
+    """A restart that has forgotten what it called a gap, and drops the candle as stale."""
+    machine = assembly(next_open={"ETHUSDT": at(2)}, gaps={"ETHUSDT": [at(0)]})
+    give(machine, "ETHUSDT", 0)
+    (late,) = publish(machine)
+    assert {"ETHUSDT": row(0)} == late.withdrawn
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_candle_that_comes_again_with_other_values_is_reported_once_and_changes_nothing(shown):
+    """A restatement that replaces what was traded on, or that nobody hears of."""
+    heard: list = []
+    machine = assembly(tell=heard.append)
+    give(machine, "BTCUSDT", 0)
+    if shown:
+        give(machine, "ETHUSDT", 0)
+        publish(machine)
+    series = machine.series["BTCUSDT"]
+    machine.accept(series, row(0))
+    for _ in range(3):
+        machine.accept(series, row(0, 101.0))
+    assert [Restated("BTCUSDT", at(0), row(0), row(0, 101.0))] == heard
+    if not shown:
+        give(machine, "ETHUSDT", 0)
+        assert row(0) == publish(machine)[0].candles["BTCUSDT"]
+
+
+def test_a_value_the_store_did_not_have_is_no_restatement():
+    """Candles of a local store without taker volume, reported one by one as restated."""
+    heard: list = []
+    known = (*row(0)[:8], math.nan, math.nan)
+    machine = assembly(tell=heard.append, known={"BTCUSDT": candles_of([known])})
+    give(machine, "BTCUSDT", 0)
+    assert heard == []
+
+
+def test_symbols_that_catch_up_at_one_close_make_one_round():
+    """A round per symbol: the strategy decides twice at one closing time."""
+    machine = assembly(stale_after_s=-1.0, join_s=3600.0, next_open={"BTCUSDT": at(-2)})
+    series = machine.series
+    series["ETHUSDT"].next_open = at(-2)
+    give(machine, "BTCUSDT", -2, -1)
+    assert publish(machine) == []
+    give(machine, "ETHUSDT", -1)
+    series["ETHUSDT"].absent[at(-2)] = (0.0, 2)
+    first, second = publish(machine)
+    assert ({"BTCUSDT": row(-2)}, ("ETHUSDT",)) == (first.candles, first.gaps)
+    assert {"BTCUSDT": row(-1), "ETHUSDT": row(-1)} == second.candles
+    assert [first.catch_up, second.catch_up] == [True, True]
+
+
+def test_a_symbol_that_stays_late_does_not_keep_another_from_catching_up():
+    """Waiting for each other without an end."""
+    machine = assembly(join_s=-1.0, next_open=dict.fromkeys(SYMBOLS, at(-2)))
+    give(machine, "BTCUSDT", -2)
+    (late,) = publish(machine)
+    assert {"BTCUSDT": row(-2)} == late.candles

@@ -337,7 +337,8 @@ def test_round_survives_the_journal_bit_for_bit(
 ) -> None:
     """A replay from the journal must see the very floats the session saw."""
     held = (START_MS + candle * STEP_MS, *values)
-    one = Round(held[0] + STEP_MS, {"BTCUSDT": held}, ("ETHUSDT",), ("BNBUSDT",), catch_up)
+    late = {"SOLUSDT": held} if catch_up else {}
+    one = Round(held[0] + STEP_MS, {"BTCUSDT": held}, ("ETHUSDT",), ("BNBUSDT",), catch_up, late)
     assert round_from_record(json.loads(json.dumps(round_record(one)))) == one
 
 
