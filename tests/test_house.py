@@ -22,7 +22,8 @@ LEAVES = {"errors", "arrays", "progress", "codehash"}
 STOREYS = (
     LEAVES,
     {"atomic", "feeds.clock", "foreign", "lines", "registry", "runonce"},
-    {"feeds.candles", "feeds.filters", "ledger", "paths", "plugins", "results", "runlog"},
+    {"feeds.candles", "feeds.filters", "ledger", "locks", "paths", "plugins", "results"}
+    | {"runlog"},
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models", "spot_account"},
     {"broker", "feeds.history", "feeds.live", "feeds.loopback", "feeds.planted_hits"}
     | {"indicators", "recipe_sections", "tables"},
@@ -38,12 +39,13 @@ STOREYS = (
 )
 # Rooms that know only some of what lies below them, and the leaves.
 ONLY: dict[str, set[str]] = {
-    "models": {"atomic", "feeds.clock", "foreign", "plugins", "registry"},
+    "models": {"atomic", "feeds.clock", "foreign", "locks", "plugins", "registry"},
     "indicators": {"feeds.clock", "models"},
     "feeds.candles": {"feeds.clock"},
     "feeds.filters": {"feeds.clock"},
     "feeds.binance": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters"},
-    "feeds.history": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters", "feeds.binance"},
+    "feeds.history": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters", "feeds.binance"}
+    | {"locks"},
     "feeds.live": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters", "feeds.binance"},
     "feeds.loopback": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters", "feeds.binance"},
 }

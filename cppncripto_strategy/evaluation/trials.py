@@ -12,8 +12,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,11 +24,14 @@ from numpy.typing import ArrayLike
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.evaluation.statistics import deflated_sharpe, probabilistic_sharpe
 from cppncripto_strategy.foreign import reading, writing
+from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.results import to_plain
 
 logger = logging.getLogger(__name__)
 
 LEDGER_FILE = "trials.jsonl"
+# A line takes milliseconds to append.
+LOCK_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,17 @@ class TrialLedger:
             self._append(line)
 
     def _append(self, line: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b") as stream, _locked(stream.fileno()):
+        with self._lock(), open(self.path, "a+b") as stream:
             if stream.seek(0, os.SEEK_END):
                 stream.seek(-1, os.SEEK_END)
                 line = line if stream.read(1) == b"\n" else "\n" + line
             stream.write(line.encode("utf-8"))
             stream.flush()
             os.fsync(stream.fileno())
+
+    def _lock(self) -> FileLock:
+        path = self.path.with_name(f".{self.path.name}{LOCK_FILE}")
+        return FileLock.take(path, str(self.path), SourceError, "try again", LOCK_TIMEOUT_S)
 
     def read(self) -> list[Trial]:
         """Every readable trial, in order; [] where there is no ledger yet.
@@ -133,21 +138,6 @@ def _checked(trial: Trial) -> Trial:
 
 
 _FIELDS = tuple(item.name for item in fields(Trial))
-
-
-@contextmanager
-def _locked(handle: int) -> Iterator[None]:
-    """An exclusive lock on an open file, where the system has them; freed even by kill -9."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: one write of one short line is what is left to rely on
-        yield
-        return
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def discounted_sharpe(daily_returns: ArrayLike, ledger: TrialLedger) -> dict[str, Any]:

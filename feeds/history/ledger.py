@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import filelock
 import numpy as np
 
 from cppncripto_strategy.arrays import IntArray
@@ -44,11 +43,13 @@ from cppncripto_strategy.feeds.clock import (
 from cppncripto_strategy.feeds.history.month_file import file_digest
 from cppncripto_strategy.feeds.history.quarantine import FOLDER as QUARANTINE
 from cppncripto_strategy.feeds.history.store import CandleStore, MonthState, write_atomically
+from cppncripto_strategy.locks import FileLock
 
 logger = logging.getLogger(__name__)
 
 # With a leading underscore, because readers of Parquet folders pass such files over.
 FILE = "_ledger.json"
+JOB_LOCK = ".job.lock"
 FORMAT = 1
 Status = Literal["verified", "imported", "exchange-down", "missing"]
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -314,18 +315,8 @@ def job_lock(store: CandleStore) -> Iterator[None]:
     StoreError
         At once, when another job holds the store, or its folder cannot be written.
     """
-    lock = filelock.FileLock(store.root / ".job.lock", timeout=0, thread_local=False)
-    try:
-        store.root.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout as cause:
-        raise StoreError(
-            f"another fetch, repair or import is running on {store.root}; wait for it to end, then"
-            " try again (nothing was changed)"
-        ) from cause
-    except OSError as cause:
-        raise StoreError(f"the store at {store.root} cannot be written: {cause}") from cause
-    try:
+    advice = "wait for it to end, then try again (nothing was changed)"
+    with FileLock.take(store.root / JOB_LOCK, f"the store {store.root}", StoreError, advice):
         # The months' own leftovers are the store's to remove, under the lock of their series.
         for folder in store.root.glob("symbol=*/interval=*"):
             remove_leftovers(folder, FILE)
@@ -333,8 +324,6 @@ def job_lock(store: CandleStore) -> Iterator[None]:
             remove_leftovers(folder)  # the symbol's filters
         remove_leftovers(store.root / QUARANTINE)
         yield
-    finally:
-        lock.release()
 
 
 def write_recorded(

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-import filelock
 import numpy as np
 
 from cppncripto_strategy import atomic
@@ -48,6 +47,7 @@ from cppncripto_strategy.feeds.history.month_file import (
     read_month,
     row_count,
 )
+from cppncripto_strategy.locks import LOCK_FILE, FileLock
 
 LOCK_TIMEOUT_S = 30.0
 # Wide enough for every exchange there was or will be, narrow enough that seconds and microseconds
@@ -334,15 +334,11 @@ class CandleStore:
         count = sum(row_count(file) for file in files)
         return StoredSeries(symbol, interval, int(first[0]), end_ms, count)
 
-    def _lock(self, folder: Path) -> contextlib.AbstractContextManager[object]:
-        lock = filelock.FileLock(folder / ".lock", timeout=self.lock_timeout_s, thread_local=False)
-        try:
-            return lock.acquire()
-        except filelock.Timeout as cause:
-            raise StoreError(
-                f"{folder} has been locked by another writer for {self.lock_timeout_s:g} s; wait"
-                " for the other `cppn-bt` to finish, then try again"
-            ) from cause
+    def _lock(self, folder: Path) -> FileLock:
+        advice = f"it still was after {self.lock_timeout_s:g} s; wait for it to end, then try again"
+        return FileLock.take(
+            folder / LOCK_FILE, str(folder), StoreError, advice, self.lock_timeout_s
+        )
 
 
 class WriteBatch:

@@ -537,7 +537,7 @@ def test_a_delisted_symbol_still_has_its_archives(tmp_path):
 def test_two_fetches_at_once_are_refused_and_corrupt_nothing(host, tmp_path):
     """Two writers of one ledger."""
     store = CandleStore(tmp_path)
-    with job_lock(store), pytest.raises(StoreError, match="another fetch"):
+    with job_lock(store), pytest.raises(StoreError, match="is in use by this process"):
         run_fetch(host, tmp_path)
     assert all(report.complete for report in run_fetch(host, tmp_path))
 

@@ -10,7 +10,6 @@ import sys
 import threading
 from pathlib import Path
 
-import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
@@ -327,8 +326,8 @@ def test_a_locked_series_is_refused_with_a_clear_message(tmp_path):
     store = CandleStore(tmp_path, lock_timeout_s=0.05)
     store.write("BTCUSDT", "5m", make_candles([0, 1]))
     with (
-        filelock.FileLock(store.folder("BTCUSDT", "5m") / ".lock"),
-        pytest.raises(StoreError, match="another writer"),
+        store.writing("BTCUSDT", "5m"),
+        pytest.raises(StoreError, match=f"in use by this process, {os.getpid()}"),
     ):
         store.write("BTCUSDT", "5m", make_candles([2, 3]))
     store.write("ETHUSDT", "5m", make_candles([2, 3]))
