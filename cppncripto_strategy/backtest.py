@@ -15,7 +15,9 @@ from pathlib import Path
 
 import torch
 
+from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import Span
+from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.market import load_market, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline, arm_folder
 from cppncripto_strategy.models.inputs.sessions import SessionTable
@@ -67,8 +69,9 @@ def run_backtest(
     """
     torch.set_num_threads(1)  # small tensors: a second thread costs more than it brings
     clock = PhaseClock(progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    with log_file(folder / "log.jsonl"):
+    advice = "give this run a folder of its own"
+    lock = FileLock.take(folder / LOCK_FILE, f"the results folder {folder}", RecipeError, advice)
+    with lock, log_file(folder / "log.jsonl"):
         with clock.phase("candles"):
             market = load_market(recipe)
             span = checked_span(recipe, market)

@@ -64,10 +64,15 @@ def command(
     import torch
 
     from cppncripto_strategy.embeddings import embed_candles, write_embeddings
+    from cppncripto_strategy.errors import StoreError
     from cppncripto_strategy.feeds.clock import ms_to_utc
+    from cppncripto_strategy.locks import LOCK_FILE, FileLock
     from cppncripto_strategy.models.bundle import BundleTimeline
 
     torch.set_num_threads(1)
+    lock = out.with_name(f".{out.name}{LOCK_FILE}")
+    advice = "wait for it to end, or give this one another --out"
+    click.get_current_context().with_resource(FileLock.take(lock, str(out), StoreError, advice))
     timeline = BundleTimeline.load(bundle, in_sample)
     if card and len(timeline.bundles) > 1:
         raise click.UsageError(

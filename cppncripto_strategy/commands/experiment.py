@@ -137,14 +137,19 @@ def _report(results: list[Findings], folder: Path, markdown: Path | None, as_jso
 
 
 def _transfer(runner: RecipeRunner, folder: Path, markdown: Path | None, as_json: bool) -> None:
+    from cppncripto_strategy.errors import SourceError
     from cppncripto_strategy.experiments.page import markdown_table
     from cppncripto_strategy.experiments.transfer import (
         readable,
         recipe_transfer,
         write_transfer_page,
     )
+    from cppncripto_strategy.locks import LOCK_FILE, FileLock
     from cppncripto_strategy.results import to_plain, write_table, write_text
 
+    advice = "wait for it to end, or give this one another --out"
+    path, name = folder / f".transfer{LOCK_FILE}", f"the experiment transfer in {folder}"
+    click.get_current_context().with_resource(FileLock.take(path, name, SourceError, advice))
     with ProgressBars(as_json, transient=True) as bars:
         table = recipe_transfer(runner, bars.phase("transfer"))
     about: dict[str, Any] = runner.about(_command_line(), [runner.recipe.seed])

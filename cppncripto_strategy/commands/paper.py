@@ -97,10 +97,7 @@ def command(
     )  # fmt: skip
     if not as_json:
         plan = replace(plan, training=_training_bar)
-    if demo:
-        _demo(plan, speed, as_json)
-    else:
-        _run(plan, as_json)
+    _run(plan, speed if demo else None, as_json)
 
 
 @contextmanager
@@ -110,35 +107,20 @@ def _training_bar() -> Iterator[Progress]:
         yield bars.phase("training")
 
 
-def _run(plan: PaperPlan, as_json: bool) -> None:
+def _run(plan: PaperPlan, demo_speed: float | None, as_json: bool) -> None:
     from rich.console import Console
 
     from cppncripto_strategy.paper.screen import choose_screen
-    from cppncripto_strategy.paper.start import run_paper
+    from cppncripto_strategy.paper.start import run_demo, run_paper
 
     console = Console()
     screen = choose_screen(as_json, console)
-    result = run_paper(plan, screen)
+    result = run_paper(plan, screen) if demo_speed is None else run_demo(plan, demo_speed, screen)
     if as_json:
         click.echo(json.dumps({"kind": "result", "session": str(plan.path),
                                "metrics": result.metrics if result else None}))  # fmt: skip
         return
     _summary(console, plan.path, result)
-
-
-def _demo(plan: PaperPlan, speed: float, as_json: bool) -> None:
-    """The same, against a loopback exchange in this process."""
-    from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-    from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
-    from cppncripto_strategy.feeds.loopback.server import ExchangeThread
-    from cppncripto_strategy.paper.connection import Connection
-    from cppncripto_strategy.paper.start import demo_exchange
-
-    with ExchangeThread(demo_exchange(plan, speed)) as host:
-        local = Sources(host.archive_url, host.rest_url, host.stream_url)
-        quick = StreamSettings.for_speed(speed, plan.recipe.interval)
-        retry = Retry(attempts=6, base_s=0.05, cap_s=1.0, timeout_s=5.0)
-        _run(replace(plan, connection=Connection(local, quick, retry)), as_json)
 
 
 def _report(path: Path, as_json: bool) -> None:

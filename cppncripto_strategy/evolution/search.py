@@ -21,13 +21,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from cppncripto_strategy.embeddings import interval_text
-from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.evolution.evolved import Evolved, Transfer
 from cppncripto_strategy.evolution.page import write_evolution_page
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.history.resample import resample
 from cppncripto_strategy.foreign import sealed
+from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.market import Market, load_market
 from cppncripto_strategy.models.hyperneat.evolution import (
     Evolution,
@@ -164,16 +165,32 @@ def evolve(
     Raises
     ------
     BundleError
-        When the folder's checkpoint is of other settings or candles.
+        When the folder's checkpoint is of other settings or candles, or another process evolves in
+        the folder.
     TrainingError
         When the span is too short to judge on, or no genome expresses anything.
     """
+    advice = "wait for it to end, or give this one another --out"
+    with FileLock.take(folder / LOCK_FILE, f"the evolution {folder}", BundleError, advice):
+        return _evolved(recipe, settings, folder, spread or Spread(), pick, fresh, watcher)
+
+
+def _evolved(
+    recipe: Recipe,
+    settings: EvolutionSettings,
+    folder: Path,
+    spread: Spread,
+    pick: str,
+    fresh: bool,
+    watcher: Watcher | None,
+) -> Evolved:
+    """`evolve` in a folder that is locked."""
     began = time.perf_counter()
     ground = prepare(recipe)
     data = ground.probe_data(ground.session, ground.substrate)
     fingerprint = "".join([data.fingerprint(), *recipe.plugin_digests().values()])
     run = _start(folder / CHECKPOINT, settings, ground.substrate, fingerprint, fresh)
-    genomes = _evolve(run, folder, spread or Spread(), data, watcher)
+    genomes = _evolve(run, folder, spread, data, watcher)
     index = choose(run, pick)
     result = Evolved(
         run=run,

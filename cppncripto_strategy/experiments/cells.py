@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,9 +20,11 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.arrays import IntArray
+from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.evaluation.returns import daily_returns
 from cppncripto_strategy.evaluation.signals import forward_returns
 from cppncripto_strategy.experiments.comparison import CellTables
+from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 from cppncripto_strategy.results import to_plain, write_json, write_table
@@ -92,10 +95,25 @@ class Cell:
 def obtain_cell(
     arm: Arm, seed: int, key: str, out: Path, run_cell: CellRunner, progress: Progress
 ) -> Cell:
-    """The finished cell of this key, or the cell, run now and kept."""
+    """The finished cell of this key, or the cell, run now and kept.
+
+    While another process runs the same cell, this one waits for it.
+    """
     folder = out / "cells" / key
-    if (folder / CELL_FILE).is_file():
-        return _read_cell(folder, arm, seed)
+    path = out / "cells" / f".{key}{LOCK_FILE}"
+
+    def waiting(holder: str) -> None:
+        progress(0, 1, f"waiting for {holder}")
+        log.warning("cell %s, seed %d is being run by %s: waiting for it", arm.name, seed, holder)
+
+    if not (folder / CELL_FILE).is_file():
+        with FileLock.take(path, f"the cell {folder}", SourceError, "", math.inf, waiting):
+            if not (folder / CELL_FILE).is_file():
+                return _run_cell(arm, seed, folder, run_cell, progress)
+    return _read_cell(folder, arm, seed)
+
+
+def _run_cell(arm: Arm, seed: int, folder: Path, run_cell: CellRunner, progress: Progress) -> Cell:
     started = datetime.now(UTC)
     outcome = run_cell(arm, seed, progress)
     cell = make_cell(arm, seed, outcome)

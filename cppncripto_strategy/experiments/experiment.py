@@ -22,10 +22,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.evaluation.account import BPS
 from cppncripto_strategy.evaluation.returns import daily_sharpe
 from cppncripto_strategy.evaluation.statistics import overfitting_probability
 from cppncripto_strategy.evaluation.trials import (
+    LOCK_TIMEOUT_S,
     Trial,
     TrialLedger,
     discounted_sharpe,
@@ -43,6 +45,7 @@ from cppncripto_strategy.experiments.comparison import (
 )
 from cppncripto_strategy.experiments.page import Findings, write_experiment_page
 from cppncripto_strategy.experiments.verdicts import Verdict
+from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.results import to_plain, write_json, write_table
 
@@ -98,7 +101,32 @@ def run_experiment(
     about, notes : what the page says about the run.
     progress : called with (done, total, text), over all cells.
     resamples : of days and seeds, for the intervals.
+
+    Raises
+    ------
+    SourceError
+        When another process runs the experiment in this folder. Different experiments may share a
+        folder: a cell that both need is run by one and waited for by the other.
     """
+    advice = "wait for it to end, or give this one another --out"
+    name = f"the experiment {experiment.name} in {out}"
+    path = out / f".{experiment.name}{LOCK_FILE}"
+    with FileLock.take(path, name, SourceError, advice):
+        cells = _run_cells(experiment, seeds, out, run_cell, identity, progress)
+        findings = conclude(experiment, cells, TrialLedger(out), about or {}, notes, resamples)
+        _write(findings, out)
+    return findings
+
+
+def _run_cells(
+    experiment: Experiment,
+    seeds: Sequence[int],
+    out: Path,
+    run_cell: CellRunner,
+    identity: Callable[[Arm], str],
+    progress: Progress | None,
+) -> dict[str, list[Cell]]:
+    """Every cell by its arm's name, run or read, each counted as a trial."""
     total = len(experiment.arms) * len(seeds)
     cells: dict[str, list[Cell]] = {}
     for number, (arm, seed) in enumerate((a, s) for a in experiment.arms for s in seeds):
@@ -114,11 +142,16 @@ def run_experiment(
         cell = obtain_cell(arm, seed, key, out, run_cell, report)
         _count_trial(TrialLedger(out), experiment, arm, cell, key)
         cells.setdefault(arm.name, []).append(cell)
-    findings = conclude(experiment, cells, TrialLedger(out), about or {}, notes, resamples)
-    write_table(_all_rows(out / RESULTS_FILE, findings), out / RESULTS_FILE)
-    write_json(out / f"{experiment.name}.json", summary(findings))
-    write_experiment_page(findings, out / f"{experiment.name}.html")
-    return findings
+    return cells
+
+
+def _write(findings: Findings, out: Path) -> None:
+    """The table of all experiments, and this one's answer and page."""
+    path = out / f".{RESULTS_FILE}{LOCK_FILE}"
+    with FileLock.take(path, str(out / RESULTS_FILE), SourceError, "try again", LOCK_TIMEOUT_S):
+        write_table(_all_rows(out / RESULTS_FILE, findings), out / RESULTS_FILE)
+    write_json(out / f"{findings.name}.json", summary(findings))
+    write_experiment_page(findings, out / f"{findings.name}.html")
 
 
 def _count_trial(

@@ -53,8 +53,9 @@ def create_session(
     recipe: Recipe,
     timeline: BundleTimeline,
     connection: Connection,
+    locked: bool = False,
 ) -> SessionFolder:
-    """A new session of a recipe, starting today.
+    """A new session of a recipe, starting today; `locked` as for `SessionFolder`.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def create_session(
     settled = recipe.model_copy(update={"candles": here})
     write_text(path / RECIPE_FILE, to_toml(settled.to_plain()))
     SessionTimeline(timeline.bundles, False, until).save(path)
-    return SessionFolder.create(path, facts)
+    return SessionFolder.create(path, facts, locked)
 
 
 def recipe_of(session: Path) -> Recipe:

@@ -19,7 +19,6 @@ Left out: any format but ours; reading it without its lock (`recording`); result
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import time
@@ -41,6 +40,7 @@ from cppncripto_strategy.feeds.live.journal import (
 )
 from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round
 from cppncripto_strategy.foreign import read_object, reading, require_int, sealed, unsealed
+from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.results import to_plain, write_json
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,11 @@ class SessionFacts:
 class SessionFolder:
     """One session's folder, locked while open; a context manager.
 
+    Parameters
+    ----------
+    path : the folder.
+    locked : the caller holds its `session_lock`, and keeps it longer than this.
+
     Attributes
     ----------
     facts : SessionFacts.
@@ -99,10 +104,10 @@ class SessionFolder:
         When the folder is no session, another process uses it, or a journal is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, locked: bool = False) -> None:
         self.path = path
         self.facts = read_facts(path)
-        self._lock = _lock(path)
+        self._lock = None if locked else session_lock(path)
         rounds = LineJournal(path / "rounds.jsonl")
         opened = LineJournal(path / "opened.jsonl")
         with reading(path, "session", SessionError):
@@ -118,8 +123,8 @@ class SessionFolder:
         self.derived = {name: _Derived(path / f"{name}.jsonl", name) for name in DERIVED}
 
     @classmethod
-    def create(cls, path: Path, facts: SessionFacts) -> SessionFolder:
-        """Make a new session.
+    def create(cls, path: Path, facts: SessionFacts, locked: bool = False) -> SessionFolder:
+        """Make a new session; `locked` as for the class.
 
         Raises
         ------
@@ -130,7 +135,7 @@ class SessionFolder:
             raise SessionError(f"{path} already holds a session: resume it, or choose another name")
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / SESSION_FILE, sealed(to_plain({"format": FORMAT, **asdict(facts)})))
-        return cls(path)
+        return cls(path, locked)
 
     def __enter__(self) -> SessionFolder:
         return self
@@ -150,7 +155,8 @@ class SessionFolder:
             journal.close()
         for derived in self.derived.values():
             derived.close()
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def journal(self, rounds: Sequence[Round]) -> None:
         """Put rounds on disk; called by the stream before it publishes them."""
@@ -307,14 +313,16 @@ def _check_facts(facts: SessionFacts) -> None:
             raise TypeError(f"expected an object, found {part!r}")
 
 
-def _lock(path: Path) -> Any:
-    handle = open(path / ".lock", "a")  # noqa: SIM115 - held open for the session's life
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as cause:
-        handle.close()
-        raise SessionError(f"{path} is in use by another process: stop that one first") from cause
-    return handle
+def session_lock(path: Path) -> FileLock:
+    """The right to write into a session's folder; taken before looking at what is there.
+
+    Raises
+    ------
+    SessionError
+        When another process has it, or the folder cannot be made.
+    """
+    advice = "stop that one first, or give this one another --name"
+    return FileLock.take(path / LOCK_FILE, f"the session {path}", SessionError, advice)
 
 
 def match_rounds(

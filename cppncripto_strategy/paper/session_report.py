@@ -18,11 +18,15 @@ from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.live.journal import read_lines
 from cppncripto_strategy.judgement import judge
+from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.outcome import bundle_rows, write_outputs
 from cppncripto_strategy.paper.networks import SessionTimeline
 from cppncripto_strategy.paper.recording import Recording
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import RunResult, write_text
+
+# Seconds that another process may take to write the same reports.
+REPORT_WAIT_S = 120.0
 
 
 def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> RunResult:
@@ -90,7 +94,17 @@ def _embeddings(recording: Recording) -> pd.DataFrame | None:
 
 
 def write_session_results(session: Path, recipe: Recipe, timeline: SessionTimeline) -> RunResult:
-    """Tables, metrics, report, tearsheet and picture into the session's own folder."""
+    """Tables, metrics, report, tearsheet and picture into the session's own folder.
+
+    The session may be running; reports are written by one process at a time.
+    """
+    advice = "wait for it to end, then ask again with --report"
+    lock = session / f".reports{LOCK_FILE}"
+    with FileLock.take(lock, f"{session}'s reports", SessionError, advice, REPORT_WAIT_S):
+        return _write_results(session, recipe, timeline)
+
+
+def _write_results(session: Path, recipe: Recipe, timeline: SessionTimeline) -> RunResult:
     result = session_result(session, recipe, timeline)
     write_outputs(result, session)
     recording = Recording.read(session)

@@ -6,18 +6,19 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from cppncripto_strategy.errors import BundleError, CppnError, SessionError
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import Round
+from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
 from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.market import SpeedClock
-from cppncripto_strategy.feeds.loopback.server import LoopbackExchange
-from cppncripto_strategy.foreign import writing
+from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
 from cppncripto_strategy.market import Market, closed_market, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.connection import Connection
@@ -25,7 +26,7 @@ from cppncripto_strategy.paper.create import ask_exchange, create_session, recip
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options, todays_bundle
 from cppncripto_strategy.paper.recording import Recording
 from cppncripto_strategy.paper.retraining import Retrainer
-from cppncripto_strategy.paper.session import SESSION_FILE, SessionFolder
+from cppncripto_strategy.paper.session import SESSION_FILE, SessionFolder, session_lock
 from cppncripto_strategy.paper.session_report import day_report, write_session_results
 from cppncripto_strategy.paper.trader import PaperSession
 from cppncripto_strategy.progress import Progress
@@ -35,6 +36,7 @@ from cppncripto_strategy.runlog import log_file
 
 log = logging.getLogger(__name__)
 
+LOG_FILE = "log.jsonl"
 # The demo's first day is some hours old when it starts, so that it has something to show at once.
 DEMO_STARTS_AFTER_MS = 6 * HOUR_MS
 
@@ -81,15 +83,35 @@ class PaperPlan:
 def run_paper(plan: PaperPlan, screen: Listener) -> RunResult | None:
     """Run a session until it is stopped, then write its reports; None when nothing was live.
 
+    Nothing in the session's folder is looked at or written before its lock is held.
+
     Raises
     ------
     CppnError
         Saying what was found, what was expected, and what to do.
     """
-    with writing(plan.path, SessionError):
-        plan.path.mkdir(parents=True, exist_ok=True)
-    with log_file(plan.path / "log.jsonl"):
+    with session_lock(plan.path), log_file(plan.path / LOG_FILE):
         return _run(plan, screen)
+
+
+def run_demo(plan: PaperPlan, speed: float, screen: Listener) -> RunResult | None:
+    """`run_paper` against a loopback exchange in this process, instead of the plan's connection.
+
+    Parameters
+    ----------
+    speed : market seconds per wall second.
+    """
+    with (
+        session_lock(plan.path),
+        log_file(plan.path / LOG_FILE),
+        ExchangeThread(demo_exchange(plan, speed)) as host,
+    ):
+        connection = Connection(
+            Sources(host.archive_url, host.rest_url, host.stream_url),
+            StreamSettings.for_speed(speed, plan.recipe.interval),
+            Retry(attempts=6, base_s=0.05, cap_s=1.0, timeout_s=5.0),
+        )
+        return _run(replace(plan, connection=connection), screen)
 
 
 def _run(plan: PaperPlan, screen: Listener) -> RunResult | None:
@@ -135,7 +157,7 @@ def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTime
     """The session's folder, networks and recipe; made when there is none."""
     if (plan.path / SESSION_FILE).exists():
         recipe = recipe_of(plan.path)  # first: the networks may need its plugins
-        return SessionFolder(plan.path), SessionTimeline.of_session(plan.path), recipe
+        return SessionFolder(plan.path, locked=True), SessionTimeline.of_session(plan.path), recipe
     screen({"kind": "preparing", "recipe": plan.recipe.name})
     if plan.bundles is not None:
         trained = BundleTimeline.load(plan.bundles)
@@ -145,7 +167,7 @@ def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTime
         market = closed_market(plan.recipe, now_ms)
         with plan.training() as progress:
             trained = todays_bundle(plan.recipe, market, now_ms, plan.cache, progress)
-    folder = create_session(plan.path, plan.recipe, trained, plan.connection)
+    folder = create_session(plan.path, plan.recipe, trained, plan.connection, locked=True)
     return folder, SessionTimeline.of_session(plan.path), recipe_of(plan.path)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.models.bundle import Bundle, arm_folder
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.learning.cache import cache_key, read_cached
@@ -24,6 +28,8 @@ from cppncripto_strategy.models.learning.drift import (
 from cppncripto_strategy.models.learning.learner import learn_bundle, score_quantiles
 from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.progress import Progress
+
+log = logging.getLogger(__name__)
 
 
 def decide(
@@ -109,7 +115,7 @@ def carry_out(
     ----------
     previous : the active bundle, from which a cheaper repair than MacroNet's starts.
     cache : folder of finished bundles, each arm in its own below it; None makes the bundle anew
-        and keeps nothing.
+        and keeps nothing. A bundle that another process is making is waited for.
 
     Raises
     ------
@@ -123,11 +129,24 @@ def carry_out(
         return _make(tables, decision, settings, seed, kept, progress)
     key = cache_key(tables, decision.stamp_ms, settings, seed, kept)
     folder = cache / arm_folder(settings.use_macro) / f"{key}-{decision.repair.name.lower()}"
-    bundle = read_cached(folder)
-    if bundle is None:
-        bundle = _make(tables, decision, settings, seed, kept, progress)
-        bundle.save(folder)
+    with _cache_lock(folder, progress):
+        bundle = read_cached(folder)
+        if bundle is None:
+            bundle = _make(tables, decision, settings, seed, kept, progress)
+            bundle.save(folder)
     return bundle
+
+
+def _cache_lock(folder: Path, progress: Progress | None) -> FileLock:
+    """The right to look for, and to make, one bundle of the cache; whoever is second waits."""
+
+    def waiting(holder: str) -> None:
+        log.warning("%s is being trained by %s: waiting for it", folder, holder)
+        if progress is not None:
+            progress(0, 1, f"waiting for {holder}")
+
+    path = folder.with_name(f".{folder.name}{LOCK_FILE}")
+    return FileLock.take(path, f"the bundle {folder}", BundleError, "", math.inf, waiting)
 
 
 def _make(

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from cppncripto_strategy import backtest
-from cppncripto_strategy.errors import TrainingError
+from cppncripto_strategy.errors import RecipeError, TrainingError
+from cppncripto_strategy.locks import FileLock
 
 
 def test_failed_run_leaves_its_reason_in_the_log(hourly, tmp_path):
@@ -26,3 +27,14 @@ def test_crash_is_named_in_the_log_too(hourly, tmp_path, monkeypatch):
         backtest.run_backtest(recipe, tmp_path / "out")
     last = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
     assert last["message"] == "run failed: ZeroDivisionError: division by zero"
+
+
+def test_folder_of_a_running_backtest_is_left_alone(hourly, tmp_path):
+    """Two runs into one folder: the log of one beside the tables of the other."""
+    out = tmp_path / "out"
+    with (
+        FileLock.take(out / ".lock", "it", RecipeError, ""),
+        pytest.raises(RecipeError, match=r"in use by this process.*a folder of its own"),
+    ):
+        backtest.run_backtest(hourly.recipe(), out)
+    assert list(out.iterdir()) == []

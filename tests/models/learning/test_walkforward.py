@@ -1,6 +1,8 @@
 """Walk-forward: absolute stamps, no future in any bundle, the same bytes from the same candles."""
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -322,6 +324,35 @@ def test_damaged_cache_entry_is_set_aside_and_trained_again(table, tmp_path, cap
         assert "set aside" in caplog.text
         assert Bundle.load(entry).model_hash in reference.values()
         assert len([p for p in tmp_path.glob("*/*") if p.name.startswith(".damaged-")]) == times
+
+
+def test_bundle_that_another_one_is_training_is_waited_for(table, tmp_path, monkeypatch):
+    """The same training twice at once, and the second one's failure to put it where one stands."""
+    trained, waits, texts = [], threading.Event(), []
+    train = retraining.learn_bundle
+
+    def slowly(*arguments):
+        trained.append(threading.get_ident())
+        assert waits.wait(30)
+        return train(*arguments)
+
+    def heard(done, total, text):
+        texts.append(text)
+        if "waiting for this process" in text:
+            waits.set()
+
+    def run():
+        return hashes(
+            walk_forward([table], day(72), day(73), LEARN, 1, cache=tmp_path, progress=heard)
+        )
+
+    monkeypatch.setattr(retraining, "learn_bundle", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (job.result(60) for job in [pool.submit(run), pool.submit(run)])
+    assert first == second
+    assert len(trained) == len(list(tmp_path.glob("*/*/bundle.json")))
+    assert len(set(trained)) == 1
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 def test_cache_is_not_shared_between_seeds_settings_or_candles(grid, table, tmp_path):

@@ -25,6 +25,7 @@ from cppncripto_strategy.evolution.page import (
 )
 from cppncripto_strategy.evolution.search import choose, evolve, prepare
 from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.locks import FileLock
 from cppncripto_strategy.market import load_market, session_tables
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.hyperneat.genome import Genome, Link, Node
@@ -91,6 +92,16 @@ def test_evolution_sees_no_candle_of_validation_or_trading(recipe_path):
         candles.volume[future] *= 7
     again = ground.probe_data(ground.session, ground.substrate)
     assert again.fingerprint() == data.fingerprint()
+
+
+def test_second_evolution_in_a_folder_is_refused_before_it_looks(recipe_path, tmp_path):
+    """Two evolutions that write one checkpoint in turns: neither can be resumed."""
+    recipe = load_recipe(recipe_path).model_copy(update={"symbols": ("NOTHING",)})
+    with (
+        FileLock.take(tmp_path / ".lock", "it", BundleError, ""),
+        pytest.raises(BundleError, match=r"in use by this process.*another --out"),
+    ):
+        evolve(recipe, SMALL, tmp_path, Spread("none"), fresh=True)
 
 
 def test_page_shows_front_graph_and_kernels_without_the_network(evolved):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.evaluation.account import Account, buy_and_hold
 from cppncripto_strategy.evaluation.metrics import run_metrics
 from cppncripto_strategy.evaluation.signals import Yardstick, forward_returns
@@ -17,6 +20,7 @@ from cppncripto_strategy.evaluation.trials import TrialLedger
 from cppncripto_strategy.experiments.cells import Arm, CellOutcome
 from cppncripto_strategy.experiments.experiment import Experiment, run_experiment
 from cppncripto_strategy.experiments.verdicts import Verdict, judge_macro
+from cppncripto_strategy.locks import FileLock
 from cppncripto_strategy.results import empty_table, to_plain
 
 HOUR = 3_600_000
@@ -212,3 +216,43 @@ def test_without_planted_setups_signals_are_compared(tmp_path):
     assert findings.comparisons[0].where == "signals"
     assert findings.comparisons[0].candles == 2 * (30 * 24 - HORIZON)
     assert findings.cells["hit_setups"].isna().all()
+
+
+def test_second_run_of_an_experiment_is_refused_before_it_runs_anything(tmp_path):
+    """Dies here: two runs that replace each other's page, and count trials twice."""
+    runner = Runner()
+    path = tmp_path / ".e1.lock"
+    with FileLock.take(path, "e1", SourceError, ""), pytest.raises(SourceError) as refused:
+        run(tmp_path, runner)
+    assert f"the experiment e1 in {tmp_path} is in use by this process" in str(refused.value)
+    assert runner.ran == []
+    run(tmp_path, runner)
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_cell_that_two_experiments_share_is_run_once_at_a_time(tmp_path):
+    """Dies here: the same hours spent twice, and one table of two lost."""
+    waits = threading.Event()
+
+    class Slow(Runner):
+        def __call__(self, arm, seed, progress):
+            assert waits.wait(30)
+            return super().__call__(arm, seed, progress)
+
+    runner, others = Slow(), dataclasses.replace(MACRO, name="e2")
+
+    def heard(done, total, text):
+        if "waiting for this process" in text:
+            waits.set()
+
+    def go(experiment):
+        return run_experiment(
+            experiment, (0, 1), tmp_path, runner, identity, ABOUT, (), heard, resamples=100
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        for job in [pool.submit(go, MACRO), pool.submit(go, others)]:
+            job.result(60)
+    assert sorted(runner.ran) == [("macro", 0), ("macro", 1), ("none", 0), ("none", 1)]
+    cells = pd.read_parquet(tmp_path / "results.parquet")
+    assert cells["experiment"].value_counts().to_dict() == {"e1": 4, "e2": 4}

@@ -122,3 +122,77 @@ def test_process_that_is_killed_or_interrupted_goes_on(
     assert len(after.past) > len(before.past)
     parity = run_command(tmp_path, "parity", str(session))
     assert parity.exit_code == 0, parity.output
+
+
+def start_paper(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The real process of the demo in a folder, its events on a pipe."""
+    command = [sys.executable, "-m", "cppncripto_strategy.cli", "paper", *arguments]
+    return subprocess.Popen(
+        [*command, "--demo", "--speed", "6000", "--no-retrain", "--json"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def hear(process: subprocess.Popen[str], kind: str, times: int = 1) -> None:
+    """Read a process's events until one of a kind came so many times."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        times -= json.loads(line)["kind"] == kind
+        if times == 0:
+            return
+    raise AssertionError(f"it ended before: {process.stderr and process.stderr.read()}")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+def test_second_start_during_the_first_ones_training_changes_nothing(
+    papers: Any, tmp_path: Path
+) -> None:
+    """The second one's recipe and networks in the first one's folder: it could never resume."""
+    (tmp_path / "small.toml").write_text(papers.small)
+    (tmp_path / "other.toml").write_text(papers.small.replace("seed = 3", "seed = 4"))
+    session = tmp_path / "paper" / "shared"
+    with start_paper(tmp_path, "small.toml", "--name", "shared") as first:
+        try:
+            hear(first, "preparing")
+            first.send_signal(signal.SIGSTOP)
+            before = contents(session)
+            with start_paper(tmp_path, "other.toml", "--name", "shared") as second:
+                said, complaint = second.communicate(timeout=120)
+            assert second.returncode == 1
+            assert f"is in use by process {first.pid} (`" in complaint
+            assert "another --name" in complaint
+            assert "Traceback" not in complaint
+            assert said == ""
+            assert contents(session) == before
+            first.send_signal(signal.SIGCONT)
+            hear(first, "decision", 5)
+        finally:
+            first.kill()
+    again = run_command(
+        tmp_path, "paper", "small.toml", "--name", "shared", "--demo", "--speed", "6000",
+        "--no-retrain", "--stop-after", "10", "--json",
+    )  # fmt: skip
+    assert again.exit_code == 0, (again.output, again.exception)
+    assert "seed = 3" in (session / "recipe.toml").read_text()
+    assert not (session / ".lock").exists()
+
+
+@pytest.mark.slow
+def test_session_killed_in_its_training_is_begun_again(papers: Any, tmp_path: Path) -> None:
+    """A folder with half a session in it that nobody can use any more."""
+    (tmp_path / "small.toml").write_text(papers.small)
+    with start_paper(tmp_path, "small.toml") as first:
+        hear(first, "preparing")
+        first.kill()
+    assert not (tmp_path / "paper" / "small" / "session.json").exists()
+    again = run_command(
+        tmp_path, "paper", "small.toml", "--demo", "--speed", "6000", "--no-retrain",
+        "--stop-after", "10", "--json",
+    )  # fmt: skip
+    assert again.exit_code == 0, (again.output, again.exception)
+    assert len(Recording.read(tmp_path / "paper" / "small").past) > 10
