@@ -1,8 +1,9 @@
 """MacroNet: an encoder over the last days, and the embedding it leaves.
 
-embedding = standardise([encoder(scaled window), scaler centres, log scaler widths]): the scaler
-takes the level of volatility and volume out of the window, so its own statistics are appended, else
-that level would be lost. Standardisation uses the training days alone and is part of the weights.
+embedding = standardise([encoder(scaled window), scaler centres, log scaler widths, terms]): the
+scaler takes the level of volatility and volume out of the window, so its own statistics are
+appended, else that level would be lost; terms are what a recipe wants to be there as it is, such as
+the weekday. Standardisation uses the training days alone and is part of the weights.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class MacroNet(nn.Module):
     Parameters
     ----------
     encoder : an Encoder whose width is EMBEDDING_SIZE - n_statistics.
-    n_statistics : int, numbers the session scaler appends (two per scaled feature).
+    n_statistics : int, numbers appended: two per scaled feature, and the session's terms.
     """
 
     center: Tensor
@@ -70,8 +71,7 @@ def build_macronet(
     width = EMBEDDING_SIZE - n_statistics
     if width < 1:
         raise RecipeError(
-            f"{n_statistics // 2} scaled features leave no room in an embedding of"
-            f" {EMBEDDING_SIZE} numbers, two of which each takes: choose at most"
-            f" {(EMBEDDING_SIZE - 1) // 2}"
+            f"scaled features take two numbers each and macro.terms theirs, {n_statistics} in all:"
+            f" they leave no room for the encoder in an embedding of {EMBEDDING_SIZE}. Choose fewer"
         )
     return MacroNet(build_encoder(encoder, n_features, options, width), n_statistics)

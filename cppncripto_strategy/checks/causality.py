@@ -113,10 +113,11 @@ def causal_verdicts(
 def pipeline_columns(timeline: BundleTimeline) -> tuple[list[str], FloatArray]:
     """Names (K) and absolute tolerances, float64 (K,), of the columns of `pipeline_outputs`."""
     settings = timeline.session
-    scaled = settings.n_statistics // 2
+    scaled = len(settings.table.scaled)
     names = list(settings.names)
     names += [f"scaler center {i}" for i in range(scaled)]
     names += [f"scaler scale {i}" for i in range(scaled)]
+    names += [f"term {i} of {', '.join(settings.terms)}" for i in range(len(settings.term_signs))]
     exact = len(names)
     size = timeline.bundles[0].micro.settings.n_context
     names += [f"embedding {i}" for i in range(size)]
@@ -139,7 +140,8 @@ def pipeline_outputs(
     states = embed_sessions(table, timeline)
     scored = score_sessions(table, timeline, states)
     embedding = np.where((states.source >= 0)[:, None], states.embedding, np.nan)
-    sessions = np.concatenate([table.center, table.scale, embedding], axis=1)  # (D, ...)
+    held = [table.center, table.scale, table.terms, embedding]
+    sessions = np.concatenate(held, axis=1)  # (D, ...)
     lines = [
         scored.score,
         scored.p_buy,

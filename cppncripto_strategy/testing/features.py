@@ -16,6 +16,7 @@ Examples
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,25 +67,40 @@ def check_feature(feature: Feature | str, seed: int = 0) -> None:
         check_start_invariance(entry, grid)
         check_memory(entry, grid)
         check_live(entry, grid)
-    check_sign(entry, random_grid(2 * entry.memory + 600, seed + 1, missing=0.01))
+        check_market(entry, grid)
+    rows = 2 * entry.memory + 600
+    grid = random_grid(rows, seed + 1, missing=0.01)
+    check_sign(entry, dataclasses.replace(grid, market=random_grid(rows, seed + 2, missing=0.01)))
 
 
 def contract_grid(memory: int, seed: int = 0, interval_ms: int = INTERVAL_MS) -> CandleGrid:
-    """A market long enough for a feature of this memory, with everything that breaks code."""
+    """Candles enough for a feature of this memory, with everything that breaks code.
+
+    A market symbol stands beside them, with gaps of its own.
+    """
     size = 3 * memory + 600
-    grid = random_grid(size, seed, 0.02, no_trades=0.03, flat=0.05, interval_ms=interval_ms)
-    return with_hole(grid, size // 2, size // 2 + 16)
+
+    def candles(seed: int, hole: int) -> CandleGrid:
+        grid = random_grid(size, seed, 0.02, no_trades=0.03, flat=0.05, interval_ms=interval_ms)
+        return with_hole(grid, hole, hole + 16)
+
+    own, market = candles(seed, size // 2), candles(seed + 50, size // 2 + 40)
+    return dataclasses.replace(own, market=market)
 
 
 def check_numbers(feature: Feature, grid: CandleGrid) -> None:
     """One number per candle, the same each time, finite where it must be, candles untouched."""
     before = {name: getattr(grid, name).copy() for name in VALUES}
+    market = {} if grid.market is None else {n: getattr(grid.market, n).copy() for n in VALUES}
     column = _batch(feature, grid)
     _require(
         same_bits(column, _batch(feature, grid)), "gives other numbers for the same candles again"
     )
     for name, values in before.items():
         _require(same_bits(values, getattr(grid, name)), f"changes the {name} of the candles")
+    for name, values in market.items():
+        now = getattr(grid.of_market(), name)
+        _require(same_bits(values, now), f"changes the {name} of the market's candles")
     _require(not np.isinf(column).any(), "is infinite somewhere")
     for rows in (0, 1, 2):
         _batch(feature, grid.rows(0, rows))
@@ -154,6 +170,34 @@ def check_live(feature: Feature, grid: CandleGrid) -> None:
             ring = grid.rows(max(0, row + 1 - memory - spare), row + 1)
             live = np.array([feature.last(ring)])
             _same(whole[row : row + 1], live, f"another live value than the batch's in row {row}")
+
+
+def check_market(feature: Feature, grid: CandleGrid) -> None:
+    """What the market symbol's candles may change: nothing, or what the entry says.
+
+    A feature of the traded symbol alone is the same beside any market and beside none. One that
+    reads the market sees no candle of it before its close, is NaN in the market's own gaps where it
+    is scaled, and follows the market's candles.
+    """
+    whole = _batch(feature, grid)
+    if not feature.market:
+        other = dataclasses.replace(grid, market=None)
+        _same(whole, _batch(feature, other), "other numbers without a market symbol beside it")
+        return
+    market = grid.of_market()
+    if feature.scaled:
+        _require(
+            not np.isfinite(whole[~market.present]).any(),
+            "is a number where the market's candle is missing",
+        )
+    moved = False
+    for cut in _cuts(feature, grid):
+        other = dataclasses.replace(grid, market=changed_from(market, cut))
+        changed = _batch(feature, other)
+        what = f"another past when the market's future from row {cut} on differs"
+        _same(whole[:cut], changed[:cut], what)
+        moved |= not same_bits(whole[cut:], changed[cut:])
+    _require(moved, "says that it reads the market symbol's candles, and never follows them")
 
 
 def check_sign(feature: Feature, grid: CandleGrid) -> None:

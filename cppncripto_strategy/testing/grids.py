@@ -51,7 +51,7 @@ def random_grid(
 
 
 def with_hole(grid: CandleGrid, first: int, last: int) -> CandleGrid:
-    """The grid without the candles of rows [first, last)."""
+    """The grid without the candles of rows [first, last); a market symbol keeps its own."""
     columns: dict[str, Any] = {n: getattr(grid, n).copy() for n in (*VALUES, "present")}
     for name in VALUES:
         columns[name][first:last] = np.nan
@@ -60,11 +60,13 @@ def with_hole(grid: CandleGrid, first: int, last: int) -> CandleGrid:
 
 
 def spliced(before: CandleGrid, after: CandleGrid, row: int) -> CandleGrid:
-    """The rows of `before` up to `row`, then those of `after`, which has as many."""
+    """The rows of `before` up to `row`, then those of `after`, which has as many; markets, too."""
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(before, name)[:row], getattr(after, name)[row:]])
         for name in (*VALUES, "present")
     }
+    if before.market is not None and after.market is not None:
+        columns["market"] = spliced(before.market, after.market, row)
     return dataclasses.replace(before, **columns)
 
 
@@ -81,7 +83,8 @@ def changed_before(grid: CandleGrid, row: int, seed: int = 99) -> CandleGrid:
 def mirrored(grid: CandleGrid) -> CandleGrid:
     """The mirrored market: log prices negated, takers' purchases and sales exchanged.
 
-    A high becomes a low. The level stays about the first close's.
+    A high becomes a low. The level stays about the first close's. A market symbol is mirrored with
+    it.
     """
     known = grid.close[grid.present]
     level = known[0] ** 2 if len(known) else 1.0
@@ -92,6 +95,7 @@ def mirrored(grid: CandleGrid) -> CandleGrid:
         low=level / grid.high,
         close=level / grid.close,
         taker_buy_volume=grid.volume - grid.taker_buy_volume,
+        market=None if grid.market is None else mirrored(grid.market),
     )
 
 
@@ -105,5 +109,7 @@ def same_bits(a: FloatArray, b: FloatArray) -> bool:
 
 def _other(grid: CandleGrid, seed: int) -> CandleGrid:
     other = random_grid(len(grid), seed, missing=0.2, no_trades=0.2)
-    columns = {name: 7.0 * getattr(other, name) for name in VALUES}
+    columns: dict[str, Any] = {name: 7.0 * getattr(other, name) for name in VALUES}
+    if grid.market is not None:
+        columns["market"] = _other(grid.market, seed + 1)
     return dataclasses.replace(grid, present=other.present, **columns)

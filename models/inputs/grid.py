@@ -2,16 +2,21 @@
 
 Every model works on a grid, so that a window of N candles is N rows and a gap is visible as a mask
 instead of silently bringing distant candles together.
+
+A grid may carry a second one of the same rows: the candles of the market symbol, which features
+read beside the traded symbol's own. Whatever is done to the rows of one is done to both.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
+from cppncripto_strategy.errors import CandleError
 
 
 class CandleColumns(Protocol):
@@ -55,6 +60,7 @@ class CandleGrid:
     start_ms, interval_ms : int, UTC milliseconds.
     open, high, low, close, volume, taker_buy_volume : float64 arrays (T,); NaN where no candle.
     present : bool array (T,), whether the candle exists.
+    market : the market symbol's candles on the same rows, with its own gaps; None without one.
     """
 
     start_ms: int
@@ -66,6 +72,7 @@ class CandleGrid:
     volume: FloatArray
     taker_buy_volume: FloatArray
     present: BoolArray
+    market: CandleGrid | None = None
 
     @classmethod
     def from_candles(
@@ -111,6 +118,42 @@ class CandleGrid:
             present=present,
         )
 
+    def with_market(self, candles: CandleColumns | None) -> CandleGrid:
+        """This grid with a market symbol's candles on its rows, by closing time; None: as it is.
+
+        Row i holds the market's candle that closes when this symbol's row i does, and no other. The
+        market's candles outside the grid are left out, and its gaps are its own.
+
+        Raises
+        ------
+        CandleError
+            When the market's candles are not on this grid's intervals.
+        """
+        if candles is None:
+            return self
+        try:
+            market = CandleGrid.from_candles(candles, self.interval_ms, self.start_ms, self.end_ms)
+        except ValueError as cause:
+            raise CandleError(
+                f"the market symbol's candles do not close when the traded symbol's do: {cause}"
+            ) from cause
+        return dataclasses.replace(self, market=market)
+
+    def of_market(self) -> CandleGrid:
+        """The market symbol's candles on the same rows.
+
+        Raises
+        ------
+        CandleError
+            When the grid carries none.
+        """
+        if self.market is None:
+            raise CandleError(
+                "a feature reads the market symbol's candles, and there are none beside these:"
+                " name the symbol in features.market, and give its candles"
+            )
+        return self.market
+
     def __len__(self) -> int:
         return len(self.present)
 
@@ -145,4 +188,5 @@ class CandleGrid:
             volume=self.volume[first:last],
             taker_buy_volume=self.taker_buy_volume[first:last],
             present=self.present[first:last],
+            market=None if self.market is None else self.market.rows(first, last),
         )

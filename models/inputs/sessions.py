@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
-from cppncripto_strategy.errors import BundleError, RecipeError
+from cppncripto_strategy.errors import BundleError, CandleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features import (
     DEFAULT_COLUMNS,
@@ -27,6 +27,7 @@ from cppncripto_strategy.models.inputs.features import (
 )
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.scaling import ScalerKind, apply_scaling, fit_sessions
+from cppncripto_strategy.models.inputs.terms import session_terms, term_rows, terms_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,16 @@ class SessionSettings:
     long_window : int, candles MacroNet and the session scaler see.
     scaler : "robust" or "minmax".
     names : the features, in column order; they must be known (see `features.FEATURES`).
+    market : symbol whose candles the market's columns and terms read; None where none does.
+    terms : what the embedding holds of a session beside encoder and scaler (see `terms.TERMS`).
     """
 
     interval_ms: int = 300_000
     long_window: int = 1440
     scaler: ScalerKind = "robust"
     names: tuple[str, ...] = DEFAULT_COLUMNS
+    market: str | None = None
+    terms: tuple[str, ...] = ()
 
     @property
     def table(self) -> FeatureTable:
@@ -52,8 +57,13 @@ class SessionSettings:
         return FeatureTable.of(self.names)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with a digest of what each feature does."""
-        return {**dataclasses.asdict(self), "feature_digests": self.table.digests}
+        """Plain values, with a digest of what each feature does.
+
+        What a recipe left out is left out here, too: bundles made before it existed keep their
+        names.
+        """
+        plain = {**dataclasses.asdict(self), "feature_digests": self.table.digests}
+        return {k: v for k, v in plain.items() if v or k not in ("market", "terms")}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> SessionSettings:
@@ -68,8 +78,10 @@ class SessionSettings:
         """
         values = dict(values)
         digests, names = values.pop("feature_digests"), tuple(values.pop("names"))
+        terms = tuple(values.pop("terms", ()))
         try:
             known = FeatureTable.of(names).digests
+            terms_of(terms)
         except RecipeError as cause:
             raise BundleError(f"made with features {', '.join(names)}: {cause}") from cause
         for name in names:
@@ -79,12 +91,22 @@ class SessionSettings:
                     f" and now has {known[name]}. Train again, or go back to the code it was made"
                     " with"
                 )
-        return cls(names=names, **values)
+        return cls(names=names, terms=terms, **values)
 
     @property
     def n_statistics(self) -> int:
-        """Numbers a session scaler appends to the embedding."""
-        return 2 * len(self.table.scaled)
+        """Numbers beside the encoder's in the embedding: the session scaler's, then the terms."""
+        return 2 * len(self.table.scaled) + len(self.term_signs)
+
+    @property
+    def term_signs(self) -> tuple[int, ...]:
+        """Factor of each number among the terms in a mirrored market."""
+        return tuple(sign for term in terms_of(self.terms) for sign in term.signs)
+
+    @property
+    def reads_market(self) -> bool:
+        """Whether some column or term reads the market symbol's candles."""
+        return bool(self.table.market) or any(term.market for term in terms_of(self.terms))
 
     @property
     def day_candles(self) -> int:
@@ -93,8 +115,30 @@ class SessionSettings:
 
     @property
     def warmup(self) -> int:
-        """Rows before the first session: the long window, each of its rows with full memory."""
-        return self.long_window + self.table.memory - 1
+        """Rows before the first session: the long window, each of its rows with full memory.
+
+        Terms may look back farther.
+        """
+        windows = self.long_window + self.table.memory - 1
+        return max(windows, term_rows(self.terms, self.day_candles))
+
+    def require_market(self, symbol: str, grid: CandleGrid) -> None:
+        """Refuse candles without the market symbol's beside them, where something reads those.
+
+        Raises
+        ------
+        CandleError
+            Naming the market symbol, and what reads it.
+        """
+        if not self.reads_market or grid.market is not None:
+            return
+        readers = [self.table.names[i] for i in self.table.market]
+        readers += [f"the term {name}" for name in self.terms if terms_of([name])[0].market]
+        raise CandleError(
+            f"{symbol} cannot be scored by itself: {', '.join(readers)} read the candles of the"
+            f" market symbol {self.market or '(none is named)'}, and there are none. Give its"
+            " candles beside these, or train without features.market"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +156,9 @@ class SessionTable:
     row : int64 (D,), the row that opens at start_ms; the session's own rows are
         row - 1 .. row + day_candles - 2.
     center, scale : float64 (D, S), the session scalers.
-    ok : bool (D,), whether the macro window had enough candles for a scaler.
+    terms : float64 (D, K), what is known of each session beside its window; K may be 0.
+    ok : bool (D,), whether the macro window had enough candles for a scaler, and the days before
+        for the terms.
     """
 
     symbol: str
@@ -123,6 +169,7 @@ class SessionTable:
     row: IntArray
     center: FloatArray
     scale: FloatArray
+    terms: FloatArray
     ok: BoolArray
 
     def __len__(self) -> int:
@@ -130,9 +177,9 @@ class SessionTable:
 
     @property
     def statistics(self) -> FloatArray:
-        """Scaler centres and log widths, (D, 2 S): what the embedding appends."""
-        both: FloatArray = np.concatenate([self.center, np.log(self.scale)], axis=1)
-        return both
+        """Scaler centres and log widths, then the terms, (D, 2 S + K): what is appended."""
+        parts: FloatArray = np.concatenate([self.center, np.log(self.scale), self.terms], axis=1)
+        return parts
 
     def macro_windows(self, index: IntArray) -> Tensor:
         """Scaled macro windows of sessions `index` (B,) -> (B, long_window, F) float32."""
@@ -179,7 +226,13 @@ def build_sessions(symbol: str, grid: CandleGrid, settings: SessionSettings) -> 
 
     Sessions start at the first midnight with `settings.warmup` rows before it and end with the one
     the last row closes in. There may be none (D = 0).
+
+    Raises
+    ------
+    CandleError
+        When the settings read a market symbol's candles, and the grid carries none.
     """
+    settings.require_market(symbol, grid)
     day = settings.day_candles
     first_midnight = -(-grid.start_ms // DAY_MS) * DAY_MS
     first = first_midnight
@@ -193,7 +246,9 @@ def build_sessions(symbol: str, grid: CandleGrid, settings: SessionSettings) -> 
     center, scale, ok = fit_sessions(
         features, rows, settings.long_window, settings.names, settings.scaler
     )
-    return SessionTable(symbol, grid, settings, features, starts, rows, center, scale, ok)
+    terms = session_terms(grid, starts, settings.terms)
+    ok &= np.isfinite(terms).all(axis=1)
+    return SessionTable(symbol, grid, settings, features, starts, rows, center, scale, terms, ok)
 
 
 def _pad(features: FloatArray, length: int, table: FeatureTable) -> FloatArray:
@@ -248,7 +303,7 @@ class SessionSet:
         return _interleave(parts, len(index))
 
     def statistics(self) -> Tensor:
-        """Scaler statistics of every member, (N, 2 S) float32."""
+        """Scaler statistics and terms of every member, (N, 2 S + K) float32."""
         of_table = [table.statistics for table in self.tables]
         rows = [of_table[t][d] for t, d in self.members]
         return torch.from_numpy(np.asarray(rows, dtype=np.float32))

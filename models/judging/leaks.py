@@ -270,7 +270,8 @@ def mid_session_cuts(grid: CandleGrid, count: int = 3, first_row: int = 0) -> li
 def perturb_from(grid: CandleGrid, row: int, seed: int) -> CandleGrid:
     """The grid with another market from `row` on: other prices, other volumes, other gaps.
 
-    Each candle stays a valid candle; rows before `row` keep their bits.
+    Each candle stays a valid candle; rows before `row` keep their bits. A market symbol beside the
+    candles becomes another one, too.
     """
     rng = np.random.default_rng(seed)
     size = max(0, len(grid) - row)
@@ -291,6 +292,7 @@ def perturb_from(grid: CandleGrid, row: int, seed: int) -> CandleGrid:
         volume=changed(grid.volume, amount),
         taker_buy_volume=changed(grid.taker_buy_volume, amount),
         present=np.concatenate([grid.present[:row], grid.present[row:] & ~lost]),
+        market=None if grid.market is None else perturb_from(grid.market, row, seed + 1_000_003),
     )
 
 

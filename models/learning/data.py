@@ -28,7 +28,10 @@ def reach_ms(settings: LearnSettings, until_ms: int) -> int:
 
 
 def fingerprint(tables: Sequence[SessionTable], from_ms: int, until_ms: int) -> str:
-    """SHA-256 over every symbol's candles that open from `from_ms` on and close by `until_ms`."""
+    """SHA-256 over every symbol's candles that open from `from_ms` on and close by `until_ms`.
+
+    The market symbol's, too, where something reads them.
+    """
     digest = hashlib.sha256()
     for table in tables:
         grid = table.grid
@@ -39,6 +42,11 @@ def fingerprint(tables: Sequence[SessionTable], from_ms: int, until_ms: int) -> 
             digest.update(np.ascontiguousarray(column).tobytes())
         for need in table.settings.table.needs:
             digest.update(np.ascontiguousarray(getattr(rows, need)).tobytes())
+        if table.settings.reads_market:
+            market = rows.of_market()
+            digest.update(f"market {table.settings.market}".encode())
+            for column in (market.open, market.high, market.low, market.close, market.volume):
+                digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()
 
 
@@ -64,6 +72,9 @@ def embed_set(
     if mirrored:
         window_sign[list(table.odd)] = -1.0
     statistics[:, : len(scaled)] *= window_sign[scaled]  # the centres
+    if mirrored:
+        signs = torch.tensor(sessions.tables[0].settings.term_signs, dtype=torch.float32)
+        statistics[:, statistics.shape[1] - len(signs) :] *= signs
     parts = [
         call(sessions.gather(rows) * window_sign, statistics[torch.from_numpy(rows)])
         for rows in np.array_split(np.arange(len(sessions)), -(-len(sessions) // batch))

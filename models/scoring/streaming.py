@@ -3,7 +3,9 @@
 `MacroStream` keeps the last candles' features and, at each UTC midnight, activates a new state
 (bundle, scaler, embedding). `MicroStream` runs MicroNet through numpy ring buffers, one row per
 candle; at a rollover the scaler changes, so it replays the rows its receptive field still sees. A
-candle that never came is a row of missing values in both, exactly as on the batch grid.
+candle that never came is a row of missing values in both, exactly as on the batch grid. Where the
+networks read a market symbol, its candles are given by themselves, each before the traded symbol's
+of the same closing time.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.scaling import fit_sessions, scale_columns
+from cppncripto_strategy.models.inputs.terms import session_terms, term_rows
 from cppncripto_strategy.models.learning.drift import bank_drift
 from cppncripto_strategy.models.micronet import BUY, CONTEXT_CLIP, SELL, MicroNet
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, MIN_PRESENT_SHARE
@@ -88,7 +91,10 @@ class MacroStream:
         self._scaled = np.array(self._table.scaled)
         self._cache = cache
         keep = self.settings.warmup + self.settings.day_candles + timeline.receptive_field + 1
-        self._candles = Ring(self._table.memory, N_COLUMNS)
+        terms = term_rows(self.settings.terms, self.settings.day_candles)
+        self._candles = Ring(max(self._table.memory, terms), N_COLUMNS)
+        self._market = Ring(self._candles.size, N_COLUMNS) if self.settings.reads_market else None
+        self._coming: dict[int, FloatArray] = {}  # market candles that no row has taken yet
         self._features = Ring(keep, len(self._table))
         self.rows = 0  # grid rows seen since the first candle
         self.next_open_ms = -1
@@ -98,6 +104,21 @@ class MacroStream:
         self.rolled = False
         self.fresh_rows = 0
         self.rollover_s: list[float] = []
+
+    def push_market(self, open_time_ms: int, candle: FloatArray) -> bool:
+        """Take a closed candle of the market symbol, before the symbol's own of that time.
+
+        Returns
+        -------
+        Whether a row will hold it. One that closes before the rows already added came too late: its
+        row stays without it, as it was when decisions were made on it.
+        """
+        if self._market is None or open_time_ms < self.next_open_ms:
+            return False
+        if self.next_open_ms < 0:
+            self._coming.clear()  # the symbol's first row can need none but the latest
+        self._coming[open_time_ms] = candle
+        return True
 
     def push(self, open_time_ms: int, candle: FloatArray) -> None:
         """Take the next closed candle.
@@ -115,6 +136,7 @@ class MacroStream:
         interval = self.settings.interval_ms
         if self.next_open_ms < 0:
             self.next_open_ms = open_time_ms
+            self._coming = {t: c for t, c in self._coming.items() if t >= open_time_ms}
         missing, rest = divmod(open_time_ms - self.next_open_ms, interval)
         if missing < 0 or rest:
             raise ValueError(
@@ -143,6 +165,9 @@ class MacroStream:
     def _add(self, candle: FloatArray) -> None:
         """One grid row; its close may cross a midnight."""
         self._candles.append(candle)
+        if self._market is not None:
+            market = self._coming.pop(self.next_open_ms, None)
+            self._market.append(np.full(N_COLUMNS, np.nan) if market is None else market)
         self._features.append(self._feature_row())
         self.rows += 1
         self.fresh_rows += 1
@@ -153,13 +178,16 @@ class MacroStream:
             self._roll_over(session_ms)
 
     def _feature_row(self) -> FloatArray:
-        window = self._candles.last(self._table.memory)
-        present = ~np.isnan(window[:, 3])
-        start_ms = self.next_open_ms - (len(window) - 1) * self.settings.interval_ms
-        opened, high, low, close, volume, taker = window.T
-        interval_ms = self.settings.interval_ms
-        grid = CandleGrid(start_ms, interval_ms, opened, high, low, close, volume, taker, present)
-        return self._table.last_row(grid)
+        return self._table.last_row(self._grid(self._table.memory, self.next_open_ms))
+
+    def _grid(self, rows: int, last_open_ms: int) -> CandleGrid:
+        """The last `rows` candles as a grid, the market symbol's beside them."""
+        own = self._candles.last(rows)
+        start_ms = last_open_ms - (len(own) - 1) * self.settings.interval_ms
+        market = None
+        if self._market is not None:
+            market = _grid_of(self._market.last(rows), start_ms, self.settings.interval_ms)
+        return _grid_of(own, start_ms, self.settings.interval_ms, market)
 
     def _roll_over(self, session_ms: int) -> None:
         """Activate a new state, or keep the last good one for its grace period."""
@@ -187,16 +215,25 @@ class MacroStream:
             self.settings.names,
             self.settings.scaler,
         )
-        if not ok[0]:
+        terms = self._terms(session_ms)
+        if not (ok[0] and np.isfinite(terms).all()):
             return None
         bundle, embedding = self.timeline.bundles[number], np.zeros(EMBEDDING_SIZE, np.float32)
         drift = np.nan
         if bundle.macro is not None:
             scaled = scale_columns(window, self._scaled, center[0], scale[0])
-            statistics = np.concatenate([center[0], np.log(scale[0])]).astype(np.float32)
+            statistics = np.concatenate([center[0], np.log(scale[0]), terms]).astype(np.float32)
             embedding = self._embed(bundle, scaled, statistics)
             drift = bank_drift(bundle, embedding, session_ms)
         return MacroState(session_ms, number, center[0], scale[0], embedding, drift)
+
+    def _terms(self, session_ms: int) -> FloatArray:
+        """The session's terms (K,)."""
+        names = self.settings.terms
+        rows = max(1, term_rows(names, self.settings.day_candles))
+        grid = self._grid(rows, session_ms - self.settings.interval_ms)
+        terms: FloatArray = session_terms(grid, np.array([session_ms]), names)[0]
+        return terms
 
     def _embed(
         self, bundle: Bundle, scaled: NDArray[np.float32], statistics: NDArray[np.float32]
@@ -215,6 +252,17 @@ class MacroStream:
         if self._cache is not None and path is not None:
             self._cache.put(path, embedding)
         return embedding
+
+
+def _grid_of(
+    rows: FloatArray, start_ms: int, interval_ms: int, market: CandleGrid | None = None
+) -> CandleGrid:
+    """Candle rows (N, N_COLUMNS) as a grid."""
+    opened, high, low, close, volume, taker = rows.T
+    present = ~np.isnan(close)
+    return CandleGrid(
+        start_ms, interval_ms, opened, high, low, close, volume, taker, present, market
+    )
 
 
 class MicroStream:

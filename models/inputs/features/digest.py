@@ -11,6 +11,7 @@ feature. Left out: changes that show only at another interval than the probe's 5
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -30,8 +31,12 @@ _INTERVAL_MS = 300_000
 def feature_digest(feature: Feature) -> str:
     """First 16 hexadecimal digits of the SHA-256 over what a feature declares and computes."""
     declared = (feature.memory, feature.scaled, feature.sign, feature.clock, feature.needs)
-    digest = hashlib.sha256(repr(declared).encode())
+    # Said only where it is so: stored bundles hold the digests of the others.
+    market = "market" if feature.market else ""
+    digest = hashlib.sha256(f"{declared!r}{market}".encode())
     grid = probe_grid(feature.memory + PROBE_ROWS)
+    if feature.market:
+        grid = replace(grid, market=probe_grid(len(grid), salt=100))
     column = np.asarray(feature.batch(grid), dtype=np.float64)
     known = np.isfinite(column) & (grid.present | (not feature.scaled))
     digest.update(np.packbits(known).tobytes())
@@ -40,16 +45,21 @@ def feature_digest(feature: Feature) -> str:
 
 
 @lru_cache(maxsize=8)
-def probe_grid(rows: int) -> CandleGrid:
-    """Made-up 5-minute candles, the same bits on every machine: only +, -, * and / made them."""
-    moves, wicks, volumes, shares = (_uniform(rows, salt) for salt in range(1, 5))
-    flat = _uniform(rows, 5) < 0.05
+def probe_grid(rows: int, salt: int = 0) -> CandleGrid:
+    """Made-up 5-minute candles, the same bits on every machine: only +, -, * and / made them.
+
+    `salt` makes other ones.
+    """
+    moves, wicks, volumes, shares = (_uniform(rows, salt + part) for part in range(1, 5))
+    flat = _uniform(rows, salt + 5) < 0.05
     change = np.where(flat, 0.0, 0.01 * (moves - 0.5))
     close = 100.0 * np.cumprod(1.0 + change)
     opened = close / (1.0 + change)
     wick = np.where(flat, 0.0, 0.002 * wicks)
-    volume = np.where(_uniform(rows, 6) < 0.05, 0.0, 1.0 + 1000.0 * volumes * volumes * volumes)
-    present = _present(rows)
+    volume = np.where(
+        _uniform(rows, salt + 6) < 0.05, 0.0, 1.0 + 1000.0 * volumes * volumes * volumes
+    )
+    present = _present(rows, salt)
     columns = {
         "open": opened,
         "high": np.maximum(opened, close) * (1.0 + wick),
@@ -71,9 +81,9 @@ def _uniform(rows: int, salt: int) -> FloatArray:
     return (x >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
-def _present(rows: int) -> BoolArray:
+def _present(rows: int, salt: int) -> BoolArray:
     """Single candles missing, and a hole of ten among the last rows."""
-    present = _uniform(rows, 7) >= 0.02
+    present = _uniform(rows, salt + 7) >= 0.02
     present[max(0, rows - 60) : max(0, rows - 50)] = False
     return present
 

@@ -41,6 +41,8 @@ class Feature:
         0 and 1) has to be written around zero first.
     clock : whether it says what time it is; `micro.clock = false` hides it from MicroNet.
     needs : those of `NULLABLE_COLUMNS` that it reads; candles without them are refused.
+    market : whether it reads the market symbol's candles, `grid.of_market()`. A market's candle may
+        be missing where the symbol's own exists: there a scaled feature is NaN.
 
     Raises
     ------
@@ -64,6 +66,7 @@ class Feature:
     sign: int = 1
     clock: bool = False
     needs: tuple[str, ...] = ()
+    market: bool = False
 
     def __post_init__(self) -> None:
         if self.memory < 1:
@@ -86,9 +89,10 @@ class Feature:
         sign: int = 1,
         clock: bool = False,
         needs: tuple[str, ...] = (),
+        market: bool = False,
     ) -> Callable[[Batch], Feature]:
         """Decorator that makes a feature of its batch form."""
-        return lambda batch: cls(batch, memory, live, scaled, sign, clock, needs)
+        return lambda batch: cls(batch, memory, live, scaled, sign, clock, needs, market)
 
     def last(self, grid: CandleGrid) -> float:
         """The value of the grid's last row."""

@@ -33,6 +33,14 @@ FEATURES: Registry[Feature] = Registry(
         "cos_day": "cppncripto_strategy.models.inputs.features.clock:COS_DAY",
         "present": "cppncripto_strategy.models.inputs.features.presence:PRESENT",
         "taker_imbalance": "cppncripto_strategy.models.inputs.features.taker:TAKER_IMBALANCE",
+        "sin_week": "cppncripto_strategy.models.inputs.features.clock:SIN_WEEK",
+        "cos_week": "cppncripto_strategy.models.inputs.features.clock:COS_WEEK",
+        "market_log_return": "cppncripto_strategy.models.inputs.features.market:LOG_RETURN",
+        "market_volatility_12": "cppncripto_strategy.models.inputs.features.market:VOLATILITY_12",
+        "market_volatility_48": "cppncripto_strategy.models.inputs.features.market:VOLATILITY_48",
+        "market_volume_z": "cppncripto_strategy.models.inputs.features.market:VOLUME_Z",
+        "market_range_ratio": "cppncripto_strategy.models.inputs.features.market:RANGE_RATIO",
+        "market_present": "cppncripto_strategy.models.inputs.features.market:PRESENT",
     },
 )
 
@@ -48,6 +56,15 @@ DEFAULT_COLUMNS = (
     "present",
 )
 PRESENT = "present"
+_MARKET = "market_"
+MARKET_PRESENT = f"{_MARKET}{PRESENT}"
+MARKET_COLUMNS = (
+    "market_log_return",
+    "market_volatility_48",
+    "market_volume_z",
+    "market_present",
+)
+"""Columns that a recipe gets which names a market symbol and none of its columns."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +134,11 @@ class FeatureTable:
         return tuple(dict.fromkeys(need for f in self.features for need in f.needs))
 
     @cached_property
+    def market(self) -> tuple[int, ...]:
+        """Positions of the columns that read the market symbol's candles."""
+        return self._where("market")
+
+    @cached_property
     def digests(self) -> dict[str, str]:
         """What each feature does, as a hash, by name (see `digest`)."""
         return {n: feature_digest(f) for n, f in zip(self.names, self.features, strict=True)}
@@ -129,6 +151,8 @@ class FeatureTable:
         RecipeError
             When a feature is not what a `Feature` promises: of another shape, infinite, or not
             scaled and NaN.
+        CandleError
+            When a feature reads the market symbol's candles, and the grid carries none.
         """
         features = np.empty((len(grid), len(self.features)))  # (T, F)
         for i, feature in enumerate(self.features):
@@ -208,6 +232,26 @@ def check_columns(names: Sequence[str]) -> None:
             f"{PRESENT!r} is not among the features: a missing candle is 0 in every scaled column,"
             f" like an average one, and {PRESENT} alone tells the networks which it is. Add it"
         )
+    of_market = market_columns(names)
+    if of_market and MARKET_PRESENT not in names:
+        raise RecipeError(
+            f"{', '.join(of_market)}: the market symbol has gaps of its own, and {MARKET_PRESENT!r}"
+            " alone tells the networks where they are. Add it"
+        )
+
+
+def market_columns(names: Sequence[str]) -> list[str]:
+    """Those of the columns that read the market symbol's candles.
+
+    The package's own are known by their names, so that nothing is imported; others by their entry.
+    """
+
+    def reads_market(name: str) -> bool:
+        if FEATURES.origin(name).kind == "package":
+            return name.startswith(_MARKET)
+        return bool(getattr(FEATURES.get(name), "market", False))
+
+    return [name for name in names if reads_market(name)]
 
 
 def scaled_columns(names: Sequence[str]) -> IntArray:

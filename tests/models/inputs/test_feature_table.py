@@ -55,6 +55,7 @@ def test_every_feature_that_comes_with_the_package_is_in_the_table() -> None:
         (("present",), "none of them is scaled"),
         (("present", "log_return", "log_return"), "more than once: log_return"),
         (("present", "log_retrun"), "did you mean 'log_return'"),
+        (("present", "market_log_return"), "'market_present' alone tells the networks"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused(names: tuple[str, ...], message: str) -> None:
@@ -113,9 +114,13 @@ def test_missing_candles_are_missing_in_every_scaled_column(extra) -> None:
 
 def test_a_mirrored_market_is_read_with_the_signs_of_the_table() -> None:
     """Signs that are declared and not used, or used for another column."""
-    names = tuple(name for name in NAMES[::-1] if name != "range_ratio")
+    names = tuple(name for name in NAMES[::-1] if not name.endswith("range_ratio"))
     settings = SessionSettings(interval_ms=3_600_000, long_window=48, names=names)
-    grid = random_grid(20 * 24, 4, missing=0.02, interval_ms=settings.interval_ms)
+    grid, beside = (
+        random_grid(20 * 24, seed, missing=0.02, interval_ms=settings.interval_ms)
+        for seed in (4, 5)
+    )
+    grid = dataclasses.replace(grid, market=beside)
     plain, other = (build_sessions("X", market, settings) for market in (grid, mirrored(grid)))
     assert plain.ok.any()
     signs = np.ones(len(names), dtype=np.float32)
@@ -134,8 +139,8 @@ def test_a_mirrored_market_is_read_with_the_signs_of_the_table() -> None:
 
 def test_more_features_than_an_embedding_holds_are_refused() -> None:
     """A negative width out of torch, after the candles are read."""
-    with pytest.raises(RecipeError, match=r"64 scaled features leave no room .* choose at most 63"):
-        build_macronet("tcn", 65, 2 * 64)
+    with pytest.raises(RecipeError, match=r"130 in all: they leave no room .* Choose fewer"):
+        build_macronet("tcn", 66, 2 * 65)
     assert build_macronet("tcn", 64, 2 * 63).size == EMBEDDING_SIZE
 
 
@@ -170,6 +175,7 @@ RETURN = Feature(log_returns, memory=2, sign=-1)
         dataclasses.replace(RETURN, memory=3),
         dataclasses.replace(RETURN, scaled=False),
         dataclasses.replace(RETURN, clock=True),
+        dataclasses.replace(RETURN, market=True),
     ],
 )
 def test_another_formula_or_declaration_has_another_digest(other: Feature) -> None:
@@ -211,6 +217,14 @@ def test_digests_are_those_of_bundles_on_disk() -> None:
         "cos_day": "e93cfb3451b669dd",
         "present": "269b42663568426f",
         "taker_imbalance": "d968b4a4e96c06fa",
+        "sin_week": "3dd37ed177ebd88c",
+        "cos_week": "bb14a887b36a4eba",
+        "market_log_return": "081375f8e77222fe",
+        "market_volatility_12": "b1f868a1ffa781c6",
+        "market_volatility_48": "37e1ae11ce5e1846",
+        "market_volume_z": "1e52a7c25003ca1e",
+        "market_range_ratio": "070c609eb23d3fb3",
+        "market_present": "cfcf3c8115be5750",
     }
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import statistics
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +279,21 @@ def test_the_clock_turns_once_a_day_and_reads_the_close() -> None:
     closes = {0: 287, 6: 71, 12: 143, 18: 215}  # hour of the close -> row
     assert [round(sine[row], 12) for row in closes.values()] == [0, 1, 0, -1]
     assert [round(cosine[row], 12) for row in closes.values()] == [1, 0, -1, 0]
+
+
+def test_the_week_turns_once_in_seven_days_from_monday() -> None:
+    """Kills a week that begins on the Thursday of 1970-01-01, or a weekend told from a year."""
+    grid = random_grid(
+        9 * 24, 0, start_ms=1_704_067_200_000 - 30 * 3_600_000, interval_ms=3_600_000
+    )
+    sine, cosine = compute_features(grid, ("sin_week", "cos_week", "log_return", "present"))[
+        :, :2
+    ].T
+    for row, close_ms in enumerate(grid.close_time.tolist()):
+        moment = datetime.fromtimestamp(close_ms / 1000, UTC)
+        turn = (moment.weekday() + moment.hour / 24) / 7
+        assert sine[row] == pytest.approx(np.sin(2 * np.pi * turn), abs=1e-12)
+        assert cosine[row] == pytest.approx(np.cos(2 * np.pi * turn), abs=1e-12)
 
 
 def test_an_interval_that_does_not_divide_the_day_keeps_the_clock() -> None:

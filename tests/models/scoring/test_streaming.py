@@ -7,7 +7,9 @@ import pytest
 
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS
+from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS
 from cppncripto_strategy.models.inputs.sessions import SessionSettings
+from cppncripto_strategy.models.inputs.terms import TERMS
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, score_span
 from cppncripto_strategy.models.scoring.streaming import MacroStream, MicroStream, Ring, ScoreStream
 
@@ -29,14 +31,23 @@ SCENARIOS = {
 }
 
 
+def candle_of(grid, row):
+    """One candle as the stream takes it."""
+    names = ("open", "high", "low", "close", "volume", "taker_buy_volume")
+    return np.array([getattr(grid, name)[row] for name in names])
+
+
 def streamed(grid, timeline):
     """All lines of a grid, taken one candle at a time; NaN at rows without a candle."""
     macro = MacroStream(timeline)
     scores = ScoreStream(macro)
     lines = np.full((len(LINES), len(grid)), np.nan)
-    for row in np.flatnonzero(grid.present):
-        values = (grid.open, grid.high, grid.low, grid.close, grid.volume, grid.taker_buy_volume)
-        macro.push(int(grid.open_time[row]), np.array([column[row] for column in values]))
+    for row in range(len(grid)):
+        if grid.market is not None and grid.market.present[row]:
+            assert macro.push_market(int(grid.open_time[row]), candle_of(grid.market, row))
+        if not grid.present[row]:
+            continue
+        macro.push(int(grid.open_time[row]), candle_of(grid, row))
         drift = np.nan if macro.state is None else macro.state.drift
         lines[:, row] = (*scores.update(), drift, macro.age_ms())
     return lines
@@ -98,6 +109,63 @@ def test_stream_equals_batch_at_fifteen_minutes_with_taker_volume(toy):
         dataclasses.replace(half, taker_buy_volume=half.volume * wave), settings.interval_ms
     )
     assert_twins(grid, toy.timeline(grid, settings, sessions=(2,)))
+
+
+MARKET_NAMES = (*DEFAULT_COLUMNS, "sin_week", "cos_week", *MARKET_COLUMNS)
+MARKET_GAPS = {
+    "none": [],
+    "single candles": [430, 433, 512],
+    "a midnight candle": [20 * DAY - 1],
+    "longer than the short window": list(range(475, 500)),
+    "where the symbol's are missing": [480, 481, 482, 700, 701],
+    "its first weeks": list(range(5 * DAY)),
+}
+
+
+@pytest.mark.parametrize("gaps", MARKET_GAPS)
+def test_stream_equals_batch_beside_a_market_symbol(toy, gaps):
+    """A market's candle one row early or late, filled across its gap, or lost in the symbol's."""
+    settings = dataclasses.replace(toy.settings, names=MARKET_NAMES, market="M")
+    market = toy.candles(days=30, seed=9, missing=MARKET_GAPS[gaps])
+    candles = toy.candles(days=30, missing=[455, *range(480, 483), 20 * DAY - 1])
+    grid = toy.grid(candles).with_market(market)
+    timeline = toy.timeline(grid, settings, sessions=(4, 7))
+    score = assert_twins(grid, timeline)
+    assert np.isfinite(score).sum() > 60
+    alone = score_span("X", dataclasses.replace(grid, market=toy.grid(candles)), timeline).score
+    assert (np.abs(alone - score) > 1e-3).sum() > 60
+
+
+def test_stream_equals_batch_with_every_term(toy):
+    """Terms of a shorter history live than in batch: the warm-up, the ring, the market's days."""
+    settings = dataclasses.replace(toy.settings, names=MARKET_NAMES, market="M", terms=tuple(TERMS))
+    market = toy.candles(days=42, seed=9, missing=[900, 901])
+    grid = toy.grid(toy.candles(days=42, missing=[850, 34 * DAY - 1])).with_market(market)
+    score = assert_twins(grid, toy.timeline(grid, settings, sessions=(4, 7)))
+    assert np.isfinite(score).sum() > 60
+
+
+def test_the_market_may_be_the_symbol_itself(toy):
+    """BTCUSDT among the traded ones: its own candles are the market's, at once."""
+    settings = dataclasses.replace(toy.settings, names=MARKET_NAMES, market="X")
+    candles = toy.candles(days=26, missing=[455])
+    grid = toy.grid(candles).with_market(candles)
+    assert_twins(grid, toy.timeline(grid, settings, sessions=(4,)))
+    names = dict(zip(MARKET_NAMES, settings.table.compute(grid).T, strict=True))
+    np.testing.assert_array_equal(names["market_log_return"], names["log_return"])
+
+
+def test_a_market_candle_that_comes_too_late_changes_nothing(toy):
+    """A decision that was made without it, made again with it."""
+    settings = dataclasses.replace(toy.settings, names=MARKET_NAMES, market="M")
+    grid = toy.grid(toy.candles(days=26))
+    stream = MacroStream(toy.timeline(grid.with_market(toy.candles(days=26)), settings))
+    candle = np.array([1.0, 1.0, 1.0, 1.0, 1.0, np.nan])
+    assert stream.push_market(grid.start_ms, candle)
+    stream.push(grid.start_ms, candle)
+    assert not stream.push_market(grid.start_ms, candle)
+    assert stream.push_market(grid.start_ms + HOUR_MS, candle)
+    assert not MacroStream(toy.timeline(grid, toy.settings)).push_market(grid.start_ms, candle)
 
 
 def test_stream_without_macro_equals_batch(toy):

@@ -1,0 +1,171 @@
+"""Terms: numbers of a session that are known at its rollover, given to the embedding as they are.
+
+An encoder has to learn what a formula says at once: which weekday begins, and how volatile the last
+day, week and month were. A recipe names the terms; each is appended to the embedding beside the
+session scaler's statistics, so that the embedding starts where a linear forecast of volatility
+stands. Days are counted back from the session's 00:00 UTC; a term sees candles that closed by then.
+
+Bitwise start-invariant, like features: a day's sums are a fixed tree of additions, and days are
+added one after the other.
+
+Source: the lags of HAR are those of Corsi (2009), of the logarithm, with the month of a market that
+never closes beside his 22 days; signed variance after Patton and Sheppard (2015). Left out: terms
+of a user's own, which belong into an encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.feeds.clock import DAY_MS, FIRST_MONDAY_MS
+from cppncripto_strategy.models.inputs.features.returns import log_returns
+from cppncripto_strategy.models.inputs.features.windows import trailing, trailing_counts
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+
+HAR_DAYS = (1, 5, 22, 30)
+"""Days behind the lags of `har`: a day, a trading week and month, and a calendar month."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One entry of the table of terms.
+
+    Parameters
+    ----------
+    values : (CandleGrid, int64 (D,) 00:00 UTC of sessions) -> float64 (D, size), NaN where unknown.
+    signs : one for each number, +1 or -1: its factor in a mirrored market.
+    days : whole days before the session that it reads; 0 for the calendar alone.
+    market : whether it reads the market symbol's candles.
+    """
+
+    values: Callable[[CandleGrid, IntArray], FloatArray]
+    signs: tuple[int, ...]
+    days: int
+    market: bool = False
+
+
+def session_terms(grid: CandleGrid, session_ms: IntArray, names: Iterable[str]) -> FloatArray:
+    """The named terms of sessions, float64 (D, K), in the order of the names; NaN where unknown.
+
+    Raises
+    ------
+    RecipeError
+        When a term is unknown.
+    CandleError
+        When a term reads the market symbol's candles, and the grid carries none.
+    """
+    parts = [term.values(grid, session_ms) for term in terms_of(names)]
+    return np.concatenate([np.empty((len(session_ms), 0)), *parts], axis=1)
+
+
+def terms_of(names: Iterable[str]) -> list[Term]:
+    """The entries of these names. Raises RecipeError when one is unknown or repeated."""
+    names = list(names)
+    unknown = sorted(set(names) - set(TERMS))
+    if unknown:
+        raise RecipeError(
+            f"{', '.join(unknown)}: no such term of a session; there are: {', '.join(TERMS)}"
+        )
+    if len(set(names)) < len(names):
+        raise RecipeError(f"terms named more than once: {', '.join(names)}")
+    return [TERMS[name] for name in names]
+
+
+def term_rows(names: Iterable[str], day_candles: int) -> int:
+    """Rows before a session that its terms read: whole days, and the close before the first."""
+    days = max((term.days for term in terms_of(names)), default=0)
+    return days * day_candles + 1 if days else 0
+
+
+def weekday(grid: CandleGrid, session_ms: IntArray) -> FloatArray:
+    """1 for the weekday of the session that begins, else 0; (D, 7), Monday first."""
+    days = (session_ms - FIRST_MONDAY_MS) // DAY_MS % 7
+    return np.asarray(days[:, None] == np.arange(7), dtype=np.float64)
+
+
+def har(grid: CandleGrid, session_ms: IntArray) -> FloatArray:
+    """Mean ln realised variance of the last 1, 5, 22 and 30 days, (D, 4).
+
+    Realised variance is the sum of a day's squared log returns, a day with an outage brought to the
+    length of a whole one. NaN where fewer than half of the days, or of a day's returns, are known.
+    """
+    log_variance = _Days(grid, session_ms, max(HAR_DAYS)).log_variance
+    return np.stack([_mean_known(log_variance[:, :days]) for days in HAR_DAYS], axis=1)
+
+
+def market_har(grid: CandleGrid, session_ms: IntArray) -> FloatArray:
+    """`har` of the market symbol, (D, 4)."""
+    return har(grid.of_market(), session_ms)
+
+
+def yesterday(grid: CandleGrid, session_ms: IntArray) -> FloatArray:
+    """What the last day was beside its variance, (D, 3).
+
+    Its log return over its realised volatility; the mean ln volume of its candles with trades less
+    that of the last 30 days; twice the share of its variance that falls made, less 1. NaN as `har`.
+    """
+    days = _Days(grid, session_ms, 30)
+    drift = days.total[:, 0] / np.exp(0.5 * days.log_variance[:, 0])
+    volume = days.log_volume[:, 0] - _mean_known(days.log_volume)
+    return np.stack([drift, volume, 2.0 * days.fall_share[:, 0] - 1.0], axis=1)
+
+
+class _Days:
+    """Statistics of the `count` days before each session, (D, count) each; column 0 is the last."""
+
+    def __init__(self, grid: CandleGrid, session_ms: IntArray, count: int) -> None:
+        day = DAY_MS // grid.interval_ms
+        last = (session_ms - grid.start_ms) // grid.interval_ms - 1  # the row that closes at 00:00
+        self._day = day
+        self._rows = last[:, None] - day * np.arange(count)  # (D, count)
+        # A day's first return needs the close before the day.
+        self._inside = (self._rows >= day) & (self._rows < len(grid))
+        returns = log_returns(grid)
+        known = ~np.isnan(returns)
+        flat = np.where(known, returns, 0.0)
+        returned = self._known(known)
+        squares = self._sums(flat * flat)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance = squares * day / returned
+            self.log_variance = np.where(variance > 0, np.log(variance), np.nan)
+            self.fall_share = self._sums(np.where(flat < 0, flat * flat, 0.0)) / squares
+            traded = grid.volume > 0
+            logs = np.log(np.where(traded, grid.volume, 1.0))
+            self.log_volume = self._sums(logs) / self._known(traded)
+        self.total = self._sums(flat)
+
+    def _sums(self, values: FloatArray) -> FloatArray:
+        return self._pick(trailing(values, self._day))
+
+    def _known(self, known: BoolArray) -> FloatArray:
+        """How many of a day's candles are known; NaN for fewer than half."""
+        counts = self._pick(trailing_counts(known, self._day).astype(np.float64))
+        return np.where(counts * 2 >= self._day, counts, np.nan)
+
+    def _pick(self, column: FloatArray) -> FloatArray:
+        if not len(column):
+            return np.full(self._rows.shape, np.nan)
+        return np.where(self._inside, column[np.where(self._inside, self._rows, 0)], np.nan)
+
+
+def _mean_known(values: FloatArray) -> FloatArray:
+    """Mean of the known among (D, n), added in order of the columns; NaN below half of them."""
+    total, count = np.zeros(len(values)), np.zeros(len(values))
+    for column in values.T:
+        known = ~np.isnan(column)
+        total = total + np.where(known, column, 0.0)
+        count = count + known
+    return np.where(count * 2 >= values.shape[1], total / np.maximum(count, 1), np.nan)
+
+
+TERMS: dict[str, Term] = {
+    "weekday": Term(weekday, (1,) * 7, days=0),
+    "har": Term(har, (1,) * len(HAR_DAYS), days=max(HAR_DAYS)),
+    "market_har": Term(market_har, (1,) * len(HAR_DAYS), days=max(HAR_DAYS), market=True),
+    "yesterday": Term(yesterday, (-1, 1, -1), days=30),
+}
