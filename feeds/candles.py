@@ -1,14 +1,20 @@
-"""Candles: the schema and its validation.
+"""Candles: the schema, and the one rule book by which every candle is judged.
 
 A candle is named by its open time, in UTC milliseconds as int; it closes at open time + interval.
-Nothing here knows a file format, an exchange or Backtrader.
+Stream, REST, archive, import and store all judge by the rules here, of all ten columns: what one of
+them accepts all accept. Nothing here knows a file format, an exchange or Backtrader.
+
+Left out: whether quote volume lies within low and high times volume. The exchange rounds each
+trade's quote amount, so a candle of a few small trades may honestly break that.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +28,7 @@ from cppncripto_strategy.feeds.clock import (
     fixed_anchor_ms,
     interval_anchor_ms,
     ms_to_utc,
+    utc_to_ms,
 )
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
@@ -179,7 +186,84 @@ def merge(base: Candles, newer: Candles) -> Candles:
     return both[np.argsort(both.open_time, kind="stable")]
 
 
+# One candle in the order of COLUMNS: open time (UTC ms), then nine floats.
+Row = tuple[float, ...]
 _Rules = list[tuple[BoolArray, str]]
+# A rule is True of the rows that break it: of arrays (N,) and of single numbers alike. NaN breaks
+# no comparison, so a null of an optional column breaks no rule.
+_Rule = tuple[Callable[[Any], Any], str]
+
+# Wide enough for every exchange there was or will be, narrow enough that seconds and microseconds
+# handed over as milliseconds fall outside.
+EARLIEST_MS = utc_to_ms("2000-01-01")
+LATEST_MS = utc_to_ms("2200-01-01")
+# No market has such a number; sums and products of them overflow.
+LARGEST, SMALLEST_PRICE = 1e18, 1e-18
+# Trades that no candle has, not even a week's.
+FAR_TOO_MANY = 1e9
+# A taker's part may exceed the whole by what 32-bit floats lose, as some files keep them.
+_WHOLE = 1 + 1e-6
+_ROUNDS = 2.0**52  # from here on every float is a whole number
+
+
+def _optional_rules(name: str) -> tuple[_Rule, _Rule]:
+    column = attrgetter(name)
+    return (
+        (lambda c: column(c) < 0, f"{name} is negative"),
+        (lambda c: column(c) > LARGEST, f"{name} is infinite or above {LARGEST:g}"),
+    )
+
+
+# Judged before the grid, which numbers of another unit miss too.
+_TIME_RULE: _Rule = (
+    lambda c: (c.open_time < EARLIEST_MS) | (c.open_time >= LATEST_MS),
+    "its open time is not between 2000 and 2200 in milliseconds (wrong unit?)",
+)
+_VALUE_RULES: tuple[_Rule, ...] = (
+    (
+        lambda c: (
+            (c.open != c.open)
+            | (c.high != c.high)
+            | (c.low != c.low)
+            | (c.close != c.close)
+            | (c.volume != c.volume)
+        ),
+        "open, high, low, close or volume is NaN",
+    ),
+    (
+        lambda c: (
+            (c.open > LARGEST)
+            | (c.high > LARGEST)
+            | (c.low > LARGEST)
+            | (c.close > LARGEST)
+            | (c.volume > LARGEST)
+        ),
+        f"a price or the volume is infinite or above {LARGEST:g}",
+    ),
+    (
+        lambda c: (c.open <= 0) | (c.high <= 0) | (c.low <= 0) | (c.close <= 0),
+        "a price is zero or negative",
+    ),
+    (lambda c: c.high < c.low, "high is below low"),
+    (lambda c: (c.low > c.open) | (c.low > c.close), "low is above open or close"),
+    (lambda c: (c.high < c.open) | (c.high < c.close), "high is below open or close"),
+    (lambda c: c.low < SMALLEST_PRICE, f"a price is below {SMALLEST_PRICE:g}"),
+    (lambda c: c.volume < 0, "volume is negative"),
+    *(rule for name in NULLABLE_COLUMNS for rule in _optional_rules(name)),
+    (
+        # Adding 2**52 rounds to a whole number; % 1 does too, sixty times as slowly among NaN.
+        lambda c: (
+            (c.trades == c.trades) & (c.trades + _ROUNDS - _ROUNDS != c.trades)
+            | (c.trades >= FAR_TOO_MANY)
+        ),
+        f"trades is no whole number below {FAR_TOO_MANY:g}",
+    ),
+    (lambda c: c.taker_buy_volume > c.volume * _WHOLE, "taker_buy_volume is above volume"),
+    (
+        lambda c: c.taker_buy_quote_volume > c.quote_volume * _WHOLE,
+        "taker_buy_quote_volume is above quote_volume",
+    ),
+)
 
 
 def _order_rules(open_time: IntArray) -> _Rules:
@@ -193,39 +277,53 @@ def _order_rules(open_time: IntArray) -> _Rules:
 
 def _row_rules(candles: Candles, interval_ms: int, anchor_ms: int | None) -> _Rules:
     """Rules that judge each row by itself."""
-    c, anchor = candles, anchor_ms
+    anchor = anchor_ms
     if anchor is None:
-        anchor = interval_anchor_ms(interval_ms, c.open_time)
-    required = np.stack([c.open, c.high, c.low, c.close, c.volume])
-    low_body, high_body = np.minimum(c.open, c.close), np.maximum(c.open, c.close)
-    # Reductions are typed as scalar or array by numpy: np.asarray says which.
-    rules: _Rules = [
-        (
-            (c.open_time - anchor) % interval_ms != 0,
-            f"its open time is not {_grid_text(interval_ms, anchor)} (misaligned)",
-        ),
-        (np.asarray(np.isnan(required).any(axis=0)), "open, high, low, close or volume is NaN"),
-        (np.asarray(np.isinf(required).any(axis=0)), "a price or the volume is infinite"),
-        (np.asarray((required[:4] <= 0).any(axis=0)), "a price is zero or negative"),
-        (c.high < c.low, "high is below low"),
-        (c.low > low_body, "low is above open or close"),
-        (c.high < high_body, "high is below open or close"),
-        (c.volume < 0, "volume is negative"),
+        anchor = interval_anchor_ms(interval_ms, candles.open_time)
+    off_grid = (candles.open_time - anchor) % interval_ms != 0
+    return [
+        (np.asarray(_TIME_RULE[0](candles)), _TIME_RULE[1]),
+        (off_grid, _misaligned(interval_ms, anchor)),
+        *((np.asarray(broken(candles)), rule) for broken, rule in _VALUE_RULES),
     ]
-    for name in NULLABLE_COLUMNS:
-        values = getattr(c, name)
-        rules.append((values < 0, f"{name} is negative"))
-        rules.append((np.isinf(values), f"{name} is infinite"))
-    return rules
 
 
-def _grid_text(interval_ms: int, anchor_ms: int) -> str:
+class _One(NamedTuple):
+    """A row by the names of its columns, for the rules."""
+
+    open_time: float
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    quote_volume: float
+    trades: float
+    taker_buy_volume: float
+    taker_buy_quote_volume: float
+
+
+def row_problem(row: Sequence[float], interval_ms: int, anchor_ms: int | None = None) -> str | None:
+    """The rule that one row (in the order of `COLUMNS`) breaks, or None: as `first_violation`.
+
+    `anchor_ms` is an open time of the series; it counts where the interval alone has no grid (3d).
+    """
+    candle, fixed = _One(*row), fixed_anchor_ms(interval_ms)
+    anchor = (anchor_ms or 0) % interval_ms if fixed is None else fixed
+    if _TIME_RULE[0](candle):
+        return _TIME_RULE[1]
+    if (candle.open_time - anchor) % interval_ms != 0:
+        return _misaligned(interval_ms, anchor)
+    return next((rule for broken, rule in _VALUE_RULES if broken(candle)), None)
+
+
+def _misaligned(interval_ms: int, anchor_ms: int) -> str:
     if fixed_anchor_ms(interval_ms) is not None:
-        return f"a multiple of the interval of {interval_ms} ms"
-    days = (anchor_ms // DAY_MS, interval_ms // DAY_MS)
-    return (
-        f"a day congruent to {days[0]} modulo {days[1]} from the epoch, as the series' others are"
-    )
+        grid = f"a multiple of the interval of {interval_ms} ms"
+    else:
+        day, of = anchor_ms // DAY_MS, interval_ms // DAY_MS
+        grid = f"a day congruent to {day} modulo {of} from the epoch, as the series' others are"
+    return f"its open time is not {grid} (misaligned)"
 
 
 def first_violation(

@@ -86,8 +86,11 @@ def grid_ceil(time_ms: int, interval_ms: int, anchor_ms: int) -> int:
 
 
 def ms_to_utc(ms: int) -> str:
-    """Human text of a UTC time in milliseconds: '2024-05-01 00:05'."""
-    moment = datetime.fromtimestamp(ms / 1000, tz=UTC)
+    """Human text of a UTC time in milliseconds: '2024-05-01 00:05'; the number beyond calendars."""
+    try:
+        moment = datetime.fromtimestamp(ms / 1000, tz=UTC)
+    except (ValueError, OverflowError, OSError):  # an error's own text must not fail
+        return f"{ms} ms since 1970"
     return moment.strftime("%Y-%m-%d %H:%M" if ms % MINUTE_MS == 0 else "%Y-%m-%d %H:%M:%S.%f")
 
 

@@ -54,7 +54,7 @@ MICROSECONDS_FROM_MS = utc_to_ms("2025-01-01")
 _ZIP_DATE = (2024, 1, 1, 0, 0, 0)
 _NAME = re.compile(r"([A-Z0-9._-]+)-(\d+[smhdw])-(\d{4}-\d{2}(?:-\d{2})?)")
 _WANTED = [name for name in ROW_FIELDS if name in COLUMNS]
-_TYPES = {name: pa.int64() if name in ("open_time", "trades") else pa.float64() for name in _WANTED}
+_TYPES = {name: pa.int64() if name == "open_time" else pa.float64() for name in _WANTED}
 _DAMAGE: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError),
     *(() if deflate is None else (deflate.DeflateError,)),

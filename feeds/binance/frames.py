@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cppncripto_strategy.feeds.binance.answers import Json, compact
-from cppncripto_strategy.feeds.binance.klines import Kline
+from cppncripto_strategy.feeds.binance.klines import Kline, read_number
 from cppncripto_strategy.feeds.candles import COLUMNS
 
 # One stream of a connection, or several wrapped with their names.
@@ -108,8 +108,8 @@ def read_frame(frame: Any) -> KlineEvent | StreamEnd | None:
 
 def _row(kline: Json) -> tuple[float, ...] | None:
     try:
-        return (kline["t"], *(float(kline[_LETTERS[name]]) for name in COLUMNS[1:]))
-    except (KeyError, TypeError, ValueError):
+        return (kline["t"], *(read_number(kline[_LETTERS[name]]) for name in COLUMNS[1:]))
+    except (KeyError, ValueError):
         return None
 
 

@@ -71,6 +71,25 @@ class Kline:
         return [*(getattr(self, name) for name in ROW_FIELDS[:-1]), _UNUSED]
 
 
+def read_number(value: object) -> float:
+    """A number of a candle on the wire: JSON's, or the text of one.
+
+    Raises
+    ------
+    ValueError
+        When it is neither, or larger than a float can be.
+    """
+    plain = type(value) in (int, float) or (
+        isinstance(value, str) and value.isascii() and "_" not in value
+    )
+    if not plain:
+        raise ValueError(f"expected a number, found {str(value)[:80]!r}")
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError as cause:
+        raise ValueError("a whole number is larger than any candle's") from cause
+
+
 def read_klines(answer: Any, span: Span | None = None) -> Candles:
     """Candles of a klines answer (rows as `Kline.row` shows); their values are not judged.
 
@@ -91,7 +110,7 @@ def read_klines(answer: Any, span: Span | None = None) -> Candles:
         raise ValueError("candles are out of order or outside the span asked for")
     columns = list(zip(*answer, strict=False)) or [()] * _FEWEST_FIELDS
     fields: dict[str, object] = {
-        name: np.array([float(text) for text in columns[index]])
+        name: np.array([read_number(text) for text in columns[index]])
         for index, name in enumerate(ROW_FIELDS)
         if name in COLUMNS[1:]
     }

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from cppncripto_strategy.arrays import BoolArray
 from cppncripto_strategy.errors import CandleError, SourceError
 from cppncripto_strategy.feeds.candles import (
+    FAR_TOO_MANY,
     Candles,
     Rejected,
     candle_text,
@@ -47,8 +48,6 @@ _TEXT = (".csv", ".txt", ".tsv", ".json")
 SUFFIXES = (".parquet", ".feather", ".csv.gz", ".csv", ".json.gz", ".json")
 # Of rows that do not stand still, so many may contradict a layout before it is another one's file.
 _TOLERATED = 0.1
-# Trades of one candle; a larger number is a time.
-_FAR_TOO_MANY = 1e9
 # Names of columns in a row that make it a header.
 _HEADER_NAMES = 3
 
@@ -239,10 +238,10 @@ def _contradicted(columns: Columns) -> float:
     flat = (begin == high) & (high == low) & (low == close)
     with np.errstate(invalid="ignore"):
         wrong = (high < np.maximum(begin, close)) | (low > np.minimum(begin, close))
-    if "trades" in columns.numbers:  # a count, not an average price nor a time
-        trades = columns.numbers["trades"]
-        wrong |= (trades % 1 != 0) & ~np.isnan(trades) | (trades >= _FAR_TOO_MANY)
-        flat &= ~wrong
+        if "trades" in columns.numbers:  # a count, not an average price nor a time
+            trades = columns.numbers["trades"]
+            wrong |= (trades % 1 != 0) & ~np.isnan(trades) | (trades >= FAR_TOO_MANY)
+            flat &= ~wrong
     broken = columns.broken()
     judged = ~flat & ~np.isnan(np.stack(prices)).any(axis=0) | broken
     return float((wrong | broken)[judged].mean()) if judged.any() else 0.0

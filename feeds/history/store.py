@@ -24,6 +24,8 @@ import numpy as np
 from cppncripto_strategy import atomic
 from cppncripto_strategy.errors import CandleError, StoreError
 from cppncripto_strategy.feeds.candles import (
+    EARLIEST_MS,
+    LATEST_MS,
     Candles,
     concat,
     first_violation,
@@ -38,7 +40,6 @@ from cppncripto_strategy.feeds.clock import (
     interval_to_ms,
     month_names,
     month_span,
-    utc_to_ms,
 )
 from cppncripto_strategy.feeds.history.month_file import (
     file_digest,
@@ -50,11 +51,6 @@ from cppncripto_strategy.feeds.history.month_file import (
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 
 LOCK_TIMEOUT_S = 30.0
-# Wide enough for every exchange there was or will be, narrow enough that seconds and microseconds
-# handed over as milliseconds fall outside.
-EARLIEST_MS = utc_to_ms("2000-01-01")
-LATEST_MS = utc_to_ms("2200-01-01")
-
 # Named here because inside the class `list` is the method.
 _Paths = list[Path]
 _Strings = list[str]
@@ -409,13 +405,6 @@ def write_atomically(target: Path, data: bytes) -> None:
 def _check_candles(
     candles: Candles, interval_ms: int, origin: str, sparse: bool, anchor_ms: int | None
 ) -> None:
-    outside = (candles.open_time < EARLIEST_MS) | (candles.open_time >= LATEST_MS)
-    if outside.any():
-        row = int(np.argmax(outside))
-        raise CandleError(
-            f"{origin}: row {row}: open_time {candles.open_time[row]} is not between 2000 and 2200"
-            " in milliseconds (wrong unit?). Nothing was written."
-        )
     if not sparse:
         validate(candles, interval_ms, origin, anchor_ms)
         return

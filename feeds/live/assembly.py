@@ -13,10 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.candles import Candles, Row, row_problem
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.feeds.live.notices import GapWithdrawn, Listener, Restated, unheard
-from cppncripto_strategy.feeds.live.rounds import Round, Row, now_s, row_problem, rows_of
+from cppncripto_strategy.feeds.live.rounds import Round, now_s, rows_of
 from cppncripto_strategy.feeds.live.stream_settings import StreamPlan
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ for; so feeds that open rounds together can never be out of step.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -16,11 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cppncripto_strategy.feeds.candles import COLUMNS, Candles
-from cppncripto_strategy.feeds.clock import fixed_anchor_ms
-
-# One candle in the order of candles.COLUMNS: open time (UTC ms), then nine floats.
-Row = tuple[float, ...]
+from cppncripto_strategy.feeds.candles import COLUMNS, Candles, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +42,6 @@ class Round:
     catch_up: bool = False
     withdrawn: Mapping[str, Row] = field(default_factory=dict)
     received_s: float = field(default=0.0, compare=False)
-
-
-def row_problem(row: Sequence[float], interval_ms: int, anchor_ms: int = 0) -> str | None:
-    """The rule a row breaks, or None: finite, positive, ordered prices, aligned open time.
-
-    `anchor_ms` is an open time of the series; it counts where the interval alone has no grid (3d).
-    """
-    open_time, begin, high, low, close, volume = row[:6]
-    if not all(math.isfinite(value) for value in row[1:6]):
-        return "a value is not finite"
-    if min(begin, high, low, close) <= 0:
-        return "a price is zero or negative"
-    if not low <= min(begin, close) <= max(begin, close) <= high:
-        return "low, open, close and high are out of order"
-    if volume < 0:
-        return "volume is negative"
-    fixed = fixed_anchor_ms(interval_ms)
-    if (int(open_time) - (anchor_ms if fixed is None else fixed)) % interval_ms != 0:
-        return "its open time is not a multiple of the interval"
-    return None
 
 
 def rows_of(candles: Candles) -> list[Row]:

@@ -41,10 +41,13 @@ def make_candles(count: int = COUNT) -> Candles:
     rng = np.random.default_rng(5)
     close = np.round(100 + np.cumsum(rng.normal(0, 0.1, count)), 2)
     begin = np.round(close + rng.normal(0, 0.1, count), 2)
-    columns = {
-        name: np.round(rng.exponential(50, count), 8)
-        for name in ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
-    }
+    columns = {}
+    for whole, taker in (
+        ("volume", "taker_buy_volume"),
+        ("quote_volume", "taker_buy_quote_volume"),
+    ):
+        columns[whole] = np.round(rng.exponential(50, count), 8)
+        columns[taker] = np.round(columns[whole] * rng.random(count), 8)
     return Candles.from_columns(
         open_time=START_MS + FIVE_MS * np.arange(count),
         open=begin,

@@ -68,10 +68,13 @@ def make_candles(seed: int, start_ms: int = LISTED_MS, end_ms: int = END_MS) -> 
     count = len(opens)
     close = np.round(100 + np.cumsum(rng.normal(0, 0.1, count)), 2)
     begin = np.round(close + rng.normal(0, 0.1, count), 2)
-    amounts = {
-        name: np.round(rng.exponential(50, count), 8)
-        for name in ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
-    }
+    amounts = {}
+    for whole, taker in (
+        ("volume", "taker_buy_volume"),
+        ("quote_volume", "taker_buy_quote_volume"),
+    ):
+        amounts[whole] = np.round(rng.exponential(50, count), 8)
+        amounts[taker] = np.round(amounts[whole] * rng.random(count), 8)
     return Candles.from_columns(
         open_time=opens,
         open=begin,

@@ -107,7 +107,7 @@ def test_a_pandas_time_index_counts_as_the_time_column(tmp_path):
 def test_the_exchanges_own_file_without_a_header_keeps_all_columns(tmp_path):
     """The first candle eaten as a header, or quote volume and close time swapped."""
     rows = [
-        f"{stamp},{p + 0.25},{p + 1.0},{p - 1.0},{p - 0.5},{k / 3},{stamp + FIVE_MS - 1},{k}.5,"
+        f"{stamp},{p + 0.25},{p + 1.0},{p - 1.0},{p - 0.5},{k + 1},{stamp + FIVE_MS - 1},{k}.5,"
         f"{k + 7},0.25,0.125,0"
         for k, (stamp, p) in enumerate(zip(STAMPS, PRICES, strict=True))
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cppncripto_strategy.errors import CandleError
-from cppncripto_strategy.feeds.candles import Candles, first_violation, split_valid
+from cppncripto_strategy.feeds.candles import Candles, first_violation, row_problem, split_valid
 from cppncripto_strategy.feeds.clock import DAY_MS, WEEK_MS, interval_to_ms, utc_to_ms
 from cppncripto_strategy.feeds.history.fetch import fetch
 from cppncripto_strategy.feeds.history.fetch_job import FetchSettings
@@ -15,7 +15,7 @@ from cppncripto_strategy.feeds.history.imports import import_files
 from cppncripto_strategy.feeds.history.resample import resample, resample_stored
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.history.verify import verify_series
-from cppncripto_strategy.feeds.live.rounds import row_problem, rows_of
+from cppncripto_strategy.feeds.live.rounds import rows_of
 from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange

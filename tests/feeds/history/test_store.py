@@ -33,18 +33,25 @@ def make_candles(slots: list[int], seed: int = 0, start_ms: int = START_MS) -> C
     rng, count = np.random.default_rng(seed), len(slots)
     close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, count)))
     open_ = close * np.exp(rng.normal(0, 0.01, count))
+    volume, quote_volume = rng.exponential(5.0, count), rng.integers(0, 10**6, count)
     optional = {
-        name: np.where(rng.random(count) < 1 / 3, np.nan, rng.integers(0, 10**6, count))
-        for name in COLUMNS[6:]
+        "quote_volume": quote_volume,
+        "trades": rng.integers(0, 10**6, count),
+        "taker_buy_volume": volume * rng.random(count),
+        "taker_buy_quote_volume": quote_volume * rng.random(count),
     }
+    absent = rng.random((len(optional), count)) < 1 / 3
     return Candles.from_columns(
         open_time=start_ms + FIVE_MS * np.asarray(slots, dtype=np.int64),
         open=open_,
         high=np.maximum(open_, close) * 1.01,
         low=np.minimum(open_, close) * 0.99,
         close=close,
-        volume=rng.exponential(5.0, count),
-        **optional,
+        volume=volume,
+        **{
+            name: np.where(gone, np.nan, values)
+            for (name, values), gone in zip(optional.items(), absent, strict=True)
+        },
     )
 
 

@@ -8,18 +8,20 @@ from collections import Counter
 import pytest
 
 from cppncripto_strategy.errors import SourceError
-from cppncripto_strategy.feeds.clock import Span
+from cppncripto_strategy.feeds.candles import Row
+from cppncripto_strategy.feeds.clock import Span, utc_to_ms
 from cppncripto_strategy.feeds.live.assembly import Assembly
 from cppncripto_strategy.feeds.live.notices import GapWithdrawn, Restated, unheard
-from cppncripto_strategy.feeds.live.rounds import Round, Row, candles_of
+from cppncripto_strategy.feeds.live.rounds import Round, candles_of
 from cppncripto_strategy.feeds.live.stream_settings import StreamPlan
 
 STEP_MS = 300_000
+START_MS = utc_to_ms("2024-05-01")
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 
 def at(slot: int) -> int:
-    return slot * STEP_MS
+    return START_MS + slot * STEP_MS
 
 
 def row(slot: int, price: float = 100.0) -> Row:
@@ -27,7 +29,8 @@ def row(slot: int, price: float = 100.0) -> Row:
 
 
 def assembly(stale_after_s: float = 60.0, tell=unheard, join_s=0.0, **plan) -> Assembly:
-    return Assembly(StreamPlan(SYMBOLS, "5m", 0, **plan), stale_after_s, Counter(), tell, join_s)
+    whole = StreamPlan(SYMBOLS, "5m", at(0), **plan)
+    return Assembly(whole, stale_after_s, Counter(), tell, join_s)
 
 
 def publish(machine: Assembly) -> list[Round]:

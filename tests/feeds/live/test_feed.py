@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import CandleError, SessionError
-from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.candles import Candles, Row, row_problem
 from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.feeds.live.feed import LiveFeed
 from cppncripto_strategy.feeds.live.journal import (
@@ -29,9 +29,7 @@ from cppncripto_strategy.feeds.live.rounds import (
     RecordedRounds,
     Round,
     RoundQueue,
-    Row,
     candles_of,
-    row_problem,
     rows_of,
 )
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
@@ -378,11 +376,16 @@ def test_journal_damaged_in_the_middle_is_refused(tmp_path: Path) -> None:
     ("place", "value", "word"),
     [
         (0, START_MS + 1, "multiple"),
-        (1, float("nan"), "finite"),
-        (2, 1.0, "order"),
-        (3, 1e9, "order"),
+        (1, float("nan"), "NaN"),
+        (2, 1.0, "high is below"),
+        (3, 1e9, "high is below low"),
         (4, -1.0, "zero or negative"),
         (5, -0.1, "volume"),
+        (6, float("inf"), "quote_volume is infinite"),
+        (7, 2.5, "whole number"),
+        (8, float("inf"), "taker_buy_volume is infinite"),
+        (8, 6.0, "above volume"),
+        (9, 501.0, "above quote_volume"),
     ],
 )
 def test_broken_row_is_named(place: int, value: float, word: str) -> None:
