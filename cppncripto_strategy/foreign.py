@@ -34,7 +34,7 @@ _MARKS = (
 
 
 @contextmanager
-def reading(path: Path, what: str, error: type[CppnError], fix: str = "") -> Iterator[None]:
+def reading(path: Path | str, what: str, error: type[CppnError], fix: str = "") -> Iterator[None]:
     """Read a file in here: an exception that is not ours comes out as `error`.
 
     Parameters

@@ -172,8 +172,8 @@ class Candles:
 
 def concat(parts: list[Candles]) -> Candles:
     """Candles one after the other, in the order given."""
-    if not parts:
-        return Candles.empty()
+    if len(parts) < 2:
+        return parts[0] if parts else Candles.empty()
     return Candles(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
     )
@@ -266,9 +266,9 @@ _VALUE_RULES: tuple[_Rule, ...] = (
 )
 
 
-def _order_rules(open_time: IntArray) -> _Rules:
-    """Rules that compare a row with the one before it."""
-    step = np.diff(open_time, prepend=open_time[:1] - 1)
+def _order_rules(before: IntArray, open_time: IntArray) -> _Rules:
+    """Rules that compare each row after the first with the row `before` it."""
+    step = open_time - np.concatenate([open_time[:1] - 1, before[:-1]])
     return [
         (step == 0, "its open time repeats the row before it (duplicate)"),
         (step < 0, "its open time is earlier than the row before it (unsorted)"),
@@ -333,7 +333,9 @@ def first_violation(
 
     `anchor_ms` is the series' own, where it is known; None learns it from these candles.
     """
-    rules = _order_rules(candles.open_time) + _row_rules(candles, interval_ms, anchor_ms)
+    rules = _order_rules(candles.open_time, candles.open_time) + _row_rules(
+        candles, interval_ms, anchor_ms
+    )
     broken = [(int(np.argmax(bad)), rule) for bad, rule in rules if bad.any()]
     return min(broken, key=lambda violation: violation[0]) if broken else None
 
@@ -409,24 +411,34 @@ class Rejected:
     values: str
 
 
+def broken_rules(candles: Candles, interval_ms: int, anchor_ms: int | None = None) -> IntArray:
+    """For each row (N,) the number of the rule it breaks, from 1, or 0; see `violations`."""
+    return _judged(candles, interval_ms, anchor_ms)[0]
+
+
 def violations(
     candles: Candles, interval_ms: int, anchor_ms: int | None = None
 ) -> list[tuple[int, str]]:
     """(row, rule) of the rows without which the others keep every rule, in order."""
-    found: dict[int, str] = {}
+    broken, rules = _judged(candles, interval_ms, anchor_ms)
+    return [(int(row), rules[broken[row] - 1]) for row in np.flatnonzero(broken)]
+
+
+def _judged(
+    candles: Candles, interval_ms: int, anchor_ms: int | None
+) -> tuple[IntArray, list[str]]:
+    """The first rule that each row breaks, and the rules; a row is compared with those kept."""
+    broken, rules = np.zeros(len(candles), dtype=np.int64), []
     for bad, rule in _row_rules(candles, interval_ms, anchor_ms):
-        for row in np.flatnonzero(bad).tolist():
-            found.setdefault(row, rule)
-    kept = np.delete(np.arange(len(candles)), list(found))
-    while len(kept):
-        rules = _order_rules(candles.open_time[kept])
-        broken = [(int(np.argmax(bad)), rule) for bad, rule in rules if bad.any()]
-        if not broken:
-            break
-        position, rule = min(broken)
-        found[int(kept[position])] = rule
-        kept = np.delete(kept, position)
-    return sorted(found.items())
+        rules.append(rule)
+        broken[bad & (broken == 0)] = len(rules)
+    # What is kept ascends, so the row kept last is the latest so far, those left out included.
+    kept = np.flatnonzero(broken == 0)
+    stamps = candles.open_time[kept]
+    for bad, rule in _order_rules(np.maximum.accumulate(stamps), stamps):
+        rules.append(rule)
+        broken[kept[bad]] = len(rules)
+    return broken, rules
 
 
 def split_valid(
@@ -453,4 +465,4 @@ def inside(candles: Candles, spans: list[Span]) -> Candles:
     for span in spans:
         first, last = np.searchsorted(candles.open_time, [span.start_ms, span.end_ms])
         keep[int(first) : int(last)] = True
-    return candles[keep]
+    return candles if keep.all() else candles[keep]

@@ -43,9 +43,9 @@ ONLY: dict[str, set[str]] = {
     "indicators": {"feeds.clock", "models"},
     "feeds.candles": {"feeds.clock"},
     "feeds.filters": {"feeds.clock"},
-    "feeds.binance": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters"},
+    "feeds.binance": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters", "foreign"},
     "feeds.history": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters", "feeds.binance"}
-    | {"locks"},
+    | {"foreign", "locks"},
     "feeds.live": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters", "feeds.binance"},
     "feeds.loopback": {"atomic", "feeds.clock", "feeds.candles", "feeds.filters", "feeds.binance"},
 }

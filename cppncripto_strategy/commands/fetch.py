@@ -55,6 +55,7 @@ def command(
     """
     from dataclasses import replace
 
+    from cppncripto_strategy.errors import CppnError
     from cppncripto_strategy.feeds.clock import utc_to_ms
     from cppncripto_strategy.feeds.history.fetch import fetch
     from cppncripto_strategy.feeds.history.store import CandleStore
@@ -63,12 +64,21 @@ def command(
     start_ms, end_ms = utc_to_ms(start), None if end is None else utc_to_ms(end)
     if end_ms is not None and end_ms <= start_ms:
         raise click.UsageError(f"--to {end} is not after --from {start}")
-    with progress_bars("candles", quiet=as_json) as progress:
-        reports = fetch(CandleStore(store), symbols, interval, start_ms, end_ms, settings, progress)
-    if as_json:
-        document = {"store": str(store), "series": [report_fields(report) for report in reports]}
-        click.echo(json.dumps(document))
-    else:
+    reports, error = [], ""
+    try:
+        with progress_bars("candles", quiet=as_json) as progress:
+            reports = fetch(
+                CandleStore(store), symbols, interval, start_ms, end_ms, settings, progress
+            )
+    except CppnError as cause:
+        error = str(cause)
+        raise
+    finally:
+        # Whoever reads the document finds one, whatever happened.
+        if as_json:
+            series = [report_fields(report) for report in reports]
+            click.echo(json.dumps({"store": str(store), "series": series, "error": error}))
+    if not as_json:
         print_reports(reports)
     if not all(report.complete for report in reports):
         click.get_current_context().exit(1)

@@ -8,7 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeGuard
+
+from cppncripto_strategy.feeds.candles import EARLIEST_MS, LATEST_MS
 
 Json = dict[str, Any]
 
@@ -18,6 +22,8 @@ _TOO_MUCH = -1003
 USED_WEIGHT = "X-MBX-USED-WEIGHT-1M"
 _USED_WEIGHT_OLD = "X-MBX-USED-WEIGHT"
 RETRY_AFTER = "Retry-After"
+# The exchange bans for two minutes to three days.
+LONGEST_BAN_S = 3 * 86_400.0
 
 
 def compact(value: object) -> str:
@@ -39,9 +45,14 @@ def read_server_time(answer: Any) -> int:
         When it holds no time; an empty body arrives as {}, hence as a KeyError.
     """
     server_ms = answer["serverTime"]
-    if type(server_ms) is not int:
-        raise ValueError(f"serverTime is {server_ms!r}")
-    return server_ms
+    if not is_time(server_ms):
+        raise ValueError(f"serverTime is {str(server_ms)[:80]!r}, no time of this age in ms")
+    return int(server_ms)
+
+
+def is_time(value: object) -> TypeGuard[int]:
+    """True for a whole number that is UTC milliseconds of an age with exchanges."""
+    return type(value) is int and EARLIEST_MS <= value < LATEST_MS
 
 
 def weight_headers(used: int) -> dict[str, str]:
@@ -52,7 +63,7 @@ def weight_headers(used: int) -> dict[str, str]:
 def read_used_weight(headers: Mapping[str, str]) -> int | None:
     """The weight used in the present window, by the exchange's count; None where it is not said."""
     used = headers.get(USED_WEIGHT, "")
-    return int(used) if used.isdecimal() else None
+    return int(used) if re.fullmatch(r"[0-9]{1,9}", used) else None
 
 
 def error_body(code: int, message: str) -> Json:
@@ -104,9 +115,19 @@ def retry_after(seconds: float) -> dict[str, str]:
 
 
 def read_pause_s(headers: Mapping[str, str], message: str, now_ms: int) -> float | None:
-    """Seconds that a 429 or 418 says to wait: Retry-After, else the time in its text, else None."""
-    header = str(headers.get(RETRY_AFTER, ""))
+    """Seconds that a 429 or 418 says to wait: Retry-After, else the time in its text, else None.
+
+    Seconds or a date count as Retry-After; what is negative or longer than the longest ban says
+    nothing.
+    """
+    header = str(headers.get(RETRY_AFTER, "")).strip()
+    until = re.search(r"until (\d{13})(?!\d)", message)
+    said: float | None = None
     if re.fullmatch(r"\d+(\.\d+)?", header):
-        return float(header)
-    until = re.search(r"until (\d{13})", message)
-    return None if until is None else max(0.0, (int(until[1]) - now_ms) / 1000)
+        said = float(header)
+    elif header.endswith("GMT"):
+        with suppress(ValueError, OverflowError):
+            said = parsedate_to_datetime(header).timestamp() - now_ms / 1000
+    elif until is not None:
+        said = max(0.0, (int(until[1]) - now_ms) / 1000)
+    return said if said is not None and 0 <= said <= LONGEST_BAN_S else None

@@ -12,40 +12,38 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO
 
-import pyarrow as pa
-import pyarrow.csv
+import numpy as np
 
-from cppncripto_strategy.errors import CandleError, SourceError
+from cppncripto_strategy.errors import SourceError
+from cppncripto_strategy.feeds.binance.archive_text import zip_candles
+from cppncripto_strategy.feeds.binance.bounds import (
+    BROKEN_ROWS,
+    CHECKSUM_BYTES,
+    archive_bounds,
+)
 from cppncripto_strategy.feeds.binance.klines import ROW_FIELDS, Kline
-from cppncripto_strategy.feeds.candles import COLUMNS, Candles, Rejected, split_valid
+from cppncripto_strategy.feeds.candles import (
+    Candles,
+    Rejected,
+    broken_rules,
+    first_violation,
+    split_valid,
+)
 from cppncripto_strategy.feeds.clock import (
     DAY_MS,
     Span,
-    integers_to_ms,
     interval_to_ms,
     month_span,
     ms_to_utc,
     utc_to_ms,
 )
-
-
-def _libdeflate() -> Any:
-    try:
-        return import_module("deflate")
-    except ImportError:  # no wheel for this machine: zlib does it too
-        return None
-
-
-deflate = _libdeflate()
+from cppncripto_strategy.foreign import reading
 
 ROOT = "/data/"
 CHECKSUM_SUFFIX = ".CHECKSUM"
@@ -53,12 +51,7 @@ CHECKSUM_SUFFIX = ".CHECKSUM"
 MICROSECONDS_FROM_MS = utc_to_ms("2025-01-01")
 _ZIP_DATE = (2024, 1, 1, 0, 0, 0)
 _NAME = re.compile(r"([A-Z0-9._-]+)-(\d+[smhdw])-(\d{4}-\d{2}(?:-\d{2})?)")
-_WANTED = [name for name in ROW_FIELDS if name in COLUMNS]
-_TYPES = {name: pa.int64() if name == "open_time" else pa.float64() for name in _WANTED}
-_DAMAGE: tuple[type[Exception], ...] = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError),
-    *(() if deflate is None else (deflate.DeflateError,)),
-)
+_CHECKSUM = re.compile(r"([0-9a-fA-F]{64})(?:[ \t]+\*?(\S+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +124,23 @@ def parse_name(name: str) -> ArchiveFile:
 
 
 def read_archive(file: ArchiveFile, content: bytes, checksum: str | None) -> ArchiveRead:
-    """Candles of a zip's bytes; `checksum` is the text of its .CHECKSUM, None where there is none.
+    """`open_archive` of a zip's bytes."""
+    digest = hashlib.sha256(content).hexdigest()
+    return open_archive(file, io.BytesIO(content), digest, checksum)
+
+
+def open_archive(
+    file: ArchiveFile, content: IO[bytes], sha256: str, checksum: str | None
+) -> ArchiveRead:
+    """Candles of a zip that is here, within `bounds`.
+
+    Whatever a damaged file makes the libraries raise comes out as a SourceError.
+
+    Parameters
+    ----------
+    content : the zip, open for reading anywhere in it.
+    sha256 : of all of it.
+    checksum : the text of its .CHECKSUM; None where there is none.
 
     Raises
     ------
@@ -139,18 +148,28 @@ def read_archive(file: ArchiveFile, content: bytes, checksum: str | None) -> Arc
         When the checksum does not match, the zip is truncated or damaged, or its text is no
         candles of this file.
     """
-    digest = hashlib.sha256(content).hexdigest()
     if checksum is not None:
-        check_digest(digest, checksum, file.name)
-    candles = parse_csv(unzip(content, file.name), file.name)
-    kept, rejected = split_valid(candles, interval_to_ms(file.interval))
-    span = file.span
-    if len(kept) and not span.start_ms <= kept.open_time[0] <= kept.open_time[-1] < span.end_ms:
-        raise SourceError(
-            f"{file.name}.zip holds candles from {ms_to_utc(int(kept.open_time[0]))} to"
-            f" {ms_to_utc(int(kept.open_time[-1]))}, outside {span}"
-        )
-    return ArchiveRead(file, digest, kept, tuple(rejected))
+        check_digest(sha256, checksum, file.name)
+    with reading(f"{file.name}.zip", "archive (truncated or damaged)", SourceError):
+        interval_ms, span = interval_to_ms(file.interval), file.span
+        candles = zip_candles(content, file.name, archive_bounds(span, interval_ms))
+        _refuse_mostly_broken(candles, interval_ms, file.name)
+        kept, rejected = split_valid(candles, interval_ms)
+        if len(kept) and not span.start_ms <= kept.open_time[0] <= kept.open_time[-1] < span.end_ms:
+            raise SourceError(
+                f"{file.name}.zip holds candles from {ms_to_utc(int(kept.open_time[0]))} to"
+                f" {ms_to_utc(int(kept.open_time[-1]))}, outside {span}"
+            )
+        return ArchiveRead(file, sha256, kept, tuple(rejected))
+
+
+def _refuse_mostly_broken(candles: Candles, interval_ms: int, name: str) -> None:
+    """Raise SourceError for a file of so many bad rows that naming each would take gigabytes."""
+    if first_violation(candles, interval_ms) is None:
+        return
+    broken = int(np.count_nonzero(broken_rules(candles, interval_ms)))
+    if broken > BROKEN_ROWS:
+        raise SourceError(f"{name}.csv: {broken:,} of {len(candles):,} rows break a rule")
 
 
 def check_digest(digest: str, checksum: str, name: str) -> None:
@@ -159,83 +178,18 @@ def check_digest(digest: str, checksum: str, name: str) -> None:
     Raises
     ------
     SourceError
-        When they differ or the line is none.
+        When they differ, the line is none or names another file, or there are several.
     """
-    published = checksum.split()[0].lower() if checksum.split() else ""
-    if published != digest:
+    match = _CHECKSUM.fullmatch(checksum.strip())
+    if match is None or match[2] not in (None, f"{name}.zip"):
         raise SourceError(
-            f"{name}.zip has sha256 {digest[:12]}..., its .CHECKSUM says {published[:12] or '?'}..."
+            f"{name}.zip has no checksum: its .CHECKSUM says {checksum.strip()[:120]!r}, expected"
+            f" one line, '<sha256>  {name}.zip'"
         )
-
-
-def unzip(content: bytes, name: str) -> bytes | bytearray:
-    """The one CSV inside an archive.
-
-    Raises
-    ------
-    SourceError
-        When the zip is truncated, damaged, or holds anything else.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as packed:
-            members = packed.infolist()
-            if [member.filename for member in members] != [f"{name}.csv"]:
-                inside = ", ".join(member.filename for member in members)
-                raise SourceError(f"{name}.zip holds {inside}, expected only {name}.csv")
-            if members[0].compress_type == zipfile.ZIP_DEFLATED and deflate is not None:
-                return _inflate(content, members[0])
-            return packed.read(members[0])
-    except _DAMAGE as cause:
-        raise SourceError(f"{name}.zip is truncated or damaged: {cause}") from cause
-
-
-def _inflate(content: bytes, member: zipfile.ZipInfo) -> bytearray:
-    """A deflated member through libdeflate, three times as fast as zlib."""
-    names, extra = struct.unpack_from("<HH", content, member.header_offset + 26)
-    start = member.header_offset + 30 + names + extra
-    packed = memoryview(content)[start : start + member.compress_size]
-    text: bytearray = deflate.deflate_decompress(packed, member.file_size)
-    if len(text) != member.file_size or deflate.crc32(text) != member.CRC:
-        raise zipfile.BadZipFile("bad CRC-32")
-    return text
-
-
-def parse_csv(text: bytes | bytearray, origin: str) -> Candles:
-    """Candles of an archive's text, with or without a header row, in s, ms, us or ns.
-
-    1577836800000,7195.24000000,7196.25000000,7183.14000000,7186.68000000,51.64281200,
-    1577836859999,371233.51835535,493,19.59823000,140888.41428273,0
-
-    Raises
-    ------
-    SourceError
-        When it is not such rows.
-    """
-    if not text or text.isspace():
-        return Candles.empty()
-    has_header = not text[:1].isdigit()
-    try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(text),
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=list(ROW_FIELDS),
-                skip_rows=int(has_header),
-                block_size=1 << 20,
-                use_threads=False,
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=_TYPES,
-                include_columns=_WANTED,
-                null_values=[],
-                check_utf8=False,
-            ),
-            parse_options=pyarrow.csv.ParseOptions(quote_char=False),
+    if match[1].lower() != digest:
+        raise SourceError(
+            f"{name}.zip has sha256 {digest[:12]}..., its .CHECKSUM says {match[1][:12]}..."
         )
-        open_time = integers_to_ms(table["open_time"].to_numpy(), origin)
-    except (pa.ArrowException, CandleError) as cause:
-        raise SourceError(f"{origin}.csv is not an archive of candles: {cause}") from cause
-    columns = {name: table[name].to_numpy() for name in _WANTED[1:]}
-    return Candles.from_columns(open_time=open_time, **columns)
 
 
 def read_archive_file(path: Path) -> ArchiveRead:
@@ -247,11 +201,13 @@ def read_archive_file(path: Path) -> ArchiveRead:
         As `read_archive`, or when the file cannot be read.
     """
     beside = path.with_name(path.name + CHECKSUM_SUFFIX)
-    try:
-        checksum = beside.read_text() if beside.exists() else None
-        return read_archive(parse_name(path.name), path.read_bytes(), checksum)
-    except OSError as cause:
-        raise SourceError(f"{path} cannot be read: {cause}") from cause
+    file = parse_name(path.name)
+    with reading(path, "archive", SourceError), path.open("rb") as content:
+        checksum = None
+        if beside.exists():
+            checksum = beside.read_bytes()[: CHECKSUM_BYTES + 1].decode("ascii", errors="replace")
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+        return open_archive(file, content, digest, checksum)
 
 
 def archive_at(path: str) -> tuple[ArchiveFile, bool] | None:

@@ -1,27 +1,38 @@
-"""Binance's bulk archives over HTTP.
+"""Binance's bulk archives over HTTP, within bounds.
 
-A file whose checksum does not match, or that does not open, is handed to `keep_damaged` and
-fetched again; after the last attempt its candles are left to REST. Which candles are wanted is not
-decided here.
+A file whose checksum does not match, that does not open, or that is larger than its candles can be,
+is handed to `keep_damaged` and fetched again; after the last attempt its candles are left to REST.
+A body is spooled: what is larger than a few MiB lies on disk while it is checked. Which candles
+are wanted is not decided here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import random
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO, cast
 
 import aiohttp
+from yarl import URL
 
-from cppncripto_strategy.errors import SourceError
+from cppncripto_strategy.errors import CppnError, SourceError, StoreError
 from cppncripto_strategy.feeds.binance.archive import (
     CHECKSUM_SUFFIX,
     ArchiveFile,
     ArchiveRead,
-    read_archive,
+    open_archive,
 )
+from cppncripto_strategy.feeds.binance.bounds import CHECKSUM_BYTES, archive_bounds
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources, is_loopback
+from cppncripto_strategy.feeds.binance.receiving import TooLargeError, chunks, redirected
+from cppncripto_strategy.feeds.clock import interval_to_ms
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +41,23 @@ DAMAGED_ATTEMPTS = 3
 
 # So many files in a row without any answer, and the archive counts as out of reach for this run.
 UNREACHABLE_AFTER = 3
+_IN_MEMORY_BYTES = 4 << 20
+# Of a damaged file so much is kept for a person to look at.
+SPECIMEN_BYTES = 8 << 20
 
 KeepDamaged = Callable[[str, bytes, str], object]
 
-_PASSING = (aiohttp.ClientError, TimeoutError, OSError)
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What came for one address: its bytes, as far as they were taken, and their sha256.
+
+    `problem` says why they were not taken to their end, '' where they were.
+    """
+
+    content: IO[bytes]
+    sha256: str
+    problem: str = ""
 
 
 class ArchiveClient:
@@ -42,8 +66,11 @@ class ArchiveClient:
     Parameters
     ----------
     sources, retry : where to ask and how patiently.
-    keep_damaged : called with (name, content, reason) of a file that does not match or open.
+    keep_damaged : called with (name, content, reason) of a file that does not match or open; of a
+        large one, its beginning.
     rng : source of the jitter.
+    folder : where large files lie while they are checked; nothing stays there, not even after a
+        kill. None takes the system's folder for temporary files.
     """
 
     def __init__(
@@ -53,11 +80,13 @@ class ArchiveClient:
         retry: Retry | None = None,
         *,
         rng: random.Random | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.sources, self.retry, self.keep_damaged = sources, retry or Retry(), keep_damaged
         self.requests = 0
         self.damaged = 0
         self._rng = rng or random.Random()
+        self._folder = None if folder is None else str(folder)
         self._unanswered = 0
         self._session: aiohttp.ClientSession | None = None
 
@@ -66,6 +95,9 @@ class ArchiveClient:
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=self.retry.timeout_s, sock_read=self.retry.timeout_s
             ),
+            # An archive is packed already: what its server packs again is taken as it comes.
+            auto_decompress=False,
+            headers={"Accept-Encoding": "identity"},
             trust_env=not is_loopback(self.sources.archive_url),
         )
         return self
@@ -79,6 +111,11 @@ class ArchiveClient:
         """The archive, or None when there is none, it stays damaged, or cannot be reached.
 
         None always means: take these candles from elsewhere.
+
+        Raises
+        ------
+        StoreError
+            When a large file, or a damaged one, cannot be written to disk.
         """
         if self._unanswered >= UNREACHABLE_AFTER:
             return None
@@ -86,47 +123,110 @@ class ArchiveClient:
             got = await self._download(file)
             if got is None:
                 return None
-            content, checksum = got
-            try:
-                return await asyncio.to_thread(read_archive, file, content, checksum)
-            except SourceError as error:
-                self.damaged += 1
-                logger.warning("%s (attempt %d); quarantined", error, attempt + 1)
-                name = f"{file.name}.zip"
-                await asyncio.to_thread(self.keep_damaged, name, content, str(error))
-                await asyncio.sleep(self.retry.wait_s(attempt, self._rng))
+            checksum, body = got
+            with closing(body.content):
+                try:
+                    return await self._read(file, checksum, body)
+                except SourceError as error:
+                    await self._set_aside(f"{file.name}.zip", body.content, str(error))
+                    logger.warning("%s (attempt %d); quarantined", error, attempt + 1)
+            await asyncio.sleep(self.retry.wait_s(attempt, self._rng))
         return None
 
-    async def _download(self, file: ArchiveFile) -> tuple[bytes, str] | None:
-        """Zip and checksum text; None when either is not published or does not arrive."""
-        url = file.url(self.sources.archive_url)
+    async def _read(self, file: ArchiveFile, checksum: str, body: _Body) -> ArchiveRead:
+        if body.problem:
+            raise SourceError(body.problem)
+        return await asyncio.to_thread(open_archive, file, body.content, body.sha256, checksum)
+
+    async def _set_aside(self, name: str, content: IO[bytes], reason: str) -> None:
+        self.damaged += 1
+        content.seek(0)
+        await asyncio.to_thread(self.keep_damaged, name, content.read(SPECIMEN_BYTES), reason)
+
+    async def _download(self, file: ArchiveFile) -> tuple[str, _Body] | None:
+        """Checksum text and zip; None when either is not published or does not arrive."""
+        url = URL(file.url(self.sources.archive_url))
+        bounds = archive_bounds(file.span, interval_to_ms(file.interval))
         try:
-            checksum = await self._get(f"{url}{CHECKSUM_SUFFIX}")
-            content = None if checksum is None else await self._get(url)
+            checksum = await self._checksum(file, url.with_path(url.path + CHECKSUM_SUFFIX))
+            body = None if checksum is None else await self._get(url, bounds.zip_bytes)
         except SourceError as error:
             self._unanswered += 1
             logger.warning("%s", error)
             return None
         self._unanswered = 0
-        if checksum is None or content is None:
-            return None
-        return content, checksum.decode("ascii", errors="replace")
+        return None if checksum is None or body is None else (checksum, body)
 
-    async def _get(self, url: str) -> bytes | None:
-        """The body; None for a 404. Raises SourceError after the last attempt."""
-        assert self._session is not None, "use `async with ArchiveClient(...)`"
+    async def _checksum(self, file: ArchiveFile, url: URL) -> str | None:
+        """The text of the .CHECKSUM; of one that is too large its beginning, which matches none."""
+        body = await self._get(url, CHECKSUM_BYTES)
+        if body is None:
+            return None
+        with closing(body.content):
+            if body.problem:
+                name = f"{file.name}.zip{CHECKSUM_SUFFIX}"
+                await self._set_aside(name, body.content, body.problem)
+            body.content.seek(0)
+            return body.content.read().decode("ascii", errors="replace")
+
+    async def _get(self, url: URL, limit: int) -> _Body | None:
+        """What is there; None for a 404. Raises SourceError after the last attempt."""
         problem = ""
         for attempt in range(self.retry.attempts):
-            self.requests += 1
             try:
-                async with self._session.get(url) as response:
-                    if response.status == 404:
-                        return None
-                    if response.status == 200:
-                        return await response.read()
-                    problem = f"status {response.status}"
-            except _PASSING as error:
+                body = await self._once(url, limit)
+                if not isinstance(body, int):
+                    return body
+                if body == 404:
+                    return None
+                problem = f"status {body}"
+            except CppnError:
+                raise
+            except Exception as error:  # whatever a broken answer makes aiohttp raise
                 problem = f"{type(error).__name__}: {error}"
             logger.info("%s: attempt %d failed: %s", url, attempt + 1, problem)
             await asyncio.sleep(self.retry.wait_s(attempt, self._rng))
         raise SourceError(f"{url} did not arrive after {self.retry.attempts} attempts: {problem}")
+
+    async def _once(self, url: URL, limit: int) -> _Body | int:
+        """What is there, after redirects on the same host; the status where it is not 200."""
+        assert self._session is not None, "use `async with ArchiveClient(...)`"
+        hops = 0
+        while True:
+            self.requests += 1
+            async with asyncio.timeout(self.retry.timeout_s):
+                response = await self._session.get(url, allow_redirects=False)
+            try:
+                moved = redirected(response, hops)
+                if moved is None:
+                    ok = response.status == 200
+                    return await self._take(response, limit) if ok else response.status
+                url, hops = moved, hops + 1
+            finally:
+                # Not released: that would read what is left of a body nobody wants.
+                response.close()
+
+    async def _take(self, response: aiohttp.ClientResponse, limit: int) -> _Body:
+        spool = SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=self._folder)  # noqa: SIM115
+        content = cast(IO[bytes], spool)
+        digest = hashlib.sha256()
+        try:
+            async for chunk in chunks(response, limit, self.retry.timeout_s):
+                digest.update(chunk)
+                _write(content, chunk)
+        except TooLargeError as error:
+            return _Body(content, "", str(error))
+        except BaseException:
+            content.close()
+            raise
+        content.seek(0)
+        return _Body(content, digest.hexdigest())
+
+
+def _write(content: IO[bytes], chunk: bytes) -> None:
+    try:
+        content.write(chunk)
+    except OSError as cause:
+        raise StoreError(
+            f"an archive could not be kept while it is checked ({cause}). Is the disk full?"
+        ) from cause

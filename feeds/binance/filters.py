@@ -12,13 +12,15 @@ from decimal import Decimal
 from typing import Any
 
 from cppncripto_strategy.errors import SourceError
-from cppncripto_strategy.feeds.binance.answers import Json
+from cppncripto_strategy.feeds.binance.answers import Json, is_time
 from cppncripto_strategy.feeds.filters import TRADING, KnownFilters, SymbolFilters, quote_of
+from cppncripto_strategy.foreign import reading
 
 _LOT, _MARKET_LOT, _PRICE = "LOT_SIZE", "MARKET_LOT_SIZE", "PRICE_FILTER"
 # The minimum of an order's value stood in MIN_NOTIONAL until 2023.
 _NOTIONAL, _NOTIONAL_OLD = "NOTIONAL", "MIN_NOTIONAL"
 _WEIGHT_LIMIT = ("REQUEST_WEIGHT", "MINUTE")
+_HIGHEST_WEIGHT_LIMIT = 1_000_000  # 6,000 in 2026
 _LIMIT_FIELDS = ("rateLimitType", "interval", "intervalNum", "limit")
 _ORDER_TYPES = (
     *("LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT"),
@@ -42,33 +44,40 @@ def symbol_filters(entry: Mapping[str, Any]) -> SymbolFilters:
         When LOT_SIZE or PRICE_FILTER is absent, or a number is not one.
     """
     name = entry.get("symbol")
-    stated = {rule.get("filterType"): rule for rule in entry.get("filters", ())}
-    absent = [kind for kind in (_LOT, _PRICE) if kind not in stated]
-    if absent:
-        raise SourceError(
-            f"exchangeInfo of {name!r} lacks {absent}: expected an entry of 'symbols' from"
-            " GET /api/v3/exchangeInfo"
-        )
-    lot, market = stated[_LOT], stated.get(_MARKET_LOT, {})
-    notional = stated.get(_NOTIONAL) or stated.get(_NOTIONAL_OLD) or {}
-    on_market = notional.get("applyMinToMarket", notional.get("applyToMarket", True))
-    try:
+    with reading(f"exchangeInfo of {name!r}", "statement of its filters", SourceError):
+        stated = {rule.get("filterType"): rule for rule in entry.get("filters", ())}
+        absent = [kind for kind in (_LOT, _PRICE) if kind not in stated]
+        if absent:
+            raise SourceError(
+                f"exchangeInfo of {name!r} lacks {absent}: expected an entry of 'symbols' from"
+                " GET /api/v3/exchangeInfo"
+            )
+        lot, market = stated[_LOT], stated.get(_MARKET_LOT, {})
+        notional = stated.get(_NOTIONAL) or stated.get(_NOTIONAL_OLD) or {}
+        on_market = notional.get("applyMinToMarket", notional.get("applyToMarket", True))
         return SymbolFilters(
-            lot_step=Decimal(lot["stepSize"]),
-            min_qty=Decimal(lot["minQty"]),
-            max_qty=Decimal(lot["maxQty"]),
-            market_lot_step=Decimal(market.get("stepSize", "0")),
-            market_min_qty=Decimal(market.get("minQty", "0")),
-            market_max_qty=Decimal(market.get("maxQty", "0")),
-            min_notional=Decimal(notional.get("minNotional", "0")),
+            lot_step=_amount(lot["stepSize"]),
+            min_qty=_amount(lot["minQty"]),
+            max_qty=_amount(lot["maxQty"]),
+            market_lot_step=_amount(market.get("stepSize", "0")),
+            market_min_qty=_amount(market.get("minQty", "0")),
+            market_max_qty=_amount(market.get("maxQty", "0")),
+            min_notional=_amount(notional.get("minNotional", "0")),
             min_notional_on_market=bool(on_market),
-            tick_size=Decimal(stated[_PRICE]["tickSize"]),
+            tick_size=_amount(stated[_PRICE]["tickSize"]),
             status=str(entry.get("status", TRADING)),
         )
-    except (KeyError, ArithmeticError, TypeError) as cause:
-        raise SourceError(
-            f"exchangeInfo of {name!r} has a filter without its number: {cause}"
-        ) from cause
+
+
+def _amount(text: object) -> Decimal:
+    """A number of a filter. Raises ValueError when it is none, negative or not finite."""
+    try:
+        amount = Decimal(str(text))
+    except ArithmeticError:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(f"a filter says {str(text)[:40]!r} where a number is expected")
+    return amount
 
 
 def known_filters(entry: Mapping[str, Any], stated_ms: int | None, origin: str) -> KnownFilters:
@@ -223,7 +232,7 @@ def read_statement(answer: Any, symbol: str) -> tuple[int, Json] | None:
         When an entry is there, but is none.
     """
     entries = [entry for entry in answer.get("symbols", ()) if entry["symbol"] == symbol]
-    if not entries or not isinstance(answer.get("serverTime"), int):
+    if not entries or not is_time(answer.get("serverTime")):
         return None
     read_info(answer)
     return answer["serverTime"], entries[0]
@@ -261,10 +270,13 @@ def read_weight_limit(answer: Any) -> int:
 
     Raises
     ------
-    KeyError, TypeError, ValueError
-        When the answer names none.
+    KeyError, TypeError, ValueError, ZeroDivisionError
+        When the answer names none, or none that can be.
     """
     for limit in answer["rateLimits"]:
         if (limit["rateLimitType"], limit["interval"]) == _WEIGHT_LIMIT:
-            return int(limit["limit"]) // int(limit["intervalNum"])
+            per_minute = int(limit["limit"]) // int(limit["intervalNum"])
+            if not 0 < per_minute <= _HIGHEST_WEIGHT_LIMIT:
+                raise ValueError(f"exchangeInfo allows {limit['limit']!r} request weight")
+            return per_minute
     raise ValueError("exchangeInfo names no REQUEST_WEIGHT limit per minute")

@@ -5,8 +5,8 @@ exchange says so (429, 418). `RestClient` retries what can be retried with cappe
 refuses every answer that is not what was asked for, and never returns a candle that may still be
 forming: closed means open + interval <= the exchange's own clock. It needs no key and sends none.
 
-What python-binance does with each fault (its exceptions, its empty dictionary for an empty answer)
-is described where it is caught.
+A broken answer makes python-binance and aiohttp raise what they like; whatever that is, the request
+is sent again. Answers are read within `bounds`, and redirects are not followed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import aiohttp
 import numpy as np
 from binance.async_client import AsyncClient
-from binance.exceptions import BinanceAPIException, BinanceRequestException
+from binance.exceptions import BinanceAPIException
 
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.answers import (
@@ -36,6 +36,7 @@ from cppncripto_strategy.feeds.binance.answers import (
     read_server_time,
     read_used_weight,
 )
+from cppncripto_strategy.feeds.binance.bounds import SPARE_ROWS
 from cppncripto_strategy.feeds.binance.endpoints import (
     API_PATH,
     INFO,
@@ -55,6 +56,7 @@ from cppncripto_strategy.feeds.binance.filters import (
     read_weight_limit,
 )
 from cppncripto_strategy.feeds.binance.klines import PAGE_ROWS, KlinesQuery, read_klines
+from cppncripto_strategy.feeds.binance.receiving import ENCODINGS, BoundedResponse
 from cppncripto_strategy.feeds.candles import Candles, Rejected, concat, split_valid
 from cppncripto_strategy.feeds.clock import Span, fixed_anchor_ms, interval_to_ms
 
@@ -65,12 +67,9 @@ WEIGHT_SHARE = 0.8
 PAUSE_S = {429: 60.0, 418: 120.0}  # without a readable Retry-After
 PAUSES_PER_CALL = 20
 REREADS = 2
-# The client raises AttributeError for an error body that is JSON but no object, ValueError for one
-# that cannot be decoded; both are the server's fault, and both pass.
-_PASSING = (
-    *(BinanceRequestException, aiohttp.ClientError, TimeoutError, OSError),
-    *(ValueError, AttributeError, KeyError, TypeError),
-)
+# Where the exchange says to wait for no time at all, the first wait is so long, the next ones twice
+# as long each, up to what it would be without its word.
+LEAST_PAUSE_S = 0.5
 Answer = TypeVar("Answer")
 
 
@@ -196,8 +195,15 @@ class RestClient:
 
     async def __aenter__(self) -> RestClient:
         self._client = _client_class(self.sources.rest_url, self.gate)(
-            session_params={"trust_env": not is_loopback(self.sources.rest_url)},
-            requests_params={"timeout": aiohttp.ClientTimeout(total=self.retry.timeout_s)},
+            session_params={
+                "trust_env": not is_loopback(self.sources.rest_url),
+                "response_class": BoundedResponse,
+                "auto_decompress": False,  # that has no bound
+            },
+            requests_params={
+                "timeout": aiohttp.ClientTimeout(total=self.retry.timeout_s),
+                "allow_redirects": False,
+            },
         )
         return self
 
@@ -349,11 +355,14 @@ class RestClient:
 
     async def _pages(self, symbol: str, interval: str, span: Span) -> Candles:
         pages, start_ms = [], span.start_ms
+        most = (span.end_ms - span.start_ms) // interval_to_ms(interval) + 1 + SPARE_ROWS
         while start_ms < span.end_ms:
             page = await self._page(symbol, interval, Span(start_ms, span.end_ms))
             if len(page) == 0:
                 break
             pages.append(page)
+            if sum(map(len, pages)) > most:
+                raise SourceError(f"{self.sources.rest_url} sends more candles than {span} has")
             last = int(page.open_time[-1])
             # Nothing fits between the last candle and the end; a shorter page proves nothing.
             start_ms = span.end_ms if last + interval_to_ms(interval) >= span.end_ms else last + 1
@@ -384,15 +393,15 @@ class RestClient:
                 async with asyncio.timeout(self.retry.timeout_s):
                     return read(await send(self._client))
             except BinanceAPIException as error:
-                problem = f"status {error.status_code}, {error}"
+                problem = f"status {error.status_code}, {str(error)[:300]}"
                 if error.status_code in PAUSE_S:
-                    self.gate.pause(_pause_s(error))
+                    self.gate.pause(_pause_s(error, pauses))
                     pauses += 1
                     logger.warning("%s: %s; all REST requests pause", what, problem)
                     continue
                 _refuse_if_final(error, what)
-            except _PASSING as error:
-                problem = f"{type(error).__name__}: {error}"
+            except Exception as error:  # whatever a broken answer makes the client raise
+                problem = f"{type(error).__name__}: {str(error)[:300]}"
             logger.info("%s: attempt %d failed: %s", what, attempt + 1, problem)
             await asyncio.sleep(self.retry.wait_s(attempt, self._rng))
             attempt += 1
@@ -420,6 +429,9 @@ def _client_class(rest_url: str, gate: RestGate) -> type[Any]:
     class Client(AsyncClient):
         API_URL = f"{rest_url.rstrip('/')}{API_PATH}"
 
+        def _get_headers(self) -> dict[str, str]:
+            return {**super()._get_headers(), "Accept-Encoding": ENCODINGS}
+
         async def _handle_response(self, response: aiohttp.ClientResponse) -> Any:
             used = read_used_weight(response.headers)
             if used is not None:
@@ -429,10 +441,11 @@ def _client_class(rest_url: str, gate: RestGate) -> type[Any]:
     return Client
 
 
-def _pause_s(error: BinanceAPIException) -> float:
-    """How long a 429 or 418 says to wait, else a guess."""
-    pause_s = read_pause_s(error.response.headers, str(error.message), int(time.time() * 1000))
-    return PAUSE_S[error.status_code] if pause_s is None else pause_s
+def _pause_s(error: BinanceAPIException, pauses: int) -> float:
+    """How long to wait after a 429 or 418: what it says, else a guess; longer each time."""
+    guess_s = PAUSE_S[error.status_code]
+    said_s = read_pause_s(error.response.headers, str(error.message), int(time.time() * 1000))
+    return guess_s if said_s is None else max(said_s, min(guess_s, LEAST_PAUSE_S * 2.0**pauses))
 
 
 def _refuse_if_final(error: BinanceAPIException, what: str) -> None:

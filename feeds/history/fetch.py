@@ -16,12 +16,17 @@ from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.archive_client import ArchiveClient
 from cppncripto_strategy.feeds.binance.endpoints import BINANCE_INTERVALS
 from cppncripto_strategy.feeds.binance.rest import RestClient, RestGate
-from cppncripto_strategy.feeds.clock import Span
+from cppncripto_strategy.feeds.clock import DAY_MS, Span, interval_to_ms
 from cppncripto_strategy.feeds.history.fetch_job import FetchSettings, Progress, SeriesReport
 from cppncripto_strategy.feeds.history.ledger import job_lock
 from cppncripto_strategy.feeds.history.quarantine import Quarantine
 from cppncripto_strategy.feeds.history.series_fetch import SeriesFetch
 from cppncripto_strategy.feeds.history.store import CandleStore, check_symbol
+
+# Candles of the months under way together, each of 80 bytes and a few times that while it is
+# checked and written. A month of seconds has 2.7 million and goes alone.
+CANDLES_AT_ONCE = 1_000_000
+MONTH_MS = 31 * DAY_MS
 
 
 def fetch(
@@ -50,7 +55,7 @@ def fetch(
     SourceError
         When the interval is not the exchange's, or the exchange cannot be asked the time.
     StoreError
-        When another job holds the store, or a ledger in it is damaged.
+        When another job holds the store.
     """
     return asyncio.run(
         fetch_async(
@@ -79,17 +84,25 @@ async def fetch_async(
         rest = RestClient(
             chosen.sources, chosen.retry, gate=gate, rng=dice, settle_ms=chosen.settle_ms
         )
-        keep_damaged = Quarantine(store.root).keep_file
-        archives = ArchiveClient(chosen.sources, keep_damaged, chosen.retry, rng=dice)
+        archives = ArchiveClient(
+            *(chosen.sources, Quarantine(store.root).keep_file, chosen.retry),
+            rng=dice,
+            folder=store.root,
+        )
         async with rest, archives:
             closed_ms = await rest.closed_until_ms(interval)
             span = Span(start_ms, max(start_ms, min(end_ms or closed_ms, closed_ms)))
-            slots = asyncio.Semaphore(chosen.concurrency)
+            slots = asyncio.Semaphore(months_at_once(interval, chosen.concurrency))
             jobs = [
                 SeriesFetch(store, symbol, interval, chosen, rest, archives, slots, progress)
                 for symbol in wanted
             ]
             return list(await asyncio.gather(*(job.run(span) for job in jobs)))
+
+
+def months_at_once(interval: str, most: int) -> int:
+    """How many months may be under way: as many as together hold `CANDLES_AT_ONCE`, at least 1."""
+    return max(1, min(most, CANDLES_AT_ONCE * interval_to_ms(interval) // MONTH_MS))
 
 
 def check_interval(interval: str) -> None:

@@ -43,6 +43,7 @@ from cppncripto_strategy.feeds.clock import (
 from cppncripto_strategy.feeds.history.month_file import file_digest
 from cppncripto_strategy.feeds.history.quarantine import FOLDER as QUARANTINE
 from cppncripto_strategy.feeds.history.store import CandleStore, MonthState, write_atomically
+from cppncripto_strategy.foreign import read_object, reading
 from cppncripto_strategy.locks import FileLock
 
 logger = logging.getLogger(__name__)
@@ -131,13 +132,10 @@ class Ledger:
         ledger = cls(cls.path_of(store, symbol, interval), symbol, interval)
         ledger.anchor_ms = store.anchor_ms(symbol, interval)
         if ledger.path.exists():
-            try:
-                ledger._read(json.loads(ledger.path.read_text()))
-            except (ValueError, KeyError, TypeError) as cause:
-                raise StoreError(
-                    f"{ledger.path} is not a coverage ledger of {symbol} {interval} ({cause});"
-                    " `cppn-bt data repair` makes a new one"
-                ) from cause
+            what = f"coverage ledger of {symbol} {interval}"
+            fix = "`cppn-bt data repair` makes a new one"
+            with reading(ledger.path, what, StoreError, fix):
+                ledger._read(read_object(ledger.path))
         return ledger
 
     def save(self) -> None:

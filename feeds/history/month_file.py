@@ -55,7 +55,9 @@ def read_month(file: Path, columns: tuple[str, ...] = COLUMNS) -> Candles:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             _check_schema(file, parquet.schema_arrow)
             table = parquet.read(columns=list(columns), use_threads=False)
-    except (OSError, pa.ArrowException) as cause:
+    except StoreError:
+        raise
+    except Exception as cause:  # whatever a damaged file makes the readers raise
         raise StoreError(
             f"{file} is damaged or not Parquet ({_one_line(cause)}); `cppn-bt data repair` fetches"
             " the month again"
@@ -100,7 +102,7 @@ def row_count(file: Path) -> int:
     """
     try:
         return int(pq.read_metadata(file).num_rows)
-    except (OSError, pa.ArrowException) as cause:
+    except Exception as cause:
         raise StoreError(f"{file} is damaged or not Parquet ({_one_line(cause)})") from cause
 
 

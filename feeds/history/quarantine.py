@@ -11,8 +11,10 @@ import json
 import os
 from pathlib import Path
 
+from cppncripto_strategy.errors import StoreError
 from cppncripto_strategy.feeds.candles import Rejected
 from cppncripto_strategy.feeds.history.store import write_atomically
+from cppncripto_strategy.foreign import reading
 
 FOLDER = ".quarantine"
 
@@ -32,9 +34,16 @@ class Quarantine:
         return target
 
     def take_file(self, file: Path, reason: str) -> Path:
-        """Move a damaged month out of the store."""
-        kept = self.keep_file(f"{'-'.join(file.parts[-3:])}", file.read_bytes(), reason)
-        os.unlink(file)
+        """Move a damaged month out of the store.
+
+        Raises
+        ------
+        StoreError
+            When it cannot be read or removed.
+        """
+        with reading(file, "month to set aside", StoreError):
+            kept = self.keep_file(f"{'-'.join(file.parts[-3:])}", file.read_bytes(), reason)
+            os.unlink(file)
         return kept
 
     def keep_candles(
@@ -42,7 +51,7 @@ class Quarantine:
     ) -> None:
         """Keep refused candles, one JSON line each."""
         file = self._candle_file(symbol, interval)
-        lines = dict.fromkeys(file.read_text().splitlines() if file.exists() else [])
+        lines = dict.fromkeys(self._lines(file))
         for candle in rejected:
             line = json.dumps(
                 {"open_time": candle.open_time, "rule": candle.rule, "values": candle.values}
@@ -53,9 +62,20 @@ class Quarantine:
             write_atomically(file, ("\n".join(lines) + "\n").encode())
 
     def candles(self, symbol: str, interval: str) -> list[dict[str, object]]:
-        """The refused candles of a series, oldest record first."""
+        """The refused candles of a series, oldest record first.
+
+        Raises
+        ------
+        StoreError
+            When somebody changed the file, so that a line of it is no record.
+        """
         file = self._candle_file(symbol, interval)
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        with reading(file, "record of refused candles", StoreError, "Move it away"):
+            return [json.loads(line) for line in self._lines(file)]
+
+    @staticmethod
+    def _lines(file: Path) -> list[str]:
+        return file.read_text("utf-8", "backslashreplace").splitlines() if file.exists() else []
 
     def files(self) -> list[Path]:
         """The damaged files kept."""

@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from cppncripto_strategy.errors import SourceError, StoreError
+from cppncripto_strategy.errors import CppnError, SourceError, StoreError
 from cppncripto_strategy.feeds.binance.answers import Json
 from cppncripto_strategy.feeds.binance.archive import ArchiveFile
 from cppncripto_strategy.feeds.binance.archive_client import ArchiveClient
@@ -75,7 +75,7 @@ class SeriesFetch:
         self.quarantine = Quarantine(store.root)
         self._slots, self._progress = slots, progress
         self._writing = asyncio.Lock()
-        self._ledger = Ledger.load(store, symbol, interval)
+        self._ledger = Ledger(Ledger.path_of(store, symbol, interval), symbol, interval)
         self._rest_problem = ""
         self._unknown = False
         self._rules: tuple[int, Json] | None = None
@@ -87,6 +87,7 @@ class SeriesFetch:
         """Fetch the span; problems of this symbol end in the report, not in an exception."""
         started, span, error = time.monotonic(), asked, ""
         try:
+            self._ledger = Ledger.load(self.store, self.symbol, self.interval)
             span = await self._listed(asked)
             await self._months(span)
             await self._prove_absences(span)
@@ -95,9 +96,14 @@ class SeriesFetch:
                 store_filters(self.store.root, self.symbol, entry, stated_ms)
             if self._stored_count(span) == 0 and self._rest_problem:
                 raise SourceError(self._rest_problem)
-        except (SourceError, StoreError) as cause:
+        except CppnError as cause:
             logger.info("%s %s: %s", self.symbol, self.interval, cause)
             error = str(cause)
+        except Exception as cause:  # a fault of our own must not stop the other symbols
+            logger.exception(
+                "%s %s stopped by an error of this program", self.symbol, self.interval
+            )
+            error = f"an error of this program, {type(cause).__name__}: {cause}"
         return self._report(span, time.monotonic() - started, error)
 
     async def _listed(self, asked: Span) -> Span:
@@ -289,7 +295,9 @@ class SeriesFetch:
     def _commit(self, month: str, pieces: list[Piece], absent: list[Entry]) -> None:
         """Write the candles, then record them; the order a kill can interrupt safely."""
         candles = concat([piece.candles for piece in pieces])
-        ordered = candles[np.argsort(candles.open_time, kind="stable")]
+        ascending = bool((np.diff(candles.open_time) > 0).all())
+        order = slice(None) if ascending else np.argsort(candles.open_time, kind="stable")
+        ordered = candles[order]
         written = self.store.write_months(self.symbol, self.interval, ordered, sparse=True)
         self._changed.update(state.month for state in written if state.changed)
         entries = [entry for piece in pieces for entry in piece.entries(self.interval)]

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from cppncripto_strategy.errors import SourceError, StoreError
-from cppncripto_strategy.feeds.binance.answers import Json
+from cppncripto_strategy.feeds.binance.answers import Json, is_time
 from cppncripto_strategy.feeds.binance.endpoints import API_PATH, INFO
 from cppncripto_strategy.feeds.binance.filters import known_filters, read_info, stated_filters
 from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.feeds.filters import KnownFilters
 from cppncripto_strategy.feeds.history.store import check_symbol, write_atomically
+from cppncripto_strategy.foreign import read_object, reading
 
 FILE = "_filters.json"
 
@@ -73,17 +74,14 @@ def stored_filters(root: Path, symbol: str) -> KnownFilters | None:
 
 
 def _read(path: Path) -> Json:
-    try:
-        kept = json.loads(path.read_text("utf-8"))
-        if isinstance(kept["entry"], dict) and isinstance(kept["stated_ms"], int):
-            return dict(kept)
-        raise ValueError("entry or stated_ms is of another kind")
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as cause:
-        raise StoreError(
-            f"{path} cannot be read ({cause}): delete it and run `cppn-bt fetch` again"
-        ) from cause
+    if not path.exists():
+        raise FileNotFoundError(path)
+    fix = "Delete it and run `cppn-bt fetch` again"
+    with reading(path, "record of a symbol's filters", StoreError, fix):
+        kept = read_object(path)
+        if not isinstance(kept["entry"], dict) or not is_time(kept["stated_ms"]):
+            raise ValueError("entry or stated_ms is of another kind")
+        return kept
 
 
 def recorded_filters(path: Path) -> dict[str, KnownFilters]:
@@ -94,11 +92,7 @@ def recorded_filters(path: Path) -> dict[str, KnownFilters]:
     SourceError
         When the file cannot be read, or is no such answer.
     """
-    try:
-        info = read_info(json.loads(path.read_text("utf-8-sig")))
-    except (OSError, ValueError, KeyError, TypeError) as cause:
-        raise SourceError(
-            f"{path} is no recorded {INFO} ({type(cause).__name__}: {cause}): expected the JSON"
-            f" answer of GET {API_PATH}/v3/{INFO}"
-        ) from cause
+    fix = f"Expected the JSON answer of GET {API_PATH}/v3/{INFO}"
+    with reading(path, f"recorded {INFO}", SourceError, fix):
+        info = read_info(read_object(path))
     return stated_filters(info, f"the exchange, recorded in {path.name}")

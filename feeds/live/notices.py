@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from cppncripto_strategy.feeds.live.rounds import Row
+from cppncripto_strategy.feeds.candles import Row
 
 
 @dataclass(frozen=True, slots=True)

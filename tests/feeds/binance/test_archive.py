@@ -16,17 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import SourceError
-from cppncripto_strategy.feeds.binance import archive
+from cppncripto_strategy.feeds.binance import archive_text
 from cppncripto_strategy.feeds.binance.archive import (
     ArchiveFile,
     archive_at,
-    parse_csv,
     parse_name,
     read_archive,
     read_archive_file,
-    unzip,
 )
 from cppncripto_strategy.feeds.binance.archive_client import ArchiveClient
+from cppncripto_strategy.feeds.binance.archive_text import parse_csv
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, utc_to_ms
@@ -96,7 +95,7 @@ def test_a_sound_zip_is_read_with_and_without_libdeflate(monkeypatch):
     """The quick way and the way without its wheel disagree."""
     content = packed(lines())
     quick = read_archive(FILE, content, checksum(content))
-    monkeypatch.setattr(archive, "deflate", None)
+    monkeypatch.setattr(archive_text, "deflate", None)
     slow = read_archive(FILE, content, checksum(content))
     stored = packed(lines(), method=zipfile.ZIP_STORED)
     assert quick.candles.equals(slow.candles)
@@ -138,7 +137,7 @@ def test_a_cut_or_flipped_zip_never_gives_other_candles(data):
 def test_a_zip_of_another_name_is_refused(name):
     """A mislabelled archive, or a path that climbs out."""
     with pytest.raises(SourceError, match="expected only"):
-        unzip(packed(lines(), name), FILE.name)
+        read_archive(FILE, packed(lines(), name), None)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_an_entry_without_lot_size_is_named() -> None:
         symbol_filters({"symbol": "XUSDT", "filters": []})
     broken = entry()
     del broken["filters"][1]["stepSize"]
-    with pytest.raises(SourceError, match="without its number"):
+    with pytest.raises(SourceError, match="statement of its filters"):
         symbol_filters(broken)
 
 

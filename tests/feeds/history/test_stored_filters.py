@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_the_old_rules(root, monkeypatch):
 def test_a_damaged_file_is_named(root, text):
     """A traceback of json where a sentence with the file's name belongs."""
     filters_path(root, "SHIBUSDT").write_bytes(text.encode("latin-1"))
-    with pytest.raises(StoreError, match=r"_filters\.json cannot be read"):
+    with pytest.raises(StoreError, match=r"_filters\.json is not a readable record"):
         stored_filters(root, "SHIBUSDT")
     store_filters(root, "SHIBUSDT", ENTRY, NOON_MS)  # the exchange's answer repairs it
     assert stored_filters(root, "SHIBUSDT") is not None
@@ -96,7 +96,7 @@ def test_another_file_is_no_recorded_answer(tmp_path, text):
     """A KeyError where the recipe names the wrong JSON file."""
     file = tmp_path / "info.json"
     file.write_text(text)
-    with pytest.raises(SourceError, match=r"info\.json is no recorded exchangeInfo"):
+    with pytest.raises(SourceError, match=r"info\.json is not a readable recorded exchangeInfo"):
         recorded_filters(file)
 
 

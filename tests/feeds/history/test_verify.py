@@ -172,7 +172,7 @@ DAMAGE = {
     drop_rows: "missing .*lost from the file",
     change_row: "2025-01: its file is not the one the ledger describes",
     delete_ledger: "its file is not the one the ledger describes",
-    spoil_ledger: "not a coverage ledger",
+    spoil_ledger: "not a readable coverage ledger",
 }
 
 
