@@ -22,7 +22,7 @@ from typing import IO, cast
 import aiohttp
 from yarl import URL
 
-from cppncripto_strategy.errors import CppnError, SourceError, StoreError
+from cppncripto_strategy.errors import SourceError, StoreError
 from cppncripto_strategy.feeds.binance.archive import (
     CHECKSUM_SUFFIX,
     ArchiveFile,
@@ -180,7 +180,7 @@ class ArchiveClient:
                 if body == 404:
                     return None
                 problem = f"status {body}"
-            except CppnError:
+            except StoreError:
                 raise
             except Exception as error:  # whatever a broken answer makes aiohttp raise
                 problem = f"{type(error).__name__}: {error}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from cppncripto_strategy.feeds.binance.archive import (
@@ -11,11 +13,18 @@ from cppncripto_strategy.feeds.binance.archive import (
     archive_zip,
     checksum_line,
 )
-from cppncripto_strategy.feeds.loopback.faults import ARCHIVE_FAULTS, FaultBook
+from cppncripto_strategy.feeds.loopback.damage import CHECKSUMS, ZIPS
+from cppncripto_strategy.feeds.loopback.faults import (
+    ARCHIVE_FAULTS,
+    BREAKS,
+    CHECKSUM_FAULTS,
+    FORGERIES,
+    ZIP_FAULTS,
+    FaultBook,
+)
 from cppncripto_strategy.feeds.loopback.market import Market
-from cppncripto_strategy.feeds.loopback.transport import BREAKS, Requests
+from cppncripto_strategy.feeds.loopback.transport import Requests
 
-_ZIP_FAULTS = ("truncated_zip", "corrupt_zip")
 _ZIPS_KEPT = 256
 
 
@@ -25,11 +34,12 @@ class ArchiveHost:
     def __init__(self, market: Market, faults: FaultBook, requests: Requests) -> None:
         self.market, self.faults, self.requests = market, faults, requests
         self._zips: dict[str, bytes] = {}
+        self._forged: dict[str, str] = {}  # archive -> how its next zip is damaged
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer a request for an archive or its checksum."""
         file, wants_sum = archive_at(request.path) or (None, False)
-        unfit = _ZIP_FAULTS if wants_sum else ("bad_checksum",)
+        unfit = ZIP_FAULTS if wants_sum else CHECKSUM_FAULTS + FORGERIES
         allowed = tuple(kind for kind in ARCHIVE_FAULTS if kind not in unfit)
         fault = self.faults.for_request(
             request.path, file.symbol if file else None, request.path, allowed
@@ -49,8 +59,7 @@ class ArchiveHost:
                 content_type="application/xml",
             )
         else:
-            content = _spoil(content, kind)
-            body = checksum_line(file.name, content).encode() if wants_sum else content
+            body = await self._body(file, content, kind or "", wants_sum)
             if kind in BREAKS:
                 response = await self.requests.broken(request, kind, body, "application/zip")
             else:
@@ -69,11 +78,17 @@ class ArchiveHost:
             self._zips[file.name] = archive_zip(file.name, archive_csv(klines))
         return self._zips[file.name]
 
-
-def _spoil(content: bytes, kind: str | None) -> bytes:
-    if kind == "truncated_zip":
-        return content[: len(content) // 2]
-    if kind in ("corrupt_zip", "bad_checksum"):
-        middle = len(content) // 2
-        return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
-    return content
+    async def _body(self, file: ArchiveFile, content: bytes, kind: str, wants_sum: bool) -> bytes:
+        """The zip or its checksum, damaged as `kind` says."""
+        if kind in CHECKSUMS:
+            return CHECKSUMS[kind](content, file.name)
+        forged = kind.removeprefix("forged_") if kind in FORGERIES else ""
+        if wants_sum:
+            self._forged[file.name] = forged
+        else:
+            forged = self._forged.pop(file.name, "")
+        spoil = ZIPS.get(kind) or ZIPS.get(forged)
+        if spoil is not None:
+            # On a thread: a bomb takes seconds to make.
+            content = await asyncio.to_thread(spoil, content, file.name)
+        return checksum_line(file.name, content).encode() if wants_sum else content

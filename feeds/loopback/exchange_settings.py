@@ -27,6 +27,7 @@ class ExchangeSettings:
     wait_for_subscriber : the clock starts with the first stream connection.
     connection_life_ms : streams are cut after so much market time.
     hang_s : wall seconds a hanging request is held at most.
+    slow_s : wall seconds between two bytes of a slow answer.
     """
 
     interval: str = "5m"
@@ -40,3 +41,4 @@ class ExchangeSettings:
     wait_for_subscriber: bool = False
     connection_life_ms: int = DAY_MS
     hang_s: float = 30.0
+    slow_s: float = 1.0

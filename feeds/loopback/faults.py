@@ -15,6 +15,19 @@ from dataclasses import dataclass, field
 from cppncripto_strategy.feeds.binance.archive import ROOT as ARCHIVE_ROOT
 from cppncripto_strategy.feeds.binance.endpoints import KLINES
 
+# What breaks an answer of any kind on its way.
+BREAKS = (
+    "hang",  # nothing comes, the connection stays
+    "reset",  # TCP reset
+    "truncated",  # the connection ends before Content-Length is reached
+    "endless",  # chunks without end
+    "slow",  # a byte a second
+    "lying_length",  # a Content-Length of a terabyte
+    "redirect",  # to another host
+    "moved",  # to the same address
+)
+# A 429 that does not say how long to wait, or says nonsense.
+ODD_WAITS = ("429_now", "429_past", "429_never", "429_text", "429_silent")
 REST_FAULTS = (
     "429",  # too much weight, with Retry-After
     "418",  # banned, with Retry-After
@@ -25,20 +38,43 @@ REST_FAULTS = (
     "200_html",
     "empty",  # 200 without a body
     "bad_json",  # 200 with broken JSON
-    "truncated",  # the connection ends before Content-Length is reached
-    "hang",  # nothing comes, the connection stays
-    "reset",  # TCP reset
+    "deep_json",  # 90,000 lists in each other
+    "many_rows",  # a million rows
+    "long_number",  # of 90,000 digits
+    "bomb",  # 3 MB of gzip that unpack to 3.2 GB
+    *ODD_WAITS,
+    *BREAKS,
 )
-ARCHIVE_FAULTS = (
+CHECKSUM_FAULTS = (
     "bad_checksum",  # the .CHECKSUM belongs to other bytes
+    "other_name_checksum",
+    "two_line_checksum",
+    "html_checksum",
+    "binary_checksum",
+    "long_checksum",
+)
+ZIP_FAULTS = (
     "truncated_zip",  # half of the zip, as if it were whole
     "corrupt_zip",  # a byte of the zip flipped
-    "missing",  # 404
-    "503",
-    "truncated",
-    "hang",
-    "reset",
+    "empty_zip",
+    "encrypted_zip",  # the flag alone
+    *("lzma_zip", "bzip2_zip", "unknown_method_zip"),
+    "wrong_crc_zip",
+    "lying_size_zip",  # 4 GB, it says
+    "bomb_zip",  # 3 MB that unpack to 3.2 GB
+    "lying_bomb_zip",  # the same, and it says 1,000 bytes
+    "negative_seek_zip",
+    "huge_directory_zip",
+    "zip64_zip",  # an end record that claims an exabyte
+    *("two_members_zip", "many_members_zip", "overlapping_zip"),
+    *("folder_zip", "absolute_name_zip", "climbing_name_zip"),
+    *("nul_zip", "latin1_zip", "html_zip", "long_line_zip"),
+    "many_rows_zip",  # 200 times as many as its period has
+    "infinite_taker_zip",  # every row breaks a rule; the checksum is right
 )
+# Strike a checksum: it and the next zip belong together, and the zip is damaged all the same.
+FORGERIES = tuple(f"forged_{kind}" for kind in ZIP_FAULTS)
+ARCHIVE_FAULTS = (*CHECKSUM_FAULTS, *ZIP_FAULTS, *FORGERIES, "missing", "503", *BREAKS)
 # Strike a connection once.
 CONNECTION_FAULTS = ("close_1000", "close_1001", "shutdown", "abort", "half_open")
 # Strike one frame once.
@@ -58,7 +94,7 @@ class RestFault:
     Parameters
     ----------
     kind : one of REST_FAULTS or ARCHIVE_FAULTS.
-    path : the request's path must contain this text.
+    path : the request's path must contain this text, or end with it where a '$' follows.
     symbol : only requests for this symbol; None strikes all.
     times : how many requests it strikes; None strikes always.
     retry_after_s : the Retry-After of 429 and 418, seconds.
@@ -194,7 +230,7 @@ class FaultBook:
         self, path: str, symbol: str | None, allowed: tuple[str, ...]
     ) -> RestFault | None:
         for index, (fault, left) in enumerate(self._rest):
-            mine = fault.path in path and fault.symbol in (None, symbol)
+            mine = fault.path in f"{path}$" and fault.symbol in (None, symbol)
             if mine and fault.kind in allowed:
                 if left is not None and left <= 1:
                     del self._rest[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ from aiohttp import web
 from cppncripto_strategy.feeds.binance.answers import (
     INVALID_INTERVAL,
     INVALID_SYMBOL,
+    RETRY_AFTER,
     UNKNOWN_ERROR,
     Json,
     banned,
@@ -38,9 +40,10 @@ from cppncripto_strategy.feeds.binance.filters import (
 )
 from cppncripto_strategy.feeds.binance.klines import KlinesQuery, query_problem
 from cppncripto_strategy.feeds.filters import PLANTED_FILTERS
-from cppncripto_strategy.feeds.loopback.faults import REST_FAULTS, FaultBook, RestFault
+from cppncripto_strategy.feeds.loopback.damage import REST_TEXTS, RETRY_AFTERS, gzip_bomb
+from cppncripto_strategy.feeds.loopback.faults import BREAKS, REST_FAULTS, FaultBook, RestFault
 from cppncripto_strategy.feeds.loopback.market import Market
-from cppncripto_strategy.feeds.loopback.transport import BREAKS, Requests
+from cppncripto_strategy.feeds.loopback.transport import Requests
 
 Query = dict[str, str]
 Answer = Callable[[Query], tuple[int, object]]
@@ -51,7 +54,6 @@ _HTML = {
     "502_html": (502, "<html><h1>502 Bad Gateway</h1></html>"),
     "403": (403, "<html><h1>403 Forbidden</h1></html>"),
 }
-_TEXTS = {"empty": "", "bad_json": "[[17575230000"}
 
 
 class RestDesk:
@@ -161,8 +163,17 @@ class RestDesk:
         if kind in _HTML:
             status, text = _HTML[kind]
             return web.Response(status=status, text=text, content_type="text/html", headers=headers)
-        if kind in _TEXTS:
-            return web.Response(text=_TEXTS[kind], content_type="application/json", headers=headers)
+        if kind in REST_TEXTS:
+            text = REST_TEXTS[kind]()
+            return web.Response(text=text, content_type="application/json", headers=headers)
+        if kind in RETRY_AFTERS:
+            said = RETRY_AFTERS[kind]
+            wait = {} if said is None else {RETRY_AFTER: said}
+            return _json(429, too_many_requests(self.settings.weight_limit), headers | wait)
+        if kind == "bomb":
+            packed = {"Content-Encoding": "gzip"} | headers
+            body = await asyncio.to_thread(gzip_bomb)
+            return web.Response(body=body, content_type="application/json", headers=packed)
         return _json(int(kind), UNKNOWN_ERROR, headers)
 
     def _exchange_info(self, query: Query) -> tuple[int, object]:

@@ -77,7 +77,7 @@ class LoopbackExchange:
         self.settings = settings or ExchangeSettings()
         self.market = Market(candles, archive_candles or {}, clock, self.settings)
         self.faults = FaultBook(faults)
-        self._seen = Requests(self.market, self.settings.hang_s)
+        self._seen = Requests(self.market, self.settings.hang_s, self.settings.slow_s)
         self.rest = RestDesk(self.market, self.faults, self._seen)
         self.archives = ArchiveHost(self.market, self.faults, self._seen)
         self.sockets = Sockets(self.market, self.faults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import struct
 from collections import deque
@@ -14,8 +15,8 @@ from aiohttp import web
 from cppncripto_strategy.feeds.loopback.faults import RestFault
 from cppncripto_strategy.feeds.loopback.market import Market
 
-# What breaks an answer of any kind.
-BREAKS = ("hang", "reset", "truncated")
+_TERABYTE = 10**12
+_ENDLESS_CHUNK = b"[" * 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class Requests:
     closing : set when the exchange stops, which ends requests that hang.
     """
 
-    def __init__(self, market: Market, hang_s: float) -> None:
-        self.market, self.hang_s = market, hang_s
+    def __init__(self, market: Market, hang_s: float, slow_s: float) -> None:
+        self.market, self.hang_s, self.slow_s = market, hang_s, slow_s
         self.records: deque[RequestRecord] = deque(maxlen=100_000)
         self.closing = asyncio.Event()
 
@@ -57,18 +58,42 @@ class Requests:
     async def broken(
         self, request: web.Request, kind: str, content: bytes, content_type: str
     ) -> web.StreamResponse:
-        """Hang, reset, or break off half way through the body."""
+        """Let a fault of `BREAKS` strike an answer on its way."""
         response = web.StreamResponse(headers={"Content-Type": content_type})
+        if kind in ("redirect", "moved"):
+            there = request.url.with_host("localhost") if kind == "redirect" else request.url
+            return web.Response(status=302, headers={"Location": str(there)})
         if kind == "hang":
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.closing.wait(), self.hang_s)
-        elif kind == "truncated":
-            response.content_length = len(content)
+            await self._closing_within(self.hang_s)
+        elif kind in ("truncated", "lying_length"):
+            response.content_length = len(content) if kind == "truncated" else _TERABYTE
             await response.prepare(request)
             await response.write(content[: len(content) // 2])
             await asyncio.sleep(0.01)
+        elif kind in ("endless", "slow"):
+            await self._without_end(request, response, content, kind == "slow")
         reset(request)
         return response
+
+    async def _without_end(
+        self, request: web.Request, response: web.StreamResponse, content: bytes, slow: bool
+    ) -> None:
+        """Chunks until the client has had enough: as fast as it reads, or a byte a second."""
+        response.enable_chunked_encoding()
+        with suppress(OSError):
+            await response.prepare(request)
+            for sent in itertools.count():
+                part = content[sent % len(content) :][:1] if slow else _ENDLESS_CHUNK
+                await response.write(part)
+                if slow and await self._closing_within(self.slow_s):
+                    return
+                if self.closing.is_set():
+                    return
+
+    async def _closing_within(self, seconds: float) -> bool:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.closing.wait(), seconds)
+        return self.closing.is_set()
 
 
 def reset(request: web.Request) -> None:
