@@ -16,6 +16,8 @@ from cppncripto_strategy.feeds.candles import COLUMNS
 # One stream of a connection, or several wrapped with their names.
 SINGLE_PATH, COMBINED_PATH = "/ws", "/stream"
 STREAMS_PER_CONNECTION = 1024
+# Their names stand in the address; so many keep it well below the 8 kB that servers take.
+STREAMS_PER_ADDRESS = 200
 COMMANDS_PER_SECOND = 5
 # Messages that are JSON and no candle; a reader must outlive them.
 ODD_FRAMES = ("5", '{"result":null,"id":1}', "null", "[]", '"kline"', "{}", '{"e":"kline","k":7}')
@@ -34,18 +36,23 @@ class KlineEvent:
     Parameters
     ----------
     symbol, interval : as sent.
-    open_ms : open time of its candle, UTC milliseconds.
+    open_ms, close_ms : open time of its candle and its last millisecond, UTC milliseconds; close_ms
+        is None where it is not sent as a whole number.
     event_ms : the exchange's time of the event; None where it is not sent as a whole number.
     closed : whether the candle is final.
     row : the candle in the order of `candles.COLUMNS`; None when a number is missing or unreadable.
+    first_trade, last_trade : ids of its first and last trade; None where it states none.
     """
 
     symbol: str
     interval: str
     open_ms: int
+    close_ms: int | None
     event_ms: int | None
     closed: bool
     row: tuple[float, ...] | None
+    first_trade: int | None
+    last_trade: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +102,26 @@ def read_frame(frame: Any) -> KlineEvent | StreamEnd | None:
     kline = event.get("k")
     if kind != _KLINE or not isinstance(kline, dict) or type(kline.get("t")) is not int:
         return None
-    event_ms = event.get("E")
     return KlineEvent(
         symbol=str(kline.get("s")),
         interval=str(kline.get("i")),
         open_ms=kline["t"],
-        event_ms=event_ms if type(event_ms) is int else None,
+        close_ms=_whole(kline.get("T")),
+        event_ms=_whole(event.get("E")),
         closed=kline.get("x") is True,
         row=_row(kline),
+        first_trade=_trade_id(kline.get("f")),
+        last_trade=_trade_id(kline.get("L")),
     )
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _trade_id(value: Any) -> int | None:
+    """The exchange sends -1 for the ids of a candle without trades."""
+    return value if type(value) is int and value >= 0 else None
 
 
 def _row(kline: Json) -> tuple[float, ...] | None:

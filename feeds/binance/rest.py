@@ -73,7 +73,11 @@ LEAST_PAUSE_S = 0.5
 Answer = TypeVar("Answer")
 
 
-class UnknownSymbolError(SourceError):
+class RefusedError(SourceError):
+    """The exchange refuses this very request; sending it again changes nothing."""
+
+
+class UnknownSymbolError(RefusedError):
     """The exchange does not know the symbol (any more)."""
 
 
@@ -335,6 +339,20 @@ class RestClient:
             candles, rejected = await self._again(symbol, interval, candles, rejected, anchor_ms)
         return RestRead(whole, candles, tuple(rejected), self.now_ms())
 
+    async def shown(self, symbol: str, interval: str, span: Span) -> Candles:
+        """The candles of a span as the exchange shows them now, the forming one included.
+
+        Nothing is judged: neither whether a candle has closed, nor its values.
+
+        Raises
+        ------
+        RefusedError
+            When the exchange does not know the symbol, or refuses to answer about it.
+        SourceError
+            When the exchange does not answer as it should, after every retry.
+        """
+        return await self._pages(symbol, interval, span)
+
     async def _again(
         self,
         symbol: str,
@@ -454,4 +472,4 @@ def _refuse_if_final(error: BinanceAPIException, what: str) -> None:
         raise UnknownSymbolError(f"the exchange does not know the symbol ({what})") from error
     if error.status_code in (400, 401, 404, 451):
         answer = compact(error_body(error.code, str(error.message)[:200]))
-        raise SourceError(f"the exchange refused {what}: {answer}") from error
+        raise RefusedError(f"the exchange refused {what}: {answer}") from error

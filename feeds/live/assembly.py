@@ -11,74 +11,16 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from cppncripto_strategy.feeds.candles import Candles, Row, row_problem
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.feeds.live.notices import GapWithdrawn, Listener, Restated, unheard
 from cppncripto_strategy.feeds.live.rounds import Round, now_s, rows_of
-from cppncripto_strategy.feeds.live.stream_settings import StreamPlan
+from cppncripto_strategy.feeds.live.series import Series
+from cppncripto_strategy.feeds.live.stream_settings import StreamPlan, StreamSettings
 
 log = logging.getLogger(__name__)
-
-
-# Candles shown of each symbol that are remembered, so that one that comes again is compared.
-REMEMBERED = 64
-# Published gaps of each symbol that a late candle may still withdraw.
-_GAPS_REMEMBERED = 10_000
-
-
-class Series:
-    """One symbol: what is expected next, what has arrived, what seems not to exist.
-
-    Lives as long as the stream; touched only from the stream's loop.
-    """
-
-    def __init__(self, symbol: str, next_open: int, gaps: Collection[int] = ()) -> None:
-        self.symbol = symbol
-        self.next_open = next_open
-        self.pending: dict[int, Row] = {}
-        self.absent: dict[int, tuple[float, int]] = {}  # open -> (first seen absent, reads)
-        self.shown: dict[int, Row] = {}  # the latest published, oldest first
-        self.restated: dict[int, Row] = {}  # the values last reported of a candle that came again
-        self.gaps = dict.fromkeys(sorted(gaps))  # published and not withdrawn, in order
-        self.withdrawn: dict[int, Row] = {}  # candles of former gaps, not published yet
-        self.newest_seen = next_open  # open time of the newest candle any frame spoke of
-        self.fetching = False
-        self.fetch_now = False
-        self.not_before_s = 0.0
-
-    def resolved(self, open_ms: int) -> bool:
-        """Whether this slot's candle is here or proved absent."""
-        return open_ms in self.pending or self.absent.get(open_ms, (0.0, 0))[1] >= 2
-
-    def note_absent(self, open_ms: int, at_s: float, confirm_s: float) -> None:
-        """A successful REST read shows no candle here; twice, apart, is a proof."""
-        first_s, reads = self.absent.get(open_ms, (at_s, 0))
-        if reads == 0 or at_s - first_s >= confirm_s:
-            self.absent[open_ms] = (first_s, reads + 1)
-
-    def first_values(self, open_ms: int) -> Row | None:
-        """The candle as it was first received, while it is remembered."""
-        return self.pending.get(open_ms) or self.shown.get(open_ms)
-
-    def take(self, open_ms: int, interval_ms: int) -> Row | None:
-        """The candle of the next slot, None for a gap; the one after it comes next."""
-        self.next_open = open_ms + interval_ms
-        row = self.pending.pop(open_ms, None)
-        if row is not None:
-            self.shown[open_ms] = row
-            while len(self.shown) > REMEMBERED:
-                oldest = next(iter(self.shown))
-                del self.shown[oldest]
-                self.restated.pop(oldest, None)
-        return row
-
-    def note_gap(self, open_ms: int) -> None:
-        """A gap was published; a candle that appears there withdraws it."""
-        self.gaps[open_ms] = None
-        while len(self.gaps) > _GAPS_REMEMBERED:
-            del self.gaps[next(iter(self.gaps))]
 
 
 class Assembly:
@@ -88,11 +30,10 @@ class Assembly:
     ----------
     plan : the symbols, the next candle of each, the gaps published before, and the candles that
         are here already.
-    stale_after_s : wall seconds that symbols with a candle wait for one without.
-    counters : counts rejected, withdrawn, restated, stale_frames, duplicates, catch_up and stale.
+    patience : how long what is late, absent or doubtful is waited for.
+    counters : counts rejected, withdrawn, restated, stale_frames, duplicates, catch_up, stale and
+        unfinished.
     tell : hears of restated candles and withdrawn gaps.
-    join_s : wall seconds that candles which catch up wait for those of other symbols, so that one
-        closing time is one round.
 
     Attributes
     ----------
@@ -103,20 +44,19 @@ class Assembly:
     def __init__(
         self,
         plan: StreamPlan,
-        stale_after_s: float,
+        patience: StreamSettings,
         counters: Counter[str],
         tell: Listener = unheard,
-        join_s: float = 0.0,
     ) -> None:
         first = plan.first_open
         self.series = {
-            symbol: Series(symbol, open_ms, plan.gaps.get(symbol, ()))
+            symbol: Series(symbol, open_ms, plan.interval_ms, plan.gaps.get(symbol, ()))
             for symbol, open_ms in first.items()
         }
         for symbol, candles in plan.known.items():
             rows = rows_of(candles.between(first[symbol], 2**62))
             self.series[symbol].pending.update({int(row[0]): row for row in rows})
-        self.interval_ms, self.stale_after_s, self.join_s = plan.interval_ms, stale_after_s, join_s
+        self.interval_ms, self.patience = plan.interval_ms, patience
         self.counters = counters
         self.gap_list: list[tuple[str, int]] = []
         self._tell = tell
@@ -129,7 +69,7 @@ class Assembly:
     def accept(self, series: Series, row: Row) -> None:
         """A closed candle from the stream or REST."""
         open_ms = int(row[0])
-        problem = row_problem(row, self.interval_ms, self._anchor_ms)
+        problem = self.problem(row)
         if problem is not None:
             self.counters["rejected"] += 1
             log.warning("%s %s: %s", series.symbol, ms_to_utc(open_ms), problem)
@@ -141,10 +81,12 @@ class Assembly:
         elif open_ms < series.next_open:
             self.counters["stale_frames"] += 1
         else:
-            series.pending[open_ms] = row
-            series.newest_seen = max(series.newest_seen, open_ms)
-            series.absent.pop(open_ms, None)
+            series.put(row)
             self._received_s = now_s()
+
+    def problem(self, row: Row) -> str | None:
+        """The rule a row breaks, or None."""
+        return row_problem(row, self.interval_ms, self._anchor_ms)
 
     def _again(self, series: Series, first: Row, row: Row) -> None:
         """A closed candle that was here before: the first values stay."""
@@ -158,38 +100,60 @@ class Assembly:
         log.warning("%s %s came again with other values", series.symbol, ms_to_utc(open_ms))
         self._tell(Restated(series.symbol, open_ms, first, row))
 
-    def lacking(self, series: Series, closed_until_ms: int) -> list[Span]:
+    def lacking(self, series: Series, closed_ms: int) -> list[Span]:
         """The stretches of closed slots that are not resolved, oldest first."""
         spans: list[Span] = []
-        open_ms = series.next_open
-        while open_ms + self.interval_ms <= closed_until_ms:
-            if not series.resolved(open_ms):
-                if spans and spans[-1].end_ms == open_ms:
-                    spans[-1] = Span(spans[-1].start_ms, open_ms + self.interval_ms)
-                else:
-                    spans.append(Span(open_ms, open_ms + self.interval_ms))
-            open_ms += self.interval_ms
+        for open_ms in series.unresolved(closed_ms):
+            if spans and spans[-1].end_ms == open_ms:
+                spans[-1] = Span(spans[-1].start_ms, open_ms + self.interval_ms)
+            else:
+                spans.append(Span(open_ms, open_ms + self.interval_ms))
         return spans
 
-    def take_read(
-        self, series: Series, candles: Candles, span: Span, confirm_s: tuple[float, float]
-    ) -> None:
-        """A complete REST read of a span: what it holds, and what it shows to be absent.
+    def take_read(self, series: Series, candles: Candles, span: Span, closed_ms: int) -> None:
+        """A complete REST answer about a span and what follows it: its final candles are accepted,
+        and slots of the span that it passes over are evidence of a gap.
 
         Parameters
         ----------
-        confirm_s : minimum seconds between two reads that prove a gap, and the same while nothing
-            newer of the symbol was seen.
+        candles : as the exchange shows them, the forming one included.
+        span : the slots that were lacking.
+        closed_ms : the time that had come when the answer was asked for, less the margin.
         """
-        for row in rows_of(candles):
-            if int(row[0]) not in series.pending:
+        at_s = now_s()
+        rows = rows_of(candles)
+        sound = [int(row[0]) for row in rows if self.problem(row) is None]
+        newest = max(sound, default=-1)
+        series.see(newest)
+        unfinished = set()
+        for row in rows:
+            open_ms = int(row[0])
+            if open_ms + self.interval_ms > closed_ms:
+                continue
+            if open_ms < series.next_open or open_ms in series.pending:
+                self._review(series, row)
+            elif series.final(row, at_s, self.patience.doubt_s):
                 self.accept(series, row)
-        present = set(candles.open_time.tolist())
-        at_s = time.monotonic()
-        for open_ms in range(span.start_ms, span.end_ms, self.interval_ms):
-            if open_ms not in present and open_ms >= series.next_open:
-                silent = series.newest_seen <= open_ms
-                series.note_absent(open_ms, at_s, confirm_s[silent])
+            else:
+                unfinished.add(open_ms)
+                self.counters["unfinished"] += 1
+        for open_ms in range(span.start_ms, min(span.end_ms, newest), self.interval_ms):
+            closed = series.next_open <= open_ms <= closed_ms - self.interval_ms
+            if closed and open_ms not in series.pending and open_ms not in unfinished:
+                traded = series.traded(open_ms)
+                confirm_s = self.patience.doubt_s if traded else self.patience.gap_confirm_s
+                series.note_absent(open_ms, at_s, confirm_s)
+
+    def review(self, series: Series, candles: Candles) -> None:
+        """Candles read again after they were shown: a gap among them may be withdrawn."""
+        for row in rows_of(candles):
+            if int(row[0]) < series.next_open:
+                self._review(series, row)
+
+    def _review(self, series: Series, row: Row) -> None:
+        first = series.first_values(int(row[0]))
+        if int(row[0]) in series.gaps or (first is not None and not _same(first, row)):
+            self.accept(series, row)
 
     def complete(self) -> list[Round]:
         """The rounds that are complete now, oldest first; each is given once."""
@@ -258,7 +222,7 @@ class Assembly:
             return any(series.withdrawn for series in self.series.values())
         if self._joining_s is None:
             self._joining_s = now_s()
-        if now_s() - self._joining_s < self.join_s:
+        if now_s() - self._joining_s < self.patience.close_grace_s:
             return False
         self._joining_s = None
         return True
@@ -269,9 +233,10 @@ class Assembly:
         behind = [s for s in self.series.values() if s.next_open < open_ms]
         level = [s for s in self.series.values() if s.next_open == open_ms]
         missing = [s for s in level if not s.resolved(open_ms)]
-        if not level:
+        if len(missing) == len(level):
             return None
-        if missing and not self._too_late(open_ms, level):
+        awaited = [s for s in missing if not s.stopped]
+        if awaited and not self._too_late(open_ms, level):
             return None
         late = tuple(s.symbol for s in (*behind, *missing))
         candles, gaps = {}, []
@@ -298,13 +263,12 @@ class Assembly:
             return False
         if self._waiting[0] != open_ms:
             self._waiting = (open_ms, time.monotonic())
-        return time.monotonic() - self._waiting[1] > self.stale_after_s
+        return time.monotonic() - self._waiting[1] > self.patience.stale_after_s
 
     def _take(self, series: Series, open_ms: int) -> Row | None:
-        absent = series.absent.pop(open_ms, None)
-        row = series.take(open_ms, self.interval_ms)
+        row = series.take(open_ms)
         if row is None:
-            log.warning("%s %s does not exist (%s)", series.symbol, ms_to_utc(open_ms), absent)
+            log.warning("%s %s does not exist", series.symbol, ms_to_utc(open_ms))
         return row
 
 

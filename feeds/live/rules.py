@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cppncripto_strategy.feeds.binance.filters import (
@@ -10,7 +10,29 @@ from cppncripto_strategy.feeds.binance.filters import (
     statement_changes,
     symbol_entries,
 )
+from cppncripto_strategy.feeds.binance.rest import RefusedError, RestClient
 from cppncripto_strategy.feeds.live.notices import RulesChanged
+
+
+async def read_rules(rest: RestClient, symbols: Sequence[str]) -> dict[str, Any]:
+    """exchangeInfo of these symbols; those that the exchange refuses to answer about are left out.
+
+    One unknown symbol has the whole request refused, so halves are asked for until it is alone.
+
+    Raises
+    ------
+    SourceError
+        When the exchange does not answer.
+    """
+    try:
+        return await rest.exchange_info(symbols)
+    except RefusedError:
+        if len(symbols) == 1:
+            return {"symbols": []}
+    middle = len(symbols) // 2
+    parts = [await read_rules(rest, half) for half in (symbols[:middle], symbols[middle:])]
+    entries = [entry for part in parts for entry in symbol_entries(part)]
+    return {**parts[1], **parts[0], "symbols": entries}
 
 
 class RulesWatch:

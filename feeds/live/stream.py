@@ -1,15 +1,17 @@
 """Live candles: one thread, one loop, supervised websocket generations, and REST for what is late.
 
 What it promises: a candle that closed on the exchange is published once, in order, or reported as
-a gap; symbols move together. How: subscribe first, then reconcile by REST from each symbol's next
-expected open; commit contiguously per symbol; publish a round (`feeds.live.rounds`) when every
-symbol's candle of a closing time is there, proved absent by two REST reads apart, or late beyond a
-deadline (then the symbol is stale until it has caught up). A connection is a generation: on any
-error it is dropped whole and a new one made, always, with capped and jittered waits.
+a gap; symbols move together, and one that the exchange refuses stops alone. How: subscribe first,
+then reconcile by REST from each symbol's next expected open; commit contiguously per symbol;
+publish a round (`feeds.live.rounds`) when every symbol's candle of a closing time is there, proved
+absent (`series`), or late beyond a deadline (then the symbol is stale until it has caught up). A
+connection is a generation: on any error it is dropped whole and a new one made, always, with capped
+and jittered waits.
 
-A candle counts as closed when its frame says x = true for the right symbol, interval and a grid
-time, or when REST serves it and the exchange's own clock is past its close. Left out: trades,
-order books, account streams.
+A candle counts as closed when its frame says x = true for the right symbol, interval, grid time and
+close time, and neither that frame's own time nor the exchange's clocks (`exchange_clock`) say that
+it lies in the future; or when REST serves it (`reconciliation`). Left out: trades, order books,
+account streams.
 """
 
 from __future__ import annotations
@@ -28,19 +30,23 @@ from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.binance.filters import statuses
 from cppncripto_strategy.feeds.binance.frames import (
+    STREAMS_PER_ADDRESS,
     KlineEvent,
     StreamEnd,
     combined_path,
     read_frame,
 )
-from cppncripto_strategy.feeds.binance.rest import RestClient, UnknownSymbolError
-from cppncripto_strategy.feeds.clock import Span
+from cppncripto_strategy.feeds.binance.rest import RestClient
 from cppncripto_strategy.feeds.filters import TRADING
-from cppncripto_strategy.feeds.live.assembly import Assembly, Series
+from cppncripto_strategy.feeds.live.assembly import Assembly
+from cppncripto_strategy.feeds.live.clock_watch import ClockWatch
 from cppncripto_strategy.feeds.live.exchange_clock import ExchangeClock
+from cppncripto_strategy.feeds.live.health import Health
 from cppncripto_strategy.feeds.live.notices import Listener, Notice, unheard
+from cppncripto_strategy.feeds.live.reconciliation import Reconciler
 from cppncripto_strategy.feeds.live.rounds import Round, RoundQueue
-from cppncripto_strategy.feeds.live.rules import RulesWatch
+from cppncripto_strategy.feeds.live.rules import RulesWatch, read_rules
+from cppncripto_strategy.feeds.live.series import Glimpse, Series
 from cppncripto_strategy.feeds.live.stream_settings import StreamPlan, StreamSettings
 from cppncripto_strategy.feeds.live.stream_socket import StreamSocket
 
@@ -64,8 +70,9 @@ class CandleStream:
     Attributes
     ----------
     rounds : the `RoundQueue`.
-    counters : what happened: generations, frames, malformed, duplicates, stale_frames, rejected,
-        fetches, fetch_failures, published, gaps, stale, catch_up, withdrawn, restated.
+    counters : what happened: generations, frames, malformed, odd, rejected, future, unfinished,
+        duplicates, stale_frames, fetches, fetch_failures, reviews, published, gaps, stale,
+        catch_up, withdrawn, restated.
     last_frame : symbol -> (close price, exchange time) of the newest frame, forming ones included.
     info : the exchange's latest exchangeInfo; status_of : symbol -> its status there.
     """
@@ -86,32 +93,43 @@ class CandleStream:
         self.interval_ms = plan.interval_ms
         self.sources, self.settings = sources or Sources(), settings or StreamSettings()
         self.retry = retry or Retry()
-        self.clock = ExchangeClock(self.settings.market_speed)
+        self.clock = ExchangeClock(
+            self.settings.market_speed, self.interval_ms, self.settings.clock_bound_ms
+        )
         self.rounds = queue or RoundQueue(self.allowed)
         self.info: dict[str, Any] = {}
         self.status_of: dict[str, str] = {}
         self.counters: Counter[str] = Counter()
         self.last_frame: dict[str, tuple[float, int]] = {}
-        self.connected = False
         self._journal = journal or (lambda _rounds: None)
         self._rng = rng or random.Random()
         self._listener = listener
-        self._assembly = Assembly(
-            plan,
-            self.settings.stale_after_s,
-            self.counters,
+        self._assembly = Assembly(plan, self.settings, self.counters, self._tell)
+        self._health = Health(
+            self._assembly.series,
+            self.settings.retry_first_s,
+            self.settings.retry_cap_s,
             self._tell,
-            self.settings.close_grace_s,
         )
+        self._watch = ClockWatch(self.clock, self.settings.close_grace_s, self._tell)
         self._rules = RulesWatch(plan.rules)
-        self._confirm_s = (self.settings.gap_confirm_s, self.settings.silent_confirm_s)
         self._failure: Exception | None = None
-        self._info_due_s = 0.0
-        self._frame_s = 0.0
+        self._info_due_s = self._info_asked_s = 0.0
+        # One connection each: so many streams fit into an address.
+        self._parts = [
+            self.symbols[first : first + STREAMS_PER_ADDRESS]
+            for first in range(0, len(self.symbols), STREAMS_PER_ADDRESS)
+        ]
+        self._open: set[int] = set()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fetches: set[asyncio.Task[None]] = set()
         self._closers: set[asyncio.Task[None]] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether every symbol is subscribed to."""
+        return len(self._open) == len(self._parts)
 
     @property
     def gap_list(self) -> list[tuple[str, int]]:
@@ -153,10 +171,15 @@ class CandleStream:
         return self.connected and self.clock.now_ms() - shown.close_ms < self.interval_ms
 
     def allowed(self, shown: Round) -> frozenset[str]:
-        """Symbols that may be traded on a round now: fresh, and TRADING on the exchange."""
-        if not self.fresh(shown):
+        """Symbols that may be traded on a round now: fresh, and listed as TRADING on the exchange.
+
+        None while the exchange's clocks disagree and no two of them agree.
+        """
+        if not self.fresh(shown) or self._watch.blind:
             return frozenset()
-        return frozenset(s for s in shown.candles if self.status_of.get(s, TRADING) == TRADING)
+        stopped = {symbol for symbol, series in self._assembly.series.items() if series.stopped}
+        listed = {symbol for symbol, status in self.status_of.items() if status == TRADING}
+        return frozenset(shown.candles) & listed - stopped
 
     # The loop -----------------------------------------------------------------------------------
 
@@ -167,7 +190,7 @@ class CandleStream:
         except Exception as error:
             log.exception("the candle stream stopped")
             failure = error
-        self.connected = False
+        self._open.clear()
         self.rounds.connection("DISCONNECTED")
         self.rounds.close(failure)
 
@@ -179,8 +202,17 @@ class CandleStream:
         )
         async with rest:
             self._rest = rest
+            self._reconciler = Reconciler(
+                rest,
+                self.interval,
+                self.settings,
+                clock=self.clock,
+                assembly=self._assembly,
+                health=self._health,
+                counters=self.counters,
+            )
             work = [
-                asyncio.create_task(self._generations()),
+                *(asyncio.create_task(self._generations(n)) for n in range(len(self._parts))),
                 asyncio.create_task(self._deadlines()),
             ]
             stopping = asyncio.create_task(self._stopping.wait())
@@ -203,7 +235,8 @@ class CandleStream:
         self._stopping.set()
 
     def _rules_due(self) -> None:
-        self._info_due_s = 0.0
+        soonest_s = self._info_asked_s + 10 * self.settings.refetch_s
+        self._info_due_s = min(self._info_due_s, soonest_s)
         self._wake.set()
 
     def _tell(self, notice: Notice) -> None:
@@ -219,33 +252,33 @@ class CandleStream:
 
     # Generations --------------------------------------------------------------------------------
 
-    async def _generations(self) -> None:
+    async def _generations(self, part: int) -> None:
         """Connect, listen, drop, and again, until the stream stops."""
         wait_s = self.settings.backoff_first_s
         while True:
             self.counters["generations"] += 1
             frames = self.counters["frames"]
             try:
-                await self._generation()
+                await self._generation(part)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 # The library raises its own, websockets' and the system's errors: no common base.
                 log.info("stream lost: %s: %s", type(error).__name__, error)
-            self.connected = False
+            self._open.discard(part)
             self.rounds.connection("CONNBROKEN")
             if self.counters["frames"] > frames:
                 wait_s = self.settings.backoff_first_s
             await asyncio.sleep(wait_s * self._rng.uniform(0.5, 1.0))
             wait_s = min(self.settings.backoff_cap_s, 2 * wait_s)
 
-    async def _generation(self) -> None:
+    async def _generation(self, part: int) -> None:
         """One connection, until anything at all goes wrong with it."""
-        socket = self._new_socket()
+        socket = self._new_socket(self._parts[part])
         try:
             async with asyncio.timeout(max(1.0, self.settings.watchdog_s)):
                 await socket.connect()
-            self._subscribed()
+            self._subscribed(part)
             while True:
                 async with asyncio.timeout(self.settings.watchdog_s):
                     frame = await socket.recv()
@@ -258,11 +291,11 @@ class CandleStream:
             self._drain(socket)
             self._spawn(socket.end(), self._closers)
 
-    def _subscribed(self) -> None:
-        self.connected = True
-        self.rounds.connection("DELAYED")
-        for series in self._assembly.series.values():
-            series.fetch_now, series.not_before_s = True, 0.0
+    def _subscribed(self, part: int) -> None:
+        self._open.add(part)
+        if self.connected:
+            self.rounds.connection("DELAYED")
+        self._reconciler.connected(self._parts[part])
         self._wake.set()
 
     def _drain(self, socket: StreamSocket) -> None:
@@ -273,8 +306,8 @@ class CandleStream:
                 self._hear(message)
         self._publish()
 
-    def _new_socket(self) -> StreamSocket:
-        prefix, path = combined_path(self.symbols, self.interval)
+    def _new_socket(self, symbols: Sequence[str]) -> StreamSocket:
+        prefix, path = combined_path(symbols, self.interval)
         return StreamSocket(
             self.sources.stream_url.rstrip("/") + "/",
             prefix,
@@ -282,6 +315,8 @@ class CandleStream:
             timeout_s=self.settings.close_timeout_s,
             queue_frames=self.settings.queue_frames,
         )
+
+    # Frames -------------------------------------------------------------------------------------
 
     def _hear(self, frame: Any) -> None:
         """One message of any kind; raises `_DroppedError` when it ends the generation."""
@@ -296,18 +331,39 @@ class CandleStream:
 
     def _hear_candle(self, series: Series, event: KlineEvent) -> None:
         self.counters["frames"] += 1
-        self._frame_s = time.monotonic()
         if event.event_ms is not None:
-            self.clock.hear(event.event_ms)
-        if event.row is None or event.open_ms % self.interval_ms != 0:
-            self.counters["rejected"] += 1
+            self.clock.hear_frame(event.event_ms)
+        fault = self._fault(event)
+        if fault is not None or event.row is None:
+            self.counters[fault or "rejected"] += 1
             return
         self.last_frame[series.symbol] = (event.row[4], self.clock.now_ms())
-        series.newest_seen = max(series.newest_seen, event.open_ms)
-        if event.closed:
+        series.see(event.open_ms)
+        finished = True
+        if self._assembly.problem(event.row) is None:
+            finished = series.glimpse(Glimpse(event.row, event.first_trade, event.last_trade))
+        if event.closed and finished:
             self._assembly.accept(series, event.row)
+        elif event.closed:
+            self.counters["unfinished"] += 1  # REST decides
         if series.newest_seen > series.next_open and not series.resolved(series.next_open):
             self._wake.set()
+
+    def _fault(self, event: KlineEvent) -> str | None:
+        """The counter under which a frame is refused, or None: its times, not its values."""
+        if event.row is None or event.open_ms % self.interval_ms != 0:
+            return "rejected"
+        close_ms = event.open_ms + self.interval_ms
+        if event.close_ms is not None and event.close_ms != close_ms - 1:
+            self._watch.misdated(event.close_ms + 1 - close_ms)
+            return "rejected"
+        bound_ms = self.settings.clock_bound_ms
+        if not self.clock.hear_candle(event.open_ms):
+            return "future"
+        sent_ms = self.clock.now_ms() if event.event_ms is None else event.event_ms
+        if event.closed and close_ms > min(sent_ms, self.clock.now_ms()) + bound_ms:
+            return "future"
+        return None
 
     def _publish(self) -> None:
         """Publish every round that is complete, oldest first."""
@@ -321,22 +377,31 @@ class CandleStream:
             self._fail(error)
             return
         self._assembly.note_published(rounds)
+        for published in rounds:
+            for symbol in published.gaps:
+                self._reconciler.gap_published(symbol)
         self.rounds.put(rounds)
 
-    # Deadlines and REST -------------------------------------------------------------------------
+    # Deadlines ----------------------------------------------------------------------------------
 
     async def _deadlines(self) -> None:
         """Look at every deadline now and then, and whenever a frame shows that one is missing."""
+        reconciler = self._reconciler
+        clock_due_s = 0.0
         while True:
-            if self._clock_is_old():
-                await self._ask_time()
-            if time.monotonic() >= self._info_due_s:
-                self._info_due_s = time.monotonic() + self.settings.info_every_s
+            at_s = time.monotonic()
+            if at_s >= clock_due_s:
+                clock_due_s = at_s + self.settings.clock_refresh_s
+                self._spawn(reconciler.refresh_clock(), self._fetches)
+            if at_s >= self._info_due_s:
+                self._info_asked_s = at_s
+                self._info_due_s = at_s + self.settings.info_every_s
                 self._spawn(self._read_info(), self._fetches)
-            for series in self._assembly.series.values():
-                if not series.fetching and self._needs_fetch(series):
-                    series.fetching = True
-                    self._spawn(self._fetch(series), self._fetches)
+            for series in reconciler.due():
+                self._spawn(self._fetch(series), self._fetches)
+            for series in reconciler.reviews_due():
+                self._spawn(self._review(series), self._fetches)
+            self._watch.look()
             self._publish()
             if self._level():
                 self.rounds.release()
@@ -349,79 +414,32 @@ class CandleStream:
 
     def _level(self) -> bool:
         """Whether everything that has closed is published, as far as the exchange shows."""
-        idle = not any(
-            series.fetching or series.fetch_now for series in self._assembly.series.values()
-        )
         known = self.connected and self.clock.known and bool(self.info)
-        return known and idle and not any(self._lacking(s) for s in self._assembly.series.values())
+        return known and self._reconciler.level()
+
+    async def _fetch(self, series: Series) -> None:
+        await self._reconciler.reconcile(series)
+        self._publish()
+
+    async def _review(self, series: Series) -> None:
+        await self._reconciler.review(series)
+        self._publish()
 
     async def _read_info(self) -> None:
         """Trading rules and statuses; after a failure the last ones stay active."""
         try:
-            self.info = await self._rest.exchange_info(self.symbols)
-        except UnknownSymbolError as error:
-            self._fail(error)
+            info = await read_rules(self._rest, self.symbols)
         except SourceError as error:
             self._info_due_s = time.monotonic() + self.settings.refetch_s
             log.info("stream: %s", error)
-        else:
-            self.status_of = statuses(self.info)
-            for change in self._rules.compare(self.info):
-                log.warning("%s: the exchange changed %s", change.symbol, ", ".join(change.changed))
-                self._tell(change)
-
-    def _clock_is_old(self) -> bool:
-        quiet_s = time.monotonic() - self._frame_s
-        return not self.clock.known or quiet_s > self.settings.clock_refresh_s
-
-    async def _ask_time(self) -> None:
-        try:
-            self.clock.hear(await self._rest.server_time_ms(), exact=True)
-            self._frame_s = time.monotonic()
-        except SourceError as error:
-            log.info("stream: %s", error)
-
-    def _needs_fetch(self, series: Series) -> bool:
-        if time.monotonic() < series.not_before_s:
-            return False
-        if series.fetch_now:
-            return True
-        open_ms = series.next_open
-        while series.resolved(open_ms):
-            open_ms += self.interval_ms
-        overdue_s = self.clock.wall_s_since(open_ms + self.interval_ms)
-        return overdue_s > self.settings.close_grace_s or (
-            open_ms < series.newest_seen and overdue_s >= 0
-        )
-
-    async def _fetch(self, series: Series) -> None:
-        """Read what this symbol lacks; a slot absent from two reads apart is a gap."""
-        try:
-            series.fetch_now = False
-            self.counters["fetches"] += 1
-            self.clock.hear(await self._rest.server_time_ms(), exact=True)
-            for span in self._lacking(series):
-                read = await self._rest.read(series.symbol, self.interval, span)
-                self._assembly.take_read(series, read.candles, read.span, self._confirm_s)
-        except UnknownSymbolError as error:
-            self._fail(error)
-        except SourceError as error:
-            self.counters["fetch_failures"] += 1
-            series.fetch_now = True
-            log.info("stream: %s", error)
-        finally:
-            series.fetching = False
-            series.not_before_s = time.monotonic() + self._rest_s(series)
-        self._publish()
-
-    def _rest_s(self, series: Series) -> float:
-        """Wall seconds before this symbol is read again; longer where a gap waits for its proof."""
-        doubtful = any(reads == 1 for _, reads in series.absent.values())
-        confirm_s = self.settings.gap_confirm_s if doubtful else 0.0
-        return max(self.settings.refetch_s, confirm_s)
-
-    def _lacking(self, series: Series) -> list[Span]:
-        return self._assembly.lacking(series, self.clock.now_ms() - self.settings.settle_ms)
+            return
+        self.info, self.status_of = info, statuses(info)
+        for symbol in self.symbols:
+            status = self.status_of.get(symbol)
+            self._health.stated(symbol, status, self.settings.info_every_s)
+        for change in self._rules.compare(info):
+            log.warning("%s: the exchange changed %s", change.symbol, ", ".join(change.changed))
+            self._tell(change)
 
 
 class _DroppedError(Exception):

@@ -11,6 +11,8 @@ from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import interval_to_ms
 
 _REAL_CANDLE_S = 300.0
+# Wall seconds by which a busy loop may hear one clock later than another.
+_LOOP_JITTER_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +74,27 @@ class StreamSettings:
     Parameters
     ----------
     market_speed : market seconds per wall second; 1 on the real exchange, more on a loopback.
-    close_grace_s : after a close, how long its frame may take before REST is asked.
+    close_grace_s : after a close, how long its frame may take before REST is asked; so long, too,
+        candles that catch up wait for each other.
     stale_after_s : how long symbols that have a candle wait for one that does not.
     gap_confirm_s : minimum time between the two REST reads that prove a gap.
-    silent_confirm_s : the same while nothing newer of the symbol was seen: it may only lag.
-    refetch_s : minimum time between two REST reads of a symbol.
+    doubt_s : the same where trade ids show that the candle existed; and how long a REST row with
+        fewer trades than its last frame is refused.
+    refetch_s, refetch_cap_s : minimum time between two REST reads of a symbol, doubled up to the
+        cap while they bring nothing.
+    retry_first_s, retry_cap_s : waits until a symbol that the exchange refused is asked for again,
+        doubled up to the cap.
+    review_first_s, review_every_s : after a gap, and regularly, what was shown is read again; the
+        wait grows from the first to the second.
     watchdog_s : a connection silent for so long is replaced.
     backoff_first_s, backoff_cap_s : waits between generations, doubled and jittered.
     poll_s : how often deadlines are looked at.
     info_every_s : how often trading rules and statuses are read again.
-    clock_refresh_s : without a frame for so long, the exchange is asked for its time.
+    clock_refresh_s : how often the exchange is asked for its time.
     close_timeout_s : bounds the closing of a dropped socket.
-    settle_ms : market milliseconds after a close before REST is believed.
+    clock_bound_ms : market milliseconds by which the exchange's clocks may differ and agree.
+    settle_ms : market milliseconds after a close before REST is believed; at least the bound, or a
+        clock that is ahead by less passes a candle that has not closed.
     queue_frames : unread frames a socket may hold.
     """
 
@@ -91,8 +102,13 @@ class StreamSettings:
     close_grace_s: float = 3.0
     stale_after_s: float = 30.0
     gap_confirm_s: float = 5.0
-    silent_confirm_s: float = 60.0
+    doubt_s: float = 600.0
     refetch_s: float = 1.0
+    refetch_cap_s: float = 15.0
+    retry_first_s: float = 30.0
+    retry_cap_s: float = 3600.0
+    review_first_s: float = 60.0
+    review_every_s: float = 3600.0
     watchdog_s: float = 30.0
     backoff_first_s: float = 0.5
     backoff_cap_s: float = 30.0
@@ -100,7 +116,8 @@ class StreamSettings:
     info_every_s: float = 300.0
     clock_refresh_s: float = 20.0
     close_timeout_s: float = 1.0
-    settle_ms: int = 1_000
+    clock_bound_ms: int = 2_000
+    settle_ms: int = 2_500
     queue_frames: int = 100_000
 
     @classmethod
@@ -111,13 +128,19 @@ class StreamSettings:
         """
         candle_s = interval_to_ms(interval) / 1000 / speed
         part = min(1.0, candle_s / _REAL_CANDLE_S)
+        bound_ms = max(2_000, int(_LOOP_JITTER_S * 1000 * speed))
         return cls(
             market_speed=speed,
             close_grace_s=max(0.04, 3.0 * part),
             stale_after_s=max(1.0, 30.0 * part),
             gap_confirm_s=max(0.1, 5.0 * part),
-            silent_confirm_s=max(1.0, 60.0 * part),
+            doubt_s=max(1.0, 600.0 * part),
             refetch_s=max(0.03, 1.0 * part),
+            refetch_cap_s=max(0.3, 15.0 * part),
+            retry_first_s=max(0.2, 30.0 * part),
+            retry_cap_s=max(2.0, 3600.0 * part),
+            review_first_s=max(0.5, 60.0 * part),
+            review_every_s=max(2.0, 3600.0 * part),
             watchdog_s=max(0.4, 30.0 * part, 4 * candle_s if speed > 1 else 0.0),
             backoff_first_s=max(0.02, 0.5 * part),
             backoff_cap_s=max(0.2, 30.0 * part),
@@ -125,4 +148,6 @@ class StreamSettings:
             info_every_s=max(2.0, 300.0 * part),
             clock_refresh_s=max(0.2, 20.0 * part),
             close_timeout_s=max(0.2, part),
+            clock_bound_ms=bound_ms,
+            settle_ms=max(2_500, bound_ms * 5 // 4),
         )

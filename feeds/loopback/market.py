@@ -97,6 +97,10 @@ class Market:
             symbol: self._without_halts(symbol, wire.as_served(every))
             for symbol, every in candles.items()
         }
+        self._trades_before = {
+            symbol: np.concatenate([[0], np.cumsum(every.trades)])
+            for symbol, every in self.candles.items()
+        }
         restated = {symbol: wire.as_served(every) for symbol, every in archived.items()}
         self.archived = {**self.candles, **restated}
         filled = [every for every in self.candles.values() if len(every)]
@@ -135,13 +139,20 @@ class Market:
 
     def closed(self, symbol: str, row: int) -> Kline:
         """A row's candle as it is when it has closed."""
-        return wire.whole_kline(self.candles[symbol], row, self.interval_ms)
+        return wire.whole_kline(
+            self.candles[symbol], row, self.interval_ms, self._first_trade_id(symbol, row)
+        )
 
     def forming(self, symbol: str, row: int, at_ms: int) -> Kline:
         """A row's candle as it looks at this time."""
         candles = self.candles[symbol]
         elapsed_ms = at_ms - int(candles.open_time[row])
-        return wire.forming_kline(candles, row, self.interval_ms, elapsed_ms)
+        first = self._first_trade_id(symbol, row)
+        return wire.forming_kline(candles, row, self.interval_ms, elapsed_ms, first)
+
+    def _first_trade_id(self, symbol: str, row: int) -> int:
+        """Trades are numbered without holes, from the symbol's first candle on."""
+        return int(self._trades_before[symbol][row])
 
     def visible(self, query: KlinesQuery, at_ms: int) -> list[Kline]:
         """The candles of a query as they look at this time.

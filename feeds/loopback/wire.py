@@ -15,9 +15,6 @@ import numpy as np
 from cppncripto_strategy.feeds.binance.klines import Kline, decimal_text
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles
 
-# Trade ids are dense on the exchange; ours leave room for a million trades a candle.
-TRADES_PER_CANDLE = 1_000_000
-
 
 def as_served(candles: Candles) -> Candles:
     """The candles as a client will read them: eight decimals, stand-ins for missing columns."""
@@ -38,21 +35,24 @@ def as_served(candles: Candles) -> Candles:
     return Candles.from_columns(**columns)
 
 
-def whole_kline(candles: Candles, row: int, interval_ms: int) -> Kline:
+def whole_kline(candles: Candles, row: int, interval_ms: int, first_trade_id: int = 0) -> Kline:
     """Row `row` of served candles, closed."""
-    return _kline(candles, row, interval_ms, 1.0)
+    return _kline(candles, row, interval_ms, 1.0, first_trade_id)
 
 
-def forming_kline(candles: Candles, row: int, interval_ms: int, elapsed_ms: int) -> Kline:
+def forming_kline(
+    candles: Candles, row: int, interval_ms: int, elapsed_ms: int, first_trade_id: int = 0
+) -> Kline:
     """Row `row` as it looks `elapsed_ms` after its open: part of its range, part of its volume.
 
     The path from open to close is a straight line and the range opens in proportion, so the
     forming candle always satisfies low <= open, close <= high and never shows a wider range.
     """
-    return _kline(candles, row, interval_ms, min(1.0, max(0.0, elapsed_ms / interval_ms)))
+    part = min(1.0, max(0.0, elapsed_ms / interval_ms))
+    return _kline(candles, row, interval_ms, part, first_trade_id)
 
 
-def _kline(candles: Candles, row: int, interval_ms: int, part: float) -> Kline:
+def _kline(candles: Candles, row: int, interval_ms: int, part: float, first_trade_id: int) -> Kline:
     open_time = int(candles.open_time[row])
     begin = float(candles.open[row])
 
@@ -75,5 +75,5 @@ def _kline(candles: Candles, row: int, interval_ms: int, part: float) -> Kline:
         trades=int(part * float(candles.trades[row])),
         taker_buy_volume=amount("taker_buy_volume"),
         taker_buy_quote_volume=amount("taker_buy_quote_volume"),
-        first_trade_id=open_time // interval_ms * TRADES_PER_CANDLE,
+        first_trade_id=first_trade_id,
     )

@@ -41,7 +41,17 @@ KLINE = Kline(
 def test_a_recorded_event_is_read_column_by_column():
     """High and low, or base and quote volume, exchanged."""
     event = read_frame(json.loads(RECORDED))
-    assert event == KlineEvent("BTCUSDT", "5m", 1757523000000, 1757523280021, False, ROW)
+    assert event == KlineEvent(
+        "BTCUSDT",
+        "5m",
+        1757523000000,
+        1757523299999,
+        1757523280021,
+        False,
+        ROW,
+        5225377132,
+        5225383094,
+    )
 
 
 def test_the_recorded_event_is_written_letter_by_letter():
@@ -64,7 +74,8 @@ def test_what_is_written_is_read_back(values, trades, closed):
     kline = Kline(300_000, 599_999, *texts, trades, *takers, first_trade_id=7)
     event = read_frame(json.loads(json.dumps(kline_frame(kline, "XUSDT", "5m", 1, closed))))
     row = (300_000, opened, high, low, close, volume, quote, trades, taker, taker_quote)
-    assert event == KlineEvent("XUSDT", "5m", 300_000, 1, closed, row)
+    ids = (7, 7 + trades - 1) if trades else (None, None)
+    assert event == KlineEvent("XUSDT", "5m", 300_000, 599_999, 1, closed, row, *ids)
 
 
 @pytest.mark.parametrize("text", ODD_FRAMES)

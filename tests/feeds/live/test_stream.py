@@ -17,6 +17,7 @@ from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
+from cppncripto_strategy.feeds.live.notices import Notice, SymbolStopped
 from cppncripto_strategy.feeds.live.rounds import Round, RoundQueue, rows_of
 from cppncripto_strategy.feeds.live.stream import CandleStream, _cancel
 from cppncripto_strategy.feeds.live.stream_settings import StreamPlan, StreamSettings
@@ -41,7 +42,6 @@ QUICK = StreamSettings(
     close_grace_s=0.05,
     stale_after_s=NEVER_S,
     gap_confirm_s=0.1,
-    silent_confirm_s=0.3,
     refetch_s=0.03,
     watchdog_s=0.5,
     backoff_first_s=0.02,
@@ -50,6 +50,8 @@ QUICK = StreamSettings(
     clock_refresh_s=0.1,
     close_timeout_s=0.2,
     settle_ms=0,
+    clock_bound_ms=1_000
+    * DAY_MS,  # a clock stepped by hand jumps, which none of the exchange's does
 )
 RETRY = Retry(attempts=4, base_s=0.01, cap_s=0.05, timeout_s=0.5)
 
@@ -119,6 +121,10 @@ class Rig:
     def of(self, symbol: str) -> list[Any]:
         """The candles of one symbol in the order published."""
         return [one.candles[symbol] for one in self.rounds if symbol in one.candles]
+
+    def klines(self) -> list[str]:
+        """The queries for candles that REST was asked."""
+        return [r.query for r in self.exchange.requests if r.path.endswith("klines")]
 
     def expect_everything(self) -> None:
         """Each candle once, in order, equal to the exchange's; symbols in step; gaps true."""
@@ -292,9 +298,7 @@ def test_late_symbol_is_waited_for_within_the_deadline() -> None:
 def test_symbol_beyond_the_deadline_is_stale_until_it_has_caught_up() -> None:
     """The others go on without it; its candles come later, in order, and may not be traded on."""
     late = StreamFault("late", at(5), at(8), symbol="ETHUSDT", delay_ms=4 * STEP_MS)
-    settings = StreamSettings(
-        **{**_fields(QUICK), "stale_after_s": 0.2, "silent_confirm_s": NEVER_S}
-    )
+    settings = StreamSettings(**{**_fields(QUICK), "stale_after_s": 0.2})
     with rig(late, settings=settings) as run:
         run.connect()
         run.step(0, 6)
@@ -312,7 +316,11 @@ def test_maintenance_is_a_gap_and_nothing_more() -> None:
     halts = (Halt(at(3), at(6)), Halt(at(8), at(9), "ETHUSDT"))
     with rig(exchange=ExchangeSettings(halts=halts)) as run:
         run.connect()
-        run.step(0, COUNT - 1)
+        run.step(0, 2)
+        for last in (6, 9):  # only a newer candle shows that one does not exist
+            run.host.advance_to(at(last + 1))
+            run.closed(last)
+        run.step(10, COUNT - 1)
         run.expect_everything()
         assert len(run.stream.gap_list) == 2 * 3 + 1
 
@@ -320,15 +328,13 @@ def test_maintenance_is_a_gap_and_nothing_more() -> None:
 def test_rest_that_lags_makes_no_false_gap() -> None:
     """One empty read right after the close proves nothing."""
     exchange = ExchangeSettings(rest_lag_ms=STEP_MS)
-    settings = StreamSettings(
-        **{**_fields(QUICK), "silent_confirm_s": NEVER_S, "gap_confirm_s": 1.0}
-    )
     missed = StreamFault("missed_close", at(5), at(5) + 1, symbol="ETHUSDT")
-    with rig(missed, exchange=exchange, settings=settings) as run:
+    with rig(missed, exchange=exchange) as run:
         run.connect()
         run.step(0, 3)
         run.host.advance_to(at(5))
-        run.until(lambda: bool(run.stream._assembly.series["ETHUSDT"].absent), "REST was not read")
+        asked = len(run.klines())
+        run.until(lambda: len(run.klines()) > asked + 3, "REST was not read")
         run.step(5, COUNT - 1)
         run.expect_everything()
 
@@ -386,7 +392,7 @@ def test_seeded_candles_are_published_without_asking_rest() -> None:
     known = {symbol: walk(COUNT, n)[:6] for n, symbol in enumerate(SYMBOLS)}
     with rig(now=6, known=known) as run:
         run.closed(5)
-        assert not [r for r in run.exchange.requests if r.path.endswith("klines")]
+        assert run.klines() == []
         assert run.of("BTCUSDT") == rows_of(known["BTCUSDT"])
 
 
@@ -432,10 +438,17 @@ def test_full_disk_stops_the_stream_with_its_cause() -> None:
         assert run.rounds == []
 
 
-def test_unknown_symbol_is_an_error_and_not_a_silence() -> None:
-    """A misspelt symbol would otherwise hold every other one back for ever."""
-    with rig(now=2, asked=("BTCUSDT", "NOPEUSDT")) as run, pytest.raises(SourceError, match="NOPE"):
-        run.closed(1)
+def test_unknown_symbol_stops_alone_and_is_named() -> None:
+    """A symbol that is delisted while a session runs would hold every other one back, or end it."""
+    heard: list[Notice] = []
+    with rig(now=2, asked=("BTCUSDT", "NOPEUSDT"), listener=heard.append) as run:
+        run.connect()
+        run.step(2, 4)
+        assert len(run.of("BTCUSDT")) == 5
+        assert [notice.symbol for notice in heard if isinstance(notice, SymbolStopped)] == [
+            "NOPEUSDT"
+        ]
+        assert run.stream.allowed(run.rounds[-1]) == {"BTCUSDT"}
 
 
 def test_halted_symbol_may_not_be_traded_on() -> None:

@@ -60,7 +60,6 @@ QUICK = StreamSettings(
     close_grace_s=0.05,
     stale_after_s=1e9,
     gap_confirm_s=0.05,
-    silent_confirm_s=0.2,
     refetch_s=0.02,
     watchdog_s=5.0,
     backoff_first_s=0.02,
@@ -69,6 +68,7 @@ QUICK = StreamSettings(
     clock_refresh_s=0.1,
     close_timeout_s=0.1,
     settle_ms=0,
+    clock_bound_ms=2**62,  # a clock stepped by hand jumps, which none of the exchange's does
 )
 RETRY = Retry(attempts=4, base_s=0.01, cap_s=0.05, timeout_s=0.5)
 
@@ -159,7 +159,12 @@ class Stepper(threading.Thread):
         deadline = time.monotonic() + PATIENCE_S
         while not self.over.wait(0.001):
             now_ms = exchange.now_ms() // STEP_MS * STEP_MS
-            if self.shown_ms >= now_ms and stream.connected:
+            # Only a newer candle shows that one does not exist.
+            halted = any(
+                exchange.market.row_opening_at(symbol, now_ms - STEP_MS) is None
+                for symbol in SYMBOLS
+            )
+            if (self.shown_ms >= now_ms or halted) and stream.connected:
                 self.host.advance_to(now_ms + STEP_MS)
                 deadline = time.monotonic() + PATIENCE_S
             if time.monotonic() > deadline:
@@ -427,7 +432,7 @@ def test_symbol_that_was_left_behind_replays_in_the_order_it_came(tmp_path: Path
     """Its candles came after newer ones of the other: a replay by time would see the future."""
     path = tmp_path / "late"
     late = StreamFault("late", at(50), at(54), symbol="ETHUSDT", delay_ms=5 * STEP_MS)
-    impatient = dataclasses.replace(QUICK, stale_after_s=0.1, silent_confirm_s=1e9)
+    impatient = dataclasses.replace(QUICK, stale_after_s=0.1)
     with market(late) as host:
         trade(host, path, COUNT - 2, settings=impatient)
     recording = Recording.read(path)
