@@ -43,8 +43,10 @@ def stage(path: Path, content: bytes) -> Path:
             sink.write(content)
             sink.flush()
             os.fsync(sink.fileno())
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say whose write it refused
         raise
     return temporary
 

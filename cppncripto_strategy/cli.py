@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NoReturn
 
 import click
 from rich.console import Console
@@ -17,6 +18,7 @@ from cppncripto_strategy import __version__
 from cppncripto_strategy.commands import COMMANDS
 from cppncripto_strategy.errors import CppnError, RecipeError
 from cppncripto_strategy.plugins import load_plugins
+from cppncripto_strategy.stopping import Stopped, stops_cleanly
 
 
 class LazyGroup(click.Group):
@@ -88,11 +90,12 @@ class _Warnings(logging.Handler):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: our own errors become one red line and exit status 1."""
+    """Entry point: our own errors become one red line and exit status 1; signals one sentence."""
     handler = _Warnings(logging.WARNING)
     logging.getLogger("cppncripto_strategy").addHandler(handler)
     try:
-        _main(arguments)
+        with stops_cleanly():
+            _main(arguments)
     finally:
         logging.getLogger("cppncripto_strategy").removeHandler(handler)
 
@@ -102,15 +105,27 @@ def _main(arguments: Sequence[str] | None) -> None:
     for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(library, "1")
     try:
-        cli.main(args=None if arguments is None else list(arguments), prog_name="cppn-bt")
-    except CppnError as error:
-        console = Console(stderr=True, highlight=False)
-        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
-    except OSError as error:  # a full disk, a folder in the way: not ours, and no traceback either
-        console = Console(stderr=True, highlight=False)
-        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+        status = cli.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="cppn-bt",
+            standalone_mode=False,
+        )
+    except click.exceptions.Abort as abort:
+        if isinstance(abort.__cause__, Stopped):
+            raise abort.__cause__ from None
+        _fail("the input ended before the answer")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (CppnError, OSError) as error:  # a full disk, a folder in the way: no traceback either
+        _fail(str(error))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(reason: str) -> NoReturn:
+    console = Console(stderr=True, highlight=False)
+    console.print(f"[bold red]error:[/] {escape(reason)}", soft_wrap=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def writing(path: Path, error: type[CppnError]) -> Iterator[None]:
             f"{path} cannot be made: a file is in the way ({way}). Give another place, or move it"
         ) from cause
     except OSError as cause:
-        raise error(f"{path} cannot be written: {_reason(cause)}") from cause
+        raise error(f"{cause.filename or path} cannot be written: {_reason(cause)}") from cause
 
 
 def read_text(path: Path) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from cppncripto_strategy.errors import CppnError
 from cppncripto_strategy.progress import PhaseProgress
 
 log = logging.getLogger(__name__)
+
+PACKAGE = "cppncripto_strategy"
 
 
 class PhaseClock:
@@ -53,12 +56,34 @@ class _JsonLines(logging.Formatter):
         return json.dumps(values)
 
 
+class _LogHandler(logging.FileHandler):
+    """Ends with a warning when its disk is full; whoever logs is not disturbed."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        logger, cause = logging.getLogger(PACKAGE), sys.exc_info()[1]
+        if self in logger.handlers:
+            logger.removeHandler(self)
+            reason = getattr(cause, "strerror", None) or cause
+            log.warning("%s cannot be written, the log ends here: %s", self.baseFilename, reason)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what a full disk did not take is still in the buffer
+            super().close()
+
+
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Everything this package logs, into a JSON-lines file, while the run lasts."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    """Everything this package logs, into a JSON-lines file, while the run lasts.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be made. When it cannot be written any more, later on, that is a
+        warning and no error.
+    """
+    handler = _LogHandler(path, encoding="utf-8")
     handler.setFormatter(_JsonLines())
-    logger = logging.getLogger("cppncripto_strategy")
+    logger = logging.getLogger(PACKAGE)
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -67,6 +92,9 @@ def log_file(path: Path) -> Iterator[None]:
     except Exception as error:
         name = "" if isinstance(error, CppnError) else f"{type(error).__name__}: "
         logger.error("run failed: %s%s", name, error)
+        raise
+    except KeyboardInterrupt:
+        logger.info("stopped by a signal")
         raise
     finally:
         logger.removeHandler(handler)

@@ -9,14 +9,18 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.errors import CppnError, SessionError
 from cppncripto_strategy.feeds.candles import Candles, merge
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.live.journal import read_lines
@@ -64,6 +68,7 @@ class Retrainer:
     ) -> None:
         self.session, self.recipe, self.timeline, self.cache = session, recipe, timeline, cache
         self._process: Any = None
+        self._said: Any = None
         self._strategy: Any = None
         self._note: Callable[..., None] = lambda _kind, **_facts: None
 
@@ -84,10 +89,18 @@ class Retrainer:
             if self._process.is_alive():
                 return
             if self._process.exitcode != 0:
-                self._note("retraining failed", session_ms=session_ms)
-                log.error("retraining failed: the active bundle stays")
+                reason = self._reason()
+                self._note("retraining failed", session_ms=session_ms, reason=reason)
+                log.error("retraining failed, the active bundle stays: %s", reason)
             self._process = None
         self._adopt(session_ms)
+
+    def _reason(self) -> str:
+        """Why the training process failed, in its own words where it had time for any."""
+        try:
+            return str(self._said.recv())
+        except (EOFError, OSError):
+            return f"its process ended with {self._process.exitcode}"
 
     def _adopt(self, session_ms: int) -> None:
         """What the training process left, if anything: judged, activated, taken away."""
@@ -125,10 +138,17 @@ class Retrainer:
         self._note("retraining", session_ms=session_ms)
         context = multiprocessing.get_context("spawn")
         cache = None if self.cache is None else str(self.cache)
+        self._said, says = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=retrain, args=(str(self.session), session_ms, cache), daemon=True
+            target=_retrain_beside, args=(str(self.session), session_ms, cache, says), daemon=True
         )
-        self._process.start()
+        # Ctrl-C reaches every process of a terminal; this one is ended by the session (`stop`).
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        says.close()
 
     def stop(self) -> None:
         """End a training that is under way; the next start begins it again at its next stamp."""
@@ -137,12 +157,34 @@ class Retrainer:
             self._process.join(5)
 
 
+def _retrain_beside(session: str, until_ms: int, cache: str | None, says: Connection) -> None:
+    """`retrain` in a process of its own, behind everything else: `os.nice(19)`, one thread."""
+    os.nice(19)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        retrain(session, until_ms, cache)
+    except Exception as error:  # whatever it was, the session goes on and says so
+        name = "" if isinstance(error, CppnError) else f"{type(error).__name__}: "
+        says.send(f"{name}{error}")
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """A training must not outlive its session: the next one would find two of them writing."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def retrain(session: str, until_ms: int, cache: str | None) -> None:
     """Decide and do what a retraining stamp calls for; leave the outcome in the session's bundles.
 
-    Runs in a process of its own, behind everything else: `os.nice(19)` and one thread.
+    Raises
+    ------
+    CppnError
+        When there is too little to learn from, or something cannot be read or written.
     """
-    os.nice(19)
     path = Path(session)
     recipe = recipe_of(path)
     market = closed_market(recipe, until_ms)

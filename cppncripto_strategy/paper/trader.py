@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
+from types import FrameType
 from typing import Any
 
 import backtrader as bt
@@ -126,11 +127,14 @@ class PaperSession:
         self._on_event({"kind": "start", "resumed": self.folder.resumed})
         self.folder.forget_past()
         reason = "error"
-        with _signals(self.stop), _settled_heap():
+        with _signals(self.stop, lambda: self.source.replaying), _settled_heap():
             self.stream.start()
             try:
                 strategy: PaperStrategy = self.cerebro.run()[0]
                 reason = "stopped"
+            except KeyboardInterrupt:
+                reason = "interrupted"
+                raise
             finally:
                 self.stream.stop()
                 self.folder.event("stop", reason=reason, rounds=self.view.rounds)
@@ -174,23 +178,27 @@ def session_broker(
 
 
 @contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
+def _signals(stop: Callable[[], None], replaying: Callable[[], bool]) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the session after the present round, and the reports are written.
 
-    A second signal acts as if we were not here. Outside the main thread nothing is installed.
+    While it only replays its own past nothing is waited for; that signal, and a second one, act as
+    if we were not here. Outside the main thread nothing is installed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def handle(number: int, frame: object) -> None:
-        log.info("signal %d: stopping after the present round", number)
-        signal.signal(number, before[signal.Signals(number)])
+    def handle(number: int, frame: FrameType | None) -> None:
+        present = before[signal.Signals(number)]
+        signal.signal(number, present)
+        if replaying() and callable(present):
+            present(number, frame)
         stop()
 
-    for number in before:
-        signal.signal(number, handle)
+    for number, present in before.items():
+        if present is not signal.SIG_IGN:
+            signal.signal(number, handle)
     try:
         yield
     finally:
