@@ -25,6 +25,12 @@ from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import ask_exchange, create_session, recipe_of
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options, todays_bundle
 from cppncripto_strategy.paper.recording import Recording
+from cppncripto_strategy.paper.resume import (
+    require_same_exchange,
+    require_same_market,
+    require_same_networks,
+    require_same_recipe,
+)
 from cppncripto_strategy.paper.retraining import Retrainer
 from cppncripto_strategy.paper.session import SESSION_FILE, SessionFolder, session_lock
 from cppncripto_strategy.paper.session_report import day_report, write_session_results
@@ -61,9 +67,10 @@ class PaperPlan:
     Parameters
     ----------
     path : the session's folder; resumed when a session stands there.
-    recipe : used for a new session; a resumed one runs the recipe it was made with.
+    recipe : what the session runs; a session that stands there must have been made with it.
     connection : the exchange and how patiently it is asked.
-    bundles : ready networks; None trains what the recipe's calendar has active today.
+    bundles : ready networks, which a session that stands there must have; None trains what the
+        recipe's calendar has active today.
     cache : folder of finished bundles, shared with backtests.
     stop_after : live candles after which to stop; None runs until stopped.
     retrain : follow the recipe's calendar while running.
@@ -156,8 +163,7 @@ def _run(plan: PaperPlan, screen: Listener) -> RunResult | None:
 def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTimeline, Recipe]:
     """The session's folder, networks and recipe; made when there is none."""
     if (plan.path / SESSION_FILE).exists():
-        recipe = recipe_of(plan.path)  # first: the networks may need its plugins
-        return SessionFolder(plan.path, locked=True), SessionTimeline.of_session(plan.path), recipe
+        return _resume(plan)
     screen({"kind": "preparing", "recipe": plan.recipe.name})
     if plan.bundles is not None:
         trained = BundleTimeline.load(plan.bundles)
@@ -169,6 +175,23 @@ def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTime
             trained = todays_bundle(plan.recipe, market, now_ms, plan.cache, progress)
     folder = create_session(plan.path, plan.recipe, trained, plan.connection, locked=True)
     return folder, SessionTimeline.of_session(plan.path), recipe_of(plan.path)
+
+
+def _resume(plan: PaperPlan) -> tuple[SessionFolder, SessionTimeline, Recipe]:
+    """The session that stands there, when it is what the plan asks for."""
+    recipe = recipe_of(plan.path)  # first: the networks may need its plugins
+    require_same_recipe(plan.path, recipe, plan.recipe)
+    timeline = SessionTimeline.of_session(plan.path)
+    require_same_networks(plan.path, timeline, plan.bundles)
+    folder = SessionFolder(plan.path, locked=True)
+    try:
+        require_same_exchange(plan.path, folder.facts, plan.connection.sources)
+        first = next((shown.candles for shown, _ in folder.past if shown.candles), {})
+        require_same_market(plan.path, folder.facts, first, plan.connection)
+    except BaseException:
+        folder.close()
+        raise
+    return folder, timeline, recipe
 
 
 def _require_interval(trained: BundleTimeline, plan: PaperPlan) -> None:
@@ -229,6 +252,7 @@ def demo_exchange(plan: PaperPlan, speed: float) -> LoopbackExchange:
     """
     resumed = (plan.path / SESSION_FILE).exists()
     recipe = recipe_of(plan.path) if resumed else plan.recipe
+    require_same_recipe(plan.path, recipe, plan.recipe)
     market = closed_market(recipe, 2**62)
     start_ms = traded_span(recipe, Market(market.candles)).start_ms + DEMO_STARTS_AFTER_MS
     if resumed:
