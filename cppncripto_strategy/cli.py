@@ -117,8 +117,11 @@ def _main(arguments: Sequence[str] | None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (CppnError, OSError) as error:  # a full disk, a folder in the way: no traceback either
+    except CppnError as error:
         _fail(str(error))
+    except OSError as error:  # a full disk, a folder in the way: not ours, and no traceback either
+        reason = error.strerror or str(error)
+        _fail(reason if error.filename is None else f"{error.filename}: {reason}")
     sys.exit(status if isinstance(status, int) else 0)
 
 

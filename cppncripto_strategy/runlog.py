@@ -91,7 +91,9 @@ def log_file(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         name = "" if isinstance(error, CppnError) else f"{type(error).__name__}: "
-        logger.error("run failed: %s%s", name, error)
+        # To the file alone: whoever catches the error says it to a person.
+        record = (logger.name, logging.ERROR, __file__, 0, "run failed: %s%s", (name, error), None)
+        handler.handle(logger.makeRecord(*record))
         raise
     except KeyboardInterrupt:
         logger.info("stopped by a signal")

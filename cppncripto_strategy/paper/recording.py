@@ -16,7 +16,7 @@ import pandas as pd
 
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.candles import Candles
-from cppncripto_strategy.feeds.live.journal import read_lines
+from cppncripto_strategy.feeds.live.journal import COMPUTED_AGAIN, read_lines
 from cppncripto_strategy.feeds.live.rounds import Round, candles_of
 from cppncripto_strategy.foreign import reading
 from cppncripto_strategy.paper.session import (
@@ -49,7 +49,9 @@ class Recording:
     def read(cls, path: Path) -> Recording:
         """Read a session's folder. Raises SessionError as `SessionFolder` does."""
         with reading(path, "session", SessionError):
-            derived = {name: read_lines(path / f"{name}.jsonl") for name in DERIVED}
+            derived = {
+                name: read_lines(path / f"{name}.jsonl", advice=COMPUTED_AGAIN) for name in DERIVED
+            }
             opened = read_lines(path / "opened.jsonl")
             past, _ = match_rounds(read_lines(path / "rounds.jsonl"), opened, path)
         return cls(read_facts(path), past, derived)

@@ -34,6 +34,7 @@ import numpy as np
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.clock import interval_to_ms, ms_to_utc
 from cppncripto_strategy.feeds.live.journal import (
+    COMPUTED_AGAIN,
     LineJournal,
     round_from_record,
     round_record,
@@ -121,6 +122,21 @@ class SessionFolder:
         self._disk = ThreadPoolExecutor(1, "session-disk")
         self._settling: Future[None] | None = None
         self.derived = {name: _Derived(path / f"{name}.jsonl", name) for name in DERIVED}
+        self._report_lost_ends()
+
+    def _report_lost_ends(self) -> None:
+        """Say what a kill, a power cut or a disk took from the ends of the journals."""
+        journals = [self._rounds, self._opened, *(d.journal for d in self.derived.values())]
+        for journal in (self._events, *journals):
+            if journal.torn is not None:
+                self.event("torn line", file=journal.path.name, **asdict(journal.torn))
+        lost = self.derived["equity"].left - sum(not moment.catch_up for moment, _ in self.past)
+        if lost > 0:
+            log.warning(
+                "%s lost its end: equity.jsonl knows %d rounds more. They are shown again, and"
+                " nothing is traded on them", self._opened.path, lost,
+            )  # fmt: skip
+            self.event("opened lost", rounds=lost)
 
     @classmethod
     def create(cls, path: Path, facts: SessionFacts, locked: bool = False) -> SessionFolder:
@@ -231,8 +247,8 @@ class _Derived:
     gives, later ones wait for `flush` and are appended."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self._journal = LineJournal(path, synced=False)
-        self._known, self._journal.records = self._journal.records, []
+        self.journal = LineJournal(path, synced=False, advice=COMPUTED_AGAIN)
+        self._known, self.journal.records = self.journal.records, []
         self._waiting: list[Record] = []
         self.name, self.count = name, 0
 
@@ -249,22 +265,28 @@ class _Derived:
             known = self._known[self.count]
             if known != record:
                 raise SessionError(
-                    f"{self._journal.path}: record {self.count + 1} was {known}, the replay gives"
+                    f"{self.journal.path}: record {self.count + 1} was {known}, the replay gives"
                     f" {record}. The session cannot resume from here: the recipe, a bundle or this"
-                    " package changed since it was made; start a new session"
+                    " package changed since it was made, or opened.jsonl lost its end; start a new"
+                    " session"
                 )
         else:
             self._waiting.append(record)
         self.count += 1
 
+    @property
+    def left(self) -> int:
+        """Known records that the replay has not reached yet."""
+        return len(self._known) - self.count
+
     def flush(self) -> None:
         """Append what waits."""
         waiting, self._waiting = self._waiting, []
-        self._journal.append(waiting)
+        self.journal.append(waiting)
 
     def close(self) -> None:
         """Close the file."""
-        self._journal.close()
+        self.journal.close()
 
 
 def plain(record: Mapping[str, Any]) -> Record:

@@ -124,11 +124,12 @@ def test_process_that_is_killed_or_interrupted_goes_on(
     assert parity.exit_code == 0, parity.output
 
 
-def start_paper(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start_paper(folder: Path, *arguments: str, before: str = "") -> subprocess.Popen[str]:
     """The real process of the demo in a folder, its events on a pipe."""
-    command = [sys.executable, "-m", "cppncripto_strategy.cli", "paper", *arguments]
+    begin = f"{before}\nfrom cppncripto_strategy.__main__ import main\nmain()"
+    given = ["paper", *arguments, "--demo", "--speed", "6000", "--no-retrain", "--json"]
     return subprocess.Popen(
-        [*command, "--demo", "--speed", "6000", "--no-retrain", "--json"],
+        [sys.executable, "-c", begin, *given],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -196,3 +197,31 @@ def test_session_killed_in_its_training_is_begun_again(papers: Any, tmp_path: Pa
     )  # fmt: skip
     assert again.exit_code == 0, (again.output, again.exception)
     assert len(Recording.read(tmp_path / "paper" / "small").past) > 10
+
+
+@pytest.mark.slow
+def test_disk_that_fills_up_stops_the_session_and_the_same_command_resumes(
+    papers: Any, tmp_path: Path
+) -> None:
+    """A full disk: a traceback, a journal with a hole, a session that never starts again."""
+    (tmp_path / "small.toml").write_text(papers.small)
+    session = tmp_path / "paper" / "small"
+    with start_paper(tmp_path, "small.toml") as first:
+        hear(first, "decision", 3)
+        first.kill()
+    largest = max(path.stat().st_size for path in session.rglob("*.jsonl"))
+    room = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest + 4096},) * 2)"
+    with start_paper(tmp_path, "small.toml", before=room) as second:
+        said, complaint = second.communicate(timeout=120)
+    assert second.returncode == 1, complaint
+    assert "Traceback" not in complaint
+    assert "Everything before that is kept" in complaint
+    assert ".jsonl cannot be written: File too large" in complaint
+    assert json.loads(said.splitlines()[-1]) == {"kind": "stop", "reason": "error"}
+    kept = Recording.read(session)
+    with start_paper(tmp_path, "small.toml", "--stop-after", "40") as third:
+        said, complaint = third.communicate(timeout=120)
+    assert third.returncode == 0, complaint
+    past = Recording.read(session).past
+    assert past[: len(kept.past)] == kept.past
+    assert len(past) > len(kept.past)
