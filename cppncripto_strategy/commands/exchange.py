@@ -25,18 +25,30 @@ DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 )
 @click.option("--symbol", "symbols", multiple=True, help="Symbol to serve; repeat for more.")
 @click.option("--interval", default="5m", show_default=True, help="Candle interval.")
-@click.option("--port", default=8765, show_default=True, help="Port on 127.0.0.1; 0: any free.")
+@click.option(
+    "--port", default=8765, show_default=True, type=click.IntRange(0, 65_535),
+    help="Port on 127.0.0.1; 0: any free.",
+)  # fmt: skip
 @click.option(
     "--speed", default=1.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
     help="Market seconds per wall second; at 300 a 5-minute candle closes every second.",
 )  # fmt: skip
-@click.option("--days", default=60, show_default=True, help="Days of planted market.")
-@click.option("--seed", default=7, show_default=True, help="Seed of the planted market.")
 @click.option(
-    "--history-days", default=40.0, show_default=True,
+    "--days", default=60, show_default=True, type=click.IntRange(min=1),
+    help="Days of planted market.",
+)  # fmt: skip
+@click.option(
+    "--seed", default=7, show_default=True, type=click.IntRange(min=0),
+    help="Seed of the planted market.",
+)  # fmt: skip
+@click.option(
+    "--history-days", default=40.0, show_default=True, type=click.FloatRange(min=0),
     help="Days already past when the clock starts.",
 )  # fmt: skip
-@click.option("--for", "for_s", type=float, help="Stop after so many wall seconds.")
+@click.option(
+    "--for", "for_s", type=click.FloatRange(min=0, min_open=True),
+    help="Stop after so many wall seconds.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON document with the addresses.")
 def command(
     planted: bool,
@@ -58,6 +70,7 @@ def command(
     """
     if planted and store is not None:
         raise click.UsageError("--planted and --candles exclude each other")
+    _require_symbols(symbols)
     if store is not None:
         candles = _stored(store, symbols, interval)
     else:
@@ -86,6 +99,18 @@ def _stored(root: Path, symbols: tuple[str, ...], interval: str) -> dict[str, Ca
     return {symbol: store.read(symbol, interval) for symbol in symbols or tuple(symbols_stored)}
 
 
+def _require_symbols(symbols: tuple[str, ...]) -> None:
+    """Refuse symbols that no client could ask for. Raises StoreError, SourceError."""
+    from cppncripto_strategy.errors import SourceError
+    from cppncripto_strategy.feeds.history.store import check_symbol
+
+    for symbol in symbols:
+        check_symbol(symbol)
+    twice = sorted({symbol for symbol in symbols if symbols.count(symbol) > 1})
+    if twice:
+        raise SourceError(f"--symbol names {', '.join(twice)} more than once")
+
+
 def _exchange(
     candles: dict[str, Candles], interval: str, port: int, speed: float, history_days: float
 ) -> LoopbackExchange:
@@ -98,7 +123,13 @@ def _exchange(
     first = [int(series.open_time[0]) for series in candles.values() if len(series)]
     if not first:
         raise SourceError(f"no {interval} candles to serve: check --candles, --symbol, --interval")
-    start_ms = min(first) + int(history_days * DAY_MS)
+    last = [int(series.open_time[-1]) for series in candles.values() if len(series)]
+    start_ms, end_ms = min(first) + int(history_days * DAY_MS), max(last)
+    if start_ms > end_ms:
+        raise SourceError(
+            f"the clock would start {history_days:g} days after the first candle, and the candles"
+            f" are over after {(end_ms - min(first)) / DAY_MS:.1f} days: lower --history-days"
+        )
     settings = ExchangeSettings(
         interval=interval, port=port, updates_per_candle=_updates(interval, speed)
     )

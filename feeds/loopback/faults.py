@@ -191,6 +191,8 @@ class RandomFaults:
             _known(kind, ARCHIVE_FAULTS)
         for kind in self.stream:
             _known(kind, (*CONNECTION_FAULTS, *FRAME_FAULTS, "missed_close"))
+        for name in ("rest", "archive", "stream"):
+            _require_rates(name, getattr(self, name))
 
 
 class FaultBook:
@@ -295,3 +297,10 @@ class FaultBook:
 def _known(kind: str, kinds: tuple[str, ...]) -> None:
     if kind not in kinds:
         raise ValueError(f"unknown fault {kind!r}: expected one of {', '.join(kinds)}")
+
+
+def _require_rates(name: str, rates: Mapping[str, float]) -> None:
+    """Probabilities of kinds of which one strikes at most. Raises ValueError."""
+    wrong = {kind: rate for kind, rate in rates.items() if not 0 <= rate <= 1}
+    if wrong:
+        raise ValueError(f"rates of {name} faults are probabilities, 0 to 1; found {wrong}")

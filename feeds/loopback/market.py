@@ -6,6 +6,7 @@ The clock runs at a speed factor, or is stepped by hand for deterministic tests.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -37,9 +38,19 @@ class ManualClock:
 
 
 class SpeedClock:
-    """A market clock that runs `speed` times as fast as the wall's, from `begin` on."""
+    """A market clock that runs `speed` times as fast as the wall's, from `begin` on.
+
+    Raises
+    ------
+    SourceError
+        When the speed is not a positive, finite number.
+    """
 
     def __init__(self, start_ms: int, speed: float = 1.0) -> None:
+        if not (math.isfinite(speed) and speed > 0):
+            raise SourceError(
+                f"the market's speed is {speed}: expected market seconds per wall second, above 0"
+            )
         self._from_ms = start_ms
         self._from_s: float | None = None
         self.speed = speed
@@ -56,7 +67,7 @@ class SpeedClock:
 
     def wall_s_until(self, market_ms: int) -> float:
         """Wall seconds until the market shows this time; at most half a second at a time."""
-        if self._from_s is None or self.speed <= 0:
+        if self._from_s is None:
             return 0.5
         return min(0.5, (market_ms - self.now_ms()) / 1000 / self.speed)
 

@@ -159,3 +159,17 @@ def test_command_that_still_imports_ends_cleanly(module, number, tmp_path):
     said = [line for line in process.stderr if not line.startswith("import time:")]
     assert "".join(said).strip() == SENTENCE[number]
     assert process.wait(30) == 128 + number
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_exchange_that_is_stopped_has_done_its_work(number, tmp_path):
+    """The documented way to stop it, and a traceback out of asyncio."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cppncripto_strategy", "exchange", "--port", "0", "--json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert "rest_url" in process.stdout.readline()
+    process.send_signal(number)
+    _, complaint = process.communicate(timeout=30)
+    assert (process.returncode, complaint) == (0, "")

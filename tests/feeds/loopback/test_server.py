@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from cppncripto_strategy.cli import main
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
@@ -775,3 +776,61 @@ def test_command_prints_its_addresses_as_json() -> None:
     told = json.loads(result.output)
     assert told["rest_url"].startswith("http://127.0.0.1:")
     assert told["symbols"] == ["BTCUSDT", "ETHUSDT", "BNBUSDT"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"interval": "7m"}, "interval is '7m', expected one of 1s"),
+        ({"port": 70_000}, "port is 70000, expected 0 to 65,535"),
+        ({"updates_per_candle": -1}, "updates_per_candle is -1"),
+        ({"weight_limit": 0}, "weight_limit is 0"),
+        ({"rest_lag_ms": -1}, "rest_lag_ms is -1"),
+        ({"hang_s": float("nan")}, "hang_s is nan"),
+        ({"halts": [Halt(9, 9)]}, "a halt from 9 to 9 ends before it starts"),
+    ],
+)
+def test_impossible_settings_are_named(settings: dict[str, Any], words: str) -> None:
+    """An exchange that answers nonsense, to the bewilderment of whoever tests against it."""
+    with pytest.raises(SourceError, match=words):
+        ExchangeSettings(**settings)
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, float("nan"), float("inf")])
+def test_speed_that_is_none_is_refused(speed: float) -> None:
+    """A market that stands still, or that is over at once."""
+    with pytest.raises(SourceError, match="speed is"):
+        SpeedClock(START_MS, speed)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
+def test_rates_that_are_no_probabilities_are_refused(rate: float) -> None:
+    """A fault that always strikes where one in a hundred was meant."""
+    with pytest.raises(ValueError, match="rates of rest faults are probabilities"):
+        RandomFaults(1, rest={"429": rate})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--speed", "0"], "0.0 is not in the range x>0"),
+        (["--speed", "nan"], "the market's speed is nan"),
+        (["--port", "70000"], "not in the range 0<=x<=65535"),
+        (["--days", "0"], "0 is not in the range x>=1"),
+        (["--for", "-1"], "not in the range x>0"),
+        (["--interval", "7m"], "7m"),
+        (["--symbol", "btcusdt"], "did you mean 'BTCUSDT'?"),
+        (["--symbol", "X", "--symbol", "X"], "--symbol names X more than once"),
+        (["--days", "3"], "the candles are over after 3.0 days: lower --history-days"),
+    ],
+)
+def test_command_says_what_is_impossible(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback, or an exchange that serves nothing."""
+    with pytest.raises(SystemExit) as ended:
+        main(["exchange", "--for", "0.1", "--port", "0", *arguments])
+    assert ended.value.code in (1, 2)
+    complaint = " ".join(capsys.readouterr().err.split())
+    assert words in complaint
+    assert "Traceback" not in complaint

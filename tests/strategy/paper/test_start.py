@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from click.testing import CliRunner
 from cppncripto_strategy.feeds.live.journal import line_of, read_lines
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.recording import Recording
+
+SIGNALS = int(os.environ.get("CPPN_BT_SIGNALS", "0"))
 
 
 def run_command(folder: Path, *arguments: str) -> Any:
@@ -183,20 +188,70 @@ def test_second_start_during_the_first_ones_training_changes_nothing(
     assert not (session / ".lock").exists()
 
 
+def requires_clean_end(code: int, complaint: str, number: signal.Signals) -> None:
+    """A signalled process ended by itself, or with the shell's status and a sentence."""
+    assert "Traceback" not in complaint, complaint
+    assert code in (0, 128 + number), (code, complaint)
+    if code:
+        assert "stopped by " in complaint
+
+
 @pytest.mark.slow
-def test_session_killed_in_its_training_is_begun_again(papers: Any, tmp_path: Path) -> None:
-    """A folder with half a session in it that nobody can use any more."""
+def test_signals_from_training_to_report_end_cleanly_and_the_session_resumes(
+    papers: Any, tmp_path: Path
+) -> None:
+    """A half-made folder, a traceback, or a session that nobody can resume, at some moment."""
     (tmp_path / "small.toml").write_text(papers.small)
-    with start_paper(tmp_path, "small.toml") as first:
-        hear(first, "preparing")
-        first.kill()
-    assert not (tmp_path / "paper" / "small" / "session.json").exists()
+    moments = [
+        ("preparing", signal.SIGKILL, {-signal.SIGKILL}),
+        ("preparing", signal.SIGTERM, {128 + signal.SIGTERM}),
+        ("start", signal.SIGINT, {0, 128 + signal.SIGINT}),
+        ("decision", signal.SIGTERM, {0}),
+        ("stop", signal.SIGINT, {0, 128 + signal.SIGINT}),
+    ]
+    for kind, number, codes in moments:
+        with start_paper(tmp_path, "small.toml", "--stop-after", "5") as process:
+            hear(process, kind)
+            process.send_signal(number)
+            _, complaint = process.communicate(timeout=120)
+        assert process.returncode in codes, (kind, complaint)
+        if number != signal.SIGKILL:
+            requires_clean_end(process.returncode, complaint, number)
     again = run_command(
         tmp_path, "paper", "small.toml", "--demo", "--speed", "6000", "--no-retrain",
         "--stop-after", "10", "--json",
     )  # fmt: skip
     assert again.exit_code == 0, (again.output, again.exception)
     assert len(Recording.read(tmp_path / "paper" / "small").past) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SIGNALS, reason="a campaign: CPPN_BT_SIGNALS says how many signals")
+def test_signals_at_many_moments_end_cleanly(papers: Any, tmp_path: Path) -> None:
+    """Some moment between the first import and the last report that nobody thought of."""
+    (tmp_path / "small.toml").write_text(papers.small)
+    rng, codes = random.Random(12), Counter[int]()
+    began = time.monotonic()
+    with start_paper(tmp_path, "small.toml", "--name", "whole", "--stop-after", "40") as process:
+        process.communicate(timeout=300)
+    length_s = time.monotonic() - began
+    for number in range(SIGNALS):
+        what = rng.choice([signal.SIGINT, signal.SIGTERM])
+        name = f"s{number // 10}"  # ten signals to a session
+        arguments = ("small.toml", "--name", name, "--stop-after", "40")
+        with start_paper(tmp_path, *arguments) as process:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.3 + rng.random() * length_s)
+            process.send_signal(what)
+            _, complaint = process.communicate(timeout=300)
+        requires_clean_end(process.returncode, complaint, what)
+        codes[process.returncode] += 1
+    for session in sorted((tmp_path / "paper").iterdir()):
+        with start_paper(tmp_path, "small.toml", "--name", session.name, "--stop-after", "5") as p:
+            _, complaint = p.communicate(timeout=300)
+        assert p.returncode == 0, complaint
+        assert run_command(tmp_path, "parity", str(session)).exit_code == 0
+    print(dict(codes))
 
 
 @pytest.mark.slow
