@@ -88,6 +88,22 @@ class AccountCheck:
         if not self._difference:
             self._difference = self.difference({symbol: entry.position}, entry.cash, (symbol,))
 
+    def snapshot(self) -> dict[str, Any]:
+        """What was followed so far, copied."""
+        return {
+            "cash": self._cash,
+            "moved": self._moved,
+            "positions": dict(self._positions),
+            "traded": dict(self._traded),
+            "difference": self._difference,
+        }
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Follow on from a snapshot."""
+        self._cash, self._moved = kept["cash"], kept["moved"]
+        self._positions, self._traded = dict(kept["positions"]), dict(kept["traded"])
+        self._difference = kept["difference"]
+
     def difference(
         self, positions: Mapping[str, float], cash: float, symbols: Iterable[str] | None = None
     ) -> str:

@@ -7,6 +7,7 @@ and why an order fills (`broker`), and the arithmetic of a fill, which is Backtr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
@@ -100,6 +101,73 @@ class SpotAccount(bt.brokers.BackBroker):
                 f"the account contradicts its own records: {difference}. Its results cannot be"
                 " trusted: please report this with the strategy that led to it"
             )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Cash, positions, the records' own sums and the orders that still wait, between two bars.
+
+        Raises
+        ------
+        AccountError
+            When an order waits that is no plain market order: none of our strategies sends one.
+        """
+        waiting = [order for order in (*self.pending, *self.submitted) if order.alive()]
+        return {
+            "cash": self.cash,
+            "positions": {
+                data._name: [float(position.size), float(position.price)]
+                for data, position in self.positions.items()
+                if position.size
+            },
+            "check": self._check.snapshot(),
+            "orders": [self._order_snapshot(order) for order in waiting],
+        }
+
+    def _order_snapshot(self, order: Any) -> dict[str, Any]:
+        if order.exectype != bt.Order.Market or order.parent is not None or order.valid is not None:
+            raise AccountError(
+                f"order {order.ref} on {order.data._name} is no plain market order: the account"
+                " cannot be kept while it waits"
+            )
+        return {
+            "symbol": order.data._name,
+            "quantity": float(order.created.size),
+            "created_ms": self._created_ms[order.ref],
+            "expected_open_ms": self._expected_open_ms[order.ref],
+            "info": dict(order.info),
+        }
+
+    def restore(self, kept: Mapping[str, Any], owner: Any) -> dict[str, Any]:
+        """Hold what a snapshot says, at the bars at which it was taken.
+
+        Parameters
+        ----------
+        owner : the strategy whose orders they are; its feeds are named as the symbols.
+
+        Returns
+        -------
+        orders : symbol -> the order that waits on it.
+        """
+        self.cash = kept["cash"]
+        for symbol, (size, price) in kept["positions"].items():
+            self.positions[owner.getdatabyname(symbol)].set(size, price)
+        self._check.restore(kept["check"])
+        orders = {
+            waiting["symbol"]: self._order_again(waiting, owner) for waiting in kept["orders"]
+        }
+        self._mark()
+        return orders
+
+    def _order_again(self, kept: Mapping[str, Any], owner: Any) -> Any:
+        """An order as it waited: what was refused or fitted to the rules is not judged again."""
+        make = bt.order.BuyOrder if kept["quantity"] > 0 else bt.order.SellOrder
+        data = owner.getdatabyname(kept["symbol"])
+        market = bt.Order.Market
+        order = make(owner=owner, data=data, size=abs(kept["quantity"]), exectype=market)
+        order.addinfo(**kept["info"])
+        self._created_ms[order.ref] = kept["created_ms"]
+        self._expected_open_ms[order.ref] = kept["expected_open_ms"]
+        self._ocoize(order, None)
+        return super().submit(order, check=True)
 
     def set_cash(self, cash: float) -> None:
         """Start with this cash; during a run, have this much from now on."""

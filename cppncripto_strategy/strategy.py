@@ -69,6 +69,34 @@ class SymbolState:
         self.exit_reason = ""  # why an exit was sent, until the position is flat
         self.no_entry_before_ms = 0
 
+    _KEPT = ("entry_price", "entry_open_ms", "exit_reason", "no_entry_before_ms")
+
+    def snapshot(self) -> dict[str, Any]:
+        """What later decisions depend on: the indicators' state and the position's story.
+
+        Raises
+        ------
+        RecipeError
+            When the score or the threshold is an indicator that cannot hand its state over.
+        """
+        parts = {"score": self.score, "threshold": self.threshold}
+        for what, indicator in parts.items():
+            if not hasattr(indicator, "snapshot"):
+                raise RecipeError(
+                    f"the {what} {type(indicator).__name__} of {self.data._name!r} has no"
+                    " snapshot() and restore(): its state cannot be kept"
+                )
+        kept = {name: getattr(self, name) for name in self._KEPT}
+        return kept | {what: indicator.snapshot() for what, indicator in parts.items()}
+
+    def restore(self, kept: dict[str, Any], order: Any) -> None:
+        """Continue where another was, with the order that waits (None for none)."""
+        for name in self._KEPT:
+            setattr(self, name, kept[name])
+        self.order, self.bars = order, self.clock.lencount
+        self.score.restore(kept["score"])
+        self.threshold.restore(kept["threshold"])
+
 
 class MacroMicroStrategy(bt.Strategy):
     """Trade scores against their thresholds, one account over all of Cerebro's feeds.

@@ -100,6 +100,15 @@ class MicroScore(bt.Indicator):
         if self._owns_macro:
             self.macro.advance(size)
 
+    def snapshot(self) -> dict[str, Any]:
+        """The state of both networks' streams between two bars."""
+        return {"macro": self.macro.stream.snapshot(), "micro": self._stream.snapshot()}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Continue where an indicator of the same bundles was. Raises as `MacroStream.restore`."""
+        self.macro.stream.restore(kept["macro"])
+        self._stream.restore(kept["micro"])
+
     def next(self) -> None:
         """Score the present candle, once."""
         if len(self) == self._done:

@@ -115,6 +115,15 @@ class AdaptiveThreshold(bt.Indicator):
             )
         self._seeds.append((int(valid_from_ms), np.asarray(scores, float)))
 
+    def snapshot(self) -> dict[str, Any]:
+        """The state between two bars, and how many bundles' scores were taken over."""
+        return {"threshold": self._state.snapshot(), "seeded": self._next_seed}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Continue where an indicator of the same settings and seeds was."""
+        self._state.restore(kept["threshold"])
+        self._next_seed = kept["seeded"]
+
     def _judge(self, score: float, stamp: float) -> tuple[float, float]:
         close_time_ms = num_to_ms(stamp)
         while self._next_seed < len(self._seeds) and (

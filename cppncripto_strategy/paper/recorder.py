@@ -6,15 +6,15 @@ Left out: the journals' files (`session`), and running Cerebro (`trader`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from cppncripto_strategy.broker import SpotBroker
-from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.feeds.live.rounds import Round, RoundSource, now_s
+from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms
+from cppncripto_strategy.feeds.live.rounds import Round, RoundSource, Row, now_s
 from cppncripto_strategy.ledger import Fill
 from cppncripto_strategy.paper.session import Sink
 from cppncripto_strategy.strategy import Decision, MacroMicroStrategy
@@ -56,15 +56,27 @@ class SessionView:
     replaying: bool = False
 
 
+# Of the view, what is counted or compared over rounds; the rest is of the present one.
+_MONEY = ("equity", "cash", "day_start_equity", "peak_equity")
+_KEPT_OF_VIEW = (*_MONEY, "close_ms", "rounds", "orders", "missed")
+
+
 class PaperStrategy(MacroMicroStrategy):
-    """MacroMicroStrategy that writes down everything it does.
+    """MacroMicroStrategy that writes down everything it does, and can continue where one was.
 
     Params
     ------
     recorder : Recorder of the session; the rest as for MacroMicroStrategy.
+    resume : a `snapshot`, or None to begin at the beginning. Its `bars` are shown first, each
+        symbol's last one, and nothing is decided on them.
     """
 
-    params = (("recorder", None),)
+    params = (("recorder", None), ("resume", None))
+
+    def __init__(self) -> None:
+        super().__init__()
+        resume = self.p.resume
+        self._again = 0 if resume is None else len(rounds_of_bars(resume["bars"]))
 
     def decided(self, decision: Decision) -> None:
         """Record a decision before its orders."""
@@ -72,9 +84,61 @@ class PaperStrategy(MacroMicroStrategy):
 
     def next(self) -> None:
         """Decide, then record what the round did to the account."""
+        if self._again:
+            self._again -= 1
+            if not self._again:
+                self._restore(self.p.resume)
+            return
         super().next()
         self.p.recorder.round_decided()
         self.p.recorder.round_done(self)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that later rounds depend on, between two rounds: numbers, texts, arrays, no objects.
+
+        Left out: Backtrader's own trades and the embeddings of days gone by, which nothing reads.
+
+        Raises
+        ------
+        AccountError, RecipeError
+            When a part cannot hand its state over.
+        """
+        shown = [state for state in self.states if len(state.data)]
+        return {
+            "bars": {state.data._name: _bar(state.data) for state in shown},
+            "symbols": {state.data._name: state.snapshot() for state in self.states},
+            "account": self.broker.snapshot(),
+            "session": [self._session_ms, self._session_equity, self._entries_blocked],
+            "recorder": self.p.recorder.snapshot(),
+        }
+
+    def _restore(self, kept: dict[str, Any]) -> None:
+        orders = self.broker.restore(kept["account"], self)
+        for state in self.states:
+            symbol = state.data._name
+            state.restore(kept["symbols"][symbol], orders.get(symbol))
+        self._session_ms, self._session_equity, self._entries_blocked = kept["session"]
+        self.p.recorder.restore(kept["recorder"])
+
+
+def _bar(data: Any) -> list[float]:
+    """The present bar: close time (UTC ms), open, high, low, close, volume, takers' purchases."""
+    names = ("open", "high", "low", "close", "volume", "taker_buy_volume")
+    values = [float(getattr(data.lines, name)[0]) for name in names]
+    return [num_to_ms(data.lines.datetime[0]), *values]
+
+
+def rounds_of_bars(bars: Mapping[str, Sequence[float]]) -> list[Round]:
+    """Each symbol's last bar (as `PaperStrategy.snapshot` gives them) as rounds, oldest first.
+
+    The columns that no bar carries are NaN.
+    """
+    nan = float("nan")
+    rounds: dict[int, dict[str, Row]] = {}
+    for symbol, (close_ms, *prices, volume, taker) in sorted(bars.items()):
+        row = (nan, *prices, volume, nan, nan, taker, nan)
+        rounds.setdefault(int(close_ms), {})[symbol] = row
+    return [Round(close_ms, candles) for close_ms, candles in sorted(rounds.items())]
 
 
 class Recorder:
@@ -86,6 +150,7 @@ class Recorder:
     source : the rounds being shown.
     on_event : listener.
     settle : called after each round's records: puts them on disk.
+    after_round : called with the strategy when a round is over and on disk.
 
     Attributes
     ----------
@@ -100,14 +165,33 @@ class Recorder:
         source: RoundSource,
         on_event: Event = nobody,
         settle: Callable[[], None] = lambda: None,
+        after_round: Callable[[PaperStrategy], None] = lambda _strategy: None,
     ) -> None:
         self._derived, self._source, self._on_event = derived, source, on_event
-        self._settle = settle
+        self._settle, self._after_round = settle, after_round
         self._untold: list[dict[str, Any]] = []  # told once the round is on disk
         self._session_ms = -1
         self._went_live = False
         self.view = SessionView()
         self.latency_s: deque[float] = deque(maxlen=100_000)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What later records and the view depend on."""
+        view = {name: getattr(self.view, name) for name in _KEPT_OF_VIEW}
+        symbols = {symbol: asdict(seen) for symbol, seen in self.view.symbols.items()}
+        return {
+            "session_ms": self._session_ms,
+            "went_live": self._went_live,
+            "view": view,
+            "symbols": symbols,
+        }
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Continue where another recorder was."""
+        self._session_ms, self._went_live = kept["session_ms"], kept["went_live"]
+        for name, value in kept["view"].items():
+            setattr(self.view, name, value)
+        self.view.symbols.update({s: SymbolView(**seen) for s, seen in kept["symbols"].items()})
 
     def decided(self, decision: Decision) -> None:
         """One candle of one symbol as it was judged."""
@@ -141,7 +225,7 @@ class Recorder:
         ):
             self.latency_s.append(now_s() - moment.received_s)
 
-    def round_done(self, strategy: MacroMicroStrategy) -> None:
+    def round_done(self, strategy: PaperStrategy) -> None:
         """The account after a round."""
         moment = self._source.current
         if moment is None:
@@ -158,6 +242,7 @@ class Recorder:
             self._on_event(event)
         self._look(strategy, moment, equity, cash)
         _forget(strategy)
+        self._after_round(strategy)
 
     def _note_fills(self, broker: SpotBroker) -> None:
         for fill in broker.fills:
@@ -216,6 +301,10 @@ def _forget(strategy: Any) -> None:
     over = [ref for ref, kin in broker._pchildren.items() if not any(o.alive() for o in kin)]
     for ref in over:
         del broker._pchildren[ref]
+    waiting = {order.ref for order in broker.orders}
+    for groups in (broker._ocos, broker._ocol):
+        for ref in [ref for ref in groups if ref not in waiting]:
+            del groups[ref]
     for trades in strategy._trades.values():
         for history in trades.values():
             del history[:-1]

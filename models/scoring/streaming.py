@@ -6,6 +6,9 @@ candle; at a rollover the scaler changes, so it replays the rows its receptive f
 candle that never came is a row of missing values in both, exactly as on the batch grid. Where the
 networks read a market symbol, its candles are given by themselves, each before the traded symbol's
 of the same closing time.
+
+What a stream will still look at it hands over (`snapshot`) and takes back (`restore`): a restored
+stream gives the very bits of one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +57,15 @@ class Ring:
         """The last `count` rows but `before`, oldest first, a view (count, width)."""
         end = max(self.end - before, 0)
         return self._rows[max(end - count, 0) : end]
+
+    def snapshot(self) -> dict[str, Any]:
+        """The last `size` rows and where they lie, copied."""
+        return {"end": self.end, "rows": self._rows[max(self.end - self.size, 0) : self.end].copy()}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Hold what a snapshot of a ring of this size and width held."""
+        self.end = kept["end"]
+        self._rows[self.end - len(kept["rows"]) : self.end] = kept["rows"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,6 +174,51 @@ class MacroStream:
     def age_ms(self) -> float:
         """Milliseconds from the midnight of the active state to the last close; NaN for none."""
         return float(self.next_open_ms - self.state.session_ms) if self.state else np.nan
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that later candles depend on, arrays copied; a bundle is named by its hash."""
+        return {
+            "candles": self._candles.snapshot(),
+            "market": None if self._market is None else self._market.snapshot(),
+            "coming": [[open_ms, candle.copy()] for open_ms, candle in self._coming.items()],
+            "features": self._features.snapshot(),
+            "rows": self.rows,
+            "next_open_ms": self.next_open_ms,
+            "session_ms": self.session_ms,
+            "kept": None if self._kept is None else self._state_snapshot(self._kept),
+            "active": self.state is not None,
+        }
+
+    def _state_snapshot(self, state: MacroState) -> dict[str, Any]:
+        fields = ("session_ms", "center", "scale", "embedding", "drift")
+        digest = self.timeline.bundles[state.bundle].model_hash
+        return {"bundle": digest, **{name: getattr(state, name) for name in fields}}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Continue where a stream over the same features and bundles was.
+
+        Raises
+        ------
+        ValueError
+            When the snapshot names a bundle that the timeline lacks, or has other features.
+        """
+        self._candles.restore(kept["candles"])
+        if self._market is not None:
+            self._market.restore(kept["market"])
+        self._coming = {open_ms: candle for open_ms, candle in kept["coming"]}
+        self._features.restore(kept["features"])
+        for name in ("rows", "next_open_ms", "session_ms"):
+            setattr(self, name, kept[name])
+        self.rolled, self.fresh_rows = False, 0
+        self._kept = None
+        if kept["kept"] is not None:
+            fields = dict(kept["kept"])
+            hashes = [bundle.model_hash for bundle in self.timeline.bundles]
+            if fields["bundle"] not in hashes:
+                raise ValueError(f"bundle {fields['bundle']} is not one of {', '.join(hashes)}")
+            fields["bundle"] = hashes.index(fields["bundle"])
+            self._kept = MacroState(**fields)
+        self.state = self._kept if kept["active"] else None
 
     def _add(self, candle: FloatArray) -> None:
         """One grid row; its close may cross a midnight."""
@@ -344,6 +402,24 @@ class MicroStream:
         score, p_buy, p_sell = self._probabilities(z, *self._lit)
         return score, p_buy, p_sell, self._probabilities(z, *self._dark)[0]
 
+    def snapshot(self) -> dict[str, Any]:
+        """What the rings hold, copied; the embedding belongs to the state that was activated."""
+        return {
+            "step": self._step,
+            "rings": [ring.copy() for ring in self._rings],
+            "recent": self._recent.copy(),
+            "values": self._values.copy(),
+        }
+
+    def restore(self, kept: dict[str, Any], embedding: NDArray[np.float32]) -> None:
+        """Continue where a stream of the same network was, conditioned on the embedding (E,)."""
+        self.set_context(embedding)
+        self._step = kept["step"]
+        for ring, rows in zip(self._rings, kept["rings"], strict=True):
+            ring[:] = rows
+        self._recent[:] = kept["recent"]
+        self._values[:] = kept["values"]
+
     def _film(
         self, embedding: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -391,10 +467,7 @@ class ScoreStream:
         macro, state = self.macro, self.macro.state
         if state is None:
             return NO_SCORES
-        stream = self._streams.get(state.bundle)
-        if stream is None:
-            stream = MicroStream(macro.timeline.bundles[state.bundle].micro)
-            self._streams[state.bundle] = stream
+        stream = self._stream_of(state)
         if macro.rolled:
             before = macro.scaled(stream.net.receptive_field - 1, 1)
             stream.rewarm(before, state.embedding)
@@ -406,3 +479,21 @@ class ScoreStream:
         if macro.present_share(self._window) < MIN_PRESENT_SHARE:
             return NO_SCORES
         return stream.scores(z)
+
+    def _stream_of(self, state: MacroState) -> MicroStream:
+        """The active bundle's network; those before it are not asked again, and are let go of."""
+        stream = self._streams.get(state.bundle)
+        if stream is None:
+            stream = MicroStream(self.macro.timeline.bundles[state.bundle].micro)
+            self._streams = {state.bundle: stream}
+        return stream
+
+    def snapshot(self) -> dict[str, Any]:
+        """The active network's rings, copied; {} while nothing is scored."""
+        state = self.macro.state
+        return {} if state is None else self._stream_of(state).snapshot()
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Continue where another stream was, once the MacroStream was restored."""
+        if self.macro.state is not None:
+            self._stream_of(self.macro.state).restore(kept, self.macro.state.embedding)

@@ -14,7 +14,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -155,6 +155,29 @@ class ScoreThreshold:
         self._recent = deque(kept)
         self._ordered = sorted(kept)
         self._fixed = self._thresholds() if len(kept) >= 2 else NAN_PAIR
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that later thresholds depend on, copied."""
+        return {
+            "quantile": self.quantile,
+            "recent": np.array(self._recent, dtype=np.float64),
+            "fixed": list(self._fixed),
+            "session": self._session,
+            "counts_sessions": self._counts_sessions,
+            "signals": self._signals,
+            "counts": list(self._counts),
+        }
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Continue where a state of the same settings was."""
+        self.quantile = kept["quantile"]
+        self._recent = deque(kept["recent"].tolist())
+        self._ordered = sorted(self._recent)
+        low, high = kept["fixed"]
+        self._fixed = (low, high)
+        self._session, self._signals = kept["session"], kept["signals"]
+        self._counts_sessions = kept["counts_sessions"]
+        self._counts = deque(kept["counts"], maxlen=self.settings.lookback_sessions)
 
     def update(self, score: float, close_time_ms: int) -> tuple[float, float]:
         """Thresholds (upper, lower) for this candle; then the score joins the history.

@@ -1,0 +1,107 @@
+"""A strategy that is cut off anywhere and continues elsewhere decides what it would have."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cppncripto_strategy.feeds.clock import HOUR_MS
+from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round, rows_of
+from cppncripto_strategy.paper.networks import SessionTimeline
+from cppncripto_strategy.paper.packing import pack, unpack
+from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder, rounds_of_bars
+from cppncripto_strategy.paper.session import DERIVED, Collected
+from cppncripto_strategy.paper.trader import paper_cerebro
+
+SYMBOLS = ("X", "Y", "Z")
+DAYS, COUNT = 26, 26 * 24
+BROKER = {"cash": 10_000.0, "fee_bps": 10.0, "slippage_bps": 1.0, "allow_short": False}
+Shown = list[tuple[Round, frozenset[str]]]
+
+
+def shown_rounds(toy: Any, seed: int) -> Shown:
+    """Rounds of three symbols with gaps, candles that come late, and rounds nobody may trade on."""
+    rng = random.Random(seed)
+    rows = {s: rows_of(toy.candles(days=DAYS, seed=n)) for n, s in enumerate(SYMBOLS)}
+    late = {symbol: range(0) for symbol in SYMBOLS}
+    late["Y"] = range(430, 430 + rng.randrange(1, 9))
+    absent = {(s, n) for s in SYMBOLS for n in range(COUNT) if rng.random() < 0.02}
+    absent |= {("Z", n) for n in range(rng.randrange(30, 340))}  # listed later than the others
+    shown: Shown = []
+    for n in range(COUNT):
+        close_ms = int(rows["X"][n][0]) + HOUR_MS
+        here = [s for s in SYMBOLS if (s, n) not in absent]
+        if n == late["Y"].stop:
+            for back in late["Y"]:
+                if ("Y", back) not in absent:
+                    row = rows["Y"][back]
+                    behind = Round(int(row[0]) + HOUR_MS, {"Y": row}, catch_up=True)
+                    shown.append((behind, frozenset()))
+        present = {s: rows[s][n] for s in here if n not in late[s]}
+        if present:
+            allowed = frozenset(present if n > 330 and rng.random() < 0.9 else ())
+            shown.append((Round(close_ms, present), allowed))
+    return shown
+
+
+def play(shown: Shown, options: dict[str, Any], resume: dict[str, Any] | None = None) -> Any:
+    """Derived records, and a snapshot after every round (after `resume`: after the last)."""
+    before = [] if resume is None else rounds_of_bars(resume["bars"])
+    source = RecordedRounds([*((one, frozenset()) for one in before), *shown])
+    derived = {name: Collected() for name in DERIVED}
+    counts: list[dict[str, int]] = []
+    snapshots: list[bytes] = []
+
+    def keep(strategy: PaperStrategy) -> None:
+        counts.append({name: len(sink.records) for name, sink in derived.items()})
+        if resume is None or source.finished:
+            snapshots.append(pack(strategy.snapshot()))
+
+    cerebro = paper_cerebro(source, SYMBOLS, HOUR_MS, BROKER, ())
+    recorder = Recorder(derived, source, after_round=keep)
+    cerebro.addstrategy(PaperStrategy, recorder=recorder, resume=resume, keep_rows=False, **options)
+    cerebro.run()
+    records = {name: sink.records for name, sink in derived.items()}
+    return SimpleNamespace(records=records, counts=counts, snapshots=snapshots, view=recorder.view)
+
+
+@pytest.fixture(scope="module")
+def whole(toy: Any, papers: Any) -> Any:
+    """An uninterrupted run: its rounds, options and everything it left."""
+    timeline = toy.timeline(toy.grid(toy.candles(days=DAYS)), toy.settings, sessions=(2, 6))
+    until = tuple(bundle.info.trained_until_ms for bundle in timeline.bundles)
+    options = papers.options(SessionTimeline(timeline.bundles, False, until))
+    options |= {"max_daily_loss_pct": 2.0, "cooldown_candles": 1, "band": (2.0, 4.0)}
+    shown = shown_rounds(toy, 5)
+    return SimpleNamespace(shown=shown, options=options, run=play(shown, options))
+
+
+def test_run_that_is_cut_off_has_something_to_lose(whole: Any) -> None:
+    """Equality of sessions that neither trade nor roll over would prove nothing."""
+    records = whole.run.records
+    assert sum(row["status"] == "filled" for row in records["fills"]) >= 30
+    assert {"refused", "cancelled"} <= {row["status"] for row in records["fills"]}
+    assert len({row["model_hash"] for row in records["embeddings"]}) == 2
+    waiting = [unpack(kept)["account"]["orders"] for kept in whole.run.snapshots]
+    assert sum(len(orders) > 0 for orders in waiting) >= 30
+    assert len({unpack(kept)["symbols"]["X"]["threshold"]["threshold"]["quantile"]
+                for kept in whole.run.snapshots}) >= 2  # fmt: skip
+
+
+@settings(max_examples=8, derandomize=True, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(st.integers(1, COUNT - 60))
+def test_continued_from_any_round_it_records_the_same_to_the_bit(whole: Any, cut: int) -> None:
+    """A part of the state that is not kept: the restarted session would trade another account."""
+    run = whole.run
+    rest = play(whole.shown[cut:], whole.options, unpack(run.snapshots[cut - 1]))
+    for name in DERIVED:
+        expected = run.records[name][run.counts[cut - 1][name] :]
+        assert rest.records[name] == expected, name
+    assert rest.snapshots == run.snapshots[-1:]
+    assert rest.view == run.view
