@@ -82,7 +82,7 @@ def run_backtest(
         replays = {}
         for arm, timeline in arms.items():
             with clock.phase(f"backtest {arm}"):
-                replays[arm] = replay(recipe, market.candles, timeline, span)
+                replays[arm] = replay(recipe, market.every, timeline, span)
         with clock.phase("report"):
             result = build_result(recipe, market, span, arms, replays, clock, folder)
             write_outputs(result, folder)

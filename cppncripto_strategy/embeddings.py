@@ -130,11 +130,25 @@ def embed_table(sessions: SessionTable, timeline: BundleTimeline) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-def embed_candles(symbol: str, candles: Candles, timeline: BundleTimeline) -> pa.Table:
-    """As `embed_table`, from candles; empty when they are too few for one macro window."""
+def embed_candles(
+    symbol: str, candles: Candles, timeline: BundleTimeline, market: Candles | None = None
+) -> pa.Table:
+    """As `embed_table`, from candles; empty when they are too few for one macro window.
+
+    Parameters
+    ----------
+    market : candles of the symbol `timeline.session.market`, where the bundles read one.
+
+    Raises
+    ------
+    CandleError
+        When the bundles read a market symbol, and its candles are not given.
+    BundleError
+        As `embed_table` does.
+    """
     if len(candles) == 0:
         return SCHEMA.empty_table()
-    grid = CandleGrid.from_candles(candles, timeline.session.interval_ms)
+    grid = CandleGrid.from_candles(candles, timeline.session.interval_ms).with_market(market)
     return embed_table(build_sessions(symbol, grid, timeline.session), timeline)
 
 

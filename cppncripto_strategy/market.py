@@ -30,10 +30,31 @@ class Market:
     ----------
     candles : by symbol, in the recipe's order.
     planted : by symbol, the planted truth; empty for real candles.
+    beside : candles that networks read and nobody trades: the market symbol's, by its name.
     """
 
     candles: dict[str, Candles]
     planted: dict[str, planted.PlantedMarket] = field(default_factory=dict)
+    beside: dict[str, Candles] = field(default_factory=dict)
+
+    @property
+    def every(self) -> dict[str, Candles]:
+        """Traded candles, then those beside them."""
+        return {**self.candles, **self.beside}
+
+    def grid(self, symbol: str, settings: SessionSettings) -> CandleGrid:
+        """A symbol's candles on their grid, the market symbol's on the same rows where it is read.
+
+        Raises
+        ------
+        CandleError
+            When the market symbol is read and has no candles here.
+        """
+        grid = CandleGrid.from_candles(self.candles[symbol], settings.interval_ms)
+        if settings.reads_market:
+            grid = grid.with_market(self.every.get(settings.market or ""))
+            settings.require_market(symbol, grid)
+        return grid
 
 
 def load_market(recipe: Recipe) -> Market:
@@ -52,7 +73,7 @@ def load_market(recipe: Recipe) -> Market:
     span = recipe.span()
     series = {
         symbol: source.read(symbol, recipe.interval, None, span.end_ms if span else None)
-        for symbol in recipe.symbols
+        for symbol in recipe.subscribed
     }
     for symbol, candles in series.items():
         if len(candles) == 0:
@@ -60,7 +81,7 @@ def load_market(recipe: Recipe) -> Market:
                 f"{recipe.candles.folder} holds no {symbol} {recipe.interval} candle before the end"
                 f" of {recipe.timerange}"
             )
-    return Market(series)
+    return _split(recipe, series)
 
 
 def closed_market(recipe: Recipe, now_ms: int) -> Market:
@@ -68,12 +89,20 @@ def closed_market(recipe: Recipe, now_ms: int) -> Market:
     open_recipe = recipe.model_copy(update={"timerange": None})
     market = load_market(open_recipe)
     last_open = now_ms - recipe.interval_ms
-    return Market(
-        {
-            symbol: candles[candles.open_time <= last_open]
-            for symbol, candles in market.candles.items()
-        }
-    )
+    closed = {
+        symbol: candles[candles.open_time <= last_open] for symbol, candles in market.every.items()
+    }
+    return _split(recipe, closed)
+
+
+def _split(
+    recipe: Recipe,
+    series: dict[str, Candles],
+    truth: dict[str, planted.PlantedMarket] | None = None,
+) -> Market:
+    """Candles by symbol as a market: what is traded, and what is read beside it."""
+    traded = {symbol: series[symbol] for symbol in recipe.symbols}
+    return Market(traded, truth or {}, {symbol: series[symbol] for symbol in recipe.beside})
 
 
 def _planted_market(recipe: Recipe) -> Market:
@@ -86,11 +115,12 @@ def _planted_market(recipe: Recipe) -> Market:
                 **values, seed=seed + index, interval=recipe.interval, start_ms=start
             )
         )
-        for index, symbol in enumerate(recipe.symbols)
+        for index, symbol in enumerate(recipe.subscribed)
     }
     for market in markets.values():
         validate(market.candles, recipe.interval_ms, "planted market")
-    return Market({symbol: market.candles for symbol, market in markets.items()}, markets)
+    series = {symbol: market.candles for symbol, market in markets.items()}
+    return _split(recipe, series, {symbol: markets[symbol] for symbol in recipe.symbols})
 
 
 def session_tables(market: Market, settings: SessionSettings) -> list[SessionTable]:
@@ -98,8 +128,7 @@ def session_tables(market: Market, settings: SessionSettings) -> list[SessionTab
     tables = []
     for symbol, candles in market.candles.items():
         settings.table.require(symbol, candles)
-        grid = CandleGrid.from_candles(candles, settings.interval_ms)
-        tables.append(build_sessions(symbol, grid, settings))
+        tables.append(build_sessions(symbol, market.grid(symbol, settings), settings))
     return tables
 
 

@@ -173,7 +173,7 @@ def _gaps(
     """Gaps in everything trained on or traded."""
     start = min(bundle.info.trained_from_ms for bundle in timeline.bundles)
     rows = []
-    for symbol, candles in market.candles.items():
+    for symbol, candles in market.every.items():
         first = max(start, int(candles.open_time[0]))
         for gap in gaps(candles.open_time, recipe.interval_ms, Span(first, span.end_ms)):
             count = (gap.end_ms - gap.start_ms) // recipe.interval_ms

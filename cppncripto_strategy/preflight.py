@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -52,12 +52,14 @@ class Prospect:
     candles : by symbol.
     span : what is traded, or None where that is not known.
     live : candles of the span are still to come, so none can be missing.
+    beside : candles that are read and not traded, by symbol.
     """
 
     recipe: Recipe
     candles: Mapping[str, Candles]
     span: Span | None
     live: bool = False
+    beside: Mapping[str, Candles] = field(default_factory=dict)
 
     @cached_property
     def learn(self) -> LearnSettings:
@@ -97,11 +99,11 @@ def checked_span(recipe: Recipe, market: Market) -> Span:
     try:
         span = traded_span(recipe, market)
     except CppnError as cause:
-        problems = _problems(Prospect(recipe, market.candles, None))
+        problems = _problems(Prospect(recipe, market.candles, None, beside=market.beside))
         if not problems:
             raise
         raise TrainingError(_together([*problems, str(cause)])) from cause
-    _require(Prospect(recipe, market.candles, span))
+    _require(Prospect(recipe, market.candles, span, beside=market.beside))
     return span
 
 
@@ -113,7 +115,8 @@ def check_live(recipe: Recipe, market: Market, midnight_ms: int) -> None:
     TrainingError
         As `checked_span` does.
     """
-    _require(Prospect(recipe, market.candles, Span(midnight_ms, midnight_ms + 1), live=True))
+    today = Span(midnight_ms, midnight_ms + 1)
+    _require(Prospect(recipe, market.candles, today, live=True, beside=market.beside))
 
 
 def _require(prospect: Prospect) -> None:
@@ -124,7 +127,14 @@ def _require(prospect: Prospect) -> None:
 
 def _problems(prospect: Prospect) -> list[str]:
     """What is fatal; what is not is logged."""
-    steps = symbols_traded, market_moves, horizon_fits, validation_left, threshold_fills
+    steps = (
+        symbols_traded,
+        market_read,
+        market_moves,
+        horizon_fits,
+        validation_left,
+        threshold_fills,
+    )
     found = [finding for step in steps for finding in step(prospect)]
     # Labels last: those of an impossible horizon would take as long to make as it is.
     if not any(finding.fatal for finding in found):
@@ -165,6 +175,27 @@ def symbols_traded(prospect: Prospect) -> Iterator[Finding]:
                 f" ({have}): its networks learn from the other symbols alone. Start the timerange"
                 " later, or give earlier candles",
                 fatal=len(prospect.candles) == 1,
+            )
+
+
+def market_read(prospect: Prospect) -> Iterator[Finding]:
+    """A market symbol without candles where the networks that read it learn or trade."""
+    name, span = prospect.recipe.features.market, prospect.span
+    if name is None or span is None:
+        return
+    candles = {**prospect.candles, **prospect.beside}.get(name)
+    times = np.empty(0, np.int64) if candles is None else candles.open_time
+    places = [("the first training days", Span(*_training(prospect, prospect.stamps[0])))]
+    places += [] if prospect.live else [("the traded span", span)]
+    for what, part in places:
+        present = int(np.count_nonzero((times >= part.start_ms) & (times < part.end_ms)))
+        share = present * prospect.recipe.interval_ms / (part.end_ms - part.start_ms)
+        if share < 0.5:
+            yield Finding(
+                f"the market symbol {name} (features.market) has {share:.0%} of the candles of"
+                f" {what} {_days(part)}: a day is not embedded unless half of its long window has"
+                " them. Give its candles, choose another timerange, or leave features.market out",
+                fatal=present == 0,
             )
 
 

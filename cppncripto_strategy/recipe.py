@@ -25,6 +25,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, Span, interval_to_ms, utc_to
 from cppncripto_strategy.foreign import read_text, reading
 from cppncripto_strategy.models.encoders import ENCODERS
 from cppncripto_strategy.models.inputs.features import FEATURES
+from cppncripto_strategy.models.inputs.terms import terms_of
 from cppncripto_strategy.models.labels import LABELS
 from cppncripto_strategy.models.pretraining import OBJECTIVES
 from cppncripto_strategy.models.settings import (
@@ -101,6 +102,13 @@ class Recipe(Section):
             raise ValueError(f"symbols repeat: {', '.join(self.symbols)}")
         if self.timerange is not None:
             parse_timerange(self.timerange)
+        if self.features.market is None:
+            readers = [name for name in self.macro.terms if terms_of([name])[0].market]
+            if readers:
+                raise ValueError(
+                    f"macro.terms names {', '.join(readers)}, and features.market no symbol: name"
+                    " one, such as BTCUSDT"
+                )
         for registry, name in self._parts():
             origin = registry.origin(name)
             if origin.kind == "plugin" and Path(origin.name) not in self.plugins:
@@ -137,6 +145,17 @@ class Recipe(Section):
         """The traded time range, or None for whatever the candles leave after training."""
         return parse_timerange(self.timerange) if self.timerange is not None else None
 
+    @property
+    def subscribed(self) -> tuple[str, ...]:
+        """Every symbol whose candles a run needs: those traded, then those only read."""
+        return (*self.symbols, *self.beside)
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Symbols whose candles are read and not traded: the market's, unless it is traded, too."""
+        market = self.features.market
+        return () if market is None or market in self.symbols else (market,)
+
     def learn_settings(self, use_macro: bool = True) -> LearnSettings:
         """Everything that decides what a bundle becomes, but candles and seed.
 
@@ -159,6 +178,8 @@ class Recipe(Section):
                 long_window=self.macro.long_window,
                 scaler=self.features.scaler,
                 names=self.features.columns,
+                market=self.features.market,
+                terms=self.macro.terms,
             ),
             use_macro=use_macro,
             label=self.label.settings(self.broker),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,6 +27,8 @@ from pydantic import (
 from cppncripto_strategy.feeds.filters import SymbolFilters
 from cppncripto_strategy.models.encoders import ENCODERS, encoder_options
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, check_columns
+from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS, market_columns
+from cppncripto_strategy.models.inputs.terms import check_terms
 from cppncripto_strategy.models.labels import (
     LABELS,
     Costs,
@@ -125,18 +128,26 @@ class MacroRecipe(Section):
 
     enabled: bool = True
     """Whether there is a MacroNet. Without one, MicroNet trades under a zero embedding."""
-    encoder: str = default(LearnSettings, "encoder")
+    encoder: Annotated[str, AfterValidator(ENCODERS.check)] = default(LearnSettings, "encoder")
     """What reads the long window: tcn, gru, transformer, cppn, or one of a plugin."""
     encoder_options: dict[str, Any] = {}
     """Options of the encoder, such as `{ channels = 32 }`; what is left out keeps the encoder's
     default."""
-    objective: str = default(LearnSettings, "objective")
+    objective: Annotated[str, AfterValidator(OBJECTIVES.check)] = default(
+        LearnSettings, "objective"
+    )
     """What the encoder is pretrained on: contrastive, autoencoder, masked, or one of a plugin."""
     objective_options: dict[str, Any] = {}
     """Options of the objective; what is left out keeps the objective's default."""
     long_window: Annotated[int, Field(ge=288)] = 1440
     """Candles before 00:00 UTC that MacroNet and the session's scaler see (1440 are five days of
     5-minute candles). More candles mean a longer warm-up."""
+    terms: Annotated[tuple[str, ...], AfterValidator(check_terms)] = ()
+    """What the embedding holds of a session as it is, known at its 00:00 UTC: weekday (of the day
+    that begins), har (ln realised variance of the last 1, 5, 22 and 30 days), market_har (that of
+    `features.market`), yesterday (the last day's return over its volatility, its volume against the
+    month's, its share of falls). Each takes numbers from the encoder's 128; days back mean a longer
+    warm-up."""
     epochs: Count = default(PretrainSettings, "epochs")
     """Pretraining epochs, at most."""
     batch_size: Annotated[int, Field(ge=2)] = default(PretrainSettings, "batch_size")
@@ -145,16 +156,6 @@ class MacroRecipe(Section):
     """Learning rate of pretraining, per step of AdamW."""
     patience: Count = default(PretrainSettings, "patience")
     """Epochs without a better validation loss after which pretraining stops."""
-
-    @field_validator("encoder")
-    @classmethod
-    def _known_encoder(cls, name: str) -> str:
-        return ENCODERS.check(name)
-
-    @field_validator("objective")
-    @classmethod
-    def _known_objective(cls, name: str) -> str:
-        return OBJECTIVES.check(name)
 
     @field_validator("encoder_options")
     @classmethod
@@ -334,6 +335,31 @@ class FeaturesRecipe(Section):
     columns: tuple[str, ...] = DEFAULT_COLUMNS
     """Features that both networks read, by name, in column order: those of the package or of a
     plugin. `present` has to be one."""
+    market: str | None = None
+    """Symbol whose candles the columns `market_...` read, beside each traded symbol's own, such as
+    BTCUSDT. It needs candles, and need not be traded. Where columns names none of its columns,
+    market_log_return, market_volatility_48, market_volume_z and market_present are added."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_market_columns(cls, values: Any) -> Any:
+        """A market that is named and not read would change nothing."""
+        if not isinstance(values, dict) or values.get("market") is None:
+            return values
+        columns = tuple(values.get("columns", DEFAULT_COLUMNS))
+        if any(str(name).startswith("market_") for name in columns):
+            return values
+        return {**values, "columns": (*columns, *MARKET_COLUMNS)}
+
+    @model_validator(mode="after")
+    def _named_market(self) -> FeaturesRecipe:
+        readers = market_columns(self.columns)
+        if readers and self.market is None:
+            raise ValueError(
+                f"{', '.join(readers)} read a market symbol's candles: name it, as in market ="
+                " 'BTCUSDT'"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -70,6 +70,7 @@ def replay(
 
     Parameters
     ----------
+    candles : by symbol; those of `recipe.beside` are fed to the networks and not traded.
     filters : each symbol's exchange rules; None takes them from recipe and candles
         (`symbol_rules`).
 
@@ -81,7 +82,8 @@ def replay(
     timeline.require_out_of_sample(span.start_ms)
     interval_ms, settings = recipe.interval_ms, timeline.session
     feed_from = span.start_ms - settings.warmup * interval_ms
-    rules = account_filters(recipe, candles, span.start_ms) if filters is None else filters
+    traded = {symbol: part for symbol, part in candles.items() if symbol not in recipe.beside}
+    rules = account_filters(recipe, traded, span.start_ms) if filters is None else filters
     cerebro = bt.Cerebro(stdstats=False)
     cerebro.broker = SpotBroker(
         cash=recipe.broker.cash,
@@ -92,11 +94,12 @@ def replay(
         filters={symbol: known.filters for symbol, known in rules.items()},
     )
     bars = 0
-    for symbol, every in candles.items():
+    # Backtrader's first feed is the strategy's clock: it is one that is traded.
+    for symbol, every in {**traded, **candles}.items():
         part = every.between(_feed_start(every, feed_from), span.end_ms)
         if len(part) == 0:
             raise CandleError(f"{symbol} has no candle in {span}")
-        bars += len(part)
+        bars += len(part) if symbol in traded else 0
         cerebro.adddata(ReplayFeed(candles=part, interval_ms=interval_ms, name=symbol))
     threshold = recipe.threshold
     cerebro.addstrategy(
@@ -106,6 +109,7 @@ def replay(
         quantile=threshold.quantile,
         threshold_mode=threshold.mode,
         band=threshold.band,
+        untraded=tuple(name for name in recipe.beside if name in candles),
         **recipe.strategy.model_dump(),
     )
     began = time.perf_counter()

@@ -121,6 +121,7 @@ class MacroMicroStrategy(bt.Strategy):
         list for all symbols or {symbol: list}; None asks the score indicator's `bundle_seeds`.
     threshold_factory : callable(score_line, data, score) -> indicator with lines upper and lower,
         instead of `AdaptiveThreshold`.
+    untraded : names of feeds that are not traded, such as a market symbol that networks only read.
     keep_rows : under exactbars=1, copy each bar's lines for the tables; False keeps memory flat in
         a long live session, which then has `decided` but no signals and equity tables.
 
@@ -175,6 +176,7 @@ class MacroMicroStrategy(bt.Strategy):
         ("min_scores", None),
         ("seeds", None),
         ("threshold_factory", None),
+        ("untraded", ()),
         ("keep_rows", True),
     )
 
@@ -189,7 +191,7 @@ class MacroMicroStrategy(bt.Strategy):
         make_score = self.p.score_factory or self._default_score
         make_threshold = self.p.threshold_factory or self._default_threshold
         self.states: list[SymbolState] = []
-        for data in self.datas:
+        for data in self._traded():
             score = make_score(data)
             by_score = self.p.traded_line == "score"
             traded = score_line(score) if by_score else named_line(score, self.p.traded_line)
@@ -209,6 +211,16 @@ class MacroMicroStrategy(bt.Strategy):
         self._quick_step: QuickStep | None = None
         self._marks: list[tuple[int, float, float]] = []  # for brokers without a ledger
         self.signals = self.fills = self.trades = self.equity = pd.DataFrame()
+
+    def _traded(self) -> list[Any]:
+        """The feeds to trade. Raises RecipeError when `untraded` names none of them, or all."""
+        named = {data._name for data in self.datas}
+        strangers = sorted(set(self.p.untraded) - named)
+        traded = [data for data in self.datas if data._name not in self.p.untraded]
+        if strangers or not traded:
+            what = f"names {', '.join(strangers)}, and" if strangers else "leaves nothing to trade:"
+            raise RecipeError(f"untraded {what} Cerebro's feeds are {', '.join(sorted(named))}")
+        return traded
 
     def _check_params(self) -> None:
         p = self.p

@@ -7,6 +7,7 @@ under `next` one candle at a time; both give the same.
 
 from __future__ import annotations
 
+import logging
 import time
 from array import array
 from pathlib import Path
@@ -17,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.feeds.clock import num_to_ms, nums_to_ms
+from cppncripto_strategy.feeds.clock import ms_to_utc, num_to_ms, nums_to_ms
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
 from cppncripto_strategy.models.scoring.batch import ScoredSpan, SessionStates, embed_sessions
 from cppncripto_strategy.models.scoring.embedding_cache import EmbeddingCache
 from cppncripto_strategy.models.scoring.streaming import MacroStream
+
+log = logging.getLogger(__name__)
 
 _COLUMNS = ("open", "high", "low", "close", "volume")
 
@@ -73,6 +76,36 @@ def _taker_line(data: Any) -> Any:
     return getattr(data.lines, "taker_buy_volume", None)
 
 
+def _market_data(data: Any, given: Any, timeline: BundleTimeline) -> Any:
+    """The market symbol's data: the one given, the data itself, or Cerebro's feed of that name.
+
+    Raises
+    ------
+    RecipeError
+        When the bundles read a market symbol and there is no data of it, or it is of another
+        interval.
+    """
+    session = timeline.session
+    if not session.reads_market:
+        return None
+    feeds = getattr(getattr(data, "_env", None), "datasbyname", {})
+    market = data if data._name == session.market else feeds.get(session.market)
+    market = market if given is None else given
+    if market is None:
+        raise RecipeError(
+            f"the bundles read the candles of {session.market} beside {data._name or 'the data'},"
+            f" and Cerebro has no feed of that name: add one (it need not be traded), or pass its"
+            " data as market=..."
+        )
+    bars = [(item._timeframe, item._compression) for item in (data, market)]
+    if bars[0] != bars[1]:
+        raise RecipeError(
+            f"{session.market} is the market symbol of {data._name or 'the data'}, and their bars"
+            f" differ (timeframe, compression: {bars[1]} and {bars[0]}): give both one interval"
+        )
+    return market
+
+
 class MacroEmbedding(bt.Indicator):
     """MacroNet's embedding of the last days, renewed at each 00:00 UTC.
 
@@ -82,12 +115,15 @@ class MacroEmbedding(bt.Indicator):
     Params
     ------
     bundles : BundleTimeline, or the path of a bundle or of a folder of bundles.
+    market : the market symbol's data, where the bundles read one (`features.market`); None takes
+        Cerebro's feed of that name. It need not be traded, and has to be of the same interval.
     cache : folder in which embeddings are kept by model and data, for `next` (live); None for none.
 
     Raises
     ------
     RecipeError
-        When the data lacks a line that a feature of the bundles needs.
+        When the data lacks a line that a feature of the bundles needs, or the bundles read a market
+        symbol and there is no data of it.
 
     Attributes
     ----------
@@ -116,7 +152,7 @@ class MacroEmbedding(bt.Indicator):
     """
 
     lines: Any = ("drift", "age")
-    params: Any = (("bundles", None), ("cache", None))
+    params: Any = (("bundles", None), ("cache", None), ("market", None))
     plotinfo: Any = {"plot": True, "subplot": True}
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
@@ -128,9 +164,10 @@ class MacroEmbedding(bt.Indicator):
     def _build(self) -> None:
         self.timeline = load_timeline(self.p.bundles)
         _require_lines(self.data, self.timeline)
+        self._market = _market_data(self.data, self.p.market, self.timeline)
+        self._market_done = 0
         cache = None if self.p.cache is None else EmbeddingCache(Path(self.p.cache))
         self.stream = MacroStream(self.timeline, cache)
-        self._taker = _taker_line(self.data)
         self._done = 0  # bars already taken: `next` runs again when another symbol ticks
         self.table: SessionTable | None = None
         self.states: SessionStates | None = None
@@ -177,22 +214,41 @@ class MacroEmbedding(bt.Indicator):
     _streamed: tuple[tuple[int, int, str, float, NDArray[np.float32]], ...] = ()
 
     def next(self) -> None:
-        """Take the present candle, once."""
+        """Take the present candle, once; the market symbol's of the same close before it."""
+        self._take_market()
         if len(self) == self._done:
             return
         self._done = len(self)
-        data, stream = self.data, self.stream
-        close_ms = num_to_ms(data.lines.datetime[0])
-        taker = np.nan if self._taker is None else self._taker[0]
-        candle = np.array(
-            [data.open[0], data.high[0], data.low[0], data.close[0], data.volume[0], taker]
-        )
+        stream = self.stream
         session_before = stream.session_ms
-        stream.push(close_ms - self.timeline.session.interval_ms, candle)
+        stream.push(*self._candle(self.data))
         if stream.session_ms != session_before and stream.state is not None:
             self._remember(stream)
         self.lines.drift[0] = stream.state.drift if stream.state is not None else np.nan
         self.lines.age[0] = stream.age_ms()
+
+    def _take_market(self) -> None:
+        """Hand on the market symbol's present candle, once, even where the symbol has none."""
+        market = self._market
+        if market is None or len(market) == self._market_done:
+            return
+        self._market_done = len(market)
+        open_ms, candle = self._candle(market)
+        if not self.stream.push_market(open_ms, candle):
+            log.warning(
+                "%s: the candle of %s that opens at %s came after the symbol's own and is left out",
+                self.data._name,
+                self.timeline.session.market,
+                ms_to_utc(open_ms),
+            )
+
+    def _candle(self, data: Any) -> tuple[int, NDArray[np.float64]]:
+        """Open time (UTC ms) of a data's present bar, and its candle as the stream takes it."""
+        line = _taker_line(data)
+        taker = np.nan if line is None else line[0]
+        values = [data.open[0], data.high[0], data.low[0], data.close[0], data.volume[0], taker]
+        close_ms = num_to_ms(data.lines.datetime[0])
+        return close_ms - self.timeline.session.interval_ms, np.array(values)
 
     def _remember(self, stream: MacroStream) -> None:
         state = stream.state
@@ -211,6 +267,8 @@ class MacroEmbedding(bt.Indicator):
         if len(columns.open_time) == 0:
             return
         grid = CandleGrid.from_candles(columns, settings.interval_ms)
+        if self._market is not None:
+            grid = grid.with_market(_Columns(self._market, settings.interval_ms))
         self.bar_rows = (columns.open_time - grid.start_ms) // settings.interval_ms
         self.table = build_sessions(str(self.data._name or ""), grid, settings)
         began = time.perf_counter()

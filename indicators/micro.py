@@ -28,7 +28,7 @@ class MicroScore(bt.Indicator):
 
     Params
     ------
-    bundles, cache : as in MacroEmbedding, when `macro` is not given.
+    bundles, cache, market : as in MacroEmbedding, when `macro` is not given.
     macro : a MacroEmbedding over the same data.
 
     Attributes
@@ -63,7 +63,7 @@ class MicroScore(bt.Indicator):
     """
 
     lines: Any = LINES
-    params: Any = (("bundles", None), ("cache", None), ("macro", None))
+    params: Any = (("bundles", None), ("cache", None), ("market", None), ("macro", None))
     plotinfo: Any = {"plot": True, "subplot": True, "plothlines": [0.0]}
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
@@ -76,7 +76,8 @@ class MicroScore(bt.Indicator):
         macro: Any = self.p.macro
         self._owns_macro = macro is None
         if macro is None:
-            macro = MacroEmbedding(self.data, bundles=self.p.bundles, cache=self.p.cache)
+            given = {name: getattr(self.p, name) for name in ("bundles", "cache", "market")}
+            macro = MacroEmbedding(self.data, **given)
         self.macro: MacroEmbedding = macro
         self._stream = ScoreStream(self.macro.stream)
         self._done = 0

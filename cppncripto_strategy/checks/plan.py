@@ -72,6 +72,9 @@ def plan_of(recipe: Recipe) -> CheckPlan:
         grids: Mapping[str, CandleGrid], timeline: BundleTimeline, span: Span
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         candles = {name: candles_of(grid) for name, grid in grids.items()}
+        for name in recipe.beside:  # every grid carries the same market, over its own rows
+            longest = max((grid.of_market() for grid in grids.values()), key=len)
+            candles[name] = candles_of(longest)
         strategy = replay(recipe, candles, timeline, span).strategy
         return strategy.signals, strategy.fills
 

@@ -133,6 +133,9 @@ def plant_and_learn(plan: CheckPlan, mu: float, report: Report = silent) -> Stud
     learn = affordable_training(plan.learn)
     market = generate(planted_settings(plan, learn, mu))
     grid = CandleGrid.from_candles(market.candles, market.settings.interval_ms)
+    if learn.session.reads_market:  # one that knows nothing of the planted answer
+        beside = dataclasses.replace(market.settings, seed=market.settings.seed + 1, mu=0.0)
+        grid = grid.with_market(generate(beside).candles)
     table = build_sessions("PLANTED", grid, learn.session)
     stamp = grid.end_ms // DAY_MS * DAY_MS - SCORED_DAYS * DAY_MS
     bundle = learn_bundle([table], stamp, learn, plan.seed, progress=part_of(report))

@@ -79,9 +79,10 @@ def command(
             f"--card judges one bundle and {bundle} holds {len(timeline.bundles)}: name one of them"
         )
     series = _read(candles, symbols, timeline)
+    market = _read_market(candles, timeline)
     console = Console(stderr=True, highlight=False, quiet=as_json)
     with console.status("embedding"):
-        parts = [embed_candles(symbol, mine, timeline) for symbol, mine in series.items()]
+        parts = [embed_candles(symbol, mine, timeline, market) for symbol, mine in series.items()]
     table = pa.concat_tables(parts)
     if len(table) == 0:
         raise click.ClickException(
@@ -90,7 +91,7 @@ def command(
             " full macro window before it (--in-sample adds earlier days)"
         )
     write_embeddings(table, out)
-    judged = _judge(timeline, series, in_sample, out, console) if card else None
+    judged = _judge(timeline, series, market, in_sample, out, console) if card else None
     days = {symbol: len(part) for symbol, part in zip(series, parts, strict=True)}
     if as_json:
         card_document = judged.to_json() if judged is not None else None
@@ -114,9 +115,18 @@ def _read(folder: Path, symbols: str | None, timeline: BundleTimeline) -> dict[s
     return {name: source.read(name, interval) for name in names if name}
 
 
+def _read_market(folder: Path, timeline: BundleTimeline) -> Candles | None:
+    """Candles of the market symbol that the bundles read; None where they read none."""
+    session = timeline.session
+    if not session.reads_market or session.market is None:
+        return None
+    return _read(folder, session.market, timeline)[session.market]
+
+
 def _judge(
     timeline: BundleTimeline,
     series: dict[str, Candles],
+    market: Candles | None,
     in_sample: bool,
     out: Path,
     console: Console,
@@ -131,7 +141,7 @@ def _judge(
         tables = [
             build_sessions(
                 symbol,
-                CandleGrid.from_candles(candles, timeline.session.interval_ms),
+                CandleGrid.from_candles(candles, timeline.session.interval_ms).with_market(market),
                 timeline.session,
             )
             for symbol, candles in series.items()

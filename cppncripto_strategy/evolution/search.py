@@ -24,7 +24,6 @@ from cppncripto_strategy.embeddings import interval_text
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.evolution.evolved import Evolved, Transfer
 from cppncripto_strategy.evolution.page import write_evolution_page
-from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.history.resample import resample
 from cppncripto_strategy.foreign import sealed
@@ -43,7 +42,6 @@ from cppncripto_strategy.models.hyperneat.options import CPPNOptions
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.models.hyperneat.workers import Spread, evaluator
-from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import (
     SessionSet,
     SessionSettings,
@@ -96,8 +94,8 @@ class Ground:
     def probe_data(self, session: SessionSettings, substrate: Substrate) -> ProbeData:
         """Days to judge on, for any long window, stride or (coarser) candle interval."""
         tables = [
-            _table(symbol, candles, self.session.interval_ms, session, self.until_ms)
-            for symbol, candles in self.market.candles.items()
+            _table(symbol, self.market, self.session.interval_ms, session, self.until_ms)
+            for symbol in self.market.candles
         ]
         sessions = SessionSet.between(tables, self.from_ms, self.until_ms)
         return ProbeData.of_sessions(sessions, self.until_ms, substrate.stride)
@@ -136,14 +134,24 @@ def substrate_of(recipe: Recipe, session: SessionSettings) -> Substrate:
 
 
 def _table(
-    symbol: str, candles: Candles, candle_ms: int, session: SessionSettings, until_ms: int
+    symbol: str, market: Market, candle_ms: int, session: SessionSettings, until_ms: int
 ) -> SessionTable:
     """Sessions of the candles that closed by `until_ms`, at the session's interval."""
     if session.interval_ms != candle_ms:
-        candles = resample(candles, interval_text(candle_ms), interval_text(session.interval_ms))
-    grid = CandleGrid.from_candles(candles, session.interval_ms)
+        market = _resampled(market, interval_text(candle_ms), interval_text(session.interval_ms))
+    grid = market.grid(symbol, session)
     grid = grid.rows(0, int(np.clip(grid.row_of(until_ms), 0, len(grid))))
     return build_sessions(symbol, grid, session)
+
+
+def _resampled(market: Market, interval: str, coarser: str) -> Market:
+    """The market's candles at a coarser interval."""
+    parts = (market.candles, market.beside)
+    traded, beside = (
+        {symbol: resample(candles, interval, coarser) for symbol, candles in part.items()}
+        for part in parts
+    )
+    return Market(traded, beside=beside)
 
 
 def evolve(

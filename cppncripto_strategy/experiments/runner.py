@@ -65,7 +65,7 @@ class RecipeRunner:
             tables, span.start_ms, span.end_ms, settings, recipe.seed, self.cache, progress
         )
         progress(1, 1, "trading")
-        passed = replay(recipe, market.candles, timeline, span)
+        passed = replay(recipe, market.every, timeline, span)
         return self._outcome(recipe, market, span, timeline, tables, passed)
 
     def check(self, arms: Iterable[Arm]) -> None:
@@ -88,7 +88,9 @@ class RecipeRunner:
         return self._market(self.recipe)
 
     def _market(self, recipe: Recipe) -> Market:
-        key = recipe.model_dump_json(include={"symbols", "interval", "timerange", "candles"})
+        key = recipe.model_dump_json(
+            include={"symbols", "interval", "timerange", "candles", "features"}
+        )
         if key not in self._markets:
             self._markets = {key: load_market(recipe)}
         return self._markets[key]
@@ -168,9 +170,9 @@ def setups_of(market: Market) -> Mapping[str, IntArray] | None:
 
 
 def market_hash(market: Market) -> str:
-    """SHA-256 over the candles of every symbol."""
+    """SHA-256 over the candles of every symbol, those that are only read among them."""
     digest = hashlib.sha256()
-    for symbol, candles in market.candles.items():
+    for symbol, candles in market.every.items():
         digest.update(symbol.encode())
         for column in (f.name for f in dataclasses.fields(candles)):
             digest.update(np.ascontiguousarray(getattr(candles, column)).tobytes())

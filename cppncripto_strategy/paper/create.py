@@ -66,9 +66,11 @@ def create_session(
     BundleError
         When the bundle may not score today: it was trained on later candles.
     """
-    now_ms, info = ask_exchange(connection, recipe.symbols)
+    now_ms, info = ask_exchange(connection, recipe.subscribed)
     stated = stated_filters(info, "the exchange")
-    require_one_quote({symbol: known.quote for symbol, known in stated.items()})
+    require_one_quote(
+        {symbol: known.quote for symbol, known in stated.items() if symbol not in recipe.beside}
+    )
     midnight_ms = now_ms // DAY_MS * DAY_MS
     if timeline.first_session_ms > midnight_ms:
         raise BundleError(
@@ -77,7 +79,7 @@ def create_session(
         )
     earlier = min(EARLIER_DAYS, (midnight_ms - timeline.first_session_ms) // DAY_MS)
     facts = SessionFacts(
-        symbols=recipe.symbols,
+        symbols=recipe.subscribed,
         interval=recipe.interval,
         first_ms=first_candle_ms(now_ms, recipe.interval_ms, timeline.session.warmup, earlier),
         created_ms=now_ms,

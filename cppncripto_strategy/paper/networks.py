@@ -103,6 +103,7 @@ def strategy_options(
         "threshold_mode": threshold.mode,
         "band": threshold.band,
         "seeds": timeline.seeds(),
+        "untraded": recipe.beside,
         **recipe.strategy.model_dump(),
     }
 

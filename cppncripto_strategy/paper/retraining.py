@@ -189,12 +189,14 @@ def retrain(session: str, until_ms: int, cache: str | None) -> None:
     recipe = recipe_of(path)
     market = closed_market(recipe, until_ms)
     recorded = Recording.read(path).candles()
-    joined = Market(
+    traded, beside = (
         {
             symbol: merge(candles, recorded.get(symbol, Candles.empty()).between(0, until_ms))
-            for symbol, candles in market.candles.items()
+            for symbol, candles in part.items()
         }
+        for part in (market.candles, market.beside)
     )
+    joined = Market(traded, beside=beside)
     folder = None if cache is None else Path(cache)
     if recipe.walkforward.retrain == "drift":
         bundle, outcome = _by_drift(path, recipe, joined, until_ms, folder)

@@ -59,7 +59,7 @@ class SessionFacts:
 
     Parameters
     ----------
-    symbols, interval : what it trades.
+    symbols, interval : what it is subscribed to; what it only reads is not traded.
     first_ms : open time of the first candle it sees (its warm-up), UTC ms.
     created_ms : the exchange's time when it was made, UTC ms.
     broker : the account: cash, fee_bps, slippage_bps, allow_short.

@@ -169,7 +169,7 @@ def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTime
         trained = BundleTimeline.load(plan.bundles)
         _require_interval(trained, plan)
     else:
-        now_ms, _ = ask_exchange(plan.connection, plan.recipe.symbols)
+        now_ms, _ = ask_exchange(plan.connection, plan.recipe.subscribed)
         market = closed_market(plan.recipe, now_ms)
         with plan.training() as progress:
             trained = todays_bundle(plan.recipe, market, now_ms, plan.cache, progress)
@@ -212,7 +212,7 @@ def _local_candles(recipe: Recipe, folder: SessionFolder) -> dict[str, Candles]:
     if recipe.candles.source == "planted" or folder.resumed:
         return {}
     try:
-        return closed_market(recipe, folder.facts.created_ms).candles
+        return closed_market(recipe, folder.facts.created_ms).every
     except CppnError as error:
         log.info("no local candles: %s", error)
         return {}
@@ -264,4 +264,4 @@ def demo_exchange(plan: PaperPlan, speed: float) -> LoopbackExchange:
         updates_per_candle=max(1, min(9, int(recipe.interval_ms / 1000 / speed * 10))),
         wait_for_subscriber=True,
     )
-    return LoopbackExchange(market.candles, clock=SpeedClock(start_ms, speed), settings=settings)
+    return LoopbackExchange(market.every, clock=SpeedClock(start_ms, speed), settings=settings)

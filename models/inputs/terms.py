@@ -76,6 +76,12 @@ def terms_of(names: Iterable[str]) -> list[Term]:
     return [TERMS[name] for name in names]
 
 
+def check_terms(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, if there are such terms. Raises RecipeError as `terms_of` does."""
+    terms_of(names)
+    return names
+
+
 def term_rows(names: Iterable[str], day_candles: int) -> int:
     """Rows before a session that its terms read: whole days, and the close before the first."""
     days = max((term.days for term in terms_of(names)), default=0)

@@ -12,6 +12,8 @@ from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.indicators import AdaptiveThreshold, MacroEmbedding, MicroScore
+from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS
+from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS
 from cppncripto_strategy.models.scoring.batch import score_span
 
 HOUR_MS = 3_600_000
@@ -141,6 +143,87 @@ def test_embeddings_tell_what_was_in_force_in_every_session(toy, market, referen
             assert mine[2] == theirs[2] == bundle.model_hash
             np.testing.assert_allclose(mine[3], theirs[3], atol=1e-5)
             np.testing.assert_allclose(mine[4], theirs[4], atol=1e-5)
+
+
+class BesideMarket(bt.Strategy):
+    """Scores the first feed with networks that read the feed M; remembers them by close."""
+
+    params = (("timeline", None), ("given", False))
+
+    def __init__(self):
+        market = {"market": self.dnames.M} if self.p.given else {}
+        self.score = MicroScore(self.data, bundles=self.p.timeline, **market)
+        self.rows = {}
+
+    def prenext(self):
+        self.next()
+
+    def next(self):
+        if len(self.data) and bar_close_ms(self.data) not in self.rows:
+            close_ms = bar_close_ms(self.data)
+            self.rows[close_ms] = [getattr(self.score.lines, line)[0] for line in SCORES]
+
+
+@pytest.mark.parametrize("mode", [MODES[0], MODES[2], MODES[5], MODES[8], MODES[9]], ids=str)
+@pytest.mark.parametrize("first", ["X", "M"], ids=["symbol first", "market first"])
+def test_a_market_feed_is_read_in_every_mode(toy, mode, first):
+    """A market's candle of the bar before, of the bar after, or lost where the symbol has a gap."""
+    settings = dataclasses.replace(
+        toy.settings, names=(*DEFAULT_COLUMNS, *MARKET_COLUMNS), market="M"
+    )
+    candles = {
+        "X": toy.candles(missing=[500, 501, 21 * 24 - 1]),
+        "M": toy.candles(seed=3, missing=[*range(9), 470, 501, 502, 20 * 24 - 1]),
+    }
+    grid = toy.grid(candles["X"]).with_market(candles["M"])
+    timeline = toy.timeline(grid, settings, sessions=(4, 7))
+    cerebro = bt.Cerebro(stdstats=False, **mode)
+    for name in sorted(candles, key=lambda name: name != first):
+        cerebro.adddata(ReplayFeed(candles=candles[name], interval_ms=HOUR_MS, name=name))
+    if first == "X":
+        cerebro.addstrategy(BesideMarket, timeline=timeline, given=mode["preload"])
+    else:
+        cerebro.addstrategy(SecondIsScored, timeline=timeline)
+    rows = cerebro.run()[0].rows
+    span = score_span("X", grid, timeline)
+    closes = grid.close_time[grid.present].tolist()
+    late = [ms for ms in closes if ms > closes[0] + 2 * DAY_MS]  # strategies may begin late
+    found = np.array([rows[ms] for ms in late])
+    for place, line in enumerate(SCORES):
+        expected = getattr(span, line)[[grid.row_of(ms - HOUR_MS) for ms in late]]
+        np.testing.assert_allclose(found[:, place], expected, atol=1e-5, err_msg=line)
+    assert np.isfinite(found[:, 0]).sum() > 100
+
+
+class SecondIsScored(BesideMarket):
+    """As `BesideMarket`, the symbol being the second feed: the market is the strategy's clock."""
+
+    def __init__(self):
+        self.score = MicroScore(self.dnames.X, bundles=self.p.timeline)
+        self.rows = {}
+
+    def next(self):
+        data = self.dnames.X
+        if len(data) and bar_close_ms(data) not in self.rows:
+            self.rows[bar_close_ms(data)] = [getattr(self.score, line)[0] for line in SCORES]
+
+
+def test_bundles_that_read_a_market_want_its_feed(toy):
+    """Scores from a market that is not there, or whose bars are of another length."""
+    settings = dataclasses.replace(
+        toy.settings, names=(*DEFAULT_COLUMNS, *MARKET_COLUMNS), market="M"
+    )
+    candles = toy.candles()
+    timeline = toy.timeline(toy.grid(candles).with_market(candles), settings)
+    for extra, message in (((), "has no feed of that name"), ((900_000,), "their bars differ")):
+        cerebro = bt.Cerebro(stdstats=False)
+        cerebro.adddata(ReplayFeed(candles=candles, interval_ms=HOUR_MS, name="X"))
+        for interval_ms in extra:
+            feed = ReplayFeed(candles=candles, interval_ms=interval_ms, name="M")
+            cerebro.adddata(feed)
+        cerebro.addstrategy(BesideMarket, timeline=timeline)
+        with pytest.raises(RecipeError, match=message):
+            cerebro.run()
 
 
 def test_failed_rollovers_are_listed_with_the_day_they_come_from(toy):

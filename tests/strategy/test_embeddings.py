@@ -17,12 +17,13 @@ from click.testing import CliRunner
 
 from cppncripto_strategy import embeddings
 from cppncripto_strategy.cli import cli
-from cppncripto_strategy.errors import BundleError, StoreError
+from cppncripto_strategy.errors import BundleError, CandleError, StoreError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, ms_to_utc
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
+from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions
 from cppncripto_strategy.models.labels import LabelSettings
@@ -93,6 +94,46 @@ def _run(*arguments: object) -> tuple[int, str]:
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.exit_code, done.stdout
+
+
+def test_bundles_that_read_a_market_embed_beside_it_and_not_without(
+    series: dict[str, Candles], tmp_path: Path
+) -> None:
+    """An embedding of a market that was not there, or `cppn-bt embed` that does not fetch it."""
+    session = replace(
+        SESSION, names=(*SESSION.names, *MARKET_COLUMNS), market="BTCUSDT", terms=("weekday",)
+    )
+    learn = LearnSettings(
+        session=session,
+        encoder_options={"stride": 4, "channels": 8, "dilations": [1]},
+        pretrain=PretrainSettings(epochs=1),
+        train=TrainSettings(epochs=1, initialisations=1),
+        short_window=12,
+        label=LabelSettings(horizon=6),
+        train_days=60,
+        validate_days=20,
+    )
+    own, market = series["ETHUSDT"], series["BTCUSDT"]
+    grid = CandleGrid.from_candles(own, HOUR_MS).with_market(market)
+    table = build_sessions("ETHUSDT", grid, session)
+    bundle = learn_bundle([table], int(table.start_ms[85]), learn, seed=0)
+    timeline = BundleTimeline((bundle,))
+    beside = embeddings.embed_candles("ETHUSDT", own, timeline, market)
+    other = embeddings.embed_candles("ETHUSDT", own, timeline, _candles(7))
+    assert len(beside) > 20
+    assert embeddings.vectors_of(beside).shape == embeddings.vectors_of(other).shape
+    assert (embeddings.vectors_of(beside) != embeddings.vectors_of(other)).any()
+    with pytest.raises(CandleError, match=r"ETHUSDT cannot be scored by itself: .* BTCUSDT, and"):
+        embeddings.embed_candles("ETHUSDT", own, timeline)
+    CandleStore(tmp_path / "candles").write("ETHUSDT", "1h", own)
+    CandleStore(tmp_path / "candles").write("BTCUSDT", "1h", market)
+    loaded = Bundle.load(bundle.save(tmp_path / "bundle"))
+    assert (loaded.info.session.market, loaded.info.session) == ("BTCUSDT", session)
+    out, store = tmp_path / "e.parquet", tmp_path / "candles"
+    code, _ = _run("embed", tmp_path / "bundle", "--candles", store, "--out", out)
+    assert code == 0
+    vectors = embeddings.vectors_of(embeddings.read_embeddings(out))
+    np.testing.assert_array_equal(vectors, embeddings.vectors_of(beside))
 
 
 def test_every_row_says_what_it_saw_and_when_it_holds(

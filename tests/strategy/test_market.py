@@ -10,6 +10,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.market import (
     Market,
+    closed_market,
     load_market,
     session_tables,
     traded_span,
@@ -46,6 +47,60 @@ def test_span_that_cannot_be_is_explained(hourly, toy):
         traded_span(hourly.recipe(), market)
     with pytest.raises(CandleError, match=r"candles end at .*before timerange"):
         traded_span(hourly.recipe(timerange=hourly.timerange(100, 120)), market)
+
+
+def test_a_market_symbol_is_read_beside_what_is_traded(hourly, toy, tmp_path):
+    """A market that is traded because it was loaded, or laid on another symbol's hours."""
+    recipe = hourly.recipe(
+        symbols=["A", "B"],
+        features={"market": "M"},
+        candles={"folder": str(tmp_path)},
+        timerange=hourly.timerange(20, 26),
+    )
+    series = {"A": toy.candles(days=30), "B": toy.candles(days=30, seed=1, missing=[5])}
+    series["M"] = toy.candles(days=30, seed=2, missing=[40])
+    for symbol, candles in series.items():
+        CandleStore(tmp_path).write(symbol, "1h", candles)
+    market = load_market(recipe)
+    assert (list(market.candles), list(market.beside)) == (["A", "B"], ["M"])
+    assert list(market.every) == list(recipe.subscribed) == ["A", "B", "M"]
+    for table in session_tables(market, recipe.learn_settings().session):
+        known = dict(zip(series["M"].open_time.tolist(), series["M"].close.tolist(), strict=True))
+        expected = [known.get(t, np.nan) for t in table.grid.open_time.tolist()]
+        np.testing.assert_array_equal(table.grid.of_market().close, expected)
+    closed = closed_market(recipe, hourly.day(10) + HOUR_MS // 2)
+    assert {int(c.open_time[-1]) for c in closed.every.values()} == {hourly.day(10) - HOUR_MS}
+
+
+def test_a_market_symbol_that_is_traded_is_its_own_market(hourly, toy):
+    """BTCUSDT fed twice, or read as nothing because it is among the traded ones."""
+    recipe = hourly.recipe(symbols=["A", "B"], features={"market": "B"})
+    market = Market({"A": toy.candles(days=30), "B": toy.candles(days=30, seed=1)})
+    assert recipe.beside == ()
+    first, second = session_tables(market, recipe.learn_settings().session)
+    np.testing.assert_array_equal(second.grid.of_market().close, second.grid.close)
+    np.testing.assert_array_equal(first.grid.of_market().close, second.grid.close)
+
+
+def test_a_market_symbol_without_candles_is_refused_by_name(hourly, toy):
+    """Networks that read NaN where a market should be."""
+    recipe = hourly.recipe(features={"market": "M"}, macro={"long_window": 288})
+    settings = recipe.learn_settings().session
+    with pytest.raises(CandleError, match=r"A cannot be scored .* market_log_return.* symbol M,"):
+        session_tables(Market({"A": toy.candles(days=30)}), settings)
+
+
+def test_a_planted_market_symbol_is_another_market(hourly):
+    """The traded symbol's own answer read out of its market's columns."""
+    recipe = hourly.recipe(
+        symbols=["P", "Q"],
+        features={"market": "R"},
+        candles={"source": "planted", "planted": {"days": 30, "seed": 4}},
+    )
+    market = load_market(recipe)
+    assert (set(market.planted), set(market.beside)) == ({"P", "Q"}, {"R"})
+    closes = [candles.close for candles in market.every.values()]
+    assert all((closes[i] != closes[j]).mean() > 0.9 for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_taker_feature_without_taker_volumes_is_refused(hourly, toy):

@@ -158,6 +158,27 @@ def test_symbol_without_a_training_candle_is_warned_of(recipe, market, toy, capl
     assert "NEW has no candle in the first training days" in caplog.text
 
 
+def test_market_symbol_without_candles_is_refused_and_with_few_warned_of(
+    recipe, market, toy, hourly, caplog
+):
+    """Networks trained for an hour on a market that has no candle where they learn."""
+    mine = recipe(features={"market": "M"})
+    whole = toy.candles(days=90, seed=3)
+
+    def beside(kept):
+        return Market(market.candles, beside={"M": whole[kept]})
+
+    checked_span(mine, beside(np.ones(len(whole), np.bool_)))
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    late = whole.open_time >= hourly.day(SPAN_DAYS[0])
+    with pytest.raises(TrainingError, match=r"market symbol M .* has 0% .* first training days"):
+        checked_span(mine, beside(late))
+    some = np.arange(len(whole)) % 3 == 0
+    checked_span(mine, beside(some | ~late))
+    assert "M (features.market) has 3" in caplog.text
+    assert "traded span" in caplog.text
+
+
 def test_all_problems_are_listed_at_once(recipe, market):
     """One problem mended, an hour later the next."""
     settings = recipe(label={"horizon": 10_000}, threshold={"window": 10**6}, walkforward={**WALK})

@@ -12,6 +12,8 @@ import pytest
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import utc_to_ms
+from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS
+from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.labels import Costs, LabelSettings
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 from cppncripto_strategy.models.settings import (
@@ -193,7 +195,12 @@ def other_value(value):
     return options[value]
 
 
-OPTIONS = {"encoder_options": {"channels": 5}, "objective_options": {"temperature": 0.5}}
+OPTIONS = {
+    "encoder_options": {"channels": 5},
+    "objective_options": {"temperature": 0.5},
+    "market": "BTCUSDT",
+    "terms": ["weekday"],
+}
 
 
 def test_old_taker_key_names_the_new_one(caplog):
@@ -219,6 +226,53 @@ def test_features_that_cannot_be_are_refused(columns, message):
     """A misspelt feature found when the candles are read, or a network without its mask."""
     with pytest.raises(RecipeError, match=message):
         parse_recipe({"features": {"columns": columns}})
+
+
+def test_a_market_symbol_brings_its_columns_unless_some_are_named():
+    """A market that is named and read by nothing, or columns that nobody asked for."""
+    plain = Recipe().features.columns
+    market = parse_recipe({"features": {"market": "BTCUSDT"}})
+    assert market.features.columns == (*plain, *MARKET_COLUMNS)
+    assert Recipe.model_validate(market.to_plain()) == market
+    named = ["log_return", "present", "market_volume_z", "market_present"]
+    chosen = parse_recipe({"features": {"market": "BTCUSDT", "columns": named}})
+    assert list(chosen.features.columns) == named
+    session = chosen.learn_settings().session
+    assert (session.market, session.reads_market) == ("BTCUSDT", True)
+    assert Recipe().learn_settings().session == SessionSettings()
+
+
+def test_a_market_symbol_is_subscribed_once():
+    """A traded market symbol fed twice, or one that is only read never fetched."""
+    beside = parse_recipe({"symbols": ["ETHUSDT"], "features": {"market": "BTCUSDT"}})
+    assert (beside.beside, beside.subscribed) == (("BTCUSDT",), ("ETHUSDT", "BTCUSDT"))
+    traded = parse_recipe({"symbols": ["ETHUSDT", "BTCUSDT"], "features": {"market": "BTCUSDT"}})
+    assert (traded.beside, traded.subscribed) == ((), ("ETHUSDT", "BTCUSDT"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"features": {"columns": ["log_return", "present", "market_log_return"]}},
+            r"'market_present' alone tells the networks",
+        ),
+        (
+            {"features": {"columns": ["log_return", "present", "market_present"]}},
+            r"market_present read a market symbol's candles: name it",
+        ),
+        (
+            {"macro": {"terms": ["har", "market_har"]}},
+            r"market_har, and features\.market no",
+        ),
+        ({"macro": {"terms": ["weekend"]}}, r"macro\.terms: weekend: no such term .* weekday"),
+        ({"macro": {"terms": ["har", "har"]}}, r"named more than once"),
+    ],
+)
+def test_markets_and_terms_that_cannot_be_are_refused(values, message):
+    """A column that reads NaN for want of a symbol, or a term that is silently left out."""
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(values)
 
 
 def test_a_recipe_is_judged_without_torch():
@@ -255,8 +309,8 @@ def test_every_learning_key_reaches_the_learning(section, key):
     if key == "barrier_bps":
         plain["label"]["kind"] = "trade"
     before = parse_recipe(plain)
-    value = plain[section][key]
-    plain[section][key] = OPTIONS[key] if key in OPTIONS else other_value(value)
+    value = OPTIONS[key] if key in OPTIONS else other_value(plain[section][key])
+    plain[section][key] = value
     assert parse_recipe(plain).learn_settings() != before.learn_settings()
 
 

@@ -5,8 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, Span
+from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS
+from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS
+from cppncripto_strategy.models.scoring.batch import score_span
 from cppncripto_strategy.replay import replay
 
 
@@ -49,6 +52,30 @@ def test_first_day_of_the_span_is_scored_whatever_lies_before_it(hourly, traded)
         expected = closes[(closes >= start) & (closes <= start + 2 * DAY_MS)]
         np.testing.assert_array_equal(scored, expected)
         assert expected[0] == start
+
+
+def test_a_market_symbol_is_read_and_not_traded(hourly, toy):
+    """Orders on a feed that is only there to be read, or scores that never saw it."""
+    settings = dataclasses.replace(
+        toy.settings, names=(*DEFAULT_COLUMNS, *MARKET_COLUMNS), market="M"
+    )
+    own, market = toy.candles(days=34), toy.candles(days=34, seed=3, missing=[500, 501])
+    grid = toy.grid(own).with_market(market)
+    timeline = toy.timeline(grid, settings, sessions=(6,))
+    recipe = hourly.recipe(features={"market": "M"})
+    span = Span(timeline.first_session_ms, hourly.day(33))
+    passed = replay(recipe, {"M": market, "A": own}, timeline, span)
+    signals, fills = passed.strategy.signals, passed.strategy.fills
+    assert set(signals["symbol"]) == set(fills["symbol"]) == {"A"}
+    assert set(passed.filters) == {"A"}
+    scored = signals.dropna(subset=["score"])
+    expected = score_span("A", grid, timeline).score[
+        [grid.row_of(ms - HOUR_MS) for ms in scored["close_time_ms"]]
+    ]
+    assert len(scored) > 300
+    np.testing.assert_allclose(scored["score"], expected, atol=1e-6)
+    with pytest.raises(RecipeError, match=r"read the candles of M beside A, and Cerebro has no"):
+        replay(recipe, {"A": own}, timeline, span)
 
 
 def test_in_sample_span_is_refused(hourly, traded):

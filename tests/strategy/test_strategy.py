@@ -639,6 +639,29 @@ def test_a_symbol_that_starts_late_does_not_hold_up_the_others() -> None:
     assert ran.signals["symbol"].value_counts().to_dict() == {"A": 30, "B": 10}
 
 
+@pytest.mark.parametrize("mode", [MODES[0], MODES[5], MODES[-2]], ids=str)
+def test_a_feed_that_is_not_traded_changes_no_order(mode: dict[str, Any]) -> None:
+    """Orders on a feed that is only there to be read, or a share of the account kept for it."""
+    world = market({"A": list(range(40)), "B": list(range(3, 40, 2))}, 3)
+    alone = run({"A": world["A"]}, mode)
+    beside = run(world, mode, untraded=("B",))
+    assert len(alone.fills) > 0
+    pd.testing.assert_frame_equal(alone.fills, beside.fills)
+    pd.testing.assert_frame_equal(alone.signals, beside.signals)
+    assert [state.data._name for state in beside.states] == ["A"]
+
+
+@pytest.mark.parametrize(
+    ("untraded", "message"),
+    [(("C",), "names C, and Cerebro's feeds are A, B"), (("A", "B"), "leaves nothing to trade")],
+)
+def test_untraded_names_that_cannot_be_are_refused(untraded: tuple[str, ...], message: str) -> None:
+    """A misspelt market symbol that is traded after all."""
+    world = market({"A": list(range(9)), "B": list(range(9))})
+    with pytest.raises(RecipeError, match=message):
+        run(world, untraded=untraded)
+
+
 def test_trading_the_zero_embedding_turns_every_signal() -> None:
     """traded_line that is recorded but not traded dies here."""
     world = gappy()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
 from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
@@ -91,6 +90,8 @@ def trailing_median(values: FloatArray, window: int) -> FloatArray:
     if windows <= 0:
         return medians
     if windows > _FEW_WINDOWS:
+        import pandas as pd  # here, as judging a recipe must not wait for it
+
         rolling = pd.Series(values).rolling(window, min_periods=1).median().to_numpy()
         medians[window - 1 :] = rolling[window - 1 :]
         return medians

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +12,19 @@ import pytest
 from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.checks import causality
 from cppncripto_strategy.checks.plan import CheckPlan, brief_training
+from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs import sessions
-from cppncripto_strategy.models.inputs.features import compute_features
+from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, compute_features
+from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
-from cppncripto_strategy.models.judging.leaks import LeakVerdict
+from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable, build_sessions
+from cppncripto_strategy.models.judging.leaks import LeakVerdict, perturb_from
 from cppncripto_strategy.models.learning import learner
 from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
+from cppncripto_strategy.testing.grids import VALUES
 
 DAY = 288
 
@@ -132,6 +137,76 @@ def test_a_planted_leak_is_caught_by_the_check_named_for_it(
         assert verdicts[caught].first_offending_time_ms is not None
         assert verdicts[caught].first_offending_value is not None
         assert f"PLANTED {culprit}" in verdicts[caught].detail
+
+
+MARKET_SESSION = SessionSettings(
+    long_window=2 * DAY,
+    names=(*DEFAULT_COLUMNS, "sin_week", "cos_week", *MARKET_COLUMNS),
+    market="MARKET",
+    terms=("weekday",),
+)
+
+
+@pytest.fixture(scope="module")
+def beside(grid: CandleGrid) -> CandleGrid:
+    """The grid with a market symbol that has gaps of its own beside it."""
+    candles = generate(PlantedSettings(days=34, seed=8)).candles
+    kept = np.ones(len(candles), np.bool_)
+    kept[28 * DAY + 40 : 28 * DAY + 75] = kept[30 * DAY + 7] = False
+    return grid.with_market(candles[kept])
+
+
+@pytest.fixture(scope="module")
+def beside_timeline(plan: CheckPlan, beside: CandleGrid) -> BundleTimeline:
+    """A bundle that reads the market, and one more four days later."""
+    learn = brief_training(dataclasses.replace(plan.learn, session=MARKET_SESSION))
+    table, stamp = build_sessions("PLANTED", beside, MARKET_SESSION), plan.start_ms
+    first = learn_bundle([table], stamp, learn, 1)
+    return BundleTimeline((first, learn_bundle([table], stamp + 4 * DAY_MS, learn, 1, first)))
+
+
+def test_a_pipeline_beside_a_market_symbol_passes_the_exact_checks(
+    beside: CandleGrid, beside_timeline: BundleTimeline, threshold: ThresholdSettings
+) -> None:
+    """Kills a false alarm from the market's gaps, and a market that nothing depends on."""
+    verdicts = causal_verdicts(beside, beside_timeline, threshold)
+    assert [v.detail for v in verdicts.values() if not v.passed] == []
+    other = dataclasses.replace(beside, market=perturb_from(beside.of_market(), 20 * DAY, 4))
+    names, _ = causality.pipeline_columns(beside_timeline)
+    outputs = [
+        causality.pipeline_outputs("PLANTED", candles, beside_timeline, threshold)
+        for candles in (beside, other)
+    ]
+    moved = ~np.isclose(*outputs, equal_nan=True).all(axis=0)
+    assert {"market_log_return", "market_volume_z", "market_present", "score"} <= {
+        names[i] for i in np.flatnonzero(moved)
+    }
+    assert "log_return" not in {names[i] for i in np.flatnonzero(moved)}
+
+
+def late_alignment(self: CandleGrid) -> CandleGrid:
+    """LEAK: each row holds the market's candle that closes one candle after it."""
+    market = honest_market(self)
+    columns = {name: np.append(getattr(market, name)[1:], np.nan) for name in VALUES}
+    present = np.append(market.present[1:], False)
+    return dataclasses.replace(market, present=present, **columns)
+
+
+honest_market = CandleGrid.of_market
+
+
+def test_a_market_that_is_aligned_one_candle_late_is_caught(
+    beside: CandleGrid,
+    beside_timeline: BundleTimeline,
+    threshold: ThresholdSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kills checks that cut off the symbol's future and leave the market's to be seen."""
+    monkeypatch.setattr(CandleGrid, "of_market", late_alignment)
+    verdicts = causal_verdicts(beside, beside_timeline, threshold)
+    for check in ("prefix", "perturbation"):
+        assert not verdicts[check].passed
+        assert "PLANTED market_" in verdicts[check].detail
 
 
 def test_training_does_not_move_when_the_future_does(plan: CheckPlan) -> None:

@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 
 from cppncripto_strategy.checks.orders import order_verdicts
+from cppncripto_strategy.checks.plan import plan_of
+from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.recipe import parse_recipe
 
 DAY = 288
 
@@ -105,3 +108,43 @@ def test_orders_of_a_strategy_that_never_scores_do_not_pass(
         return tables_of(*arguments)[0].assign(score=np.nan), pd.DataFrame()
 
     assert not any(v.passed for v in order_verdicts(idle, two_symbols(grid), timeline))
+
+
+BESIDE = {
+    "interval": "1h",
+    "symbols": ["P"],
+    "candles": {"source": "planted", "planted": {"days": 75}},
+    "features": {"market": "R"},
+    "macro": {"long_window": 288},
+    "walkforward": {"train_days": 20, "validate_days": 15, "retrain_days": 7},
+    "label": {"horizon": 6},
+    "threshold": {"window": 60, "quantile": 0.2},
+    "strategy": {"hold_candles": 3},
+}
+honest_alignment = CandleGrid.with_market
+
+
+def one_candle_late(self: CandleGrid, candles: Any) -> CandleGrid:
+    """LEAK: a market's candle stands where the one before it closes."""
+    early = None
+    if candles is not None:
+        names = ("open", "high", "low", "close", "volume", "taker_buy_volume")
+        columns = {name: getattr(candles, name) for name in names}
+        early = Candles.from_columns(open_time=candles.open_time - self.interval_ms, **columns)
+    return honest_alignment(self, early)
+
+
+@pytest.mark.parametrize("leak", [False, True], ids=["honest", "one candle late"])
+def test_orders_beside_a_market_symbol_know_no_candle_of_it_too_early(
+    toy: Any, leak: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills checks whose orders are traded without the market, or with the market's future."""
+    plan = plan_of(parse_recipe(BESIDE))
+    timeline = toy.timeline(plan.grids["P"], plan.learn.session, sessions=(30,))
+    grids = {"P": plan.grids["P"].rows(0, len(plan.grids["P"]) - 8 * 24)}
+    if leak:
+        monkeypatch.setattr(CandleGrid, "with_market", one_candle_late)
+    assert plan.trade is not None
+    verdicts = {v.name: v for v in order_verdicts(plan.trade, grids, timeline)}
+    details = [verdict.detail for verdict in verdicts.values()]
+    assert [verdict.passed for verdict in verdicts.values()] == [not leak] * 2, details

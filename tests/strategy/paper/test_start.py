@@ -60,7 +60,7 @@ def test_demo_trades_retrains_reports_and_is_the_same_again(papers: Any, tmp_pat
     assert parity.exit_code == 0, parity.output
     document = json.loads(parity.output)
     assert document["same"]
-    assert document["compared"]["backtest: signals"] >= 600
+    assert document["compared"]["backtest: signals"] >= 400
     spoil(session)
     assert run_command(tmp_path, "parity", str(session)).exit_code == 1
 
@@ -77,6 +77,28 @@ def test_painted_encoder_trades_the_demo_like_any_other(papers: Any, tmp_path: P
     session = tmp_path / "paper" / "small"
     [bundle] = BundleTimeline.load(session / "bundles").bundles
     assert bundle.info.encoder == "cppn"
+    parity = run_command(tmp_path, "parity", str(session), "--json")
+    assert parity.exit_code == 0, parity.output
+    assert json.loads(parity.output)["compared"]["backtest: signals"] >= 40
+
+
+@pytest.mark.slow
+def test_a_market_symbol_is_subscribed_and_read_and_not_traded(papers: Any, tmp_path: Path) -> None:
+    """A market that a backtest reads and a session does not fetch, or trades."""
+    sections = '[features]\nmarket = "BESIDE"\n[macro]\nterms = ["weekday"]'
+    (tmp_path / "small.toml").write_text(papers.small.replace("[macro]", sections))
+    arguments = ["paper", "small.toml", "--demo", "--speed", "15000", "--json", "--no-retrain"]
+    for candles in ("40", "20"):  # the second run resumes the first
+        result = run_command(tmp_path, *arguments, "--stop-after", candles)
+        assert result.exit_code == 0, (result.output, result.exception)
+    session = tmp_path / "paper" / "small"
+    recording = Recording.read(session)
+    assert set(recording.candles()) == {"PLANTED", "BESIDE"}
+    assert len(recording.candles()["BESIDE"]) == len(recording.candles()["PLANTED"]) > 900
+    tables = recording.tables()
+    assert set(tables["signals"]["symbol"]) == {"PLANTED"}
+    assert tables["signals"]["score"].notna().sum() >= 40
+    assert "BESIDE" not in set(tables["fills"]["symbol"])
     parity = run_command(tmp_path, "parity", str(session), "--json")
     assert parity.exit_code == 0, parity.output
     assert json.loads(parity.output)["compared"]["backtest: signals"] >= 40
