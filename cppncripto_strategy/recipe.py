@@ -25,7 +25,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, Span, interval_to_ms, utc_to
 from cppncripto_strategy.foreign import read_text, reading
 from cppncripto_strategy.models.encoders import ENCODERS
 from cppncripto_strategy.models.inputs.features import FEATURES
-from cppncripto_strategy.models.inputs.terms import terms_of
+from cppncripto_strategy.models.inputs.terms import default_terms, terms_of
 from cppncripto_strategy.models.labels import LABELS
 from cppncripto_strategy.models.pretraining import OBJECTIVES
 from cppncripto_strategy.models.settings import (
@@ -102,13 +102,17 @@ class Recipe(Section):
             raise ValueError(f"symbols repeat: {', '.join(self.symbols)}")
         if self.timerange is not None:
             parse_timerange(self.timerange)
-        if self.features.market is None:
-            readers = [name for name in self.macro.terms if terms_of([name])[0].market]
-            if readers:
-                raise ValueError(
-                    f"macro.terms names {', '.join(readers)}, and features.market no symbol: name"
-                    " one, such as BTCUSDT"
-                )
+        readers = [name for name in self.terms if terms_of([name])[0].market]
+        if readers and self.features.market is None:
+            raise ValueError(
+                f"macro.terms names {', '.join(readers)}, and features.market no symbol: name one,"
+                " such as BTCUSDT"
+            )
+        if self.macro.objective == "forecast" and "har" not in self.terms:
+            raise ValueError(
+                "macro.objective = 'forecast' starts from HAR: add 'har' to macro.terms, or leave"
+                " terms out"
+            )
         for registry, name in self._parts():
             origin = registry.origin(name)
             if origin.kind == "plugin" and Path(origin.name) not in self.plugins:
@@ -146,6 +150,13 @@ class Recipe(Section):
         return parse_timerange(self.timerange) if self.timerange is not None else None
 
     @property
+    def terms(self) -> tuple[str, ...]:
+        """What the embedding holds of a session as it is: those named, or the objective's."""
+        if self.macro.terms is not None:
+            return self.macro.terms
+        return default_terms(self.macro.objective, self.features.market)
+
+    @property
     def subscribed(self) -> tuple[str, ...]:
         """Every symbol whose candles a run needs: those traded, then those only read."""
         return (*self.symbols, *self.beside)
@@ -179,7 +190,7 @@ class Recipe(Section):
                 scaler=self.features.scaler,
                 names=self.features.columns,
                 market=self.features.market,
-                terms=self.macro.terms,
+                terms=self.terms,
             ),
             use_macro=use_macro,
             label=self.label.settings(self.broker),

@@ -136,18 +136,19 @@ class MacroRecipe(Section):
     objective: Annotated[str, AfterValidator(OBJECTIVES.check)] = default(
         LearnSettings, "objective"
     )
-    """What the encoder is pretrained on: contrastive, autoencoder, masked, or one of a plugin."""
+    """What the encoder is pretrained on: contrastive, autoencoder, masked, forecast, or one of a
+    plugin."""
     objective_options: dict[str, Any] = {}
     """Options of the objective; what is left out keeps the objective's default."""
     long_window: Annotated[int, Field(ge=288)] = 1440
     """Candles before 00:00 UTC that MacroNet and the session's scaler see (1440 are five days of
     5-minute candles). More candles mean a longer warm-up."""
-    terms: Annotated[tuple[str, ...], AfterValidator(check_terms)] = ()
+    terms: Annotated[tuple[str, ...] | None, AfterValidator(check_terms)] = None
     """What the embedding holds of a session as it is, known at its 00:00 UTC: weekday (of the day
     that begins), har (ln realised variance of the last 1, 5, 22 and 30 days), market_har (that of
     `features.market`), yesterday (the last day's return over its volatility, its volume against the
     month's, its share of falls). Each takes numbers from the encoder's 128; days back mean a longer
-    warm-up."""
+    warm-up. Unset, none; with objective forecast all, market_har where there is a market."""
     epochs: Count = default(PretrainSettings, "epochs")
     """Pretraining epochs, at most."""
     batch_size: Annotated[int, Field(ge=2)] = default(PretrainSettings, "batch_size")

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from cppncripto_strategy.models.encoders import Encoder, build_encoder
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS, FeatureTable
+from cppncripto_strategy.models.inputs.outcomes import OUTCOMES
+from cppncripto_strategy.models.inputs.sessions import SessionFacts
 from cppncripto_strategy.models.pretraining import Objective, build_objective, objective_options
 from cppncripto_strategy.testing.options import check_refuses_unknown
 
@@ -65,7 +67,7 @@ def check_objective(
 def check_loss(objective: Objective, encoder: Encoder, x: Tensor) -> None:
     """One finite number, whose gradient is finite and reaches the encoder; windows untouched."""
     before = x.clone()
-    loss = objective.loss(encoder, x, _generator())
+    loss = _loss(objective, encoder, x)
     _require(loss.dim() == 0, f"gives a loss of shape {tuple(loss.shape)}: expected one number")
     _require(bool(loss.isfinite()), f"gives the loss {loss.item()}")
     _require(torch.equal(before, x), "changes the windows it is given")
@@ -88,11 +90,11 @@ def check_loss(objective: Objective, encoder: Encoder, x: Tensor) -> None:
 @torch.no_grad()
 def check_draws(objective: Objective, encoder: Encoder, x: Tensor) -> None:
     """Randomness comes from the generator alone: validation draws the same in every epoch."""
-    first = objective.loss(encoder, x, _generator())
+    first = _loss(objective, encoder, x)
     state = torch.get_rng_state()
     torch.manual_seed(987)
     inner = torch.get_rng_state()
-    again = objective.loss(encoder, x, _generator())
+    again = _loss(objective, encoder, x)
     used = not torch.equal(inner, torch.get_rng_state())
     torch.set_rng_state(state)
     _require(torch.equal(first, again), "gives another loss for the same generator state")
@@ -106,7 +108,7 @@ def check_mirrored(
     """A mirrored market is a market: its loss is finite."""
     other = x.clone()
     other[..., list(columns.odd)] *= -1
-    loss = objective.loss(encoder, other, _generator())
+    loss = _loss(objective, encoder, other)
     _require(bool(loss.isfinite()), f"gives the loss {loss.item()} for a mirrored market")
 
 
@@ -115,7 +117,7 @@ def check_gap(objective: Objective, encoder: Encoder, x: Tensor, columns: Featur
     """An outage of a day leaves the loss finite."""
     other = x.clone()
     other[:, :DAY_CANDLES, [*columns.scaled, columns.present]] = 0.0
-    loss = objective.loss(encoder, other, _generator())
+    loss = _loss(objective, encoder, other)
     _require(bool(loss.isfinite()), f"gives the loss {loss.item()} where a day has no candle")
 
 
@@ -126,7 +128,7 @@ def check_learns(objective: Objective, encoder: Encoder, x: Tensor) -> None:
     losses = []
     for _ in range(STEPS):
         optimiser.zero_grad()
-        loss = objective.loss(encoder, x, _generator())
+        loss = _loss(objective, encoder, x)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(loss.item())
@@ -150,6 +152,21 @@ def windows(columns: FeatureTable, seed: int = 0) -> Tensor:
     return x
 
 
+def facts(seed: int = 0, sessions: int = WINDOWS) -> SessionFacts:
+    """Random terms and outcomes of the windows; one outcome is not known."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    outcomes = torch.randn((sessions, len(OUTCOMES)), generator=generator)
+    outcomes[0, -1] = torch.nan
+    return SessionFacts(torch.randn((sessions, 2), generator=generator), outcomes)
+
+
+def _loss(objective: Objective, encoder: Encoder, x: Tensor) -> Tensor:
+    """The loss of windows, with random facts where the objective learns from them."""
+    if objective.needs_facts:
+        return objective.informed_loss(encoder, x, facts(), _generator())
+    return objective.loss(encoder, x, _generator())
+
+
 def _build(
     objective: str | type[Objective],
     encoder: Encoder,
@@ -157,9 +174,12 @@ def _build(
     options: Mapping[str, Any],
 ) -> Objective:
     if isinstance(objective, str):
-        return build_objective(objective, encoder, columns, options, DAY_CANDLES)
-    make: Any = objective
-    made: Objective = make(encoder, columns, DAY_CANDLES, _read(objective, options))
+        made = build_objective(objective, encoder, columns, options, DAY_CANDLES)
+    else:
+        make: Any = objective
+        made = make(encoder, columns, DAY_CANDLES, _read(objective, options))
+    if made.needs_facts:
+        made.prepare(facts(sessions=20 * WINDOWS))
     return made
 
 

@@ -26,6 +26,7 @@ from cppncripto_strategy.models.inputs.features import (
     compute_features,
 )
 from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.outcomes import OUTCOMES, day_outcomes
 from cppncripto_strategy.models.inputs.scaling import ScalerKind, apply_scaling, fit_sessions
 from cppncripto_strategy.models.inputs.terms import session_terms, term_rows, terms_of
 
@@ -260,6 +261,29 @@ def _pad(features: FloatArray, length: int, table: FeatureTable) -> FloatArray:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SessionFacts:
+    """What is known of sessions beside their windows (N sessions).
+
+    Parameters
+    ----------
+    terms : float32 (N, K), known at the rollover; see `terms`.
+    outcomes : float32 (N, 3), known a day later; NaN where not; see `outcomes.OUTCOMES`.
+    """
+
+    terms: Tensor
+    outcomes: Tensor
+
+    def at(self, index: NDArray[np.int64]) -> SessionFacts:
+        """Those of some sessions (B,)."""
+        rows = torch.from_numpy(index).to(self.terms.device)
+        return SessionFacts(self.terms[rows], self.outcomes[rows])
+
+    def to(self, device: torch.device) -> SessionFacts:
+        """The same on a device."""
+        return SessionFacts(self.terms.to(device), self.outcomes.to(device))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SessionSet:
     """Sessions of several symbols as one indexable set: what training iterates over.
 
@@ -307,6 +331,17 @@ class SessionSet:
         of_table = [table.statistics for table in self.tables]
         rows = [of_table[t][d] for t, d in self.members]
         return torch.from_numpy(np.asarray(rows, dtype=np.float32))
+
+    def facts(self) -> SessionFacts:
+        """Terms and outcomes of every member: the outcomes of a day that is not over are NaN."""
+        known = [(table.terms, day_outcomes(table.grid, table.start_ms)) for table in self.tables]
+        width = [len(table.settings.term_signs) for table in self.tables][:1] or [0]
+        terms = [known[t][0][d] for t, d in self.members]
+        outcomes = [known[t][1][d] for t, d in self.members]
+        return SessionFacts(
+            torch.tensor(np.array(terms).reshape(len(self), *width), dtype=torch.float32),
+            torch.tensor(np.array(outcomes).reshape(len(self), len(OUTCOMES)), dtype=torch.float32),
+        )
 
     def start_ms(self) -> IntArray:
         """00:00 UTC of every member, (N,)."""

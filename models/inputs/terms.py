@@ -20,11 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, FIRST_MONDAY_MS
-from cppncripto_strategy.models.inputs.features.returns import log_returns
-from cppncripto_strategy.models.inputs.features.windows import trailing, trailing_counts
+from cppncripto_strategy.models.inputs.days_before import DaysBefore, mean_known
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 
 HAR_DAYS = (1, 5, 22, 30)
@@ -76,10 +75,17 @@ def terms_of(names: Iterable[str]) -> list[Term]:
     return [TERMS[name] for name in names]
 
 
-def check_terms(names: tuple[str, ...]) -> tuple[str, ...]:
+def check_terms(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """The names, if there are such terms. Raises RecipeError as `terms_of` does."""
-    terms_of(names)
+    terms_of(names or ())
     return names
+
+
+def default_terms(objective: str, market: str | None) -> tuple[str, ...]:
+    """The terms of a recipe that names none: all that are known, where days are forecast."""
+    if objective != "forecast":
+        return ()
+    return tuple(name for name, term in TERMS.items() if market is not None or not term.market)
 
 
 def term_rows(names: Iterable[str], day_candles: int) -> int:
@@ -100,8 +106,8 @@ def har(grid: CandleGrid, session_ms: IntArray) -> FloatArray:
     Realised variance is the sum of a day's squared log returns, a day with an outage brought to the
     length of a whole one. NaN where fewer than half of the days, or of a day's returns, are known.
     """
-    log_variance = _Days(grid, session_ms, max(HAR_DAYS)).log_variance
-    return np.stack([_mean_known(log_variance[:, :days]) for days in HAR_DAYS], axis=1)
+    log_variance = DaysBefore(grid, session_ms, max(HAR_DAYS)).log_variance
+    return np.stack([mean_known(log_variance[:, :days]) for days in HAR_DAYS], axis=1)
 
 
 def market_har(grid: CandleGrid, session_ms: IntArray) -> FloatArray:
@@ -115,58 +121,10 @@ def yesterday(grid: CandleGrid, session_ms: IntArray) -> FloatArray:
     Its log return over its realised volatility; the mean ln volume of its candles with trades less
     that of the last 30 days; twice the share of its variance that falls made, less 1. NaN as `har`.
     """
-    days = _Days(grid, session_ms, 30)
+    days = DaysBefore(grid, session_ms, 30)
     drift = days.total[:, 0] / np.exp(0.5 * days.log_variance[:, 0])
-    volume = days.log_volume[:, 0] - _mean_known(days.log_volume)
+    volume = days.log_volume[:, 0] - mean_known(days.log_volume)
     return np.stack([drift, volume, 2.0 * days.fall_share[:, 0] - 1.0], axis=1)
-
-
-class _Days:
-    """Statistics of the `count` days before each session, (D, count) each; column 0 is the last."""
-
-    def __init__(self, grid: CandleGrid, session_ms: IntArray, count: int) -> None:
-        day = DAY_MS // grid.interval_ms
-        last = (session_ms - grid.start_ms) // grid.interval_ms - 1  # the row that closes at 00:00
-        self._day = day
-        self._rows = last[:, None] - day * np.arange(count)  # (D, count)
-        # A day's first return needs the close before the day.
-        self._inside = (self._rows >= day) & (self._rows < len(grid))
-        returns = log_returns(grid)
-        known = ~np.isnan(returns)
-        flat = np.where(known, returns, 0.0)
-        returned = self._known(known)
-        squares = self._sums(flat * flat)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            variance = squares * day / returned
-            self.log_variance = np.where(variance > 0, np.log(variance), np.nan)
-            self.fall_share = self._sums(np.where(flat < 0, flat * flat, 0.0)) / squares
-            traded = grid.volume > 0
-            logs = np.log(np.where(traded, grid.volume, 1.0))
-            self.log_volume = self._sums(logs) / self._known(traded)
-        self.total = self._sums(flat)
-
-    def _sums(self, values: FloatArray) -> FloatArray:
-        return self._pick(trailing(values, self._day))
-
-    def _known(self, known: BoolArray) -> FloatArray:
-        """How many of a day's candles are known; NaN for fewer than half."""
-        counts = self._pick(trailing_counts(known, self._day).astype(np.float64))
-        return np.where(counts * 2 >= self._day, counts, np.nan)
-
-    def _pick(self, column: FloatArray) -> FloatArray:
-        if not len(column):
-            return np.full(self._rows.shape, np.nan)
-        return np.where(self._inside, column[np.where(self._inside, self._rows, 0)], np.nan)
-
-
-def _mean_known(values: FloatArray) -> FloatArray:
-    """Mean of the known among (D, n), added in order of the columns; NaN below half of them."""
-    total, count = np.zeros(len(values)), np.zeros(len(values))
-    for column in values.T:
-        known = ~np.isnan(column)
-        total = total + np.where(known, column, 0.0)
-        count = count + known
-    return np.where(count * 2 >= values.shape[1], total / np.maximum(count, 1), np.nan)
 
 
 TERMS: dict[str, Term] = {

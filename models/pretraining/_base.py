@@ -17,6 +17,7 @@ from cppncripto_strategy.errors import RecipeError, TrainingError
 from cppncripto_strategy.models.device import CPU, moved
 from cppncripto_strategy.models.encoders import Encoder
 from cppncripto_strategy.models.inputs.features import FeatureTable
+from cppncripto_strategy.models.inputs.sessions import SessionFacts
 from cppncripto_strategy.models.options import PartOptions
 from cppncripto_strategy.models.pretraining._registry import OBJECTIVES, objective_options
 from cppncripto_strategy.models.settings import PretrainSettings
@@ -40,6 +41,14 @@ class MacroWindows(Protocol):
         ...
 
 
+class InformedWindows(MacroWindows, Protocol):
+    """Windows with what is known of their sessions, for an objective that needs it."""
+
+    def facts(self) -> SessionFacts:
+        """Terms and outcomes of every window, in the windows' order."""
+        ...
+
+
 class Objective(nn.Module):
     """Base of the objectives. The heads one needs are its own parameters, dropped afterwards.
 
@@ -49,6 +58,17 @@ class Objective(nn.Module):
     """
 
     Options: ClassVar[type[PartOptions]] = PartOptions
+    needs_facts: ClassVar[bool] = False
+    """Whether it learns from sessions' terms and outcomes, by `informed_loss`, not by `loss`."""
+
+    def prepare(self, facts: SessionFacts) -> None:
+        """Take what follows from all training sessions at once; called before learning."""
+
+    def informed_loss(
+        self, encoder: Encoder, x: Tensor, facts: SessionFacts, generator: torch.Generator
+    ) -> Tensor:
+        """As `loss`, where `needs_facts`: with the batch's terms (B, K) and outcomes (B, 3)."""
+        raise NotImplementedError
 
     def loss(self, encoder: Encoder, x: Tensor, generator: torch.Generator) -> Tensor:
         """Scalar loss of a batch of scaled macro windows x (B, T_long, F).
@@ -130,6 +150,10 @@ def pretrain(
             f"pretraining needs at least 2 training and 2 validation days, found {len(train)} and"
             f" {len(validation)}: give it a longer span or a shorter macro window"
         )
+    facts = _facts(objective, train), _facts(objective, validation)
+    if facts[0] is not None:
+        objective.prepare(facts[0])
+    known, asked = (None if part is None else part.to(device) for part in facts)
     train, validation = _held(train, device), _held(validation, device)
     encoder.to(device)
     objective.to(device)
@@ -142,9 +166,9 @@ def pretrain(
     curve, best_loss, best_weights = LossCurve(), np.inf, copy.deepcopy(encoder.state_dict())
     for epoch in range(settings.epochs):
         curve.train.append(
-            _epoch(encoder, objective, train, settings, shuffler, generator, optimiser)
+            _epoch(encoder, objective, train, known, settings, shuffler, generator, optimiser)
         )
-        curve.validation.append(_validate(encoder, objective, validation, settings, seed))
+        curve.validation.append(_validate(encoder, objective, validation, asked, settings, seed))
         if not np.isfinite(curve.validation[-1]):
             raise TrainingError(f"pretraining loss is {curve.validation[-1]} in epoch {epoch}")
         if curve.validation[-1] < best_loss:
@@ -158,6 +182,41 @@ def pretrain(
     encoder.to(CPU).eval()
     objective.to(CPU)
     return curve
+
+
+def _facts(objective: Objective, windows: MacroWindows) -> SessionFacts | None:
+    """What is known of the windows' sessions, where the objective needs it.
+
+    Raises
+    ------
+    TrainingError
+        When it does, and they are windows alone.
+    """
+    if not objective.needs_facts:
+        return None
+    asked = getattr(windows, "facts", None)
+    if asked is None:
+        raise TrainingError(
+            f"{type(objective).__name__} learns from what followed each window, and"
+            f" {type(windows).__name__} does not know it: give it a SessionSet"
+        )
+    facts: SessionFacts = asked()
+    return facts
+
+
+def _loss(
+    encoder: Encoder,
+    objective: Objective,
+    windows: MacroWindows,
+    facts: SessionFacts | None,
+    index: IntArray,
+    generator: torch.Generator,
+) -> Tensor:
+    """The loss of some windows."""
+    x = windows.gather(index)
+    if facts is None:
+        return objective.loss(encoder, x, generator)
+    return objective.informed_loss(encoder, x, facts.at(index), generator)
 
 
 class _HeldWindows:
@@ -210,6 +269,7 @@ def _epoch(
     encoder: Encoder,
     objective: Objective,
     windows: MacroWindows,
+    facts: SessionFacts | None,
     settings: PretrainSettings,
     shuffler: np.random.Generator,
     generator: torch.Generator,
@@ -221,7 +281,7 @@ def _epoch(
     order, losses = shuffler.permutation(len(windows)), []
     for batch in _batches(len(windows), settings.batch_size):
         optimiser.zero_grad(set_to_none=True)
-        loss = objective.loss(encoder, windows.gather(order[batch]), generator)
+        loss = _loss(encoder, objective, windows, facts, order[batch], generator)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(loss.detach())
@@ -238,6 +298,7 @@ def _validate(
     encoder: Encoder,
     objective: Objective,
     windows: MacroWindows,
+    facts: SessionFacts | None,
     settings: PretrainSettings,
     seed: int,
 ) -> float:
@@ -247,7 +308,7 @@ def _validate(
     generator = torch.Generator().manual_seed(seed + 1)
     order = np.random.default_rng(seed + 1).permutation(len(windows))
     losses = [
-        objective.loss(encoder, windows.gather(order[batch]), generator)
+        _loss(encoder, objective, windows, facts, order[batch], generator)
         for batch in _batches(len(windows), settings.batch_size)
     ]
     return _mean(losses)

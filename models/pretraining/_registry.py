@@ -16,12 +16,14 @@ OBJECTIVES: Registry[type[Any]] = Registry(
         "contrastive": "cppncripto_strategy.models.pretraining.contrastive:SameDayContrast",
         "autoencoder": "cppncripto_strategy.models.pretraining.autoencoder:HourlyAutoencoder",
         "masked": "cppncripto_strategy.models.pretraining.masked:MaskedPatches",
+        "forecast": "cppncripto_strategy.models.pretraining.forecast:DayForecast",
     },
 )
 SCHEMAS = {
     "contrastive": "cppncripto_strategy.models.pretraining.options:ContrastOptions",
     "autoencoder": "cppncripto_strategy.models.pretraining.options:AutoencoderOptions",
     "masked": "cppncripto_strategy.models.pretraining.options:MaskedOptions",
+    "forecast": "cppncripto_strategy.models.pretraining.options:ForecastOptions",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cppncripto_strategy.models.options import Count, PartOptions
 
@@ -33,6 +33,36 @@ class AutoencoderOptions(PartOptions):
     """
 
     hidden: Count = 128
+
+
+class ForecastOptions(PartOptions):
+    """Options of objective "forecast".
+
+    Parameters
+    ----------
+    variance : weight of the likelihood of the coming day's realised variance.
+    volume : weight of that of its volume.
+    range : weight of that of its range.
+    ridge : penalty of the linear part, per session and unit of a standardised coefficient squared.
+    beside : other objectives learned on the same windows, and the weight of each one's loss; they
+        have their default options.
+    """
+
+    variance: Annotated[float, Field(ge=0)] = 1.0
+    volume: Annotated[float, Field(ge=0)] = 0.5
+    range: Annotated[float, Field(ge=0)] = 0.5
+    ridge: Annotated[float, Field(gt=0)] = 1e-3
+    beside: dict[str, Annotated[float, Field(gt=0)]] = {}
+
+    @field_validator("beside")
+    @classmethod
+    def _others(cls, weights: dict[str, float]) -> dict[str, float]:
+        from cppncripto_strategy.models.pretraining._registry import OBJECTIVES
+
+        for name in weights:
+            if OBJECTIVES.check(name) == "forecast":
+                raise ValueError("forecast is learned already: name other objectives")
+        return weights
 
 
 class MaskedOptions(PartOptions):

@@ -275,6 +275,18 @@ def test_markets_and_terms_that_cannot_be_are_refused(values, message):
         parse_recipe(values)
 
 
+def test_a_forecast_brings_the_terms_it_starts_from():
+    """A forecast without its anchor, or a market's lags without a market."""
+    forecast = {"objective": "forecast"}
+    own = parse_recipe({"macro": forecast}).learn_settings().session.terms
+    assert own == ("weekday", "har", "yesterday")
+    market = parse_recipe({"macro": forecast, "features": {"market": "BTCUSDT"}})
+    assert market.learn_settings().session.terms == ("weekday", "har", "market_har", "yesterday")
+    assert parse_recipe({}).learn_settings().session.terms == ()
+    with pytest.raises(RecipeError, match=r"starts from HAR: add 'har' to macro\.terms"):
+        parse_recipe({"macro": {**forecast, "terms": ["weekday"]}})
+
+
 def test_a_recipe_is_judged_without_torch():
     """Seconds of imports before a typo in a feature's name is reported."""
     code = (

@@ -208,7 +208,7 @@ def test_day_shorter_than_a_patch_is_refused():
 
 def test_unknown_objective_names_the_known_ones():
     """A KeyError out of the recipe."""
-    with pytest.raises(RecipeError, match="there are: autoencoder, contrastive, masked"):
+    with pytest.raises(RecipeError, match="there are: autoencoder, contrastive, forecast"):
         build_objective("contrast", pair()[0], COLUMNS)
 
 

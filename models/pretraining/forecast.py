@@ -1,0 +1,142 @@
+"""Forecast: the coming day's realised variance, volume and range, each as a mean and a width.
+
+The linear part of the forecast is fitted first, in closed form, to the session's terms alone (the
+weekday, the lags of HAR: see `models.inputs.terms`), and stays as it is. What the encoder's vector
+adds starts small, so learning begins where the linear forecast stands and leaves it only where the
+validation days agree. The loss is the negative log-likelihood of a normal distribution, summed over
+the outcomes with weights; other objectives may be learned beside it on the same windows.
+
+An outcome is known at the end of its session's day. Training sessions begin before the split, so
+their days are over by then; those of validation sessions are over by the stamp.
+
+Source: heteroscedastic regression after Nix and Weigend (1994), eq. 2; the linear part is HAR
+(Corsi 2009) in logarithms with a calendar. Deviations: the linear part is not learned further, and
+the width starts at the linear forecast's own error. Left out: quantiles, and the forecast of a
+direction. The head is dropped afterwards: terms and encoder, both in the embedding, are what a
+forecast is read from.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from cppncripto_strategy.errors import TrainingError
+from cppncripto_strategy.models.encoders import Encoder
+from cppncripto_strategy.models.inputs.features import FeatureTable
+from cppncripto_strategy.models.inputs.outcomes import OUTCOMES
+from cppncripto_strategy.models.inputs.sessions import SessionFacts
+from cppncripto_strategy.models.pretraining._base import Objective, build_objective
+from cppncripto_strategy.models.pretraining.options import ForecastOptions
+
+# Widths are kept within a factor of e^3 of the linear forecast's error: a likelihood without a
+# floor is unbounded where one day is met exactly.
+WIDTH_CLIP = 3.0
+
+
+class DayForecast(Objective):
+    """Negative log-likelihood of the coming day's outcomes.
+
+    Parameters
+    ----------
+    encoder : the encoder to be trained (its width is read).
+    columns : the features of a window, by column.
+    day_candles : rows of a window per day, for the objectives learned beside this one.
+    options : see `ForecastOptions`.
+    """
+
+    Options = ForecastOptions
+    needs_facts = True
+
+    weights: Tensor
+    center: Tensor
+    spread: Tensor
+    anchor: Tensor
+    error: Tensor
+
+    def __init__(
+        self, encoder: Encoder, columns: FeatureTable, day_candles: int, options: ForecastOptions
+    ) -> None:
+        super().__init__()
+        self.options = options
+        self.odd = list(columns.odd)
+        self.head = nn.Linear(encoder.width, 2 * len(OUTCOMES))
+        with torch.no_grad():  # nearly nothing: at 0 the encoder would get no gradient
+            self.head.weight.mul_(0.1)
+            self.head.bias.zero_()
+        self.beside = nn.ModuleDict(
+            {
+                name: build_objective(name, encoder, columns, {}, day_candles)
+                for name in options.beside
+            }
+        )
+        weights = [options.variance, options.volume, options.range]
+        self.register_buffer("weights", torch.tensor(weights))
+        for name in ("center", "spread", "anchor", "error"):
+            self.register_buffer(name, torch.empty(0))
+
+    def prepare(self, facts: SessionFacts) -> None:
+        """Fit the linear part on the training sessions, by ridge regression in closed form.
+
+        Raises
+        ------
+        TrainingError
+            When there are no terms to fit it on, or hardly any outcome is known.
+        """
+        terms, outcomes = facts.terms.double(), facts.outcomes.double()  # (N, K), (N, 3)
+        if not terms.shape[1]:
+            raise TrainingError(
+                "objective 'forecast' starts from a session's terms, and there are none: name"
+                " some in macro.terms, such as weekday and har"
+            )
+        known = outcomes.isfinite().all(dim=1) & terms.isfinite().all(dim=1)  # (N,)
+        if int(known.sum()) <= 2 * terms.shape[1]:
+            raise TrainingError(
+                f"objective 'forecast' knows the outcomes of {int(known.sum())} sessions, too few"
+                f" to fit {terms.shape[1]} terms: give it more days before the first stamp"
+            )
+        x, y = terms[known], outcomes[known]
+        center, spread = x.mean(dim=0), x.std(dim=0).clamp(min=1e-6)
+        x = torch.cat([(x - center) / spread, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+        penalty = self.options.ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+        penalty[-1, -1] = 0.0  # the mean is free
+        anchor = torch.linalg.solve(x.T @ x + penalty, x.T @ y)  # (K + 1, 3)
+        error = (y - x @ anchor).std(dim=0).clamp(min=1e-6)  # (3,)
+        self.center, self.spread = center.float(), spread.float()
+        self.anchor, self.error = anchor.float(), error.float()
+
+    def linear(self, terms: Tensor) -> Tensor:
+        """The linear forecast (B, 3) of sessions' terms (B, K)."""
+        x = (terms - self.center) / self.spread
+        return x @ self.anchor[:-1] + self.anchor[-1]
+
+    def forecast(self, encoder: Encoder, x: Tensor, terms: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and widths (B, 3) of the outcomes, from windows x (B, T, F) and terms (B, K)."""
+        change, width = self.head(encoder(x)).chunk(2, dim=1)  # 2 x (B, 3)
+        mean = self.linear(terms) + self.error * change
+        return mean, self.error * width.clamp(-WIDTH_CLIP, WIDTH_CLIP).exp()
+
+    def informed_loss(
+        self, encoder: Encoder, x: Tensor, facts: SessionFacts, generator: torch.Generator
+    ) -> Tensor:
+        """Weighted likelihood of what is known of the days, and the losses beside it."""
+        seen = self._mirrored(x, generator) if self.training else x
+        mean, width = self.forecast(encoder, seen, facts.terms)
+        known = facts.outcomes.isfinite()  # (B, 3)
+        target = torch.where(known, facts.outcomes, mean.detach())
+        surprise = ((target - mean) / width) ** 2 / 2 + torch.log(width / self.error)
+        count = known.sum(dim=0).clamp(min=1)  # (3,)
+        loss = ((surprise * known).sum(dim=0) / count * self.weights).sum()
+        for name, weight in self.options.beside.items():
+            objective = cast(Objective, self.beside[name])
+            loss = loss + weight * objective.loss(encoder, x, generator)
+        return loss
+
+    def _mirrored(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Half of the windows in a mirrored market: the size of a day has no sign."""
+        sign = torch.randint(2, (len(x), 1, 1), generator=generator).to(x.device) * 2 - 1
+        factor = torch.ones(len(x), 1, x.shape[2], device=x.device)
+        factor[..., self.odd] = sign.expand(-1, -1, len(self.odd)).to(x.dtype)
+        return x * factor
