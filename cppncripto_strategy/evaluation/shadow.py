@@ -1,0 +1,224 @@
+"""Shadow signals: every signal judged by what followed, whether or not it was traded.
+
+A signal's result is its signed return from its close to the close `horizon` candles later, less a
+round trip's costs. It counts on the day on which its outcome is known. Left out, and counted: a
+signal whose outcome closes on a later UTC day, because a part of that day's result would be known
+before the day begins; and one of whose candles any is missing, has no price above 0, or came after
+its day was over.
+
+What it assumes: an order that the signal sends fills at the next open, and one that leaves after
+the horizon at the open after that, which are the two closes but for the slippage in the costs.
+Stops, signals that leave earlier, and positions that were never flat between two signals are not
+followed: what is judged is the signal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cppncripto_strategy.arrays import FloatArray
+from cppncripto_strategy.evaluation.account import BPS
+from cppncripto_strategy.evaluation.signals import forward_returns
+from cppncripto_strategy.feeds.clock import DAY_MS
+
+NEVER_MS = 2**62
+"""Due time of a symbol without a signal that waits for its outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How one symbol's signals are judged.
+
+    Parameters
+    ----------
+    horizon : candles from a signal's close to the close that judges it, at least 1.
+    interval_ms : of the candles, milliseconds.
+    cost_bps : round trip, both fees and both slippages, basis points.
+    sells : whether sell signals are judged too.
+    """
+
+    horizon: int
+    interval_ms: int
+    cost_bps: float
+    sells: bool = True
+
+    @property
+    def span_ms(self) -> int:
+        """Milliseconds from a signal to its outcome."""
+        return self.horizon * self.interval_ms
+
+
+@dataclass(slots=True)
+class DayResults:
+    """What one UTC day made of the signals that were decided on it.
+
+    Parameters
+    ----------
+    net_bps : result of each signal whose outcome is known, basis points of the price.
+    crossed : signals left out because their outcome closes on a later day.
+    incomplete : signals left out because a candle was missing or too late.
+    """
+
+    net_bps: list[float] = field(default_factory=list)
+    crossed: int = 0
+    incomplete: int = 0
+
+    @property
+    def mean_bps(self) -> float:
+        """Mean result, NaN without one; rounded once, so the order of the signals is no matter."""
+        return math.fsum(self.net_bps) / len(self.net_bps) if self.net_bps else math.nan
+
+    def judge(self, net_bps: float) -> None:
+        """Take in one signal's result; what is not a finite number is not a whole outcome."""
+        if math.isfinite(net_bps):
+            self.net_bps.append(net_bps)
+        else:
+            self.incomplete += 1
+
+    def add(self, other: DayResults) -> None:
+        """Take in another symbol's day."""
+        self.net_bps += other.net_bps
+        self.crossed += other.crossed
+        self.incomplete += other.incomplete
+
+    def __bool__(self) -> bool:
+        return bool(self.net_bps or self.crossed or self.incomplete)
+
+
+class ShadowSignals:
+    """One symbol's signals of one day, judged as their outcomes come; lives as long as a run.
+
+    Attributes
+    ----------
+    due_ms : stamp of the next outcome, UTC ms; until then `settle` has nothing to do.
+    """
+
+    def __init__(self, measure: Measure) -> None:
+        self.measure = measure
+        self.due_ms = NEVER_MS
+        self._waiting: deque[tuple[int, int, float, int]] = deque()  # bar, due ms, close, side
+        self._day = DayResults()
+
+    def signal(self, bar: int, stamp_ms: int, close: float, side: int, session_ms: int) -> None:
+        """Take in a signal.
+
+        Parameters
+        ----------
+        bar : number of the bar; stamp_ms : its close, UTC ms.
+        side : +1 or -1. session_ms : 00:00 UTC of the day that is not over yet.
+        """
+        if side < 0 and not self.measure.sells:
+            return
+        due_ms = stamp_ms + self.measure.span_ms
+        if stamp_ms < session_ms:
+            self._day.incomplete += 1  # of a day that is over: this candle came too late
+        elif due_ms >= session_ms + DAY_MS:
+            self._day.crossed += 1
+        else:
+            self._waiting.append((bar, due_ms, close, side))
+            self.due_ms = self._waiting[0][1]
+
+    def settle(self, bar: int, stamp_ms: int, close: float) -> None:
+        """Judge the signals whose outcome is due by a bar: its number, stamp and close."""
+        waiting, measure = self._waiting, self.measure
+        while waiting and waiting[0][1] <= stamp_ms:
+            since, due_ms, entry, side = waiting.popleft()
+            whole = due_ms == stamp_ms and bar - since == measure.horizon
+            priced = entry > 0 and close > 0
+            forward = close / entry - 1.0 if whole and priced else math.nan
+            self._day.judge(side * forward / BPS - measure.cost_bps)
+        self.due_ms = waiting[0][1] if waiting else NEVER_MS
+
+    def end_day(self) -> DayResults:
+        """The day's results, now that no further outcome can come; the next day starts empty."""
+        day, self._day = self._day, DayResults()
+        day.incomplete += len(self._waiting)
+        self._waiting.clear()
+        self.due_ms = NEVER_MS
+        return day
+
+    def to_plain(self, bar: int) -> dict[str, Any]:
+        """The whole state as plain values; bars are counted back from `bar`, the present one."""
+        return {
+            "waiting": [[bar - since, *rest] for since, *rest in self._waiting],
+            "net_bps": list(self._day.net_bps),
+            "crossed": self._day.crossed,
+            "incomplete": self._day.incomplete,
+        }
+
+    def restore(self, plain: dict[str, Any], bar: int) -> None:
+        """Continue from what `to_plain` gave, where the present bar now has the number `bar`."""
+        self._waiting = deque(
+            (bar - int(back), int(due), float(close), int(side))
+            for back, due, close, side in plain["waiting"]
+        )
+        self.due_ms = self._waiting[0][1] if self._waiting else NEVER_MS
+        results = [float(value) for value in plain["net_bps"]]
+        self._day = DayResults(results, int(plain["crossed"]), int(plain["incomplete"]))
+
+
+def pooled(days: Iterable[DayResults]) -> DayResults:
+    """Several symbols' results of one day as one."""
+    pool = DayResults()
+    for day in days:
+        pool.add(day)
+    return pool
+
+
+def daily_results(
+    signals: pd.DataFrame, measures: dict[str, Measure], end_ms: int | None = None
+) -> dict[int, DayResults]:
+    """Results per day of whole tables at once; what `ShadowSignals` gives bar by bar.
+
+    Parameters
+    ----------
+    signals : table with symbol, close_time_ms (ascending per symbol), close and signal.
+    measures : symbol -> how it is judged; other symbols are left out.
+    end_ms : days that begin at or after it are not over; None is the day of the last candle.
+
+    Returns
+    -------
+    00:00 UTC of each day with a signal (UTC ms, ascending) -> its results.
+    """
+    days: dict[int, DayResults] = {}
+    last_ms = int(signals["close_time_ms"].max()) if len(signals) else 0
+    until_ms = last_ms // DAY_MS * DAY_MS if end_ms is None else end_ms
+    for symbol, measure in measures.items():
+        rows = signals[signals["symbol"] == symbol]
+        for day_ms, results in _of_symbol(rows, measure).items():
+            if day_ms < until_ms:
+                days.setdefault(day_ms, DayResults()).add(results)
+    return dict(sorted(days.items()))
+
+
+def _of_symbol(rows: pd.DataFrame, measure: Measure) -> dict[int, DayResults]:
+    priced = rows.assign(close=rows["close"].where(rows["close"] > 0))
+    forward = forward_returns(priced, measure.horizon, measure.interval_ms)
+    stamps = rows["close_time_ms"].to_numpy(np.int64)
+    side = rows["signal"].to_numpy(np.int64)
+    judged = (side > 0) | ((side < 0) & measure.sells)
+    day = stamps // DAY_MS * DAY_MS
+    crossed = stamps + measure.span_ms >= day + DAY_MS
+    net: FloatArray = side * forward / BPS - measure.cost_bps
+    days: dict[int, DayResults] = {}
+    for at_ms, over, value in zip(
+        day[judged].tolist(), crossed[judged].tolist(), net[judged].tolist(), strict=True
+    ):
+        results = days.setdefault(at_ms, DayResults())
+        if over:
+            results.crossed += 1
+        else:
+            results.judge(value)
+    return days
+
+
+def daily_means(days: Sequence[DayResults]) -> FloatArray:
+    """Mean net results (N,), bps, of the days that have one."""
+    return np.array([day.mean_bps for day in days if day.net_bps], dtype=np.float64)
