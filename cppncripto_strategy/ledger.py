@@ -26,7 +26,8 @@ class Fill:
     created_ms : UTC ms of the decision: the latest bar close the strategy had seen.
     executed_ms : UTC ms of the close of the bar on which it filled, was refused or cancelled; a
         market fill takes place at that bar's open.
-    quantity : base units; price : quote per base with slippage, NaN when nothing was filled.
+    quantity : base units that were filled, or that were left and were not; price : quote per base
+        with slippage, NaN when nothing was filled.
     notional, fee : quote units. reference_price : the bar's open, NaN when nothing was filled.
     reason : why a filled order was sent ("signal", "stop", ...); for a refused or cancelled one,
         the rule that stopped it ("gap", "min_notional", "no_position", ...).
@@ -159,8 +160,8 @@ def filled(
 def unfilled(
     order: Any, created_ms: int, executed_ms: int, status: Status, reason: str, detail: str
 ) -> Fill:
-    """The row of an order that was refused or cancelled; prices are NaN."""
-    nothing = _nothing(order.data._name, created_ms, _side(order), abs(order.created.size))
+    """The row of an order, or of what is left of it, that was refused or cancelled; prices NaN."""
+    nothing = _nothing(order.data._name, created_ms, _side(order), abs(order.executed.remsize))
     return replace(nothing, executed_ms=executed_ms, status=status, reason=reason, detail=detail)
 
 

@@ -224,6 +224,20 @@ def short_orders(seed: int) -> dict[int, dict[int, float]]:
     }
 
 
+def test_the_refused_remainder_of_a_part_fill_is_what_was_left() -> None:
+    """An order of 500 on record as 50 filled and 500 refused."""
+    short, wanted = 50.0, 500.0
+    ran = trade(SpotBroker(cash=CASH, allow_short=True), {2: {0: -short}, 10: {0: wanted}})
+    _, closed, refused = ran.broker.fills
+    assert ran.statuses[-2:] == ["Partial", "Margin"]
+    assert (closed.status, closed.quantity) == ("filled", short)
+    assert (refused.status, refused.reason) == ("refused", "insufficient_cash")
+    assert refused.quantity == wanted - short
+    assert refused.created_ms == closed.created_ms
+    assert f"{wanted - short:g} not opened" in refused.detail
+    assert [entry.position for entry in ran.broker.ledger] == [-short, 0.0]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_fill_that_the_account_cannot_pay_for_is_none(seed: int) -> None:
     """With shorts and several symbols, a "filled" row that moved no position dies here."""
