@@ -333,10 +333,16 @@ def write_recorded(
     digest: str | None = None,
     *,
     sparse: bool = False,
+    unchecked: IntArray | None = None,
 ) -> tuple[str, ...]:
     """Write candles that did not come from a fetch and record where they came from.
 
     Call it inside `job_lock`. Returns the months whose file changed.
+
+    Parameters
+    ----------
+    unchecked : open times, UTC ms, of candles that are recorded as imported, the others as
+        verified; None: all are verified.
 
     Raises
     ------
@@ -355,7 +361,10 @@ def write_recorded(
             ledger.months.pop(state.month, None)
         within = ledger.slots_of(state.month)
         part = candles.between(within.start_ms, within.end_ms)
-        record_month(ledger, state, entries_of(part, interval, source, digest))
+        imported = np.isin(part.open_time, [] if unchecked is None else unchecked)
+        entries = entries_of(part[~imported], interval, source, digest)
+        entries += entries_of(part[imported], interval, source, digest, "imported")
+        record_month(ledger, state, entries)
     name_holes(ledger, store)
     ledger.save()
     return tuple(state.month for state in states if state.changed)

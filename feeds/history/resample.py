@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from cppncripto_strategy.arrays import FloatArray
+from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
 from cppncripto_strategy.errors import CandleError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import Span, fixed_anchor_ms, interval_to_ms
-from cppncripto_strategy.feeds.history.ledger import Entry, Ledger, job_lock, write_recorded
+from cppncripto_strategy.feeds.history.ledger import (
+    Entry,
+    Ledger,
+    job_lock,
+    join,
+    month_matches,
+    write_recorded,
+)
 from cppncripto_strategy.feeds.history.store import CandleStore
 
 # The exchange's numbers have eight decimals; beyond 2**62 their sum would leave int64.
@@ -78,7 +85,8 @@ def resample_stored(
 ) -> tuple[int, tuple[str, ...]]:
     """Make a stored series' longer candles and record them in their own ledger.
 
-    A bucket that lacks candles only because the exchange was down counts as exchange-down too.
+    A bucket that lacks candles only because the exchange was down counts as exchange-down too. A
+    candle is verified where every one it is made of is, else imported.
 
     Parameters
     ----------
@@ -98,14 +106,18 @@ def resample_stored(
     """
     with job_lock(store):
         anchor_ms = store.anchor_ms(symbol, target)
-        known = opens_on_ms if anchor_ms is None else anchor_ms
-        candles = resample(store.read(symbol, interval), interval, target, known)
+        opens_ms = opens_on_ms if anchor_ms is None else anchor_ms
+        candles = resample(store.read(symbol, interval), interval, target, opens_ms)
         if len(candles) == 0:
             raise CandleError(f"{symbol} {interval} holds no complete candle of {target}")
         source = f"resample:{interval}"
-        months = write_recorded(store, symbol, target, candles, source, sparse=True)
-        down = Ledger.load(store, symbol, interval).spans("exchange-down")
-        lost = Ledger.load(store, symbol, interval).spans("missing")
+        known = Ledger.load(store, symbol, interval)
+        checked = _covered(candles.open_time, interval_to_ms(target), _verified(known, store))
+        unchecked = candles.open_time[~checked]
+        months = write_recorded(
+            store, symbol, target, candles, source, sparse=True, unchecked=unchecked
+        )
+        down, lost = known.spans("exchange-down"), known.spans("missing")
         made = Ledger.load(store, symbol, target)
         long_ms = interval_to_ms(target)
         for month, record in made.months.items():
@@ -118,6 +130,27 @@ def resample_stored(
                 made.record(month, explained)
         made.save()
     return len(candles), months
+
+
+def _verified(ledger: Ledger, store: CandleStore) -> list[Span]:
+    """The verified spans of months whose file is the one that the ledger describes."""
+    verified = [
+        Entry(entry.start_ms, entry.end_ms, "verified")
+        for month, record in sorted(ledger.months.items())
+        if month_matches(ledger, store, month)
+        for entry in record.entries
+        if entry.status == "verified"
+    ]
+    return [entry.span for entry in join(verified)]
+
+
+def _covered(open_time: IntArray, length_ms: int, spans: list[Span]) -> BoolArray:
+    """Whether each [open, open + length) lies inside one of the spans (ordered, disjoint)."""
+    starts = np.array([span.start_ms for span in spans] or [open_time[-1] + 1])
+    ends = np.array([span.end_ms for span in spans] or [open_time[-1] + 1])
+    index = np.searchsorted(starts, open_time, side="right") - 1
+    inside: BoolArray = (index >= 0) & (ends[index] >= open_time + length_ms)
+    return inside
 
 
 def _touches(spans: list[Span], start_ms: int, long_ms: int) -> bool:

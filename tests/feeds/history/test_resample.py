@@ -19,7 +19,10 @@ from cppncripto_strategy.feeds.binance.archive import read_archive_file
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles
 from cppncripto_strategy.feeds.clock import utc_to_ms
 from cppncripto_strategy.feeds.history.files import open_source
-from cppncripto_strategy.feeds.history.resample import resample
+from cppncripto_strategy.feeds.history.imports import import_files
+from cppncripto_strategy.feeds.history.ledger import Ledger, write_recorded
+from cppncripto_strategy.feeds.history.resample import resample, resample_stored
+from cppncripto_strategy.feeds.history.store import CandleStore
 
 MINUTE_MS = 60_000
 START_MS = utc_to_ms("2024-05-01")
@@ -90,6 +93,47 @@ def test_a_missing_optional_number_makes_the_sum_missing():
     held = resample(short.replace(taker_buy_volume=taker), "1m", "5m")
     assert np.isnan(held.taker_buy_volume[0])
     assert np.isfinite(held.taker_buy_volume[1])
+
+
+def minutes_of(first: int, last: int) -> Candles:
+    """A candle for each minute in [first, last)."""
+    return make(range(first, last))
+
+
+def statuses(store: CandleStore, interval: str) -> dict[str, list[tuple[int, int]]]:
+    """Status -> [(first minute, minute after the last)] of a series of BTCUSDT."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for entry in Ledger.load(store, "BTCUSDT", interval).entries():
+        minutes = [(ms - START_MS) // MINUTE_MS for ms in (entry.start_ms, entry.end_ms)]
+        found.setdefault(entry.status, []).append((minutes[0], minutes[1]))
+    return found
+
+
+def test_candles_made_of_imported_ones_are_not_called_verified(tmp_path):
+    """A file that nobody checked, which is the exchange's word once it was resampled."""
+    store, file = CandleStore(tmp_path / "store"), tmp_path / "minutes.csv"
+    minutes_of(12, 30).to_arrow().to_pandas().to_csv(file, index=False)
+    write_recorded(store, "BTCUSDT", "1m", minutes_of(0, 12), "rest")
+    import_files(store, "BTCUSDT", "1m", [file])
+    assert statuses(store, "1m") == {"verified": [(0, 12)], "imported": [(12, 30)]}
+    resample_stored(store, "BTCUSDT", "1m", "5m")
+    # The bucket of minutes 10 to 14 has two verified minutes and three that are not.
+    assert statuses(store, "5m") == {"verified": [(0, 10)], "imported": [(10, 30)]}
+    resample_stored(store, "BTCUSDT", "5m", "10m")
+    assert statuses(store, "10m") == {"verified": [(0, 10)], "imported": [(10, 30)]}
+    # Once the exchange has confirmed the minutes, so are the candles made of them.
+    write_recorded(store, "BTCUSDT", "1m", minutes_of(0, 30), "rest")
+    resample_stored(store, "BTCUSDT", "1m", "5m")
+    assert statuses(store, "5m") == {"verified": [(0, 30)]}
+
+
+def test_candles_made_of_an_altered_month_are_not_called_verified(tmp_path):
+    """A month changed by another program, whose old record still says verified."""
+    store = CandleStore(tmp_path)
+    write_recorded(store, "BTCUSDT", "1m", minutes_of(0, 30), "rest")
+    store.write("BTCUSDT", "1m", minutes_of(30, 40))  # behind the ledger's back
+    resample_stored(store, "BTCUSDT", "1m", "5m")
+    assert statuses(store, "5m") == {"imported": [(0, 40)]}
 
 
 @pytest.mark.parametrize("target", ["1m", "30s", "90s"])
