@@ -70,17 +70,25 @@ def load_market(recipe: Recipe) -> Market:
         return _planted_market(recipe)
     refuse_mixed_quotes(recipe)
     source = open_source(recipe.candles.folder)
-    span = recipe.span()
+    stored, span = source.symbols(recipe.interval), recipe.span()
+    absent = [symbol for symbol in recipe.subscribed if symbol not in stored]
+    if len(absent) > 1:  # of a single one the source says more: which name comes near
+        raise CandleError(
+            f"{recipe.candles.folder} holds no {recipe.interval} candles of {', '.join(absent)}:"
+            " fetch or import them, or take them out of symbols. It holds those of"
+            f" {', '.join(stored) or 'no symbol'}"
+        )
     series = {
         symbol: source.read(symbol, recipe.interval, None, span.end_ms if span else None)
         for symbol in recipe.subscribed
     }
-    for symbol, candles in series.items():
-        if len(candles) == 0:
-            raise CandleError(
-                f"{recipe.candles.folder} holds no {symbol} {recipe.interval} candle before the end"
-                f" of {recipe.timerange}"
-            )
+    empty = [symbol for symbol, candles in series.items() if len(candles) == 0]
+    if empty:
+        raise CandleError(
+            f"{recipe.candles.folder} holds no {', '.join(empty)} {recipe.interval} candle before"
+            f" the end of {recipe.timerange}: choose a later timerange, or take"
+            f" {'it' if len(empty) == 1 else 'them'} out of symbols"
+        )
     return _split(recipe, series)
 
 

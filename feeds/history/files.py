@@ -37,9 +37,8 @@ class StoreSource:
 
     def symbols(self, interval: str) -> list[str]:
         """The symbols that have candles of this interval, sorted."""
-        return sorted(
-            {series.symbol for series in self.store.list() if series.interval == interval}
-        )
+        have = {symbol for symbol, length in self.store.series() if length == interval}
+        return sorted(symbol for symbol in have if self.store.months(symbol, interval))
 
     def read(
         self, symbol: str, interval: str, start_ms: int | None = None, end_ms: int | None = None

@@ -126,6 +126,23 @@ def test_candles_come_from_a_store_up_to_the_end_of_the_timerange(hourly, toy, t
         load_market(hourly.recipe(**{**values, "timerange": "20190101-20190201"}))
 
 
+@pytest.mark.parametrize("kind", ["store", "folder"])
+def test_every_symbol_without_candles_is_named(hourly, toy, tmp_path, kind):
+    """The first missing symbol named, fetched, and only then the second."""
+    candles = toy.candles(days=40)
+    for symbol in ("A", "LATE"):
+        part = candles if symbol == "A" else candles[candles.open_time >= hourly.day(35)]
+        if kind == "store":
+            CandleStore(tmp_path).write(symbol, "1h", part)
+        else:
+            part.to_arrow().to_pandas().to_parquet(tmp_path / f"{symbol}-1h.parquet")
+    values = {"candles": {"folder": str(tmp_path)}, "timerange": hourly.timerange(20, 30)}
+    with pytest.raises(CandleError, match=r"no 1h candles of B, C: .* those of A, LATE"):
+        load_market(hourly.recipe(**values, symbols=["A", "B", "LATE", "C"]))
+    with pytest.raises(CandleError, match=r"no LATE 1h candle before .*: choose a later timerange"):
+        load_market(hourly.recipe(**values, symbols=["A", "LATE"]))
+
+
 def test_planted_symbols_are_different_markets(hourly, tmp_path):
     """Two symbols of one seed: twice the same evidence."""
     recipe = hourly.recipe(
