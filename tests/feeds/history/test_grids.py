@@ -7,11 +7,18 @@ import pytest
 
 from cppncripto_strategy.errors import CandleError
 from cppncripto_strategy.feeds.candles import Candles, first_violation, row_problem, split_valid
-from cppncripto_strategy.feeds.clock import DAY_MS, WEEK_MS, interval_to_ms, utc_to_ms
+from cppncripto_strategy.feeds.clock import (
+    DAY_MS,
+    WEEK_MS,
+    interval_to_ms,
+    month_names,
+    utc_to_ms,
+)
 from cppncripto_strategy.feeds.history.fetch import fetch
 from cppncripto_strategy.feeds.history.fetch_job import FetchSettings
 from cppncripto_strategy.feeds.history.foreign import read_file
 from cppncripto_strategy.feeds.history.imports import import_files
+from cppncripto_strategy.feeds.history.ledger import Ledger
 from cppncripto_strategy.feeds.history.resample import resample, resample_stored
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.history.verify import verify_series
@@ -77,7 +84,7 @@ def test_a_series_keeps_the_grid_it_began_with(tmp_path):
     assert store.anchor_ms("OTHER", "3d") == 2 * DAY_MS
 
 
-def fetched(root, market, interval, now_ms, symbols):
+def fetched(root, market, interval, now_ms, symbols, archives=False):
     exchange = LoopbackExchange(
         market, clock=ManualClock(now_ms), settings=ExchangeSettings(interval=interval)
     )
@@ -90,7 +97,7 @@ def fetched(root, market, interval, now_ms, symbols):
             absence_wait_s=0.02,
             proof_age_ms=0,
             settle_ms=0,
-            archives=False,
+            archives=archives,
         )
         reports = fetch(store, symbols, interval, utc_to_ms("2023-01-01"), None, settings)
     assert [""] * len(symbols) == [report.error for report in reports]
@@ -108,6 +115,23 @@ def test_each_symbols_grid_is_learned_from_its_first_candle(tmp_path):
         assert (report.complete, report.held) == (True, len(closed))
         check = verify_series(store, symbol, "3d")
         assert (check.ok, check.count) == (True, len(closed))
+
+
+def test_archives_of_several_days_lie_on_the_symbols_grid(tmp_path):
+    """Every 3-day archive refused as misaligned, or its candles taken for verified off the grid."""
+    market = {"BTCUSDT": three_days(1), "OTHERUSDT": three_days(2)}
+    # Long after the last candle, so that every month has its archive.
+    now_ms = int(market["BTCUSDT"].open_time[-1]) + 60 * DAY_MS
+    store, reports = fetched(tmp_path, market, "3d", now_ms, list(market), archives=True)
+    for report, (symbol, candles) in zip(reports, market.items(), strict=True):
+        assert store.read(symbol, "3d").equals(candles)
+        assert report.from_archives == len(candles)
+        assert report.rejected == 0
+        ledger = Ledger.load(store, symbol, "3d")
+        sources = {e.source for e in ledger.entries() if e.status == "verified"}
+        months = {f"archive:{symbol}-3d-{month}" for month in month_names(candles.open_time)}
+        assert sources == months
+        assert verify_series(store, symbol, "3d").count == len(candles)
 
 
 @pytest.mark.parametrize("day", range(7))
