@@ -4,7 +4,8 @@ A recipe's home is a folder named for the recipe's file and beside it. A recipe 
 package behaves as if its file lay in `runs/` of the current folder. `run --out DIR` puts the home
 into DIR.
 
-    <home>/<UTC stamp>/     results of one run
+    <home>/<UTC stamp>/     results of one run; of one that was refused or failed, only log.jsonl,
+                            whose last line says why
     <home>/<UTC stamp>/bundles/  its networks, in with-macro/ and without-macro/
     <home>/trials.jsonl     every run as a trial
     <home>/bundles/         finished bundles, shared by `run`, `experiment` and `paper`

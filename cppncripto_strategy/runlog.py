@@ -75,6 +75,9 @@ class _LogHandler(logging.FileHandler):
 def log_file(path: Path) -> Iterator[None]:
     """Everything this package logs, into a JSON-lines file, while the run lasts.
 
+    Its last line says why the run failed, if it did: of a run that was refused this file is all
+    that is left.
+
     Raises
     ------
     OSError
@@ -91,14 +94,20 @@ def log_file(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         name = "" if isinstance(error, CppnError) else f"{type(error).__name__}: "
-        # To the file alone: whoever catches the error says it to a person.
-        record = (logger.name, logging.ERROR, __file__, 0, "run failed: %s%s", (name, error), None)
-        handler.handle(logger.makeRecord(*record))
+        _write(handler, f"run failed: {name}{error}")
         raise
     except KeyboardInterrupt:
         logger.info("stopped by a signal")
+        raise
+    except BaseException as stop:
+        _write(handler, f"run stopped: {type(stop).__name__}")
         raise
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
         handler.close()
+
+
+def _write(handler: logging.Handler, text: str) -> None:
+    """Into the file alone: whoever watches is told by the exception itself."""
+    handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
