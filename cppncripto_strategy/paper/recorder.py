@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cppncripto_strategy.broker import SpotBroker
-from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms
 from cppncripto_strategy.feeds.candles import Row
+from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms
 from cppncripto_strategy.feeds.live.rounds import Round, RoundSource, now_s
 from cppncripto_strategy.ledger import Fill
 from cppncripto_strategy.paper.session import Sink

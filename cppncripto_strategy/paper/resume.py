@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.binance.endpoints import Sources, is_loopback
 from cppncripto_strategy.feeds.binance.rest import RestClient
-from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.feeds.candles import Row
+from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.feeds.live.rounds import rows_of
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.connection import Connection

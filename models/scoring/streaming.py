@@ -205,7 +205,7 @@ class MacroStream:
         self._candles.restore(kept["candles"])
         if self._market is not None:
             self._market.restore(kept["market"])
-        self._coming = {open_ms: candle for open_ms, candle in kept["coming"]}
+        self._coming = dict(kept["coming"])
         self._features.restore(kept["features"])
         for name in ("rows", "next_open_ms", "session_ms"):
             setattr(self, name, kept[name])
