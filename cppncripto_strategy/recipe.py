@@ -40,6 +40,7 @@ from cppncripto_strategy.recipe_sections import (
     MacroRecipe,
     MicroRecipe,
     Section,
+    Seed,
     StrategyRecipe,
     ThresholdRecipe,
     WalkForwardRecipe,
@@ -75,7 +76,7 @@ class Recipe(Section):
     timerange: str | None = None
     """Days traded, all of them out of sample: START-END as YYYYMMDD, UTC, end exclusive. Unset,
     whatever the candles leave after the first training."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     """Seed of everything random in training. The same seed gives the same bits on one machine."""
     compare_without_macro: bool = True
     """Whether a second MicroNet, which never sees an embedding, is trained and traded beside the

@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from cppncripto_strategy.models.encoders import ENCODERS, encoder_options
 from cppncripto_strategy.models.inputs.features import FEATURES
+from cppncripto_strategy.models.options import LARGEST
 from cppncripto_strategy.models.pretraining import OBJECTIVES, objective_options
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.recipe_sections import table_of
@@ -30,7 +31,8 @@ HEAD = """\
 # Recipe
 
 A recipe is a TOML file that describes a run. Every key has a default; an unknown key is an error
-that names the nearest known one. Relative paths are relative to the recipe's file. Start from one
+that names the nearest known one. Relative paths are relative to the recipe's file. Numbers are
+finite, and whole numbers are at most 1,000,000,000 where no lower limit is given. Start from one
 that is shipped, such as `runs/demo.toml`.
 
 ```toml
@@ -164,7 +166,7 @@ def _ranges(metadata: tuple[Any, ...]) -> Iterator[str]:
     for attribute, text in _BOUNDS.items():
         for item in metadata:
             bound = getattr(item, attribute, None)
-            if bound is not None:
+            if bound is not None and bound != LARGEST:  # of all alike: said once, in HEAD
                 yield text.format(_number(bound))
 
 

@@ -38,6 +38,7 @@ from cppncripto_strategy.models.labels import (
 )
 from cppncripto_strategy.models.labels.barrier import DEFAULT_BARRIER_BPS
 from cppncripto_strategy.models.labels.fixed import DEFAULT_THRESHOLD_BPS
+from cppncripto_strategy.models.options import LARGEST, Count
 from cppncripto_strategy.models.pretraining import OBJECTIVES, objective_options
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 from cppncripto_strategy.models.settings import (
@@ -50,7 +51,8 @@ from cppncripto_strategy.models.settings import (
 log = logging.getLogger(__name__)
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0, le=LARGEST)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 NonNegative = Annotated[float, Field(ge=0)]
 S = TypeVar("S")
 
@@ -82,15 +84,17 @@ class Section(BaseModel):
     The text below a key is its description in docs/recipe.md, unit included.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class PlantedRecipe(Section):
     """The planted market, for `candles.source = "planted"`. One market per symbol."""
 
-    days: Count = 420
+    days: Annotated[int, Field(ge=1, le=36_525)] = 420
     """Days of candles to make, UTC."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of every draw; the second symbol takes the next seed, and so on."""
     mu: NonNegative = 0.4
     """Strength of the answer to a setup: drift of a whole response in its own standard deviations.
@@ -140,7 +144,7 @@ class MacroRecipe(Section):
     plugin."""
     objective_options: dict[str, Any] = {}
     """Options of the objective; what is left out keeps the objective's default."""
-    long_window: Annotated[int, Field(ge=288)] = 1440
+    long_window: Annotated[int, Field(ge=288, le=LARGEST)] = 1440
     """Candles before 00:00 UTC that MacroNet and the session's scaler see (1440 are five days of
     5-minute candles). More candles mean a longer warm-up."""
     terms: Annotated[tuple[str, ...] | None, AfterValidator(check_terms)] = None
@@ -151,7 +155,7 @@ class MacroRecipe(Section):
     warm-up. Unset, none; with objective forecast all, market_har where there is a market."""
     epochs: Count = default(PretrainSettings, "epochs")
     """Pretraining epochs, at most."""
-    batch_size: Annotated[int, Field(ge=2)] = default(PretrainSettings, "batch_size")
+    batch_size: Annotated[int, Field(ge=2, le=LARGEST)] = default(PretrainSettings, "batch_size")
     """Long windows per pretraining step."""
     learning_rate: Annotated[float, Field(gt=0)] = default(PretrainSettings, "learning_rate")
     """Learning rate of pretraining, per step of AdamW."""
@@ -210,7 +214,9 @@ class MacroRecipe(Section):
 class MicroRecipe(Section):
     """MicroNet: what it reads, how it is built, how it learns."""
 
-    short_window: Annotated[int, Field(ge=4)] = default(MicroNetSettings, "short_window")
+    short_window: Annotated[int, Field(ge=4, le=LARGEST)] = default(
+        MicroNetSettings, "short_window"
+    )
     """Candles that MicroNet sees at each decision (60 are five hours of 5-minute candles)."""
     head: Literal["classes", "regression"] = default(MicroNetSettings, "head")
     """Three classes (score = p_buy - p_sell), or regression (score = tanh of the output)."""
@@ -395,7 +401,7 @@ class ThresholdRecipe(Section):
     validation scores, fixed."""
     quantile: Annotated[float, Field(gt=0, lt=0.5)] = default(ThresholdSettings, "quantile")
     """Share of the scores on each side that become signals. Smaller means fewer trades."""
-    window: Annotated[int, Field(ge=2)] = default(ThresholdSettings, "window")
+    window: Annotated[int, Field(ge=2, le=LARGEST)] = default(ThresholdSettings, "window")
     """Past scores that the quantiles are made of, in candles (2016 are a week of 5-minute candles).
     """
     band: tuple[float, float] | None = default(ThresholdSettings, "band")
@@ -411,13 +417,13 @@ class StrategyRecipe(Section):
 
     fraction: Fraction | None = None
     """Share of the equity per position; unset divides it equally among the symbols."""
-    hold_candles: Annotated[int, Field(ge=0)] = 0
+    hold_candles: Whole = 0
     """Candles after which a position is closed; 0 is no limit."""
     renew_hold: bool = False
     """Whether a fresh signal in the position's direction restarts `hold_candles`."""
-    min_hold: Annotated[int, Field(ge=0)] = 0
+    min_hold: Whole = 0
     """Candles before an opposite signal may close a position. Stops always may."""
-    cooldown_candles: Annotated[int, Field(ge=0)] = 0
+    cooldown_candles: Whole = 0
     """Candles after an exit without a new entry."""
     stop_pct: Annotated[float, Field(ge=0, lt=100)] = 0.0
     """Percent from the entry price at which a close triggers an exit at the next open; 0 is no

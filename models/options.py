@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.registry import Registry
 
-Count = Annotated[int, Field(ge=1)]
+# Of every whole number: far above any that means something, far below what overflows.
+LARGEST = 10**9
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
 
 
 class PartOptions(BaseModel):
@@ -33,7 +35,7 @@ class PartOptions(BaseModel):
     8
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def read(cls, values: Mapping[str, Any], owner: str) -> Self:

@@ -33,7 +33,9 @@ _OPTIONS = {
         help="Candle store, or folder of SYMBOL-5m.parquet files, instead of the recipe's.",
     ),
     "seed": click.option(
-        "--seed", type=click.IntRange(min=0), help="Seed of every draw, instead of the recipe's."
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        help="Seed of every draw, instead of the recipe's.",
     ),
 }
 

@@ -42,14 +42,14 @@ Examples:
 @recipe_options("symbols", "timerange", "candles")
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 10_000),
     default=5,
     show_default=True,
     help="How many seeds every arm is run under.",
 )
 @click.option(
     "--first-seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 2**31),
     default=0,
     show_default=True,
     help="The first of them.",

@@ -38,7 +38,7 @@ class CPPNOptions(PartOptions):
     dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4)
     stride: Count = STRIDE
     interval_ms: Count = FIVE_MINUTES_MS
-    evolved_until_ms: int | None = None
+    evolved_until_ms: Annotated[int, Field(ge=0, lt=2**43)] | None = None  # to the year 2248
 
     @model_validator(mode="after")
     def _check(self) -> Self:

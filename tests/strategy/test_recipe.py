@@ -6,15 +6,20 @@ import inspect
 import subprocess
 import sys
 import textwrap
+from functools import reduce
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import utc_to_ms
+from cppncripto_strategy.models.encoders import ENCODERS, encoder_options
 from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS
 from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.labels import Costs, LabelSettings
+from cppncripto_strategy.models.pretraining import OBJECTIVES, objective_options
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 from cppncripto_strategy.models.settings import (
     LearnSettings,
@@ -405,3 +410,52 @@ def test_a_typing_error_costs_no_command_its_imports(tmp_path, command):
     assert done.returncode == 1
     assert "did you mean 'channels'?" in done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def leaves(annotation):
+    """The types that an annotation is made of."""
+    inner = get_args(annotation)
+    return {leaf for part in inner for leaf in leaves(part)} if inner else {annotation}
+
+
+def number_keys(model, *path):
+    """(path, types) of every key at and below a table that holds numbers."""
+    for name, field in model.model_fields.items():
+        types = leaves(field.annotation)
+        for table in [t for t in types if isinstance(t, type) and issubclass(t, BaseModel)]:
+            yield from number_keys(table, *path, name, *(["S"] if str in types else []))
+        if types & {int, float}:
+            yield (*path, name), types
+
+
+def options_keys():
+    """As `number_keys`, of the options of the package's own encoders and objectives."""
+    for part, registry, options in (
+        ("encoder", ENCODERS, encoder_options),
+        ("objective", OBJECTIVES, objective_options),
+    ):
+        for name in registry.names():
+            for (key,), types in number_keys(type(options(name, {}))):
+                yield ("macro", part, name, key), types
+
+
+def recipe_with(path, value):
+    """The plain values of a recipe with one of them."""
+    if path[1:2] in (("encoder",), ("objective",)):
+        _, part, name, key = path
+        return {"macro": {part: name, f"{part}_options": {key: value}}}
+    return reduce(lambda inner, name: {name: inner}, reversed(path), value)
+
+
+@pytest.mark.parametrize(
+    ("path", "types"),
+    [*number_keys(Recipe), *options_keys()],
+    ids=lambda value: ".".join(value) if isinstance(value, tuple) else "",
+)
+def test_every_number_has_bounds(path, types):
+    """An overflow deep in numpy or torch, or a run of 10^30 epochs, from a slip of the finger."""
+    wrong = (10**30, -(10**30), 2**63) if int in types else (float("inf"), float("nan"))
+    for number in wrong:
+        value = [number, number] if path[-1] in ("band", "dilations") else number
+        with pytest.raises(RecipeError, match=path[-1]):
+            parse_recipe(recipe_with(path, value))
