@@ -32,18 +32,20 @@ from cppncripto_strategy.models.settings import (
     LearnSettings,
 )
 from cppncripto_strategy.plugins import load_plugins
-from cppncripto_strategy.recipe_sections import (
-    BrokerRecipe,
-    CandlesRecipe,
+from cppncripto_strategy.recipe_learning import (
     FeaturesRecipe,
     LabelRecipe,
     MacroRecipe,
     MicroRecipe,
+    WalkForwardRecipe,
+)
+from cppncripto_strategy.recipe_sections import (
+    BrokerRecipe,
+    CandlesRecipe,
     Section,
     Seed,
     StrategyRecipe,
     ThresholdRecipe,
-    WalkForwardRecipe,
     settings_of,
     table_of,
 )

@@ -27,6 +27,7 @@ STOREYS = (
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models", "spot_account"},
     {"broker", "feeds.history", "feeds.live", "feeds.loopback", "feeds.planted_hits"}
     | {"indicators", "recipe_sections", "tables"},
+    {"recipe_learning"},
     {"recipe"},
     {"symbol_rules"},
     {"analyzers", "embeddings", "judgement", "market", "recipe_reference", "reports"}
