@@ -109,5 +109,5 @@ def log_file(path: Path) -> Iterator[None]:
 
 
 def _write(handler: logging.Handler, text: str) -> None:
-    """Into the file alone: whoever called is told by the exception itself."""
+    """Into the file alone: to the caller the exception reports it."""
     handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
