@@ -150,7 +150,10 @@ class MicroRecipe(Section):
     hidden: Count = default(MicroNetSettings, "hidden")
     """Units of the layer before the output."""
     components: Count = default(MicroNetSettings, "components")
-    """Principal components of the embedding that reach MicroNet. Fewer overfit less."""
+    """Directions of the embedding that reach MicroNet, its components. Fewer overfit less."""
+    reading: Literal["variance", "predictive"] = default(MicroNetSettings, "reading")
+    """Which components: those of most variance (principal components), or those that tell most of
+    the coming day's volume and volatility, each scaled by how well it did on days left out."""
     clock: bool = True
     """Whether MicroNet sees the time of day. Without it, a score follows from the window's candles
     alone."""
@@ -182,7 +185,7 @@ class MicroRecipe(Section):
 
     def network(self) -> dict[str, Any]:
         """MicroNet's part of `LearnSettings`."""
-        shape = "channels", "hidden", "components", "head", "clock"
+        shape = "channels", "hidden", "components", "reading", "head", "clock"
         return {
             "short_window": self.short_window,
             "micro_options": {name: getattr(self, name) for name in shape},

@@ -16,9 +16,9 @@ The embedding then scales and shifts the body's channels (FiLM; Perez et al. 201
 written as 1 + gamma), and an MLP head gives either three classes (sell, nothing, buy) or one
 bounded score.
 
-Deviations from the FiLM paper: the embedding is first reduced to its leading whitened principal
-components over the training days, because a label that is mostly noise cannot fit 128 inputs per
-channel: it would fit their noise long before their sense.
+Deviations from the FiLM paper: the embedding is first reduced to a few directions, settled on the
+training days before the network learns (`settings.reading`), because a label that is mostly noise
+cannot fit 128 inputs per channel: it would fit their noise long before their sense.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ N_CLASSES = 3
 RECALL_TAPS = 8
 # The recall starts this small, so that what the embedding says is learned undisturbed.
 RECALL_START = 0.1
-# Whitened components beyond this many standard deviations are clipped.
+# Components beyond this many standard deviations of a whitened one are clipped.
 CONTEXT_CLIP = 3.0
 SELL, HOLD, BUY = 0, 1, 2
 
@@ -132,6 +132,10 @@ class MicroNet(nn.Module):
         self.whiten.zero_()
         scale = len(context) ** 0.5 / strength[:kept]
         self.whiten[:, :kept] = (axes[:kept].T * scale).float()
+
+    def set_reading(self, weights: Tensor) -> None:
+        """Set the directions themselves, (n_context, components); a zero embedding reads as 0."""
+        self.whiten.copy_(weights)
 
     def head(self, z: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """Body output (B, T', C) under FiLM -> logits (B, T', 3), or (B, T', 1) for regression."""

@@ -31,7 +31,9 @@ class MicroNetSettings:
     channels : int, channels of the body.
     kernel : int, taps of each convolution.
     hidden : int, width of the head.
-    components : int, whitened principal components of the embedding that reach FiLM.
+    components : int, directions of the embedding that reach FiLM.
+    reading : which those are: "variance", its whitened principal components, or "predictive", those
+        that tell most of the coming day (see `learning.reading`).
     head : "classes" (score = p_buy - p_sell) or "regression" (score = tanh output).
     unseen : columns it does not read. Without those that say what time it is, scores follow from
         the window's own candles alone.
@@ -44,6 +46,7 @@ class MicroNetSettings:
     kernel: int = 3
     hidden: int = 32
     components: int = 4
+    reading: Literal["variance", "predictive"] = "variance"
     head: Literal["classes", "regression"] = "classes"
     unseen: tuple[int, ...] = ()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import BundleError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_date
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo
@@ -31,12 +33,15 @@ from cppncripto_strategy.models.learning.data import (
     reach_ms,
     return_scale,
 )
-from cppncripto_strategy.models.learning.training import TrainedMicro, train_micronet
+from cppncripto_strategy.models.learning.reading import coming_profiles, predictive_reading
+from cppncripto_strategy.models.learning.training import MicroData, TrainedMicro, train_micronet
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
 from cppncripto_strategy.models.parts import plugin_parts
 from cppncripto_strategy.models.pretraining import build_objective, pretrain
 from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.progress import Progress
+
+log = logging.getLogger(__name__)
 
 # More than the adaptive threshold needs before it is active (288), so a new bundle trades at once.
 SEED_QUANTILES = 401
@@ -213,9 +218,37 @@ def _micronet(
             half = 0 if previous is not None else total
             progress(half + done, half + total, f"MicroNet {text}")
 
+    reading = _reading(days, train_data, settings)
     return train_micronet(
-        train_data, validation_data, settings.micro_settings(), how, seed, warm, report
+        train_data,
+        validation_data,
+        settings.micro_settings(),
+        how,
+        seed,
+        warm_start=warm,
+        progress=report,
+        reading=reading,
     )
+
+
+def _reading(days: Days, data: MicroData, settings: LearnSettings) -> FloatArray | None:
+    """The directions that tell of the coming day; None for the principal components."""
+    shape = settings.micro_settings()
+    if shape.reading == "variance" or not settings.use_macro:
+        return None
+    reading = predictive_reading(
+        data.context.numpy().astype(np.float64),
+        coming_profiles(days.train, days.split_ms),
+        days.train.start_ms(),
+        shape.components,
+    )
+    if reading is None:
+        log.warning(
+            "%d training days are too few to see what the embedding tells of the coming day (or it"
+            " never varies): MicroNet reads its principal components",
+            len(days.train),
+        )
+    return reading
 
 
 def score_quantiles(scores: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.models.device import CPU, moved
 from cppncripto_strategy.models.micronet import N_CLASSES, MicroNet
@@ -138,11 +139,14 @@ def train_micronet(
     warm_start: MicroNet | None = None,
     progress: Progress | None = None,
     device: torch.device = CPU,
+    reading: FloatArray | None = None,
 ) -> TrainedMicro:
     """Train `settings.initialisations` networks and keep the one with the best validation loss.
 
-    With `warm_start` the first of them begins from that network's weights. They learn on `device`
-    and come back on the processor. The same seed gives the same weights on one CPU thread.
+    With `warm_start` the first of them begins from that network's weights, its reading included.
+    The others read the embedding by `reading`, float64 (n_context, components), or, when that is
+    None, by its principal components. They learn on `device` and come back on the processor. The
+    same seed gives the same weights on one CPU thread.
 
     Raises
     ------
@@ -162,11 +166,9 @@ def train_micronet(
     curves: list[dict[str, Any]] = []
     for number in range(settings.initialisations):
         torch.manual_seed(seed + 1000 * number)
-        net = MicroNet(shape)
+        net = _fresh(shape, context, reading)
         if warm_start is not None and number == 0:
             net.load_state_dict(warm_start.state_dict())
-        else:
-            net.fit_context(context)
         net.to(device)
 
         def report(epoch: int, loss: float, number: int = number) -> None:
@@ -186,6 +188,16 @@ def train_micronet(
     best.validation_scores = _scores_of_labelled(best.net, validation)
     best.net.to(CPU)
     return best
+
+
+def _fresh(shape: MicroNetSettings, context: Tensor, reading: FloatArray | None) -> MicroNet:
+    """A network of random weights that knows which components of the embedding it reads."""
+    net = MicroNet(shape)
+    if reading is None:
+        net.fit_context(context)
+    else:
+        net.set_reading(torch.from_numpy(reading))
+    return net
 
 
 def micro_loss(net: MicroNet, data: MicroData, settings: TrainSettings) -> Tensor:

@@ -1,0 +1,206 @@
+"""What MicroNet reads of an embedding: the directions that tell of the coming day, no others."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, build_sessions
+from cppncripto_strategy.models.learning import learner
+from cppncripto_strategy.models.learning.learner import learn_bundle
+from cppncripto_strategy.models.learning.reading import (
+    MIN_DAYS,
+    coming_profiles,
+    predictive_reading,
+)
+from cppncripto_strategy.models.micronet import MicroNet
+from cppncripto_strategy.models.settings import LearnSettings, MicroNetSettings
+from cppncripto_strategy.models.settings import PretrainSettings as Pretrain
+from cppncripto_strategy.models.settings import TrainSettings as Train
+from cppncripto_strategy.testing.grids import changed_from, random_grid, with_hole
+
+HOUR_MS = 3_600_000
+SETTINGS = SessionSettings(interval_ms=HOUR_MS, long_window=48)
+
+
+def days_of(count, symbols=1):
+    """00:00 UTC of days, each once for every symbol."""
+    return np.tile(np.arange(count) * DAY_MS, symbols)
+
+
+def planted(days=360, noise=128, told=0.9, seed=0):
+    """Embeddings that are noise but for one bit, profiles that follow the bit, and the bit."""
+    rng = np.random.default_rng(seed)
+    bit = np.where(rng.random(days) < 0.5, -1.0, 1.0)
+    context = rng.normal(size=(days, noise))
+    context[:, 7] = bit
+    shape = np.sin(np.arange(24) / 4)
+    came = np.where(rng.random(days) < told, bit, -bit)
+    return context, came[:, None] * shape + rng.normal(size=(days, 24)), bit
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_bit_among_noise_is_read(seed):
+    """Directions of most variance: among equal columns a regime is lost with 127 others."""
+    context, profiles, _ = planted(seed=seed)
+    reading = predictive_reading(context, profiles, days_of(360), 4)
+    fresh, _, told = planted(seed=seed + 100)  # days that it was not chosen on
+    read = fresh @ reading
+    assert (np.sign(read[:, 0]) == told).mean() > 0.75
+    net = MicroNet(MicroNetSettings(n_features=3, n_context=128, components=4))
+    net.fit_context(torch.from_numpy(context).float())
+    by_variance = fresh @ net.whiten.numpy()
+    assert max(abs(np.corrcoef(c, told)[0, 1]) for c in by_variance.T) < 0.5
+    assert abs(np.corrcoef(read[:, 0], told)[0, 1]) > 0.75
+    # What was only fitted is small beside what holds on days left out.
+    spread = read.std(axis=0)
+    assert spread[0] > 2 * spread[1:].max()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_embedding_that_tells_nothing_is_turned_down(seed):
+    """Noise at unit variance, for MicroNet to fit."""
+    rng = np.random.default_rng(seed)
+    context, profiles = rng.normal(size=(360, 128)), rng.normal(size=(360, 24))
+    reading = predictive_reading(context, profiles, days_of(360), 4)
+    assert (context @ reading).std(axis=0).max() < 0.35
+
+
+def test_zero_embedding_reads_as_zero_and_there_is_nothing_to_choose_by():
+    """An offset: a network without macro would hear one. A ridge over no days."""
+    context, profiles, _ = planted()
+    reading = predictive_reading(context, profiles, days_of(360), 4)
+    assert not (np.zeros(128) @ reading).any()
+    assert predictive_reading(np.zeros((360, 128)), profiles, days_of(360), 4) is None
+    few = MIN_DAYS - 1
+    assert predictive_reading(context[:few], profiles[:few], days_of(few), 4) is None
+    # As many rows as need be, but of too few days.
+    assert predictive_reading(context, profiles, days_of(30, symbols=12), 4) is None
+    profiles[: 360 - few] = np.nan
+    assert predictive_reading(context, profiles, days_of(360), 4) is None
+
+
+def test_unknown_days_and_fewer_directions_than_asked():
+    """A NaN in a ridge; a direction of nothing divided by its zero spread."""
+    context, profiles, _ = planted()
+    before = predictive_reading(context[50:], profiles[50:], days_of(310), 2)
+    profiles[:50, 3] = np.nan
+    # The folds are of whole days, so the days' own numbers do not matter.
+    np.testing.assert_array_equal(
+        before, predictive_reading(context, profiles, days_of(360) - 50 * DAY_MS, 2)
+    )
+    narrow = np.zeros_like(context)
+    narrow[:, 7] = context[:, 7]
+    reading = predictive_reading(narrow, np.nan_to_num(profiles), days_of(360), 4)
+    assert np.isfinite(reading).all()
+    assert (np.abs(reading).sum(axis=0) > 0).tolist() == [True, False, False, False]
+
+
+def test_sign_does_not_hang_on_a_day_more():
+    """A direction that turns over with one more candle: a warm start would read it upside down."""
+    context, profiles, _ = planted(days=361)
+    once = predictive_reading(context[:-1], profiles[:-1], days_of(360), 1)
+    again = predictive_reading(context, profiles, days_of(361), 1)
+    assert np.corrcoef(once[:, 0], again[:, 0])[0, 1] > 0.9
+
+
+def test_profiles_are_what_came_after_the_window():
+    """The day shifted by a candle, or measured against itself."""
+    grid = with_hole(random_grid(24 * 30, 3, missing=0.02, no_trades=0.03), 500, 506)
+    grid = dataclasses.replace(grid, interval_ms=HOUR_MS, start_ms=0)
+    table = build_sessions("X", grid, SETTINGS)
+    sessions = SessionSet.between([table], 0, 2**62)
+    found = coming_profiles(sessions, 2**62)
+    for place, (_, session) in enumerate(sessions.members):
+        first = int(table.start_ms[session]) // HOUR_MS
+        if first + 24 > len(grid):
+            assert np.isnan(found[place]).all()
+            continue
+
+        def volume(rows):
+            known = [grid.volume[r] for r in rows if grid.volume[r] > 0]
+            return math.nan if not known else sum(map(math.log, known)) / len(known)
+
+        def variance(rows):
+            moves = [math.log(grid.close[r] / grid.close[r - 1]) ** 2 for r in rows]
+            known = [m for m in moves if not math.isnan(m)]
+            mean = sum(known) / len(known) if known else 0.0
+            return math.log(mean) if mean > 0 else math.nan
+
+        window = range(first - 48, first)
+        parts = [range(first + 2 * k, first + 2 * k + 2) for k in range(12)]
+        expected = [volume(p) - volume(window) for p in parts]
+        expected += [variance(p) - variance(window) for p in parts]
+        np.testing.assert_allclose(found[place], expected, rtol=1e-9, atol=1e-12)
+    assert np.isfinite(found).all(axis=1).any()
+
+
+def test_profiles_see_no_candle_after_the_span():
+    """The first validation day in what MicroNet is told to read."""
+    grid = random_grid(24 * 30, 4)
+    grid = dataclasses.replace(grid, interval_ms=HOUR_MS, start_ms=0)
+    until = 24 * DAY_MS
+    found = []
+    for candles in (grid, changed_from(grid, 24 * 24)):
+        table = build_sessions("X", candles, SETTINGS)
+        sessions = SessionSet.between([table], 0, until + DAY_MS)
+        found.append(coming_profiles(sessions, until))
+        days = sessions.start_ms()
+        assert np.isnan(found[-1][days + DAY_MS > until]).all()
+        assert (days + DAY_MS > until).any()
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.fixture(scope="module")
+def bundles(toy):
+    """A bundle that reads what predicts, and one that reads what varies, of the same days."""
+    grid = toy.grid(toy.candles(days=130))
+    learn = LearnSettings(
+        session=SETTINGS,
+        encoder_options={"channels": 4, "stride": 6, "dilations": [1, 2]},
+        pretrain=Pretrain(epochs=1, batch_size=16),
+        train=Train(epochs=1, initialisations=2),
+        short_window=12,
+        micro_options={"channels": 4, "hidden": 4, "components": 2, "reading": "predictive"},
+        train_days=90,
+        validate_days=21,
+    )
+    table = build_sessions("X", grid, SETTINGS)
+    until = int(table.start_ms[-1])
+    other = dataclasses.replace(learn, micro_options={**learn.micro_options, "reading": "variance"})
+    return {
+        "predictive": learn_bundle([table], until, learn, seed=0),
+        "variance": learn_bundle([table], until, other, seed=0),
+        "days": learner.Days.before([table], until, learn),
+    }
+
+
+def test_bundle_reads_as_its_recipe_says(bundles):
+    """A setting that reaches nothing."""
+    days, bundle = bundles["days"], bundles["predictive"]
+    bank = bundle.bank[: len(days.train)].astype(np.float64)
+    profiles = coming_profiles(days.train, days.split_ms)
+    expected = predictive_reading(bank, profiles, days.train.start_ms(), 2)
+    np.testing.assert_allclose(bundle.micro.whiten.numpy(), expected, rtol=1e-6, atol=1e-9)
+    assert not np.allclose(bundles["variance"].micro.whiten.numpy(), expected, atol=1e-3)
+    assert bundle.info.micro.reading == "predictive"
+
+
+def test_too_few_days_are_said(toy, caplog):
+    """Silence about a setting that could not be followed."""
+    table = build_sessions("X", toy.grid(toy.candles(days=60)), SETTINGS)
+    learn = LearnSettings(
+        session=SETTINGS,
+        encoder_options={"channels": 4, "stride": 6, "dilations": [1, 2]},
+        pretrain=Pretrain(epochs=1),
+        train=Train(epochs=1, initialisations=1),
+        short_window=12,
+        micro_options={"channels": 4, "hidden": 4, "reading": "predictive"},
+        train_days=30,
+        validate_days=15,
+    )
+    learn_bundle([table], int(table.start_ms[-1]), learn, seed=0)
+    assert "MicroNet reads its principal components" in caplog.text
