@@ -105,6 +105,17 @@ class Recipe(Section):
             raise ValueError(f"symbols repeat: {', '.join(self.symbols)}")
         if self.timerange is not None:
             parse_timerange(self.timerange)
+        pool = self.macro.pool
+        if self.macro.long_window % pool or DAY_MS // interval_ms % pool:
+            raise ValueError(
+                f"macro.pool = {pool} does not divide a day of {DAY_MS // interval_ms} candles and"
+                f" macro.long_window = {self.macro.long_window}: choose one that divides both"
+            )
+        if pool > 1 and self.macro.encoder == "cppn":
+            raise ValueError(
+                "macro.pool: encoder 'cppn' averages candles by itself, over its option stride;"
+                " leave pool out"
+            )
         readers = [name for name in self.terms if terms_of([name])[0].market]
         if readers and self.features.market is None:
             raise ValueError(
@@ -194,6 +205,7 @@ class Recipe(Section):
                 names=self.features.columns,
                 market=self.features.market,
                 terms=self.terms,
+                pool=self.macro.pool,
             ),
             use_macro=use_macro,
             label=self.label.settings(self.broker),

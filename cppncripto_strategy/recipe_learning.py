@@ -78,6 +78,9 @@ class MacroRecipe(Section):
     `features.market`), yesterday (the last day's return over its volatility, its volume against the
     month's, its share of falls). Each takes numbers from the encoder's 128; days back mean a longer
     warm-up. Unset, none; with objective forecast all, market_har where there is a market."""
+    pool: Count = 1
+    """Candles averaged into one row before the encoder reads the long window: 12 of 5 minutes make
+    hourly rows, and 30 days 720 of them. An encoder's stride counts rows: with 12, give it 1."""
     epochs: Count = default(PretrainSettings, "epochs")
     """Pretraining epochs, at most."""
     batch_size: Annotated[int, Field(ge=2, le=LARGEST)] = default(PretrainSettings, "batch_size")

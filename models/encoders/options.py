@@ -21,12 +21,15 @@ class TCNOptions(PartOptions):
     stride : candles per patch.
     dilations : one block each, in patches.
     kernel : taps of each block.
+    half_life : patches after which one counts half as much in the first half of the pooled vector;
+        the second half is the plain mean. Unset, all of it is: a month's days count alike.
     """
 
     channels: Count = 48
     stride: Count = 12
     dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 8)
     kernel: Count = 3
+    half_life: Annotated[float, Field(gt=0)] | None = None
 
 
 class TransformerOptions(PartOptions):

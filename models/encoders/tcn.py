@@ -9,6 +9,8 @@ is on the left only and zero, no skip connections, no batch statistics.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,6 +56,7 @@ class TCNEncoder(Encoder):
             *(GatedBlock(channels, options.kernel, d) for d in options.dilations)
         )
         self.output = nn.Conv1d(channels, width, 1)
+        self.half_life = options.half_life
 
     def feature_map(self, x: Tensor) -> Tensor:
         """Scaled features (B, T, F) -> causal feature map (B, T // stride, width)."""
@@ -61,3 +64,13 @@ class TCNEncoder(Encoder):
         z: Tensor = self.blocks(torch.tanh(content) * torch.sigmoid(gate))  # (B, C, T')
         z = self.output(functional.gelu(z))  # (B, width, T')
         return z.transpose(1, 2)  # (B, T', width)
+
+    def pool(self, z: Tensor) -> Tensor:
+        """Feature map (B, T', width) -> one vector per window (B, width); see `half_life`."""
+        mean = super().pool(z)  # (B, width)
+        if self.half_life is None:
+            return mean
+        age = torch.arange(z.shape[1] - 1, -1, -1, device=z.device)  # (T',)
+        weight = torch.softmax(-age * (math.log(2.0) / self.half_life), dim=0)
+        recent = torch.einsum("t,btc->bc", weight, z[..., : self.width // 2])
+        return torch.cat([recent, mean[:, self.width // 2 :]], dim=1)

@@ -43,6 +43,8 @@ class SessionSettings:
     names : the features, in column order; they must be known (see `features.FEATURES`).
     market : symbol whose candles the market's columns and terms read; None where none does.
     terms : what the embedding holds of a session beside encoder and scaler (see `terms.TERMS`).
+    pool : candles averaged into one row of MacroNet's window; a day and `long_window` are multiples
+        of it. The scaler sees candles, whatever it is.
     """
 
     interval_ms: int = 300_000
@@ -51,6 +53,7 @@ class SessionSettings:
     names: tuple[str, ...] = DEFAULT_COLUMNS
     market: str | None = None
     terms: tuple[str, ...] = ()
+    pool: int = 1
 
     @property
     def table(self) -> FeatureTable:
@@ -64,7 +67,8 @@ class SessionSettings:
         names.
         """
         plain = {**dataclasses.asdict(self), "feature_digests": self.table.digests}
-        return {k: v for k, v in plain.items() if v or k not in ("market", "terms")}
+        left_out = {"market": None, "terms": (), "pool": 1}
+        return {k: v for k, v in plain.items() if k not in left_out or v != left_out[k]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> SessionSettings:
@@ -115,6 +119,11 @@ class SessionSettings:
         return DAY_MS // self.interval_ms
 
     @property
+    def macro_day_rows(self) -> int:
+        """Rows a day of MacroNet's window."""
+        return self.day_candles // self.pool
+
+    @property
     def warmup(self) -> int:
         """Rows before the first session: the long window, each of its rows with full memory.
 
@@ -158,6 +167,8 @@ class SessionTable:
         row - 1 .. row + day_candles - 2.
     center, scale : float64 (D, S), the session scalers.
     terms : float64 (D, K), what is known of each session beside its window; K may be 0.
+    pooled : float64 (T', F), the features averaged over `settings.pool` candles, unscaled, in step
+        with midnights; no row where nothing is pooled.
     ok : bool (D,), whether the macro window had enough candles for a scaler, and the days before
         for the terms.
     """
@@ -171,6 +182,7 @@ class SessionTable:
     center: FloatArray
     scale: FloatArray
     terms: FloatArray
+    pooled: FloatArray
     ok: BoolArray
 
     def __len__(self) -> int:
@@ -183,9 +195,13 @@ class SessionTable:
         return parts
 
     def macro_windows(self, index: IntArray) -> Tensor:
-        """Scaled macro windows of sessions `index` (B,) -> (B, long_window, F) float32."""
-        first = self.row[index] - self.settings.long_window
-        return self._scaled(first, self.settings.long_window, index)
+        """Scaled macro windows of sessions `index` (B,) -> (B, long_window / pool, F) float32."""
+        pool, length = self.settings.pool, self.settings.long_window
+        first = self.row[index] - length
+        if pool == 1:
+            return self._scaled(self.features, first, length, index)
+        # Every midnight, and so every window, is as far from a pooled row's first candle.
+        return self._scaled(self.pooled, first // pool, length // pool, index)
 
     def micro_inputs(
         self, index: IntArray, receptive_field: int, scaler_of: IntArray | None = None
@@ -197,12 +213,15 @@ class SessionTable:
         """
         first = self.row[index] - receptive_field
         length = receptive_field - 1 + self.settings.day_candles
-        return self._scaled(first, length, index if scaler_of is None else scaler_of)
+        scaler_of = index if scaler_of is None else scaler_of
+        return self._scaled(self.features, first, length, scaler_of)
 
-    def _scaled(self, first: IntArray, length: int, scaler_of: IntArray) -> Tensor:
+    def _scaled(
+        self, features: FloatArray, first: IntArray, length: int, scaler_of: IntArray
+    ) -> Tensor:
         rows = first[:, None] + np.arange(length)  # (B, T)
         scaled = apply_scaling(
-            self.features[rows],
+            features[rows],
             self.settings.names,
             self.center[scaler_of][:, None],
             self.scale[scaler_of][:, None],
@@ -249,7 +268,26 @@ def build_sessions(symbol: str, grid: CandleGrid, settings: SessionSettings) -> 
     )
     terms = session_terms(grid, starts, settings.terms)
     ok &= np.isfinite(terms).all(axis=1)
-    return SessionTable(symbol, grid, settings, features, starts, rows, center, scale, terms, ok)
+    phase = int(rows[0]) % settings.pool if len(rows) else 0
+    pooled = pool_rows(features[phase:], settings.pool)
+    return SessionTable(
+        symbol, grid, settings, features, starts, rows, center, scale, terms, pooled, ok
+    )
+
+
+def pool_rows(features: FloatArray, pool: int) -> FloatArray:
+    """Means over every `pool` rows of features (T, F), float64 (T // pool, F).
+
+    Of a scaled column the mean of what is known, NaN where nothing is; the others are known always.
+    Rows after the last whole group are left out. None where `pool` is 1: the rows are the window's.
+    """
+    if pool == 1:
+        return np.empty((0, features.shape[1]))
+    groups = features[: len(features) // pool * pool].reshape(-1, pool, features.shape[1])
+    known = ~np.isnan(groups)  # (N, pool, F)
+    count = known.sum(axis=1)
+    total = np.where(known, groups, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _pad(features: FloatArray, length: int, table: FeatureTable) -> FloatArray:

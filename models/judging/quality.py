@@ -324,7 +324,7 @@ def _embed(macro: MacroNet, sessions: SessionSet, raw: bool = False) -> NDArray[
 @torch.no_grad()
 def _halves(encoder: Encoder, sessions: SessionSet) -> tuple[FloatArray, FloatArray]:
     """The encoder's vectors of both halves of the last day of each window, 2 x (N, width)."""
-    patches = sessions.tables[0].settings.day_candles // 2 // encoder.stride
+    patches = sessions.tables[0].settings.macro_day_rows // 2 // encoder.stride
     half = max(patches, 1) * encoder.stride  # of long candles a day may hold less than two patches
     first, second = [], []
     for rows in _batches(len(sessions)):

@@ -173,7 +173,7 @@ def _macronet(
         macro.encoder,
         settings.session.table,
         settings.objective_options,
-        settings.session.day_candles,
+        settings.session.macro_day_rows,
     )
 
     def report(done: int, total: int, text: str) -> None:

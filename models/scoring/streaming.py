@@ -27,6 +27,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.scaling import fit_sessions, scale_columns
+from cppncripto_strategy.models.inputs.sessions import pool_rows
 from cppncripto_strategy.models.inputs.terms import session_terms, term_rows
 from cppncripto_strategy.models.learning.drift import bank_drift
 from cppncripto_strategy.models.micronet import BUY, CONTEXT_CLIP, SELL, MicroNet
@@ -279,7 +280,9 @@ class MacroStream:
         bundle, embedding = self.timeline.bundles[number], np.zeros(EMBEDDING_SIZE, np.float32)
         drift = np.nan
         if bundle.macro is not None:
-            scaled = scale_columns(window, self._scaled, center[0], scale[0])
+            pool = self.settings.pool
+            rows = window if pool == 1 else pool_rows(window, pool)
+            scaled = scale_columns(rows, self._scaled, center[0], scale[0])
             statistics = np.concatenate([center[0], np.log(scale[0]), terms]).astype(np.float32)
             embedding = self._embed(bundle, scaled, statistics)
             drift = bank_drift(bundle, embedding, session_ms)

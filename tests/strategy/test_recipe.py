@@ -206,6 +206,7 @@ OPTIONS = {
     "market": "BTCUSDT",
     "terms": ["weekday"],
     "reading": "predictive",
+    "pool": 12,
 }
 
 
@@ -272,6 +273,8 @@ def test_a_market_symbol_is_subscribed_once():
             r"market_har, and features\.market no",
         ),
         ({"macro": {"terms": ["weekend"]}}, r"macro\.terms: weekend: no such term .* weekday"),
+        ({"macro": {"pool": 7}}, r"macro\.pool = 7 does not divide a day of 288 candles"),
+        ({"macro": {"pool": 12, "encoder": "cppn"}}, r"encoder 'cppn' averages candles by itself"),
         ({"macro": {"terms": ["har", "har"]}}, r"named more than once"),
     ],
 )

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -110,6 +111,17 @@ def test_attention_pooling_weighs_rows() -> None:
     assert not torch.allclose(encoder.pool(z), z.mean(dim=1), atol=1e-3)
     turned = z.flip(1)
     torch.testing.assert_close(encoder.pool(turned), encoder.pool(z), rtol=1e-5, atol=1e-5)
+
+
+def test_half_of_the_tcns_vector_weighs_by_age() -> None:
+    """Weights turned around, so that the oldest patch counts most; a mean that is no mean."""
+    torch.manual_seed(0)
+    z = torch.randn(2, 7, 10)
+    net = build_encoder("tcn", 3, {"half_life": 2.0}, width=10)
+    weight = np.array([0.5 ** (age / 2.0) for age in range(6, -1, -1)])
+    expected = (z.numpy() * weight[None, :, None]).sum(axis=1) / weight.sum()
+    np.testing.assert_allclose(net.pool(z)[:, :5], expected[:, :5], atol=1e-6)
+    np.testing.assert_allclose(net.pool(z)[:, 5:], z.numpy().mean(axis=1)[:, 5:], atol=1e-6)
 
 
 def test_impossible_heads_are_refused() -> None:

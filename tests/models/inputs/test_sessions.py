@@ -1,6 +1,8 @@
 """Sessions: which candles belong to a day, and what its scaler may see."""
 
 import dataclasses
+import json
+import warnings
 
 import numpy as np
 import pytest
@@ -61,6 +63,41 @@ def test_macro_window_and_scaler_see_what_closed_by_midnight(toy):
             rows = features[first_close[0] - field + 1 :][: field - 1 + 24]
             found = table.micro_inputs(np.array([number]), field)[0].numpy()[: len(rows)]
             np.testing.assert_array_equal(found, scaler.apply(rows))
+
+
+def test_pooled_windows_are_the_means_of_their_candles(toy):
+    """Groups out of step with midnight, a gap that counts as 0, or a scaler of pooled rows."""
+    grid = toy.grid(toy.candles(days=19, missing=[371, *range(398, 404)])).rows(7, 19 * 24)
+    plain, pooled = (
+        build_sessions("X", grid, dataclasses.replace(toy.settings, pool=pool)) for pool in (1, 4)
+    )
+    np.testing.assert_array_equal(plain.center, pooled.center)
+    assert pooled.settings.macro_day_rows == 6
+    for number in range(len(plain)):
+        row = int(plain.row[number])
+        window = plain.features[row - toy.settings.long_window : row].reshape(12, 4, -1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # groups without a candle
+            means = np.nanmean(window, axis=1)
+        scaler = fit_scaler(window.reshape(48, -1), toy.settings.names)
+        found = pooled.macro_windows(np.array([number]))[0].numpy()
+        np.testing.assert_allclose(found, scaler.apply(means), atol=1e-5)
+
+
+def test_settings_without_what_came_later_are_written_as_before() -> None:
+    """Stored bundles and embeddings renamed by a key that they do not use."""
+    plain = SessionSettings()
+    assert set(plain.to_json()) == {
+        "interval_ms",
+        "long_window",
+        "scaler",
+        "names",
+        "feature_digests",
+    }
+    names = ("log_return", "present", "market_present")
+    full = SessionSettings(names=names, market="M", terms=("weekday",), pool=12)
+    for settings in (plain, full):
+        assert SessionSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
 
 
 def test_last_session_is_filled_up_with_missing_candles(toy):

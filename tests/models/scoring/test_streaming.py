@@ -145,6 +145,18 @@ def test_stream_equals_batch_with_every_term(toy):
     assert np.isfinite(score).sum() > 60
 
 
+def test_stream_equals_batch_where_the_window_is_pooled(toy):
+    """Live groups that begin at another candle than the batch's, a gap counted as a zero."""
+    settings = dataclasses.replace(toy.settings, pool=6)
+    missing = [*range(425, 436), 470, 20 * DAY - 1]
+    grid = toy.grid(toy.candles(days=27, missing=missing)).rows(5, 27 * DAY)
+    timeline = toy.timeline(grid, settings, sessions=(4, 7))
+    assert_twins(grid, timeline)
+    plain = score_span("X", grid, toy.timeline(grid, toy.settings, sessions=(4, 7))).score
+    pooled = score_span("X", grid, timeline).score
+    assert (np.abs(plain - pooled) > 1e-4).sum() > 60
+
+
 def test_the_market_may_be_the_symbol_itself(toy):
     """BTCUSDT among the traded ones: its own candles are the market's, at once."""
     settings = dataclasses.replace(toy.settings, names=MARKET_NAMES, market="X")

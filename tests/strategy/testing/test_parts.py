@@ -47,6 +47,11 @@ def test_every_encoder_keeps_the_contract(name, plugin):
     check_encoder(name, {**SMALL.get(name, {}), "stride": 3}, seed=1)
 
 
+def test_the_tcn_that_weighs_recent_rows_keeps_the_contract():
+    """A pooling that reads its own length, or cannot be rebuilt from its options."""
+    check_encoder("tcn", {"half_life": 2.5})
+
+
 @pytest.mark.parametrize("name", [*OBJECTIVES.names(), "last return"])
 @pytest.mark.parametrize("encoder", ["tcn", "cppn", "patches"])
 def test_every_objective_keeps_the_contract(name, encoder, plugin):
