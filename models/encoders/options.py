@@ -5,7 +5,7 @@ A stride is in candles: how many are gathered into one patch (12 of 5 minutes ar
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,11 @@ class TCNOptions(PartOptions):
     dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 8)
     kernel: Count = 3
     half_life: Annotated[float, Field(gt=0)] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; a half-life only where there is one, so that bundles keep their names."""
+        plain = super().to_json()
+        return {k: v for k, v in plain.items() if k != "half_life" or v is not None}
 
 
 class TransformerOptions(PartOptions):

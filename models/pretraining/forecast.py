@@ -92,7 +92,7 @@ class DayForecast(Objective):
                 " some in macro.terms, such as weekday and har"
             )
         known = outcomes.isfinite().all(dim=1) & terms.isfinite().all(dim=1)  # (N,)
-        if int(known.sum()) <= 2 * terms.shape[1]:
+        if int(known.sum()) <= terms.shape[1]:
             raise TrainingError(
                 f"objective 'forecast' knows the outcomes of {int(known.sum())} sessions, too few"
                 f" to fit {terms.shape[1]} terms: give it more days before the first stamp"

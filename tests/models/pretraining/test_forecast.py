@@ -187,8 +187,8 @@ def test_windows_whose_days_are_not_known_are_refused() -> None:
     none = SessionFacts(torch.zeros(50, 0), torch.zeros(50, 3))
     with pytest.raises(TrainingError, match=r"name some in macro\.terms"):
         objective.prepare(none)
-    few = SessionFacts(torch.zeros(5, 4), torch.zeros(5, 3))
-    with pytest.raises(TrainingError, match="outcomes of 5 sessions, too few to fit 4 terms"):
+    few = SessionFacts(torch.zeros(4, 4), torch.zeros(4, 3))
+    with pytest.raises(TrainingError, match="outcomes of 4 sessions, too few to fit 4 terms"):
         objective.prepare(few)
 
 
