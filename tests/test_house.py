@@ -30,7 +30,7 @@ STOREYS = (
     {"recipe_learning"},
     {"recipe"},
     {"symbol_rules"},
-    {"analyzers", "embeddings", "judgement", "market", "recipe_reference", "reports"}
+    {"analyzers", "embeddings", "forecasts", "judgement", "market", "recipe_reference", "reports"}
     | {"strategy", "testing"},
     {"preflight", "replay"},
     {"outcome"},

@@ -24,6 +24,7 @@ SHORT_HELP = {
     "check": "Look for the future in a recipe's past: seven leak checks.",
     "embed": "Write the embedding of every day to Parquet, and judge it.",
     "days": "List the past days most like a day, and what followed.",
+    "forecast": "Forecast a symbol's coming day: volatility and range, with intervals.",
     "experiment": "Compare arms of a recipe: macro, objective, window, threshold, transfer.",
     "paper": "Trade live candles on paper; --demo does it offline, at speed.",
     "parity": "Replay a paper session and compare it bar by bar.",

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from cppncripto_strategy.commands._market_option import market_option
 from cppncripto_strategy.paths import CANDLES, EMBEDDINGS
 
 if TYPE_CHECKING:
+    from cppncripto_strategy.evaluation.statistics import Estimate
     from cppncripto_strategy.feeds.candles import Candles
+    from cppncripto_strategy.forecasts import JudgedEmbedding
     from cppncripto_strategy.models.bundle import BundleTimeline
     from cppncripto_strategy.models.judging.quality import QualityCard
 
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 @click.option(
     "--card", is_flag=True, help="Judge the embedding, too: print and write its quality card."
 )
+@market_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document only.")
 def command(
     bundle: Path,
@@ -49,6 +53,7 @@ def command(
     out: Path,
     in_sample: bool,
     card: bool,
+    market: str | None,
     as_json: bool,
 ) -> None:
     """Write the embedding of every day to Parquet: one row per symbol and day.
@@ -68,6 +73,7 @@ def command(
     from cppncripto_strategy.feeds.clock import ms_to_utc
     from cppncripto_strategy.locks import LOCK_FILE, FileLock
     from cppncripto_strategy.models.bundle import BundleTimeline
+    from cppncripto_strategy.results import write_json
 
     torch.set_num_threads(1)
     lock = out.with_name(f".{out.name}{LOCK_FILE}")
@@ -79,10 +85,10 @@ def command(
             f"--card judges one bundle and {bundle} holds {len(timeline.bundles)}: name one of them"
         )
     series = _read(candles, symbols, timeline)
-    market = _read_market(candles, timeline)
+    read = _read_market(candles, timeline)
     console = Console(stderr=True, highlight=False, quiet=as_json)
     with console.status("embedding"):
-        parts = [embed_candles(symbol, mine, timeline, market) for symbol, mine in series.items()]
+        parts = [embed_candles(symbol, mine, timeline, read) for symbol, mine in series.items()]
     table = pa.concat_tables(parts)
     if len(table) == 0:
         raise click.ClickException(
@@ -91,7 +97,9 @@ def command(
             " full macro window before it (--in-sample adds earlier days)"
         )
     write_embeddings(table, out)
-    judged = _judge(timeline, series, market, in_sample, out, console) if card else None
+    judged = _judge(timeline, series, in_sample, candles, market, console) if card else None
+    if judged is not None:
+        write_json(out.with_name(f"{out.name}.card.json"), judged.to_json())
     days = {symbol: len(part) for symbol, part in zip(series, parts, strict=True)}
     if as_json:
         card_document = judged.to_json() if judged is not None else None
@@ -101,7 +109,8 @@ def command(
     text = ", ".join(f"{count:,} days of {symbol}" for symbol, count in days.items())
     Console(highlight=False).print(f"{out}: {text}", soft_wrap=True)
     if judged is not None:
-        _print_card(judged)
+        _print_card(judged.card)
+        _print_forecasts(judged)
 
 
 def _read(folder: Path, symbols: str | None, timeline: BundleTimeline) -> dict[str, Candles]:
@@ -126,29 +135,21 @@ def _read_market(folder: Path, timeline: BundleTimeline) -> Candles | None:
 def _judge(
     timeline: BundleTimeline,
     series: dict[str, Candles],
-    market: Candles | None,
     in_sample: bool,
-    out: Path,
+    folder: Path,
+    market: str | None,
     console: Console,
-) -> QualityCard:
-    """The bundle's quality card, written beside the embeddings as <out>.card.json."""
-    from cppncripto_strategy.models.inputs.grid import CandleGrid
-    from cppncripto_strategy.models.inputs.sessions import build_sessions
-    from cppncripto_strategy.models.judging.quality import quality_card
-    from cppncripto_strategy.results import write_json
+) -> JudgedEmbedding:
+    """The bundle's quality card and its forecasts beside HAR-X."""
+    from cppncripto_strategy.commands._market_option import market_candles
+    from cppncripto_strategy.embeddings import interval_text
+    from cppncripto_strategy.feeds.history.files import open_source
+    from cppncripto_strategy.forecasts import judge_embedding
 
+    interval = interval_text(timeline.session.interval_ms)
     with console.status("judging the embedding"):
-        tables = [
-            build_sessions(
-                symbol,
-                CandleGrid.from_candles(candles, timeline.session.interval_ms).with_market(market),
-                timeline.session,
-            )
-            for symbol, candles in series.items()
-        ]
-        card = quality_card(timeline.bundles[0], tables, in_sample=in_sample)
-    write_json(out.with_name(f"{out.name}.card.json"), card.to_json())
-    return card
+        name, candles = market_candles(open_source(folder), market, interval, series)
+        return judge_embedding(timeline.bundles[0], series, name, candles, in_sample)
 
 
 def _print_card(card: QualityCard) -> None:
@@ -185,3 +186,42 @@ def _print_card(card: QualityCard) -> None:
         f" effective rank {card.effective_rank:.1f}",
         soft_wrap=True,
     )
+
+
+def _print_forecasts(judged: JudgedEmbedding) -> None:
+    """A table of the pooled forecasts, one row per input, HAR-X being what others are held to."""
+    from rich.table import Table
+
+    table = Table(
+        title=f"Next day's log variance, {judged.forecasts[0].symbol_days:,} symbol-days,"
+        f" market {judged.market or 'none'}; differences from {judged.forecasts[0].anchor}",
+        title_justify="left",
+        box=None,
+    )
+    table.add_column("by")
+    for name in ("R2", "R2 by symbol", "MSE", "QLIKE", "R2 gained", "MSE ratio", "DM", "p"):
+        table.add_column(name.replace("_", " "), justify="right")
+    for score in judged.forecasts:
+        test = score.diebold_mariano
+        table.add_row(
+            score.name.replace("_", " "),
+            *(f"{v:.3f}" for v in (score.r2, score.r2_by_symbol, score.mse, score.qlike)),
+            _with_interval(score.r2_gain, "+.3f"),
+            _with_interval(score.mse_ratio, ".3f"),
+            *((f"{test.statistic:.2f}", f"{test.p_value:.2g}") if test else ("-", "-")),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "R2 counts from the mean of the 30 days before. A negative DM means less error than"
+        f" {judged.forecasts[0].anchor}; symbols of one day are averaged first.",
+        soft_wrap=True,
+    )
+
+
+def _with_interval(estimate: Estimate, form: str) -> str:
+    if estimate.value is None:
+        return "-"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:{form}}"
+    return f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"

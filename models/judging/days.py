@@ -1,127 +1,18 @@
-"""Statistics of whole UTC days: volatility, trend, volume and their shapes, by candles alone.
+"""What an embedding is compared with, and what it is asked to predict, by whole UTC days.
 
-They are what an embedding is compared with (HAR-RV, Corsi 2009; 22 hand-made features) and what it
-is asked to predict. Left out: judging (`quality.py`).
+The comparisons are HAR-RV and HAR-X (`forecasting.terms`) and 22 hand-made features. Left out:
+judging (`quality.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
-from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.forecasting.days import DayTable
 
 # Days of history behind the volume regime, and at least so many of them.
 REGIME_DAYS, MIN_REGIME_DAYS = 30, 10
-# The usual horizons of HAR, with the seven days of a week that never closes.
-HAR_DAYS = (1, 7, 30)
-# A day with fewer of its candles than this has no statistics.
-MIN_PRESENT_SHARE = 0.5
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DayTable:
-    """Statistics of each UTC day of a grid, by the candles that open in it (N days).
-
-    Parameters
-    ----------
-    day_ms : int64 (N,), 00:00 UTC of consecutive days.
-    log_volatility : float64 (N,), ln of realised volatility (root of summed squared log returns).
-    log_return : float64 (N,), sum of the day's log returns.
-    log_volume : float64 (N,), mean ln volume of candles with trades.
-    statistics : float64 (N, 11), the hand-made features of one day, the three above among them.
-
-    NaN where fewer than half of a day's candles exist.
-    """
-
-    day_ms: IntArray
-    log_volatility: FloatArray
-    log_return: FloatArray
-    log_volume: FloatArray
-    statistics: FloatArray
-
-    def at(self, session_ms: IntArray) -> IntArray:
-        """Row of the day that starts at each session (may lie outside)."""
-        return (session_ms - self.day_ms[0]) // DAY_MS if len(self.day_ms) else session_ms * 0 - 1
-
-
-def day_table(grid: CandleGrid) -> DayTable:
-    """Statistics of every whole UTC day of a grid."""
-    per_day = DAY_MS // grid.interval_ms
-    first = -(-grid.start_ms // DAY_MS) * DAY_MS
-    row = grid.row_of(first)
-    days = max((len(grid) - row) // per_day, 0)
-    whole = grid.rows(row, row + days * per_day)
-    close = np.concatenate([grid.close[row - 1 : row] if row else [np.nan], whole.close])
-    returns = np.diff(np.log(close)).reshape(days, per_day)  # NaN beside a missing candle
-    statistics = np.concatenate([_price_statistics(returns), _volume_statistics(whole)], axis=1)
-    statistics = np.concatenate([statistics, _ranges(whole)[:, None]], axis=1)  # (N, 11)
-    known = np.count_nonzero(~np.isnan(returns), axis=1)
-    statistics[known < MIN_PRESENT_SHARE * per_day] = np.nan
-    return DayTable(
-        day_ms=first + np.arange(days, dtype=np.int64) * DAY_MS,
-        log_volatility=statistics[:, 0],
-        log_return=statistics[:, 1],
-        log_volume=statistics[:, 7],
-        statistics=statistics,
-    )
-
-
-def _price_statistics(returns: FloatArray) -> FloatArray:
-    """From log returns (N, day): ln volatility, return, |return|, autocorrelation, share of falls,
-    and the 24-hour wave of absolute returns (sine, cosine); (N, 7)."""
-    per_day = returns.shape[1]
-    known, flat = ~np.isnan(returns), np.nan_to_num(returns)
-    squares = flat**2
-    power = squares.sum(axis=1) + 1e-18
-    # A day with an outage is brought to the length of a whole one.
-    variance = power * per_day / np.maximum(known.sum(axis=1), 1)
-    total = flat.sum(axis=1)
-    pairs = (flat[:, 1:] * flat[:, :-1]).sum(axis=1)
-    falls = np.where(flat < 0, squares, 0.0).sum(axis=1)
-    size = np.abs(flat) / np.sqrt(variance / per_day)[:, None]
-    wave = _daily_wave(size, known)
-    columns = [np.log(variance) / 2, total, np.abs(total), pairs / power, falls / power, *wave]
-    return np.stack(columns, axis=1)
-
-
-def _volume_statistics(whole: CandleGrid) -> FloatArray:
-    """Mean ln volume of candles with trades, and its 24-hour wave (sine, cosine); (N, 3)."""
-    volume = whole.volume.reshape(-1, DAY_MS // whole.interval_ms)
-    traded = volume > 0
-    log_volume = np.log(np.where(traded, volume, 1.0))
-    mean = log_volume.sum(axis=1) / np.maximum(traded.sum(axis=1), 1)
-    return np.stack([mean, *_daily_wave(log_volume, traded)], axis=1)
-
-
-def _ranges(whole: CandleGrid) -> FloatArray:
-    """ln of each day's high over its low, (N,); 0 without candles."""
-    shape = (-1, DAY_MS // whole.interval_ms)
-    highs = np.where(whole.present, whole.high, -np.inf).reshape(shape).max(axis=1, initial=-np.inf)
-    lows = np.where(whole.present, whole.low, np.inf).reshape(shape).min(axis=1, initial=np.inf)
-    known = np.isfinite(highs)
-    return np.asarray(np.log(np.where(known, highs, 1.0) / np.where(known, lows, 1.0)))
-
-
-def _daily_wave(values: FloatArray, known: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
-    """Mean products (N,) of a day's deviations from their mean with the sine and cosine of time."""
-    count = np.maximum(known.sum(axis=1), 1)
-    mean = np.where(known, values, 0.0).sum(axis=1) / count
-    away = np.where(known, values - mean[:, None], 0.0)
-    clock = 2 * np.pi * np.arange(values.shape[1]) / values.shape[1]
-    return away @ np.sin(clock) / count, away @ np.cos(clock) / count
-
-
-def har_features(days: DayTable, session_ms: IntArray) -> FloatArray:
-    """Mean ln volatility of the last 1, 7 and 30 days before each session, (D, 3).
-
-    Over the days that are known, at least one. Source: Corsi 2009, in logs.
-    """
-    return np.stack([_mean_before(days, session_ms, span)[:, 0] for span in HAR_DAYS], axis=1)
 
 
 def hand_made_features(days: DayTable, session_ms: IntArray, long_days: int) -> FloatArray:

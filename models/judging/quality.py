@@ -2,8 +2,10 @@
 
 - **Probes**: ridge regressions of the next day's realised volatility, absolute trend and volume
   regime, refitted every four weeks on the days before. Beside the embedding stand HAR-RV (Corsi
-  2009), 22 hand-made day features, and the same encoder with random weights; HAR-RV with the
-  embedding beside it says whether the embedding adds anything to it.
+  2009), HAR-X (`forecasting.terms`), 22 hand-made day features, and the same encoder with random
+  weights. HAR-X with the embedding beside it, which has a penalty of its own and may be left out,
+  says whether the embedding adds anything.
+- **Forecasts** (`card_forecasts`): the same inputs over all symbols at once, a constant each.
 - **Retrieval**: the next day's volatility predicted by the mean of the nearest past days that share
   no candle with this one.
 - **Alignment and uniformity** (Wang & Isola 2020, eq. 6 and 7) of the encoder's vectors of a day's
@@ -11,7 +13,7 @@
   of one method with each other, not methods.
 
 Every day judged lies after the span the bundle learned from, unless in-sample is asked for by name.
-Left out: tests of significance; a card describes, experiments decide.
+Left out: tests of significance (`evaluation.forecasts` has those of the forecasts).
 """
 
 from __future__ import annotations
@@ -30,18 +32,17 @@ from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.encoders import Encoder, encoder_options
+from cppncripto_strategy.models.forecasting.days import DayTable, day_table
+from cppncripto_strategy.models.forecasting.panel import Forecasts, Panel, walk_forward
+from cppncripto_strategy.models.forecasting.ridge import fit_blocks
+from cppncripto_strategy.models.forecasting.terms import har_terms, har_x_terms
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
-from cppncripto_strategy.models.judging.days import (
-    day_table,
-    day_targets,
-    hand_made_features,
-    har_features,
-)
-from cppncripto_strategy.models.judging.probes import fit_ridge
+from cppncripto_strategy.models.judging.days import day_targets, hand_made_features
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
 
 TARGETS = ("realised_volatility", "trend", "volume_regime")
-INPUTS = ("embedding", "har_rv", "har_rv_and_embedding", "hand_made", "random_encoder")
+INPUTS = ("embedding", "har_rv", "har_x", "har_x_and_embedding", "hand_made", "random_encoder")
+ANCHOR = "har_x"
 REFIT_DAYS = 28
 # Fewer days than this before the first refit and a ridge says nothing.
 MIN_LEARN_DAYS = 60
@@ -104,7 +105,11 @@ class QualityCard:
 
 
 def quality_card(
-    bundle: Bundle, tables: Sequence[SessionTable], seed: int = 0, in_sample: bool = False
+    bundle: Bundle,
+    tables: Sequence[SessionTable],
+    seed: int = 0,
+    in_sample: bool = False,
+    market: DayTable | None = None,
 ) -> QualityCard:
     """Judge a bundle's embedding on the sessions of some symbols.
 
@@ -115,22 +120,21 @@ def quality_card(
         whose day is not over, are left out.
     seed : of the random encoder.
     in_sample : judge days that the bundle learned from, too.
+    market : days of the market symbol, which HAR-X sees too; None for none.
 
     Raises
     ------
     BundleError
         When the bundle has no MacroNet, or fewer than 20 days may be judged.
     """
-    if bundle.macro is None:
-        raise BundleError("this bundle trades without macro: there is no embedding to judge")
     start_ms = 0 if in_sample else bundle.info.trained_until_ms
-    macros = {"embedding": bundle.macro, "random_encoder": _random_twin(bundle, tables, seed)}
+    macros = _macros(bundle, tables, seed)
     probes: list[Probe] = []
     retrieval: list[Probe] = []
     members: list[SessionSet] = []
     judged: list[IntArray] = []
     for table in tables:
-        sessions, inputs, targets = _of_symbol(table, macros)
+        sessions, inputs, targets = _of_symbol(table, macros, market)
         day_ms = sessions.start_ms()
         counted = (day_ms >= start_ms) & (np.arange(len(day_ms)) >= MIN_LEARN_DAYS)
         _require(table.symbol, int(counted.sum()), in_sample)
@@ -138,8 +142,9 @@ def quality_card(
         retrieval += _retrievals(table, day_ms, inputs, targets["realised_volatility"], counted)
         members.append(sessions)
         judged.append(day_ms[counted])
-    vectors = np.concatenate([_embed(bundle.macro, sessions) for sessions in members])
-    halves = [_halves(bundle.macro.encoder, sessions) for sessions in members]
+    macro = macros["embedding"]
+    vectors = np.concatenate([_embed(macro, sessions) for sessions in members])
+    halves = [_halves(macro.encoder, sessions) for sessions in members]
     first, second = (np.concatenate([half[side] for half in halves]) for side in (0, 1))
     return QualityCard(
         model_hash=bundle.model_hash,
@@ -156,22 +161,100 @@ def quality_card(
     )
 
 
-def predict(inputs: FloatArray, target: FloatArray, counted: NDArray[np.bool_]) -> FloatArray:
+@dataclass(frozen=True, slots=True, eq=False)
+class CardForecasts:
+    """Forecasts of the next day's log variance by each of `INPUTS`, over all symbols at once.
+
+    Parameters
+    ----------
+    panel : the symbol-days. by_input : forecasts of its rows, NaN before the days judged.
+    """
+
+    panel: Panel
+    by_input: Mapping[str, Forecasts]
+
+
+def card_forecasts(
+    bundle: Bundle,
+    tables: Sequence[SessionTable],
+    seed: int = 0,
+    in_sample: bool = False,
+    market: DayTable | None = None,
+) -> CardForecasts:
+    """Forecasts of the next day's log variance by what the card compares, refitted every month.
+
+    All symbols learn one regression with a constant each. Parameters and errors as in
+    `quality_card`.
+    """
+    macros = _macros(bundle, tables, seed)
+    days = {table.symbol: day_table(table.grid) for table in tables}
+    sessions = SessionSet.between(tables, 0, np.iinfo(np.int64).max)
+    own_ms = {
+        table.symbol: table.start_ms[sessions.members[sessions.members[:, 0] == number, 1]]
+        for number, table in enumerate(tables)
+    }
+    panel = Panel.of(days, market, own_ms)
+    row_of = {(t, int(ms)): row for row, (t, ms) in enumerate(_named(sessions))}
+    kept = np.array(
+        [row_of[t, int(ms)] for t, ms in zip(panel.symbol, panel.day_ms, strict=True)], np.int64
+    )
+    chosen = SessionSet(sessions.tables, sessions.members[kept])
+    vectors = {name: _embed(macro, chosen).astype(np.float64) for name, macro in macros.items()}
+    made = [
+        hand_made_features(days[table.symbol], panel.day_ms[panel.symbol == n], _long_days(table))
+        for n, table in enumerate(tables)
+    ]
+    blocks = _blocks(panel.har, panel.har_x, np.concatenate(made), vectors)
+    until_ms = bundle.info.trained_until_ms
+    from_ms, earn_from_ms = (0, None) if in_sample else (until_ms, until_ms)
+    judged = {
+        name: walk_forward(
+            panel, blocks[name], panel.log_variance, from_ms, earn_from_ms=earn_from_ms
+        )
+        for name in INPUTS
+    }
+    return CardForecasts(panel, judged)
+
+
+def _named(sessions: SessionSet) -> list[tuple[int, int]]:
+    starts = sessions.start_ms()
+    return [(int(t), int(ms)) for t, ms in zip(sessions.members[:, 0], starts, strict=True)]
+
+
+def _blocks(
+    har: FloatArray, har_x: FloatArray, hand_made: FloatArray, vectors: Mapping[str, FloatArray]
+) -> dict[str, list[FloatArray]]:
+    """Blocks of columns, each with a penalty of its own, of every one of `INPUTS`."""
+    return {
+        "embedding": [vectors["embedding"]],
+        "har_rv": [har],
+        "har_x": [har_x],
+        "har_x_and_embedding": [har_x, vectors["embedding"]],
+        "hand_made": [hand_made],
+        "random_encoder": [vectors["random_encoder"]],
+    }
+
+
+def predict(
+    blocks: Sequence[FloatArray], target: FloatArray, counted: NDArray[np.bool_]
+) -> FloatArray:
     """Predictions and learning means (D, 2) of the rows `counted`, NaN elsewhere.
 
     Every four weeks a ridge is fitted to all rows before; row d's target is known when row d + 1 is
     predicted, so nothing has to be purged. Rows are consecutive sessions of one symbol, oldest
-    first.
+    first; each block of columns (D, C_k) has a penalty of its own.
     """
     predicted = np.full((len(target), 2), np.nan)
     rows = np.flatnonzero(counted)
+    alone = np.zeros(len(target), dtype=np.int64)  # one symbol
     for begin in range(int(rows[0]) if len(rows) else 0, len(target), REFIT_DAYS):
         part = np.arange(begin, min(begin + REFIT_DAYS, len(target)))
         part = part[counted[part]]
         if len(part):
-            ridge = fit_ridge(inputs[:begin], target[:begin, None])
-            predicted[part, 0] = ridge.predict(inputs[part])[:, 0]
-            predicted[part, 1] = ridge.intercept[0]
+            learned = [block[:begin] for block in blocks]
+            ridge = fit_blocks(learned, target[:begin], alone[:begin], np.arange(begin))
+            predicted[part, 0] = ridge.predict([block[part] for block in blocks], alone[part])
+            predicted[part, 1] = target[:begin].mean()
     return predicted
 
 
@@ -241,31 +324,42 @@ def _random_twin(bundle: Bundle, tables: Sequence[SessionTable], seed: int) -> M
     return twin
 
 
+def _macros(bundle: Bundle, tables: Sequence[SessionTable], seed: int) -> dict[str, MacroNet]:
+    """The bundle's MacroNet and its random twin. Raises BundleError when there is none."""
+    if bundle.macro is None:
+        raise BundleError("this bundle trades without macro: there is no embedding to judge")
+    return {"embedding": bundle.macro, "random_encoder": _random_twin(bundle, tables, seed)}
+
+
+def _long_days(table: SessionTable) -> int:
+    """Days of the long window, at least one."""
+    return max(table.settings.long_window // table.settings.day_candles, 1)
+
+
 def _of_symbol(
-    table: SessionTable, macros: Mapping[str, MacroNet]
-) -> tuple[SessionSet, dict[str, FloatArray], dict[str, FloatArray]]:
+    table: SessionTable, macros: Mapping[str, MacroNet], market: DayTable | None
+) -> tuple[SessionSet, dict[str, list[FloatArray]], dict[str, FloatArray]]:
     """A symbol's sessions whose every input and target is known, with both."""
     sessions = SessionSet.between([table], 0, np.iinfo(np.int64).max)
     days, session_ms = day_table(table.grid), sessions.start_ms()
-    long_days = max(table.settings.long_window // table.settings.day_candles, 1)
-    inputs = {
-        "har_rv": har_features(days, session_ms),
-        "hand_made": hand_made_features(days, session_ms, long_days),
+    known = {
+        "har": har_terms(days, session_ms),
+        "har_x": har_x_terms(days, session_ms, market),
+        "hand_made": hand_made_features(days, session_ms, _long_days(table)),
     }
     targets = day_targets(days, session_ms)
-    columns = [*inputs.values(), *(values[:, None] for values in targets.values())]
+    columns = [*known.values(), *(values[:, None] for values in targets.values())]
     whole = np.isfinite(np.concatenate(columns, axis=1)).all(axis=1)
     kept = SessionSet(sessions.tables, sessions.members[whole])
-    inputs = {name: values[whole] for name, values in inputs.items()}
-    inputs |= {name: _embed(macro, kept).astype(np.float64) for name, macro in macros.items()}
-    both = [inputs["har_rv"], inputs["embedding"]]
-    inputs["har_rv_and_embedding"] = np.concatenate(both, axis=1)
-    return kept, inputs, {name: values[whole] for name, values in targets.items()}
+    known = {name: values[whole] for name, values in known.items()}
+    vectors = {name: _embed(macro, kept).astype(np.float64) for name, macro in macros.items()}
+    blocks = _blocks(known["har"], known["har_x"], known["hand_made"], vectors)
+    return kept, blocks, {name: values[whole] for name, values in targets.items()}
 
 
 def _probes(
     symbol: str,
-    inputs: Mapping[str, FloatArray],
+    inputs: Mapping[str, Sequence[FloatArray]],
     targets: Mapping[str, FloatArray],
     counted: NDArray[np.bool_],
 ) -> list[Probe]:
@@ -287,7 +381,7 @@ def _probes(
 def _retrievals(
     table: SessionTable,
     day_ms: IntArray,
-    inputs: Mapping[str, FloatArray],
+    inputs: Mapping[str, Sequence[FloatArray]],
     target: FloatArray,
     counted: NDArray[np.bool_],
 ) -> list[Probe]:
@@ -297,11 +391,11 @@ def _retrievals(
     baseline = np.array([target[day_ms <= day_ms[row] - lag_ms].mean() for row in rows])
     found = []
     for name in INPUTS:
-        predicted = []
+        predicted, columns = [], np.concatenate(inputs[name], axis=1)
         for row in rows:
             past = day_ms <= day_ms[row] - lag_ms
-            center, spread = inputs[name][past].mean(axis=0), inputs[name][past].std(axis=0)
-            scaled = (inputs[name] - center) / np.where(spread > 1e-9, spread, 1.0)
+            center, spread = columns[past].mean(axis=0), columns[past].std(axis=0)
+            scaled = (columns - center) / np.where(spread > 1e-9, spread, 1.0)
             near, _ = nearest_past(
                 scaled, day_ms, scaled[row], int(day_ms[row]), lag_ms, NEIGHBOURS
             )

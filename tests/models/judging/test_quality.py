@@ -19,6 +19,8 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.encoders import build_encoder
+from cppncripto_strategy.models.forecasting.days import day_table
+from cppncripto_strategy.models.forecasting.terms import har_x_terms
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import (
     SessionSet,
@@ -70,40 +72,6 @@ def _grid(candles: Candles) -> CandleGrid:
     return CandleGrid.from_candles(candles, HOUR_MS)
 
 
-def test_day_statistics_are_those_worked_out_candle_by_candle(candles: Candles) -> None:
-    """Kills a day cut at the wrong candle, and an outage counted as quiet trading."""
-    keep = np.ones(len(candles), dtype=bool)
-    keep[24 * 3 + 5 : 24 * 3 + 9] = False  # four hours out of the fourth day
-    keep[24 * 6 + 2 : 24 * 6 + 22] = False  # most of the seventh
-    part = candles[keep]
-    days = day_statistics.day_table(_grid(part))
-    by_time = dict(zip(part.open_time.tolist(), range(len(part)), strict=True))
-    for number in (1, 3, 6):
-        start = int(days.day_ms[number])
-        returns, volumes = [], []
-        for time in range(start, start + DAY_MS, HOUR_MS):
-            if time in by_time:
-                volumes.append(math.log(part.volume[by_time[time]]))
-                if time - HOUR_MS in by_time:
-                    before = part.close[by_time[time - HOUR_MS]]
-                    returns.append(math.log(part.close[by_time[time]] / before))
-        if number == 6:
-            assert np.isnan(days.statistics[number]).all()
-            continue
-        squares = sum(r * r for r in returns) * 24 / len(returns)
-        assert days.log_volatility[number] == pytest.approx(math.log(squares) / 2)
-        assert days.log_return[number] == pytest.approx(sum(returns))
-        assert days.log_volume[number] == pytest.approx(np.mean(volumes))
-    assert days.statistics.shape == (PLANTED.days, 11)
-
-
-def test_the_volume_wave_tells_the_two_markers_apart(candles: Candles) -> None:
-    """Kills a hand-made rival so weak that every embedding beats it."""
-    market = generate(replace(PLANTED, setup_rate=1e-6))
-    wave = day_statistics.day_table(_grid(market.candles)).statistics[:, 8]
-    assert np.mean(np.sign(wave) == market.marker) > 0.95
-
-
 def test_inputs_see_only_the_past_and_targets_only_the_day(candles: Candles) -> None:
     """Kills a baseline that knows its own day, and a target that reaches back into the window."""
     middle = PLANTED.start_ms + 70 * DAY_MS
@@ -118,10 +86,10 @@ def test_inputs_see_only_the_past_and_targets_only_the_day(candles: Candles) -> 
         high[rows] *= 1.2
         return candles.replace(volume=volume, close=close, high=high)
 
-    base = day_statistics.day_table(_grid(candles))
-    later = day_statistics.day_table(_grid(with_factor(slice(row, None))))
+    base = day_table(_grid(candles))
+    later = day_table(_grid(with_factor(slice(row, None))))
     for features in (
-        day_statistics.har_features,
+        har_x_terms,
         lambda days, at: day_statistics.hand_made_features(days, at, 5),
     ):
         assert np.array_equal(features(base, sessions), features(later, sessions))
@@ -129,7 +97,7 @@ def test_inputs_see_only_the_past_and_targets_only_the_day(candles: Candles) -> 
             features(base, sessions + DAY_MS), features(later, sessions + DAY_MS)
         )
     # The close just before midnight belongs to the first return of the day: leave that one alone.
-    earlier = day_statistics.day_table(_grid(with_factor(slice(row - 48, row - 1))))
+    earlier = day_table(_grid(with_factor(slice(row - 48, row - 1))))
     told, same = (day_statistics.day_targets(days, sessions) for days in (base, earlier))
     assert told["realised_volatility"] == same["realised_volatility"]
     assert told["trend"] == same["trend"]
@@ -141,17 +109,9 @@ def test_inputs_see_only_the_past_and_targets_only_the_day(candles: Candles) -> 
     assert all(np.isnan(values).all() for values in over.values())
 
 
-def test_har_averages_one_seven_and_thirty_days(candles: Candles) -> None:
-    """Kills a horizon off by one day."""
-    days = day_statistics.day_table(_grid(candles))
-    session = days.day_ms[40:41]
-    expected = [days.log_volatility[40 - span : 40].mean() for span in (1, 7, 30)]
-    np.testing.assert_allclose(day_statistics.har_features(days, session)[0], expected, rtol=1e-12)
-
-
 def test_the_volume_regime_compares_a_day_with_the_month_before(candles: Candles) -> None:
     """Kills a median that includes the day itself or days after it."""
-    days = day_statistics.day_table(_grid(candles))
+    days = day_table(_grid(candles))
     regime = day_statistics.day_targets(days, days.day_ms)["volume_regime"]
     assert np.isnan(regime[: day_statistics.MIN_REGIME_DAYS]).all()
     for day in range(day_statistics.MIN_REGIME_DAYS, len(regime)):
@@ -164,12 +124,12 @@ def test_predictions_do_not_move_when_later_days_do() -> None:
     rng = np.random.default_rng(0)
     inputs, target = rng.normal(size=(150, 6)), rng.normal(size=150)
     counted = np.arange(150) >= 70
-    told = quality.predict(inputs, target, counted)
+    told = quality.predict([inputs], target, counted)
     assert np.isnan(told[:70]).all()
     assert np.isfinite(told[70:]).all()
     changed = target.copy()
     changed[98:] += 100.0
-    again = quality.predict(inputs, changed, counted)
+    again = quality.predict([inputs], changed, counted)
     assert np.array_equal(told[:126], again[:126], equal_nan=True)  # refitted at 70, 98, 126
     assert not np.allclose(told[126:], again[126:])
 
@@ -180,13 +140,13 @@ def test_a_probe_finds_a_linear_truth_and_nothing_in_noise() -> None:
     inputs = rng.normal(size=(300, 5))
     counted = np.arange(300) >= 60
     truth = inputs @ [1.0, -2.0, 0.0, 0.5, 0.0] + 3.0 + rng.normal(0, 0.5, 300)
-    told, usual = quality.predict(inputs, truth, counted)[counted].T
+    told, usual = quality.predict([inputs], truth, counted)[counted].T
     share = 0.5**2 / (1 + 4 + 0.25 + 0.5**2)  # of the variance no input explains
     assert quality._r2(told, truth[counted], usual) == pytest.approx(1 - share, abs=0.03)
     by_hand = quality._r2(np.array([1.0, 2.0]), np.array([1.0, 3.0]), np.zeros(2))
     assert by_hand == pytest.approx(1 - 1 / 10)
     noise = rng.normal(size=300)
-    told, usual = quality.predict(inputs, noise, counted)[counted].T
+    told, usual = quality.predict([inputs], noise, counted)[counted].T
     assert abs(quality._r2(told, noise[counted], usual)) < 0.05
 
 

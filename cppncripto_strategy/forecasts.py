@@ -1,0 +1,360 @@
+"""The coming day's volatility and range of a symbol, and how such forecasts have done so far.
+
+A forecast is HAR-X on the candles at hand (`models.forecasting.terms`), fitted on every day that
+was over when its day began; with a bundle, its embedding stands beside HAR-X and has to earn its
+place on days after the bundle's training. The interval is made of the errors on validation days,
+and how often such intervals held is counted on past days, each predicted by what was known then.
+Left out: the direction of the price, which nothing here predicts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cppncripto_strategy.arrays import BoolArray, FloatArray
+from cppncripto_strategy.errors import CandleError
+from cppncripto_strategy.evaluation.forecasts import (
+    Forecasted,
+    ForecastScore,
+    interval_coverage,
+    score_forecasts,
+)
+from cppncripto_strategy.evaluation.returns import DAYS_PER_YEAR
+from cppncripto_strategy.evaluation.statistics import Estimate
+from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_date
+from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
+from cppncripto_strategy.models.forecasting.days import DayTable, day_table
+from cppncripto_strategy.models.forecasting.panel import (
+    DEFAULT_LEVEL,
+    MIN_FIT_DAYS,
+    Forecasts,
+    Panel,
+    fit_rows,
+    predict_rows,
+    walk_forward,
+)
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.sessions import build_sessions
+from cppncripto_strategy.models.judging.quality import (
+    ANCHOR,
+    CardForecasts,
+    QualityCard,
+    card_forecasts,
+    quality_card,
+)
+from cppncripto_strategy.models.scoring.batch import embed_sessions
+
+# Past days on which it is counted how often intervals held.
+PAST_DAYS = 365
+NOTHING = Estimate(None, None, None, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A quantity of the coming day: its mean and the bounds of its interval, as fractions."""
+
+    expected: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DayForecast:
+    """What is expected of a symbol's coming UTC day.
+
+    Parameters
+    ----------
+    symbol, day_ms : which day, 00:00 UTC.
+    volatility : root of the day's summed squared log returns. range : ln(high / low).
+    annual_volatility : the expected volatility times the root of 365 days.
+    usual_volatility : exp of the mean log volatility of the 30 days before.
+    level : share of the days that an interval should hold.
+    inputs : "HAR-X", or "HAR-X and the embedding".
+    embedding : what became of a bundle's embedding, in words; "" without a bundle.
+    market : the market symbol, None for none.
+    learned_days : days it was fitted on. learned_from_ms : the first of them.
+    volatility_held, range_held : share of past days inside their interval, with its own interval.
+    past_days : how many such days.
+    score : of the volatility forecasts of those days; None with fewer than two.
+    history : one row per past day: day_ms, expected, low, high (volatility), and came.
+    """
+
+    symbol: str
+    day_ms: int
+    volatility: Outlook
+    range: Outlook
+    annual_volatility: float
+    usual_volatility: float
+    level: float
+    inputs: str
+    embedding: str
+    market: str | None
+    learned_days: int
+    learned_from_ms: int
+    volatility_held: Estimate
+    range_held: Estimate
+    past_days: int
+    score: ForecastScore | None
+    history: pd.DataFrame
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, without the history."""
+        fields = [f.name for f in dataclasses.fields(self) if f.name != "history"]
+        values = {name: getattr(self, name) for name in fields}
+        for name, value in values.items():
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                values[name] = dataclasses.asdict(value)
+        return values
+
+
+def forecast_day(
+    symbol: str,
+    candles: Mapping[str, Candles],
+    interval_ms: int,
+    market: str | None = None,
+    day_ms: int | None = None,
+    level: float = DEFAULT_LEVEL,
+    bundle: Bundle | None = None,
+) -> DayForecast:
+    """Forecast a symbol's coming day by what was known at its 00:00 UTC.
+
+    Parameters
+    ----------
+    candles : of the symbol, and of the market symbol where there is one.
+    market : the market symbol, whose days HAR-X sees too.
+    day_ms : 00:00 UTC of the day; None for the first one that is not over.
+    level : share of the days that the interval should hold, in (0, 1).
+    bundle : whose embedding stands beside HAR-X.
+
+    Raises
+    ------
+    CandleError
+        When yesterday or too many of the days before it are not known, of the symbol or of the
+        market, or fewer than 60 days can be learned from.
+    BundleError
+        When the bundle has no MacroNet.
+    """
+    days = {name: _days(series, interval_ms) for name, series in candles.items()}
+    own = days[symbol]
+    if not len(own.day_ms):
+        raise CandleError(f"{symbol} has no whole UTC day of candles: fetch more")
+    if day_ms is None:
+        day_ms = int(own.day_ms[-1]) + DAY_MS
+    known = {name: _before(table, day_ms) for name, table in days.items()}
+    panel = Panel.of({symbol: known[symbol]}, known[market] if market else None)
+    blocks, embedding, earn_from_ms = [panel.har_x], "", None
+    if bundle is not None:
+        panel, vectors = _with_embedding(panel, bundle, symbol, candles[symbol])
+        blocks, earn_from_ms = [panel.har_x, vectors], bundle.info.trained_until_ms
+    coming = np.flatnonzero(panel.day_ms == day_ms)
+    learn = np.flatnonzero((panel.day_ms < day_ms) & np.isfinite(panel.log_variance))
+    _require(symbol, market, day_ms, len(coming), len(learn))
+    found, past, kept = {}, {}, []
+    for name, target in (("volatility", panel.log_variance / 2), ("range", panel.log_range)):
+        rows = learn[np.isfinite(target[learn])]
+        ridge = fit_rows(panel, blocks, target, rows, earn_from_ms)
+        kept += [name] if len(blocks) > 1 and np.isfinite(ridge.penalties).all() else []
+        at = [block[coming] for block in blocks]
+        found[name] = _outlook(predict_rows(ridge, at, panel.symbol[coming], level))
+        from_ms = day_ms - PAST_DAYS * DAY_MS
+        past[name] = walk_forward(panel, blocks, target, from_ms, level, earn_from_ms)
+    if bundle is not None:
+        embedding = _what_became(bundle, panel, day_ms, kept)
+    before = panel.rows(panel.day_ms < day_ms)
+    counted = {
+        name: Forecasts(*(line[panel.day_ms < day_ms] for line in _lines(forecasts)))
+        for name, forecasts in past.items()
+    }
+    return DayForecast(
+        symbol=symbol,
+        day_ms=day_ms,
+        volatility=found["volatility"],
+        range=found["range"],
+        annual_volatility=found["volatility"].expected * float(np.sqrt(DAYS_PER_YEAR)),
+        usual_volatility=float(np.exp(panel.usual[coming[0]] / 2)),
+        level=level,
+        inputs="HAR-X and the embedding" if kept else "HAR-X",
+        embedding=embedding,
+        market=market,
+        learned_days=len(learn),
+        learned_from_ms=int(panel.day_ms[learn[0]]),
+        **_record(before, counted),
+    )
+
+
+def _days(candles: Candles, interval_ms: int) -> DayTable:
+    return day_table(CandleGrid.from_candles(candles, interval_ms))
+
+
+def _before(days: DayTable, day_ms: int) -> DayTable:
+    """The days before one: whatever came later is not even there to be looked at."""
+    kept = days.day_ms < day_ms
+    return DayTable(days.day_ms[kept], days.statistics[kept])
+
+
+def _with_embedding(
+    panel: Panel, bundle: Bundle, symbol: str, candles: Candles
+) -> tuple[Panel, FloatArray]:
+    """The rows whose own rollover gives an embedding, and the embeddings (N, E)."""
+    settings = bundle.info.session
+    table = build_sessions(symbol, CandleGrid.from_candles(candles, settings.interval_ms), settings)
+    states = embed_sessions(table, BundleTimeline((bundle,), in_sample=True))
+    fresh = np.flatnonzero(states.source == np.arange(len(table)))
+    _, rows, members = np.intersect1d(
+        panel.day_ms, table.start_ms[fresh], assume_unique=True, return_indices=True
+    )
+    return panel.rows(rows), states.embedding[fresh[members]].astype(np.float64)
+
+
+def _require(symbol: str, market: str | None, day_ms: int, coming: int, learn: int) -> None:
+    if not coming:
+        whose = symbol if market is None else f"{symbol} or {market}"
+        raise CandleError(
+            f"no forecast of {symbol} for {ms_to_date(day_ms)}: the day before, or half of the 30"
+            f" days before, is not known of {whose}. Fetch the missing candles, or ask for another"
+            " day"
+        )
+    if learn < MIN_FIT_DAYS:
+        raise CandleError(
+            f"no forecast of {symbol} for {ms_to_date(day_ms)}: {learn} days before it can be"
+            f" learned from, and {MIN_FIT_DAYS} are needed (each with half of the 30 days before"
+            " it). Fetch earlier candles"
+        )
+
+
+def _outlook(forecasts: Forecasts) -> Outlook:
+    expected = np.exp(forecasts.center + forecasts.lift)[0]
+    return Outlook(float(expected), *np.exp([forecasts.low[0], forecasts.high[0]]).tolist())
+
+
+def _what_became(bundle: Bundle, panel: Panel, day_ms: int, kept: list[str]) -> str:
+    """Whether the embedding is part of the forecast, and why not."""
+    until_ms = bundle.info.trained_until_ms
+    if kept:
+        return f"bundle {bundle.model_hash} stands beside HAR-X for the {' and the '.join(kept)}"
+    after = int(((panel.day_ms >= until_ms) & (panel.day_ms < day_ms)).sum())
+    return (
+        f"bundle {bundle.model_hash} is left out: on the {after} days after its training"
+        f" ({ms_to_date(until_ms)}) it did not lower the error enough"
+    )
+
+
+def _lines(forecasts: Forecasts) -> tuple[FloatArray, ...]:
+    return forecasts.center, forecasts.lift, forecasts.low, forecasts.high
+
+
+def _record(panel: Panel, past: Mapping[str, Forecasts]) -> dict[str, Any]:
+    """How the forecasts of past days did: fields of `DayForecast`."""
+    truth = {"volatility": panel.log_variance / 2, "range": panel.log_range}
+    held, rows = {}, np.zeros(len(panel), dtype=np.bool_)
+    for name, forecasts in past.items():
+        known: BoolArray = np.isfinite(forecasts.center) & np.isfinite(truth[name])
+        inside = (truth[name] >= forecasts.low) & (truth[name] <= forecasts.high)
+        held[name] = interval_coverage(panel.day_ms[known], inside[known])
+        if name == "volatility":
+            rows = known
+    found = past["volatility"]
+    history = pd.DataFrame(
+        {
+            "day_ms": panel.day_ms[rows],
+            "expected": np.exp(found.center + found.lift)[rows],
+            "low": np.exp(found.low)[rows],
+            "high": np.exp(found.high)[rows],
+            "came": np.exp(truth["volatility"])[rows],
+        }
+    )
+    return {
+        "volatility_held": held["volatility"],
+        "range_held": held["range"],
+        "past_days": int(rows.sum()),
+        "score": _score(panel, found, rows) if rows.sum() > 1 else None,
+        "history": history,
+    }
+
+
+def _score(panel: Panel, found: Forecasts, rows: BoolArray) -> ForecastScore:
+    """Of the volatility forecasts, in log variance as everywhere."""
+    chosen = panel.rows(rows)
+    forecasted = Forecasted(
+        chosen.day_ms,
+        chosen.symbol,
+        chosen.log_variance,
+        chosen.usual,
+        {"forecast": 2 * found.center[rows]},
+        {"forecast": 2 * found.lift[rows]},
+    )
+    return score_forecasts(forecasted, "forecast", resamples=0)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedEmbedding:
+    """A quality card, and the pooled forecasts of what it compares, held to HAR-X.
+
+    Parameters
+    ----------
+    card : QualityCard. market : the market symbol, None for none.
+    forecasts : one score per input, on the same symbol-days.
+    """
+
+    card: QualityCard
+    market: str | None
+    forecasts: tuple[ForecastScore, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The card's plain values, with market and forecasts beside them."""
+        scores = [dataclasses.asdict(score) for score in self.forecasts]
+        return {**self.card.to_json(), "market": self.market, "forecasts": scores}
+
+
+def judge_embedding(
+    bundle: Bundle,
+    candles: Mapping[str, Candles],
+    market: str | None = None,
+    market_candles: Candles | None = None,
+    in_sample: bool = False,
+) -> JudgedEmbedding:
+    """Judge a bundle's embedding on some symbols' days, beside HAR-X.
+
+    Parameters
+    ----------
+    candles : by symbol. market, market_candles : whose days HAR-X sees too; None for none.
+    in_sample : judge days that the bundle learned from, too.
+
+    Raises
+    ------
+    BundleError
+        As `quality_card`.
+    """
+    settings = bundle.info.session
+
+    def grid(series: Candles) -> CandleGrid:
+        return CandleGrid.from_candles(series, settings.interval_ms)
+
+    tables = [build_sessions(name, grid(series), settings) for name, series in candles.items()]
+    other = None if market_candles is None else _days(market_candles, settings.interval_ms)
+    card = quality_card(bundle, tables, in_sample=in_sample, market=other)
+    found = card_forecasts(bundle, tables, in_sample=in_sample, market=other)
+    return JudgedEmbedding(card, market, tuple(score_forecasts(_common(found), ANCHOR)))
+
+
+def _common(found: CardForecasts) -> Forecasted:
+    """The symbol-days that every input has a forecast of, and whose truth is known."""
+    panel = found.panel
+    rows = np.isfinite(panel.log_variance)
+    for forecasts in found.by_input.values():
+        rows &= np.isfinite(forecasts.center)
+    return Forecasted(
+        panel.day_ms[rows],
+        panel.symbol[rows],
+        panel.log_variance[rows],
+        panel.usual[rows],
+        {name: forecasts.center[rows] for name, forecasts in found.by_input.items()},
+        {name: forecasts.lift[rows] for name, forecasts in found.by_input.items()},
+    )
