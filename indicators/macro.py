@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import ms_to_utc, num_to_ms, nums_to_ms
 from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.forecasting.forecaster import FORECAST_COLUMNS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
 from cppncripto_strategy.models.scoring.batch import ScoredSpan, SessionStates, embed_sessions
@@ -110,7 +111,11 @@ class MacroEmbedding(bt.Indicator):
     """MacroNet's embedding of the last days, renewed at each 00:00 UTC.
 
     Lines: drift (see `models.learning.drift.bank_drift`; 1 is as usual, NaN before the first
-    session) and age (milliseconds since the midnight the embedding is valid from; NaN without one).
+    session), age (milliseconds since the midnight the embedding is valid from; NaN without one),
+    and the bundle's forecast of the session's UTC day: volatility (root of its summed squared log
+    returns, expected), volatility_low and volatility_high (its 80 % interval) and range (ln of high
+    over low, expected), as fractions. A forecast is made at the day's own rollover and holds for
+    that day alone: NaN where the rollover failed, or the bundle forecasts nothing.
 
     Params
     ------
@@ -151,7 +156,7 @@ class MacroEmbedding(bt.Indicator):
     (128,) 0 hours old
     """
 
-    lines: Any = ("drift", "age")
+    lines: Any = ("drift", "age", *FORECAST_COLUMNS)
     params: Any = (("bundles", None), ("cache", None), ("market", None))
     plotinfo: Any = {"plot": True, "subplot": True}
 
@@ -167,7 +172,7 @@ class MacroEmbedding(bt.Indicator):
         self._market = _market_data(self.data, self.p.market, self.timeline)
         self._market_done = 0
         cache = None if self.p.cache is None else EmbeddingCache(Path(self.p.cache))
-        self.stream = MacroStream(self.timeline, cache)
+        self.stream = MacroStream(self.timeline, cache, str(self.data._name or ""))
         self._done = 0  # bars already taken: `next` runs again when another symbol ticks
         self.table: SessionTable | None = None
         self.states: SessionStates | None = None
@@ -226,6 +231,8 @@ class MacroEmbedding(bt.Indicator):
             self._remember(stream)
         self.lines.drift[0] = stream.state.drift if stream.state is not None else np.nan
         self.lines.age[0] = stream.age_ms()
+        for name, value in zip(FORECAST_COLUMNS, stream.forecast, strict=True):
+            getattr(self.lines, name)[0] = value
 
     def _take_market(self) -> None:
         """Hand on the market symbol's present candle, once, even where the symbol has none."""
@@ -275,26 +282,26 @@ class MacroEmbedding(bt.Indicator):
         self.states = embed_sessions(self.table, self.timeline)
         fresh = int((self.states.source == np.arange(len(self.table))).sum())
         self._batch_s = [(time.perf_counter() - began) / fresh] * fresh if fresh else []
-        drift, age = self._session_lines(columns.open_time + settings.interval_ms)
-        self.lines.drift.array[:end] = array("d", drift[:end])
-        self.lines.age.array[:end] = array("d", age[:end])
+        for name, line in self._session_lines(columns.open_time + settings.interval_ms).items():
+            getattr(self.lines, name).array[:end] = array("d", line[:end])
 
-    def _session_lines(
-        self, close_ms: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Drift and age of every bar, (bars,) each."""
+    def _session_lines(self, close_ms: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """Every line at every bar, (bars,) each."""
         assert self.table is not None
         assert self.states is not None
         drift, age = np.full(len(close_ms), np.nan), np.full(len(close_ms), np.nan)
+        forecast = np.full((len(FORECAST_COLUMNS), len(close_ms)), np.nan)
+        lines = {"drift": drift, "age": age, **dict(zip(FORECAST_COLUMNS, forecast, strict=True))}
         if len(self.table) == 0:
-            return drift, age
+            return lines
         session = np.searchsorted(self.table.start_ms, close_ms, side="right") - 1
         inside = session >= 0
         source = np.where(inside, self.states.source[session], -1)
         known = source >= 0
         drift[known] = self.states.drift[session[known]]
         age[known] = close_ms[known] - self.table.start_ms[source[known]]
-        return drift, age
+        forecast[:, inside] = self.states.forecast[session[inside]].T
+        return lines
 
 
 def bars_of(macro: MacroEmbedding, scored: ScoredSpan) -> dict[str, NDArray[np.float64]]:

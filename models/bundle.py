@@ -1,7 +1,7 @@
 """A bundle: everything that turns candles into scores, in one folder, with no pickle in it.
 
     <bundle>/bundle.json           settings, spans, seeds, fingerprints, validation, loss curves
-    <bundle>/weights.safetensors   both networks, the embedding bank, the score quantiles
+    <bundle>/weights.safetensors   both networks, embedding bank, score quantiles, forecaster
 
 `bundle.json` carries the SHA-256 of the weights and of its own content; a bundle that does not
 match is refused. A bundle
@@ -33,6 +33,7 @@ from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.feeds.clock import ms_to_date, ms_to_utc
 from cppncripto_strategy.foreign import read_object, reading, sealed, unsealed
+from cppncripto_strategy.models.forecasting.forecaster import Forecaster
 from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
 from cppncripto_strategy.models.micronet import MicroNet
@@ -121,6 +122,8 @@ class Bundle:
     score_seed : float64 (Q,), quantiles of the validation scores in scattered order: what the
         threshold starts from.
     bank : float32 (D, E), embeddings of the training sessions; bank_ms : int64 (D,), their starts.
+    forecaster : Forecaster of each session's volatility and range, None where it learned from too
+        few days, and in bundles made before there was one.
     """
 
     info: BundleInfo
@@ -129,6 +132,7 @@ class Bundle:
     score_seed: NDArray[np.float64]
     bank: NDArray[np.float32]
     bank_ms: NDArray[np.int64]
+    forecaster: Forecaster | None = None
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         tensors = {
@@ -140,6 +144,9 @@ class Bundle:
             if net is not None:
                 for name, value in net.state_dict().items():
                     tensors[f"{prefix}.{name}"] = value.contiguous()
+        if self.forecaster is not None:
+            for name, array in self.forecaster.to_tensors().items():
+                tensors[f"forecaster.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
         return tensors
 
     def to_bytes(self) -> tuple[bytes, bytes]:
@@ -228,6 +235,8 @@ class Bundle:
             )
             macro.load_state_dict(part("macro."))
             macro.eval()
+        arrays = {name: value.numpy() for name, value in part("forecaster.").items()}
+        forecaster = Forecaster.from_tensors(info.symbols, arrays) if arrays else None
         micro = MicroNet(info.micro)
         micro.load_state_dict(part("micro."))
         micro.eval()
@@ -238,6 +247,7 @@ class Bundle:
             tensors["score_seed"].numpy(),
             tensors["bank"].numpy(),
             tensors["bank_ms"].numpy(),
+            forecaster,
         )
 
 

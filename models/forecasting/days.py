@@ -61,6 +61,22 @@ class DayTable:
         """Logarithm of the day's high over its low, (N,); not the logarithm of that."""
         return self.statistics[:, _RANGE]
 
+    def last(self, count: int) -> DayTable:
+        """The last `count` days, or all where there are fewer."""
+        return DayTable(self.day_ms[-count:], self.statistics[-count:])
+
+    def over(self, earlier: DayTable) -> DayTable:
+        """These days, and those of another table where this one has none; NaN in between."""
+        if not len(self.day_ms) or not len(earlier.day_ms):
+            return self if len(self.day_ms) else earlier
+        first = min(self.day_ms[0], earlier.day_ms[0])
+        last = max(self.day_ms[-1], earlier.day_ms[-1])
+        day_ms = np.arange(first, last + DAY_MS, DAY_MS, dtype=np.int64)
+        statistics = np.full((len(day_ms), self.statistics.shape[1]), np.nan)
+        for table in (earlier, self):
+            statistics[(table.day_ms - first) // DAY_MS] = table.statistics
+        return DayTable(day_ms, statistics)
+
     def at(self, session_ms: IntArray) -> IntArray:
         """Row of the day that starts at each session (may lie outside)."""
         return (session_ms - self.day_ms[0]) // DAY_MS if len(self.day_ms) else session_ms * 0 - 1

@@ -33,6 +33,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.encoders import Encoder, encoder_options
 from cppncripto_strategy.models.forecasting.days import DayTable, day_table
+from cppncripto_strategy.models.forecasting.forecaster import panel_of_sessions
 from cppncripto_strategy.models.forecasting.panel import Forecasts, Panel, walk_forward
 from cppncripto_strategy.models.forecasting.ridge import fit_blocks
 from cppncripto_strategy.models.forecasting.terms import har_terms, har_x_terms
@@ -189,15 +190,7 @@ def card_forecasts(
     macros = _macros(bundle, tables, seed)
     days = {table.symbol: day_table(table.grid) for table in tables}
     sessions = SessionSet.between(tables, 0, np.iinfo(np.int64).max)
-    own_ms = {
-        table.symbol: table.start_ms[sessions.members[sessions.members[:, 0] == number, 1]]
-        for number, table in enumerate(tables)
-    }
-    panel = Panel.of(days, market, own_ms)
-    row_of = {(t, int(ms)): row for row, (t, ms) in enumerate(_named(sessions))}
-    kept = np.array(
-        [row_of[t, int(ms)] for t, ms in zip(panel.symbol, panel.day_ms, strict=True)], np.int64
-    )
+    panel, kept = panel_of_sessions(days, sessions, market)
     chosen = SessionSet(sessions.tables, sessions.members[kept])
     vectors = {name: _embed(macro, chosen).astype(np.float64) for name, macro in macros.items()}
     made = [
@@ -214,11 +207,6 @@ def card_forecasts(
         for name in INPUTS
     }
     return CardForecasts(panel, judged)
-
-
-def _named(sessions: SessionSet) -> list[tuple[int, int]]:
-    starts = sessions.start_ms()
-    return [(int(t), int(ms)) for t, ms in zip(sessions.members[:, 0], starts, strict=True)]
 
 
 def _blocks(

@@ -25,6 +25,7 @@ from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import BundleError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_date
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo
+from cppncripto_strategy.models.forecasting.forecaster import fit_forecaster
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.learning.data import (
     embed_set,
@@ -102,13 +103,21 @@ def learn_bundle(
     macro = _macronet(days, settings, seed, previous, progress)
     micro = _micronet(days, macro.net, settings, seed, previous, progress)
     parts = days.train, days.validation
+    bank = np.concatenate([embed_set(macro.net, part).numpy() for part in parts])
     return Bundle(
         info=_info(days, settings, seed, macro, micro),
         macro=macro.net,
         micro=micro.net,
         score_seed=score_quantiles(micro.validation_scores),
-        bank=np.concatenate([embed_set(macro.net, part).numpy() for part in parts]),
+        bank=bank,
         bank_ms=np.concatenate([part.start_ms() for part in parts]),
+        forecaster=fit_forecaster(
+            SessionSet(days.train.tables, np.concatenate([part.members for part in parts])),
+            bank,
+            from_ms=reach_ms(settings, until_ms),
+            earn_from_ms=days.split_ms,
+            until_ms=until_ms,
+        ),
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
+from cppncripto_strategy.models.forecasting.forecaster import forecast_sessions
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import (
     SessionSet,
@@ -47,12 +48,14 @@ class SessionStates:
         equal to the session itself unless its own rollover failed.
     embedding : float32 (D, E), zeros where none or without macro.
     drift : float64 (D,), see `drift.bank_drift`; NaN where undefined.
+    forecast : float64 (D, 4), see `forecaster.forecast_sessions`.
     """
 
     bundle: IntArray
     source: IntArray
     embedding: NDArray[np.float32]
     drift: FloatArray
+    forecast: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,10 +100,12 @@ def embed_sessions(table: SessionTable, timeline: BundleTimeline) -> SessionStat
         embedding[index] = embed_set(model.macro, sessions, batch=BATCH_SESSIONS).numpy()
         if model.macro is not None:
             drift[index] = [bank_drift(model, embedding[i], int(table.start_ms[i])) for i in index]
+    forecasters = [model.forecaster for model in timeline.bundles]
+    forecast = forecast_sessions(table, forecasters, own, fresh, embedding)
     kept = source >= 0
     embedding[kept], drift[kept] = embedding[source[kept]], drift[source[kept]]
     embedding[~kept], drift[~kept] = 0.0, np.nan
-    return SessionStates(bundle, source, embedding, drift)
+    return SessionStates(bundle, source, embedding, drift, forecast)
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
+from cppncripto_strategy.models.forecasting.stream import NO_FORECAST, ForecastStream
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.scaling import fit_sessions, scale_columns
 from cppncripto_strategy.models.inputs.sessions import pool_rows
@@ -77,6 +78,7 @@ class MacroState:
     ----------
     session_ms : the session whose rollover this was; bundle : its number in the timeline.
     center, scale : float64 (S,), the session scaler. embedding : float32 (E,). drift : float.
+    forecast : float64 (4,), of the session's day; see `forecaster.FORECAST_COLUMNS`.
     """
 
     session_ms: int
@@ -85,10 +87,16 @@ class MacroState:
     scale: FloatArray
     embedding: NDArray[np.float32]
     drift: float
+    forecast: FloatArray
 
 
 class MacroStream:
     """Candles in, sessions and their states out. One symbol; lives for one run.
+
+    Parameters
+    ----------
+    timeline : BundleTimeline. cache : of embeddings, None for none.
+    symbol : its name, for what the bundles know of it by name.
 
     Attributes
     ----------
@@ -99,14 +107,18 @@ class MacroStream:
     rollover_s : seconds each rollover's scaler and embedding took.
     """
 
-    def __init__(self, timeline: BundleTimeline, cache: EmbeddingCache | None = None) -> None:
+    def __init__(
+        self, timeline: BundleTimeline, cache: EmbeddingCache | None = None, symbol: str = ""
+    ) -> None:
         self.timeline, self.settings = timeline, timeline.session
         self._table = self.settings.table
         self._scaled = np.array(self._table.scaled)
         self._cache = cache
         keep = self.settings.warmup + self.settings.day_candles + timeline.receptive_field + 1
         terms = term_rows(self.settings.terms, self.settings.day_candles)
-        self._candles = Ring(max(self._table.memory, terms), N_COLUMNS)
+        self._forecasts = ForecastStream(symbol, [b.forecaster for b in timeline.bundles])
+        day = self.settings.day_candles + 1 if self._forecasts.needed else 0
+        self._candles = Ring(max(self._table.memory, terms, day), N_COLUMNS)
         self._market = Ring(self._candles.size, N_COLUMNS) if self.settings.reads_market else None
         self._coming: dict[int, FloatArray] = {}  # market candles that no row has taken yet
         self._features = Ring(keep, len(self._table))
@@ -176,6 +188,13 @@ class MacroStream:
         """Milliseconds from the midnight of the active state to the last close; NaN for none."""
         return float(self.next_open_ms - self.state.session_ms) if self.state else np.nan
 
+    @property
+    def forecast(self) -> FloatArray:
+        """Forecast of the session's day, (4,); NaN where its own rollover failed."""
+        if self.state is None or self.state.session_ms != self.session_ms:
+            return NO_FORECAST
+        return self.state.forecast
+
     def snapshot(self) -> dict[str, Any]:
         """All that later candles depend on, arrays copied; a bundle is named by its hash."""
         return {
@@ -186,12 +205,13 @@ class MacroStream:
             "rows": self.rows,
             "next_open_ms": self.next_open_ms,
             "session_ms": self.session_ms,
+            "forecasts": self._forecasts.snapshot(),
             "kept": None if self._kept is None else self._state_snapshot(self._kept),
             "active": self.state is not None,
         }
 
     def _state_snapshot(self, state: MacroState) -> dict[str, Any]:
-        fields = ("session_ms", "center", "scale", "embedding", "drift")
+        fields = ("session_ms", "center", "scale", "embedding", "drift", "forecast")
         digest = self.timeline.bundles[state.bundle].model_hash
         return {"bundle": digest, **{name: getattr(state, name) for name in fields}}
 
@@ -208,6 +228,7 @@ class MacroStream:
             self._market.restore(kept["market"])
         self._coming = dict(kept["coming"])
         self._features.restore(kept["features"])
+        self._forecasts.restore(kept["forecasts"])
         for name in ("rows", "next_open_ms", "session_ms"):
             setattr(self, name, kept[name])
         self.rolled, self.fresh_rows = False, 0
@@ -234,6 +255,9 @@ class MacroStream:
         session_ms = self.next_open_ms // DAY_MS * DAY_MS  # next_open_ms is this row's close
         if session_ms != self.session_ms:
             self.session_ms = session_ms
+            if self._forecasts.needed:
+                last_open_ms = self.next_open_ms - self.settings.interval_ms
+                self._forecasts.close_day(self._grid(self.settings.day_candles + 1, last_open_ms))
             self._roll_over(session_ms)
 
     def _feature_row(self) -> FloatArray:
@@ -286,7 +310,8 @@ class MacroStream:
             statistics = np.concatenate([center[0], np.log(scale[0]), terms]).astype(np.float32)
             embedding = self._embed(bundle, scaled, statistics)
             drift = bank_drift(bundle, embedding, session_ms)
-        return MacroState(session_ms, number, center[0], scale[0], embedding, drift)
+        forecast = self._forecasts.forecast(number, session_ms, embedding)
+        return MacroState(session_ms, number, center[0], scale[0], embedding, drift, forecast)
 
     def _terms(self, session_ms: int) -> FloatArray:
         """The session's terms (K,)."""
