@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy.arrays import BoolArray, FloatArray
+from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
 from cppncripto_strategy.errors import CandleError
 from cppncripto_strategy.evaluation.forecasts import (
     Forecasted,
@@ -40,8 +40,9 @@ from cppncripto_strategy.models.forecasting.panel import (
     predict_rows,
     walk_forward,
 )
+from cppncripto_strategy.models.forecasting.ridge import BlockRidge
 from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.inputs.sessions import build_sessions
+from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
 from cppncripto_strategy.models.judging.quality import (
     ANCHOR,
     CardForecasts,
@@ -142,16 +143,12 @@ def forecast_day(
         When the bundle has no MacroNet.
     """
     days = {name: _days(series, interval_ms) for name, series in candles.items()}
-    own = days[symbol]
-    if not len(own.day_ms):
-        raise CandleError(f"{symbol} has no whole UTC day of candles: fetch more")
-    if day_ms is None:
-        day_ms = int(own.day_ms[-1]) + DAY_MS
+    day_ms = _first_unfinished(symbol, days[symbol]) if day_ms is None else day_ms
     known = {name: _before(table, day_ms) for name, table in days.items()}
     panel = Panel.of({symbol: known[symbol]}, known[market] if market else None)
-    blocks, embedding, earn_from_ms = [panel.har_x], "", None
+    blocks, earn_from_ms = [panel.har_x], None
     if bundle is not None:
-        panel, vectors = _with_embedding(panel, bundle, symbol, candles[symbol])
+        panel, vectors = _with_embedding(panel, bundle, symbol, candles)
         blocks, earn_from_ms = [panel.har_x, vectors], bundle.info.trained_until_ms
     coming = np.flatnonzero(panel.day_ms == day_ms)
     learn = np.flatnonzero((panel.day_ms < day_ms) & np.isfinite(panel.log_variance))
@@ -161,17 +158,9 @@ def forecast_day(
         rows = learn[np.isfinite(target[learn])]
         ridge = fit_rows(panel, blocks, target, rows, earn_from_ms)
         kept += [name] if len(blocks) > 1 and np.isfinite(ridge.penalties).all() else []
-        at = [block[coming] for block in blocks]
-        found[name] = _outlook(predict_rows(ridge, at, panel.symbol[coming], level))
+        found[name] = _outlook(ridge, [block[coming] for block in blocks], level)
         from_ms = day_ms - PAST_DAYS * DAY_MS
         past[name] = walk_forward(panel, blocks, target, from_ms, level, earn_from_ms)
-    if bundle is not None:
-        embedding = _what_became(bundle, panel, day_ms, kept)
-    before = panel.rows(panel.day_ms < day_ms)
-    counted = {
-        name: Forecasts(*(line[panel.day_ms < day_ms] for line in _lines(forecasts)))
-        for name, forecasts in past.items()
-    }
     return DayForecast(
         symbol=symbol,
         day_ms=day_ms,
@@ -181,12 +170,17 @@ def forecast_day(
         usual_volatility=float(np.exp(panel.usual[coming[0]] / 2)),
         level=level,
         inputs="HAR-X and the embedding" if kept else "HAR-X",
-        embedding=embedding,
+        embedding="" if bundle is None else _what_became(bundle, panel, day_ms, kept),
         market=market,
-        learned_days=len(learn),
-        learned_from_ms=int(panel.day_ms[learn[0]]),
-        **_record(before, counted),
+        **_record(panel, past, learn, day_ms),
     )
+
+
+def _first_unfinished(symbol: str, days: DayTable) -> int:
+    """00:00 UTC of the day after the last whole one. Raises CandleError when there is none."""
+    if not len(days.day_ms):
+        raise CandleError(f"{symbol} has no whole UTC day of candles: fetch more")
+    return int(days.day_ms[-1]) + DAY_MS
 
 
 def _days(candles: Candles, interval_ms: int) -> DayTable:
@@ -200,17 +194,27 @@ def _before(days: DayTable, day_ms: int) -> DayTable:
 
 
 def _with_embedding(
-    panel: Panel, bundle: Bundle, symbol: str, candles: Candles
+    panel: Panel, bundle: Bundle, symbol: str, candles: Mapping[str, Candles]
 ) -> tuple[Panel, FloatArray]:
     """The rows whose own rollover gives an embedding, and the embeddings (N, E)."""
-    settings = bundle.info.session
-    table = build_sessions(symbol, CandleGrid.from_candles(candles, settings.interval_ms), settings)
+    table = _sessions(symbol, candles[symbol], bundle, candles)
     states = embed_sessions(table, BundleTimeline((bundle,), in_sample=True))
     fresh = np.flatnonzero(states.source == np.arange(len(table)))
     _, rows, members = np.intersect1d(
         panel.day_ms, table.start_ms[fresh], assume_unique=True, return_indices=True
     )
     return panel.rows(rows), states.embedding[fresh[members]].astype(np.float64)
+
+
+def _sessions(
+    symbol: str, series: Candles, bundle: Bundle, every: Mapping[str, Candles]
+) -> SessionTable:
+    """A symbol's sessions, with the candles of the market symbol that the bundle reads."""
+    settings = bundle.info.session
+    grid = CandleGrid.from_candles(series, settings.interval_ms)
+    if settings.market is not None:
+        grid = grid.with_market(every.get(settings.market))
+    return build_sessions(symbol, grid, settings)
 
 
 def _require(symbol: str, market: str | None, day_ms: int, coming: int, learn: int) -> None:
@@ -229,7 +233,9 @@ def _require(symbol: str, market: str | None, day_ms: int, coming: int, learn: i
         )
 
 
-def _outlook(forecasts: Forecasts) -> Outlook:
+def _outlook(ridge: BlockRidge, blocks: list[FloatArray], level: float) -> Outlook:
+    """The coming day of the one symbol learned from, from one row of every block."""
+    forecasts = predict_rows(ridge, blocks, np.zeros(1, dtype=np.int64), level)
     expected = np.exp(forecasts.center + forecasts.lift)[0]
     return Outlook(float(expected), *np.exp([forecasts.low[0], forecasts.high[0]]).tolist())
 
@@ -246,16 +252,15 @@ def _what_became(bundle: Bundle, panel: Panel, day_ms: int, kept: list[str]) -> 
     )
 
 
-def _lines(forecasts: Forecasts) -> tuple[FloatArray, ...]:
-    return forecasts.center, forecasts.lift, forecasts.low, forecasts.high
-
-
-def _record(panel: Panel, past: Mapping[str, Forecasts]) -> dict[str, Any]:
-    """How the forecasts of past days did: fields of `DayForecast`."""
+def _record(
+    panel: Panel, past: Mapping[str, Forecasts], learn: IntArray, day_ms: int
+) -> dict[str, Any]:
+    """What was learned from, and how the forecasts of past days did: fields of `DayForecast`."""
     truth = {"volatility": panel.log_variance / 2, "range": panel.log_range}
     held, rows = {}, np.zeros(len(panel), dtype=np.bool_)
     for name, forecasts in past.items():
         known: BoolArray = np.isfinite(forecasts.center) & np.isfinite(truth[name])
+        known &= panel.day_ms < day_ms
         inside = (truth[name] >= forecasts.low) & (truth[name] <= forecasts.high)
         held[name] = interval_coverage(panel.day_ms[known], inside[known])
         if name == "volatility":
@@ -276,6 +281,8 @@ def _record(panel: Panel, past: Mapping[str, Forecasts]) -> dict[str, Any]:
         "past_days": int(rows.sum()),
         "score": _score(panel, found, rows) if rows.sum() > 1 else None,
         "history": history,
+        "learned_days": len(learn),
+        "learned_from_ms": int(panel.day_ms[learn[0]]),
     }
 
 
@@ -332,13 +339,13 @@ def judge_embedding(
     BundleError
         As `quality_card`.
     """
-    settings = bundle.info.session
-
-    def grid(series: Candles) -> CandleGrid:
-        return CandleGrid.from_candles(series, settings.interval_ms)
-
-    tables = [build_sessions(name, grid(series), settings) for name, series in candles.items()]
-    other = None if market_candles is None else _days(market_candles, settings.interval_ms)
+    every = dict(candles)
+    if market is not None and market_candles is not None:
+        every[market] = market_candles
+    tables = [_sessions(name, series, bundle, every) for name, series in candles.items()]
+    other = (
+        None if market_candles is None else _days(market_candles, bundle.info.session.interval_ms)
+    )
     card = quality_card(bundle, tables, in_sample=in_sample, market=other)
     found = card_forecasts(bundle, tables, in_sample=in_sample, market=other)
     return JudgedEmbedding(card, market, tuple(score_forecasts(_common(found), ANCHOR)))

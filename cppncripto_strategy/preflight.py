@@ -24,6 +24,8 @@ from cppncripto_strategy.errors import CppnError, TrainingError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, ms_to_date, ms_to_utc
 from cppncripto_strategy.market import Market, traded_span
+from cppncripto_strategy.models.forecasting.panel import MIN_FIT_DAYS
+from cppncripto_strategy.models.forecasting.terms import MONTH_DAYS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.labels import BPS, Labels
 from cppncripto_strategy.models.learning.calendar import calendar
@@ -134,6 +136,7 @@ def _problems(prospect: Prospect) -> list[str]:
         horizon_fits,
         validation_left,
         threshold_fills,
+        forecasts_learned,
     )
     found = [finding for step in steps for finding in step(prospect)]
     # Labels last: those of an impossible horizon would take as long to make as it is.
@@ -215,6 +218,18 @@ def market_moves(prospect: Prospect) -> Iterator[Finding]:
                     " another timerange",
                     fatal=span is training,
                 )
+
+
+def forecasts_learned(prospect: Prospect) -> Iterator[Finding]:
+    """Positions sized by a forecast that nothing can be learned from."""
+    learn, needed = prospect.learn, MIN_FIT_DAYS + MONTH_DAYS // 2
+    days = learn.train_days + learn.validate_days + learn.session.warmup // prospect.day
+    if prospect.recipe.strategy.sizing == "volatility" and days < needed:
+        yield Finding(
+            f'strategy.sizing = "volatility" needs a forecast, and {days} days of candles before a'
+            f" training teach none ({needed} are needed): every entry would be refused. Raise"
+            f" walkforward.train_days = {learn.train_days}, or size by a fraction"
+        )
 
 
 def horizon_fits(prospect: Prospect) -> Iterator[Finding]:

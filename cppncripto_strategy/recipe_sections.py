@@ -125,6 +125,13 @@ class StrategyRecipe(Section):
 
     fraction: Fraction | None = None
     """Share of the equity per position; unset divides it equally among the symbols."""
+    sizing: Literal["fraction", "volatility"] = "fraction"
+    """How large a position is: `fraction` of the equity, or as much as keeps the account's
+    volatility at `target_volatility` by the day's forecast. The latter controls risk and promises
+    no return; without a forecast of the day it sends no entry."""
+    target_volatility: Annotated[float, Field(gt=0, le=10)] = 0.4
+    """Volatility of the account, annual, as a share of its equity (0.4 is 40 % a year), where
+    `sizing` is "volatility". Each symbol may use its `fraction` of it, and no borrowing."""
     hold_candles: Whole = 0
     """Candles after which a position is closed; 0 is no limit."""
     renew_hold: bool = False

@@ -29,6 +29,7 @@ from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
 from cppncripto_strategy.lines import Reader, SymbolLines, named_line, score_line
 from cppncripto_strategy.models.scoring.threshold import signal_of
 from cppncripto_strategy.runonce import QuickStep, quick_step
+from cppncripto_strategy.sizing import make_sizing
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,9 @@ class MacroMicroStrategy(bt.Strategy):
         with lines drift and age, ms).
     traded_line : "score", or "score_zero" to trade the score under a zero embedding.
     fraction : share of equity per symbol, in (0, 1]; None divides equally among the feeds.
+    sizing : "fraction", or "volatility": as much as keeps the account at target_volatility, its
+        parts being `fraction`; see `sizing.VolatilityTarget`.
+    target_volatility : of the account, annual, as a fraction of its equity.
     hold_candles : candles after which a position is closed; 0 is no limit.
     renew_hold : a fresh signal in the position's direction restarts hold_candles.
     min_hold : candles before an opposite signal may close a position (stops always may).
@@ -162,6 +166,8 @@ class MacroMicroStrategy(bt.Strategy):
         ("score_factory", None),
         ("traded_line", "score"),
         ("fraction", None),
+        ("sizing", "fraction"),
+        ("target_volatility", 0.4),
         ("hold_candles", 0),
         ("renew_hold", False),
         ("min_hold", 0),
@@ -203,7 +209,8 @@ class MacroMicroStrategy(bt.Strategy):
             threshold = make_threshold(traded, data, score)
             self.states.append(SymbolState(data, score, threshold, self.p.traded_line))
         self._state_of = {id(state.data): state for state in self.states}
-        self._fraction = self.p.fraction or 1.0 / len(self.states)
+        fraction = self.p.fraction or 1.0 / len(self.states)
+        self._sizing = make_sizing(self.p.sizing, self.p.target_volatility, fraction, self.states)
         self._session_ms = -1
         self._session_equity = math.nan
         self._entries_blocked = False
@@ -356,7 +363,11 @@ class MacroMicroStrategy(bt.Strategy):
             self._note_unsent(state, signal, 0.0, "daily_loss", f"{lost}: no entries until 00:00")
             return
         state.exit_reason = ""  # of an earlier exit that left only dust
-        entry = self._entry(state, self._fraction * self.broker.getvalue())
+        share = self._sizing.share(state, self.broker)
+        if share.reason:
+            self._note_unsent(state, signal, 0.0, share.reason, share.detail)
+            return
+        entry = self._entry(state, share.value * self.broker.getvalue())
         if entry.quantity <= 0:
             self._note_unsent(state, signal, entry.wanted, entry.reason, entry.detail)
             return

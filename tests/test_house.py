@@ -26,7 +26,7 @@ STOREYS = (
     | {"runlog"},
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models", "spot_account"},
     {"broker", "feeds.history", "feeds.live", "feeds.loopback", "feeds.planted_hits"}
-    | {"indicators", "recipe_sections", "tables"},
+    | {"indicators", "recipe_sections", "sizing", "tables"},
     {"recipe_learning"},
     {"recipe"},
     {"symbol_rules"},

@@ -101,10 +101,15 @@ def command(
     if judged is not None:
         write_json(out.with_name(f"{out.name}.card.json"), judged.to_json())
     days = {symbol: len(part) for symbol, part in zip(series, parts, strict=True)}
+    _show(out, days, judged, as_json)
+
+
+def _show(out: Path, days: dict[str, int], judged: JudgedEmbedding | None, as_json: bool) -> None:
+    """What was written, and how it was judged."""
     if as_json:
-        card_document = judged.to_json() if judged is not None else None
-        document = {"out": str(out), "rows": len(table), "days": days, "card": card_document}
-        click.echo(json.dumps(document))
+        card = judged.to_json() if judged is not None else None
+        rows = sum(days.values())
+        click.echo(json.dumps({"out": str(out), "rows": rows, "days": days, "card": card}))
         return
     text = ", ".join(f"{count:,} days of {symbol}" for symbol, count in days.items())
     Console(highlight=False).print(f"{out}: {text}", soft_wrap=True)
@@ -148,7 +153,8 @@ def _judge(
 
     interval = interval_text(timeline.session.interval_ms)
     with console.status("judging the embedding"):
-        name, candles = market_candles(open_source(folder), market, interval, series)
+        asked = market or timeline.session.market
+        name, candles = market_candles(open_source(folder), asked, interval, series)
         return judge_embedding(timeline.bundles[0], series, name, candles, in_sample)
 
 

@@ -81,7 +81,8 @@ def command(
     length = interval or ("5m" if model is None else interval_text(model.info.session.interval_ms))
     source = open_source(candles)
     series = {symbol: source.read(symbol, length)}
-    name, others = market_candles(source, market, length, series)
+    asked = market or (None if model is None else model.info.session.market)
+    name, others = market_candles(source, asked, length, series)
     if name is not None and others is not None:
         series[name] = others
     found = forecast_day(symbol, series, interval_to_ms(length), name, day_ms, level, model)
