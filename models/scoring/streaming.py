@@ -34,40 +34,11 @@ from cppncripto_strategy.models.learning.drift import bank_drift
 from cppncripto_strategy.models.micronet import BUY, CONTEXT_CLIP, SELL, MicroNet
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, MIN_PRESENT_SHARE
 from cppncripto_strategy.models.scoring.embedding_cache import EmbeddingCache
+from cppncripto_strategy.models.scoring.ring import Ring
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 
 N_COLUMNS = 6  # open, high, low, close, volume, taker buy volume
 NO_SCORES = (np.nan, np.nan, np.nan, np.nan)
-
-
-class Ring:
-    """The last `size` rows of something, as one contiguous array; lives as long as its owner."""
-
-    def __init__(self, size: int, width: int) -> None:
-        self.size, self.end = size, 0
-        self._rows = np.full((4 * size, width), np.nan)
-
-    def append(self, row: FloatArray) -> None:
-        """Put a row (width,) behind the last."""
-        if self.end == len(self._rows):
-            self._rows[: self.size] = self._rows[-self.size :]
-            self.end = self.size
-        self._rows[self.end] = row
-        self.end += 1
-
-    def last(self, count: int, before: int = 0) -> FloatArray:
-        """The last `count` rows but `before`, oldest first, a view (count, width)."""
-        end = max(self.end - before, 0)
-        return self._rows[max(end - count, 0) : end]
-
-    def snapshot(self) -> dict[str, Any]:
-        """The last `size` rows and where they lie, copied."""
-        return {"end": self.end, "rows": self._rows[max(self.end - self.size, 0) : self.end].copy()}
-
-    def restore(self, kept: dict[str, Any]) -> None:
-        """Hold what a snapshot of a ring of this size and width held."""
-        self.end = kept["end"]
-        self._rows[self.end - len(kept["rows"]) : self.end] = kept["rows"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

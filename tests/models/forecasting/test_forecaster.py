@@ -193,3 +193,22 @@ def test_any_strategy_reads_the_forecast_as_lines(toy, candles, timeline, runonc
     first = UNTIL_MS  # the bar that closes at the rollover
     assert np.isfinite(strategy.rows[first]).all()
     assert np.isnan(strategy.rows[first - HOUR_MS]).all()
+
+
+def test_a_restored_stream_forecasts_what_the_uninterrupted_one_does(
+    toy, candles, timeline
+) -> None:
+    """Kills a session whose forecast changes, or is lost, with a restart in the middle of a day."""
+    grid = toy.grid(candles.between(UNTIL_MS - 15 * DAY_MS, UNTIL_MS + 20 * DAY_MS))
+    whole = streamed(grid, timeline)
+    stream, cut = MacroStream(timeline, symbol="AUSDT"), 24 * 20 + 7
+    columns = (grid.open, grid.high, grid.low, grid.close, grid.volume, grid.taker_buy_volume)
+    for row in np.flatnonzero(grid.present):
+        if row == cut:
+            kept = stream.snapshot()
+            stream = MacroStream(timeline, symbol="AUSDT")
+            stream.restore(kept)
+            assert np.array_equal(stream.forecast, whole[row - 1])
+        stream.push(int(grid.open_time[row]), np.array([column[row] for column in columns]))
+        assert np.array_equal(stream.forecast, whole[row], equal_nan=True)
+    assert np.isfinite(whole[cut:]).all(axis=1).sum() > 24 * 10
