@@ -62,7 +62,9 @@ class BlockRidge:
         known = ~np.isnan(self.constants)
         constants = np.where(known, self.constants, self.constants[known].mean())
         own = np.append(constants, self.constants[known].mean())[symbol]
-        predicted: FloatArray = own + np.concatenate(blocks, axis=1) @ self.weights
+        # Blocks left out are not added as zeros: they would move the last bit.
+        used = np.flatnonzero(self.weights)
+        predicted: FloatArray = own + np.concatenate(blocks, axis=1)[:, used] @ self.weights[used]
         return predicted
 
 

@@ -49,6 +49,8 @@ def test_noise_beside_the_anchor_is_left_out(rows) -> None:
     assert np.array_equal(both.weights[:4], alone.weights)
     assert not both.weights[4:].any()
     assert np.array_equal(both.errors, alone.errors)
+    found = both.predict([terms, noise], symbol)
+    assert np.array_equal(found, alone.predict([terms], symbol))
 
 
 def test_a_block_that_knows_something_is_kept_with_a_penalty_of_its_own(rows) -> None:
