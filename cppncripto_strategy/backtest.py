@@ -2,7 +2,8 @@
 
 Steps: read candles, refuse what could not mean anything, lay out sessions, train bundles on the
 walk-forward calendar, replay the traded span through Cerebro (once with macro and, for comparison,
-once with a MicroNet that never saw an embedding), judge, write. Nothing here prints; progress goes
+once with a MicroNet that never saw an embedding, and once under the other rule about evidence),
+judge, write. Nothing here prints; progress goes
 to a callback.
 
 Left out: choosing a recipe for you. Each run is one trial and is counted as one.
@@ -18,7 +19,7 @@ import torch
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
-from cppncripto_strategy.market import load_market, session_tables
+from cppncripto_strategy.market import Market, load_market, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline, arm_folder
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
@@ -26,7 +27,7 @@ from cppncripto_strategy.outcome import build_result, write_outputs
 from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.progress import PhaseProgress, silent
 from cppncripto_strategy.recipe import Recipe
-from cppncripto_strategy.replay import replay
+from cppncripto_strategy.replay import Replay, replay
 from cppncripto_strategy.results import RunResult
 from cppncripto_strategy.runlog import PhaseClock, log_file
 
@@ -79,12 +80,9 @@ def run_backtest(
             settings = recipe.learn_settings()
             tables = session_tables(market, settings.session)
         arms = _train_arms(recipe, tables, span, cache, clock)
-        replays = {}
-        for arm, timeline in arms.items():
-            with clock.phase(f"backtest {arm}"):
-                replays[arm] = replay(recipe, market.every, timeline, span)
+        replays, other = _replay(recipe, market, span, arms, clock)
         with clock.phase("report"):
-            result = build_result(recipe, market, span, arms, replays, clock, folder)
+            result = build_result(recipe, market, span, arms, replays, clock, folder, other)
             write_outputs(result, folder)
             for timeline in arms.values():
                 arm = arm_folder(timeline.bundles[0].macro is not None)
@@ -117,3 +115,23 @@ def _train_arms(
                 report,
             )
     return timelines
+
+
+def _replay(
+    recipe: Recipe,
+    market: Market,
+    span: Span,
+    arms: dict[str, BundleTimeline],
+    clock: PhaseClock,
+) -> tuple[dict[str, Replay], Replay | None]:
+    """Every arm traded, and the first one once more under the other rule about evidence."""
+    replays = {}
+    for arm, timeline in arms.items():
+        with clock.phase(f"backtest {arm}"):
+            replays[arm] = replay(recipe, market.every, timeline, span)
+    other = recipe.other_rule()
+    if other is None:
+        return replays, None
+    name = "waiting for evidence" if other.strategy.evidence == "wait" else "without waiting"
+    with clock.phase(f"backtest {name}"):
+        return replays, replay(other, market.every, next(iter(arms.values())), span)

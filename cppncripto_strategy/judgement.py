@@ -7,19 +7,26 @@ numbers mean (`evaluation`), and what else a run reports (`outcome`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
-from cppncripto_strategy.evaluation.account import Account, Costs, buy_and_hold
+from cppncripto_strategy.evaluation.account import (
+    Account,
+    Costs,
+    account_metrics,
+    buy_and_hold,
+)
+from cppncripto_strategy.evaluation.evidence_summary import evidence_summary
 from cppncripto_strategy.evaluation.metrics import run_metrics
 from cppncripto_strategy.evaluation.signals import Yardstick
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES
 from cppncripto_strategy.recipe import Recipe
 
 Tables = Mapping[str, pd.DataFrame]
-"""signals, fills, trades and equity, as `results` describes them."""
+"""signals, fills, trades, equity and, where it was counted, evidence, as `results` describes them.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +42,7 @@ def judge(
     traded: Tables,
     without_macro: Tables | None = None,
     resamples: int = DEFAULT_RESAMPLES,
+    other_rule: Tables | None = None,
 ) -> Judgement:
     """Judge what a run traded, and what it would have traded without macro.
 
@@ -42,6 +50,7 @@ def judge(
     ----------
     traded, without_macro : tables of the span; None where there was no run without macro.
     resamples : of days, for the intervals of signal quality; 0 leaves them undefined.
+    other_rule : tables of the same run under the other rule of `strategy.evidence`, or None.
     """
     costs = Costs(recipe.broker.fee_bps, recipe.broker.slippage_bps)
     yardstick = Yardstick(
@@ -54,8 +63,16 @@ def judge(
     )
     benchmark = buy_and_hold(traded["signals"], recipe.broker.cash, costs)
     bare = _account(without_macro) if without_macro is not None else None
-    metrics = run_metrics(traded["signals"], _account(traded), benchmark, yardstick, bare)
+    evidence = _evidence(recipe, traded, other_rule)
+    metrics = run_metrics(traded["signals"], _account(traded), benchmark, yardstick, bare, evidence)
     return Judgement(metrics, benchmark)
+
+
+def _evidence(recipe: Recipe, traded: Tables, other_rule: Tables | None) -> dict[str, Any] | None:
+    if "evidence" not in traded:
+        return None
+    other = None if other_rule is None else asdict(account_metrics(_account(other_rule)))
+    return evidence_summary(traded["evidence"], recipe.strategy.evidence, other)
 
 
 def _account(tables: Tables) -> Account:

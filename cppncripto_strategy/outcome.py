@@ -25,7 +25,7 @@ from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, discounted
 from cppncripto_strategy.feeds import planted_hits
 from cppncripto_strategy.feeds.candles import gaps
 from cppncripto_strategy.feeds.clock import DAY_MS, Span
-from cppncripto_strategy.judgement import judge
+from cppncripto_strategy.judgement import Tables, judge
 from cppncripto_strategy.market import Market
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.scoring.streaming import MicroStream
@@ -49,13 +49,20 @@ def build_result(
     replays: dict[str, Replay],
     clock: PhaseClock,
     folder: Path,
+    other_rule: Replay | None = None,
 ) -> RunResult:
-    """Judge the replays and gather what goes into the results folder."""
+    """Judge the replays and gather what goes into the results folder.
+
+    Parameters
+    ----------
+    other_rule : the first arm under the other rule of `strategy.evidence`, or None.
+    """
     main, timeline = next(iter(replays)), next(iter(arms.values()))
     traded = replays[main].tables(span)
     other = replays.get("without macro") if main != "without macro" else None
     bare = other.tables(span) if other is not None else None
-    judged = judge(recipe, traded, bare)
+    beside = other_rule.tables(span) if other_rule is not None else None
+    judged = judge(recipe, traded, bare, other_rule=beside)
     metrics = judged.metrics
     metrics["speed"] = _speed(timeline, replays[main], clock)
     data_hash = timeline.bundles[-1].info.data_fingerprint
@@ -70,12 +77,17 @@ def build_result(
         metrics=metrics,
         **traded,
         benchmark_equity=judged.benchmark,
-        equity_without_macro=None if bare is None else bare["equity"][["close_time_ms", "equity"]],
+        equity_without_macro=_curve(bare),
+        equity_other_rule=_curve(beside),
         gaps=_gaps(market, span, timeline, recipe),
         bundles=bundle_rows(timeline.bundles, _valid_from(timeline, span), span.end_ms),
         embeddings=_embeddings(replays[main].strategy, span),
         planted=_planted_facts(recipe, market, span, replays),
     )
+
+
+def _curve(tables: Tables | None) -> pd.DataFrame | None:
+    return None if tables is None else tables["equity"][["close_time_ms", "equity"]]
 
 
 def _speed(timeline: BundleTimeline, passed: Replay, clock: PhaseClock) -> dict[str, Any]:

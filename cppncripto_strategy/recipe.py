@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from cppncripto_strategy.errors import CandleError, RecipeError
+from cppncripto_strategy.evaluation.evidence import EvidenceSettings
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, interval_to_ms, utc_to_ms
 from cppncripto_strategy.foreign import read_text, reading
 from cppncripto_strategy.models.encoders import ENCODERS
@@ -44,11 +45,11 @@ from cppncripto_strategy.recipe_sections import (
     CandlesRecipe,
     Section,
     Seed,
-    StrategyRecipe,
     ThresholdRecipe,
     settings_of,
     table_of,
 )
+from cppncripto_strategy.recipe_strategy import EvidenceRecipe, StrategyRecipe
 from cppncripto_strategy.registry import Registry
 
 
@@ -94,6 +95,7 @@ class Recipe(Section):
     walkforward: WalkForwardRecipe = WalkForwardRecipe()
     threshold: ThresholdRecipe = ThresholdRecipe()
     strategy: StrategyRecipe = StrategyRecipe()
+    evidence: EvidenceRecipe = EvidenceRecipe()
     broker: BrokerRecipe = BrokerRecipe()
 
     @model_validator(mode="after")
@@ -127,6 +129,13 @@ class Recipe(Section):
                 "macro.objective = 'forecast' starts from HAR: add 'har' to macro.terms, or leave"
                 " terms out"
             )
+        if self.strategy.evidence == "wait" and not self._evidence_is_possible():
+            horizon = self.evidence_settings().horizon
+            raise ValueError(
+                f"strategy.evidence = 'wait' would wait always: an outcome {horizon} candles later"
+                " is never known on the day of its signal, and only those count; shorten"
+                " evidence.horizon (0 is the holding limit, else the label's horizon)"
+            )
         for registry, name in self._parts():
             origin = registry.origin(name)
             if origin.kind == "plugin" and Path(origin.name) not in self.plugins:
@@ -158,6 +167,37 @@ class Recipe(Section):
     def interval_ms(self) -> int:
         """Length of a candle in milliseconds."""
         return interval_to_ms(self.interval)
+
+    def evidence_settings(self) -> EvidenceSettings:
+        """How evidence is weighed, signals judged as they are traded."""
+        return self.evidence.settings(self.strategy.hold_candles or self.label.horizon)
+
+    def strategy_params(self) -> dict[str, Any]:
+        """Params of `MacroMicroStrategy` that a backtest and a paper session share."""
+        threshold = self.threshold
+        return {
+            "window": threshold.window,
+            "quantile": threshold.quantile,
+            "threshold_mode": threshold.mode,
+            "band": threshold.band,
+            "evidence_settings": self.evidence_settings(),
+            **self.strategy.model_dump(),
+        }
+
+    def _evidence_is_possible(self) -> bool:
+        """Whether an outcome may be known on the day of its signal."""
+        return self.evidence_settings().horizon * self.interval_ms < DAY_MS
+
+    def other_rule(self) -> Recipe | None:
+        """The same recipe, trading where this one waits for evidence, or waiting where it trades.
+
+        None where `evidence.compare` is off, or where no evidence is possible.
+        """
+        if not (self.evidence.compare and self._evidence_is_possible()):
+            return None
+        rule = "trade" if self.strategy.evidence == "wait" else "wait"
+        strategy = self.strategy.model_copy(update={"evidence": rule})
+        return self.model_copy(update={"strategy": strategy})
 
     def span(self) -> Span | None:
         """The traded time range, or None for whatever the candles leave after training."""

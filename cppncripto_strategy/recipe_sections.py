@@ -120,36 +120,6 @@ class ThresholdRecipe(Section):
         return settings_of(ThresholdSettings, self)
 
 
-class StrategyRecipe(Section):
-    """How signals become orders."""
-
-    fraction: Fraction | None = None
-    """Share of the equity per position; unset divides it equally among the symbols."""
-    sizing: Literal["fraction", "volatility"] = "fraction"
-    """How large a position is: `fraction` of the equity, or as much as keeps the account's
-    volatility at `target_volatility` by the day's forecast. The latter controls risk and promises
-    no return; without a forecast of the day it sends no entry."""
-    target_volatility: Annotated[float, Field(gt=0, le=10)] = 0.4
-    """Volatility of the account, annual, as a share of its equity (0.4 is 40 % a year), where
-    `sizing` is "volatility". Each symbol may use its `fraction` of it, and no borrowing."""
-    hold_candles: Whole = 0
-    """Candles after which a position is closed; 0 is no limit."""
-    renew_hold: bool = False
-    """Whether a fresh signal in the position's direction restarts `hold_candles`."""
-    min_hold: Whole = 0
-    """Candles before an opposite signal may close a position. Stops always may."""
-    cooldown_candles: Whole = 0
-    """Candles after an exit without a new entry."""
-    stop_pct: Annotated[float, Field(ge=0, lt=100)] = 0.0
-    """Percent from the entry price at which a close triggers an exit at the next open; 0 is no
-    stop."""
-    max_daily_loss_pct: Annotated[float, Field(ge=0, lt=100)] = 0.0
-    """Percent of the day's starting equity; once it is lost, no entry until the next UTC day. 0 is
-    no limit."""
-    allow_short: bool = False
-    """Whether a sell signal may open a short position. Spot accounts cannot."""
-
-
 class FiltersRecipe(Section):
     """The exchange's rules for one symbol, as `[broker.filters.BTCUSDT]`.
 

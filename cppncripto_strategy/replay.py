@@ -41,13 +41,15 @@ class Replay:
     filters: Mapping[str, KnownFilters]
 
     def tables(self, span: Span) -> dict[str, pd.DataFrame]:
-        """signals, fills, trades and equity of the bars that close in the span, ends included."""
+        """signals, fills, trades, equity and evidence of the span, bars that close at its ends
+        included."""
         strategy = self.strategy
         return {
             "signals": _inside(strategy.signals, "close_time_ms", span),
             "fills": _inside(strategy.fills, "executed_ms", span),
             "trades": _inside(strategy.trades, "entry_ms", span),
             "equity": _inside(strategy.equity, "close_time_ms", span),
+            "evidence": _inside(strategy.evidence, "session_ms", span),
         }
 
 
@@ -101,16 +103,11 @@ def replay(
             raise CandleError(f"{symbol} has no candle in {span}")
         bars += len(part) if symbol in traded else 0
         cerebro.adddata(ReplayFeed(candles=part, interval_ms=interval_ms, name=symbol))
-    threshold = recipe.threshold
     cerebro.addstrategy(
         strategy_class,
         score_factory=lambda data: MicroScore(data, bundles=timeline),
-        window=threshold.window,
-        quantile=threshold.quantile,
-        threshold_mode=threshold.mode,
-        band=threshold.band,
         untraded=tuple(name for name in recipe.beside if name in candles),
-        **recipe.strategy.model_dump(),
+        **recipe.strategy_params(),
     )
     began = time.perf_counter()
     strategy = cerebro.run()[0]

@@ -67,6 +67,19 @@ TRADE_COLUMNS = (
     "exit_reason",
 )
 EQUITY_COLUMNS = ("close_time_ms", "equity", "cash", "exposure")
+EVIDENCE_COLUMNS = (
+    "bet",
+    "session_ms",
+    "signals",
+    "crossed",
+    "incomplete",
+    "mean_net_bps",
+    "stake",
+    "wealth",
+    "closing",
+    "open",
+    "needed",
+)
 TABLES: dict[str, tuple[str, ...]] = {
     "signals": SIGNAL_COLUMNS,
     "fills": FILL_COLUMNS,
@@ -75,8 +88,10 @@ TABLES: dict[str, tuple[str, ...]] = {
     "benchmark_equity": ("close_time_ms", "equity"),
     "equity_without_macro": ("close_time_ms", "equity"),
     "embeddings": ("symbol", "valid_from_ms", "data_end_ms"),
+    "evidence": EVIDENCE_COLUMNS,
+    "equity_other_rule": ("close_time_ms", "equity"),
 }
-OPTIONAL_TABLES = ("equity_without_macro", "embeddings")
+OPTIONAL_TABLES = ("equity_without_macro", "embeddings", "evidence", "equity_other_rule")
 RECIPE_FILE, MANIFEST_FILE, METRICS_FILE = "recipe.toml", "manifest.json", "metrics.json"
 # These live inside manifest.json, so that one file says what the run was made of.
 _MANIFEST_PARTS = ("filters", "gaps", "bundles", "planted")
@@ -101,6 +116,12 @@ class RunResult:
         hash, and whatever else the walk-forward records.
     embeddings : one row per symbol and day: symbol, valid_from_ms, data_end_ms, model_hash, drift,
         and one column per number of the vector; or None.
+    evidence : one row per bet ("account", or each symbol) and UTC day with signals: signals
+        judged, those left out (crossed, incomplete), mean_net_bps, stake, wealth after the day,
+        closing (the bet against a lasting edge), open (1 or 0), needed (wealth that opens); or
+        None.
+    equity_other_rule : the same run that traded where this one waits for evidence, or waited where
+        it trades; or None where it was not run.
     planted : what is planted in a synthetic market (ceiling, reached, parameters), or None.
     """
 
@@ -117,6 +138,8 @@ class RunResult:
     gaps: list[dict[str, Any]] = field(default_factory=list)
     bundles: list[dict[str, Any]] = field(default_factory=list)
     embeddings: pd.DataFrame | None = None
+    evidence: pd.DataFrame | None = None
+    equity_other_rule: pd.DataFrame | None = None
     planted: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -138,8 +161,8 @@ class RunResult:
 
 def empty_table(name: str) -> pd.DataFrame:
     """A table of this name with its columns and no row, typed as parquet will read it back."""
-    text = {"symbol", "side", "reason", "status", "detail", "exit_reason"}
-    whole = {"signal", "candles_held"}
+    text = {"symbol", "side", "reason", "status", "detail", "exit_reason", "bet"}
+    whole = {"signal", "candles_held", "signals", "crossed", "incomplete", "open"}
     return pd.DataFrame(
         {
             column: pd.Series(

@@ -23,6 +23,8 @@ import pandas as pd
 from cppncripto_strategy import tables
 from cppncripto_strategy.broker import Entry
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.evaluation.shadow import ShadowSignals
+from cppncripto_strategy.evidence_meter import meter_of
 from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms, nums_to_ms
 from cppncripto_strategy.feeds.replay import bar_interval_ms
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
@@ -69,6 +71,7 @@ class SymbolState:
         self.entry_open_ms = 0
         self.exit_reason = ""  # why an exit was sent, until the position is flat
         self.no_entry_before_ms = 0
+        self.shadow: ShadowSignals | None = None  # of the evidence meter, where there is one
 
     _KEPT = ("entry_price", "entry_open_ms", "exit_reason", "no_entry_before_ms")
 
@@ -121,6 +124,10 @@ class MacroMicroStrategy(bt.Strategy):
     max_daily_loss_pct : percent of the session's starting equity; once lost, no entries until the
         next UTC day. 0 is none.
     allow_short : sell short on a sell signal while flat; the broker must allow it too.
+    evidence : "wait" sends no entry until there is evidence that signals earn more than their
+        costs, and none once it is gone; "trade" only keeps count of it.
+    evidence_settings : EvidenceSettings; None is its defaults. Without its horizon and without
+        hold_candles nothing says when a signal's outcome is due, and no evidence is counted.
     window, quantile, threshold_mode, band, min_scores, seeds : see `AdaptiveThreshold`; seeds is a
         list for all symbols or {symbol: list}; None asks the score indicator's `bundle_seeds`.
     threshold_factory : callable(score_line, data, score) -> indicator with lines upper and lower,
@@ -131,7 +138,8 @@ class MacroMicroStrategy(bt.Strategy):
 
     Attributes (after the run, or at any time after `refresh_tables()`)
     ----------
-    signals, fills, trades, equity : pandas DataFrames; see `tables`.
+    signals, fills, trades, equity, evidence : pandas DataFrames; see `tables`.
+    meter : EvidenceMeter, or None where no evidence is counted.
 
     Raises
     ------
@@ -175,6 +183,8 @@ class MacroMicroStrategy(bt.Strategy):
         ("stop_pct", 0.0),
         ("max_daily_loss_pct", 0.0),
         ("allow_short", False),
+        ("evidence", "trade"),
+        ("evidence_settings", None),
         ("window", 2016),
         ("quantile", 0.15),
         ("threshold_mode", "adaptive"),
@@ -209,6 +219,9 @@ class MacroMicroStrategy(bt.Strategy):
             threshold = make_threshold(traded, data, score)
             self.states.append(SymbolState(data, score, threshold, self.p.traded_line))
         self._state_of = {id(state.data): state for state in self.states}
+        self.meter = meter_of(self, [(state.data, state.interval_ms) for state in self.states])
+        for state in self.states:
+            state.shadow = self.meter.shadows[state.data._name] if self.meter is not None else None
         fraction = self.p.fraction or 1.0 / len(self.states)
         self._sizing = make_sizing(self.p.sizing, self.p.target_volatility, fraction, self.states)
         self._session_ms = -1
@@ -217,7 +230,7 @@ class MacroMicroStrategy(bt.Strategy):
         self._opened = False
         self._quick_step: QuickStep | None = None
         self._marks: list[tuple[int, float, float]] = []  # for brokers without a ledger
-        self.signals = self.fills = self.trades = self.equity = pd.DataFrame()
+        self.signals = self.fills = self.trades = self.equity = self.evidence = pd.DataFrame()
 
     def _traded(self) -> list[Any]:
         """The feeds to trade. Raises RecipeError when `untraded` names none of them, or all."""
@@ -323,6 +336,9 @@ class MacroMicroStrategy(bt.Strategy):
         if stamp_ms // DAY_MS * DAY_MS != self._session_ms:
             self._begin_session(stamp_ms)
         signal = signal_of(readers["traded"](bar), readers["upper"](bar), readers["lower"](bar))
+        shadow = state.shadow
+        if shadow is not None and (signal or stamp_ms >= shadow.due_ms):
+            shadow.see(bar, stamp_ms, readers["close"](bar), signal, self._session_ms)
         if self._reports:
             self.decided(self._decision(state, bar, stamp_ms, signal))
         if state.order is not None and state.order.alive():
@@ -348,6 +364,8 @@ class MacroMicroStrategy(bt.Strategy):
         self._session_ms = session_ms
         self._session_equity = self.broker.getvalue()
         self._entries_blocked = False
+        if self.meter is not None:
+            self.meter.begin_day(session_ms)
         self.rollover(session_ms)
 
     def _day_is_lost(self) -> bool:
@@ -358,6 +376,10 @@ class MacroMicroStrategy(bt.Strategy):
 
     def _enter(self, state: SymbolState, signal: int) -> None:
         """Send an entry, or leave a row that says why there is none."""
+        waiting = self.meter.why_waiting(state.data._name) if self.meter is not None else ""
+        if waiting:
+            self._note_unsent(state, signal, 0.0, "evidence", waiting)
+            return
         if self._day_is_lost():
             lost = f"{self.p.max_daily_loss_pct:g} % of the day's starting equity was lost"
             self._note_unsent(state, signal, 0.0, "daily_loss", f"{lost}: no entries until 00:00")
@@ -462,6 +484,7 @@ class MacroMicroStrategy(bt.Strategy):
         self.signals = tables.signals_table(columns)
         self.fills = tables.fills_table(getattr(self.broker, "fills", []))
         self.trades = tables.trades_table(self.fills, self.signals, intervals)
+        self.evidence = tables.evidence_table(self.meter.rows if self.meter is not None else [])
         closes = {
             name: (nums_to_ms(lines["stamp"]), lines["close"]) for name, lines in columns.items()
         }

@@ -16,15 +16,26 @@ from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import AccountError
 from cppncripto_strategy.feeds.clock import nums_to_ms
 from cppncripto_strategy.models.scoring.threshold import signals_of
-from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS, TRADE_COLUMNS
+from cppncripto_strategy.results import (
+    EVIDENCE_COLUMNS,
+    FILL_COLUMNS,
+    SIGNAL_COLUMNS,
+    TRADE_COLUMNS,
+)
 
 if TYPE_CHECKING:
     from cppncripto_strategy.ledger import Fill, LedgerEntry
 
 _ROUNDING = 1e-9  # of the money that moved: far above float noise
 _FLAT = 1e-13  # of the quantity traded: above float noise, below a lot step of a position of 1e12
-_TEXT = {"symbol", "side", "reason", "status", "detail", "exit_reason"}
-_WHOLE = {"created_ms", "executed_ms", "entry_ms", "exit_ms", "candles_held"}
+_TEXT = {"symbol", "side", "reason", "status", "detail", "exit_reason", "bet"}
+_WHOLE = {"created_ms", "executed_ms", "entry_ms", "exit_ms", "candles_held"} | {
+    "session_ms",
+    "signals",
+    "crossed",
+    "incomplete",
+    "open",
+}
 
 
 def _typed(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
@@ -68,6 +79,11 @@ def fills_table(fills: Sequence[Fill]) -> pd.DataFrame:
     """One row per fill, refusal or cancellation, in the order in which they happened."""
     rows = [{name: getattr(fill, name) for name in FILL_COLUMNS} for fill in fills]
     return _typed(rows, FILL_COLUMNS)
+
+
+def evidence_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per bet and UTC day that had a signal; columns as in `results.RunResult`."""
+    return _typed(rows, EVIDENCE_COLUMNS)
 
 
 def trades_table(

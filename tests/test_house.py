@@ -25,9 +25,9 @@ STOREYS = (
     {"feeds.candles", "feeds.filters", "ledger", "locks", "paths", "plugins", "results"}
     | {"runlog"},
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models", "spot_account"},
-    {"broker", "feeds.history", "feeds.live", "feeds.loopback", "feeds.planted_hits"}
-    | {"indicators", "recipe_sections", "sizing", "tables"},
-    {"recipe_learning"},
+    {"broker", "evidence_meter", "feeds.history", "feeds.live", "feeds.loopback"}
+    | {"feeds.planted_hits", "indicators", "recipe_sections", "sizing", "tables"},
+    {"recipe_learning", "recipe_strategy"},
     {"recipe"},
     {"symbol_rules"},
     {"analyzers", "embeddings", "forecasts", "judgement", "market", "recipe_reference", "reports"}

@@ -169,7 +169,7 @@ class Bet:
             self.open = True
         return EvidenceDay(x, stake, wealth, closing, self.open)
 
-    def to_plain(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, Any]:
         """The whole state as plain values; `restore` takes it up to the last bit."""
         return {
             "open": self.open,
@@ -181,7 +181,7 @@ class Bet:
         }
 
     def restore(self, plain: dict[str, Any]) -> None:
-        """Continue from what `to_plain` gave."""
+        """Continue from what `snapshot` gave."""
         self.open, self.wealth = bool(plain["open"]), float(plain["wealth"])
         self._days, self._sum = int(plain["days"]), float(plain["sum"])
         self._squares = float(plain["squares"])

@@ -25,6 +25,7 @@ def run_metrics(
     benchmark_equity: pd.DataFrame,
     yardstick: Yardstick,
     without_macro: Account | None = None,
+    evidence: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All metrics of a run as plain nested values, ready for metrics.json.
 
@@ -35,11 +36,12 @@ def run_metrics(
     benchmark_equity : equity of `account.buy_and_hold`.
     yardstick : what the signals are measured against.
     without_macro : the account that traded without macro, or None where it was not run.
+    evidence : what `evidence_summary.evidence_summary` gives, or None where none was counted.
 
     Returns
     -------
     Mapping with strategy, without_macro (None where it was not run), benchmark (`AccountMetrics`
-    each), signals (`SignalQuality`), macro (`macro_contribution`), drift, verdict.
+    each), signals (`SignalQuality`), macro (`macro_contribution`), drift, evidence, verdict.
     """
     metrics: dict[str, Any] = {
         "strategy": asdict(account_metrics(account)),
@@ -48,6 +50,7 @@ def run_metrics(
         "signals": asdict(signal_quality(signals, yardstick)),
         "macro": macro_contribution(signals, yardstick),
         "drift": drift_summary(signals),
+        "evidence": evidence,
     }
     metrics["verdict"] = verdict(metrics, account.fills)
     return metrics
@@ -56,10 +59,19 @@ def run_metrics(
 def verdict(metrics: dict[str, Any], fills: pd.DataFrame | None = None) -> dict[str, Any]:
     """Whether there is an edge after costs, in words a person can act on.
 
-    An edge needs all three: money made, a Sharpe ratio that is positive with 95 % probability, and
-    signals whose mean net return has its whole 95 % interval above 0. Without a trade, the reasons
-    in `fills` are counted.
+    An edge needs all of these: money made, a Sharpe ratio that is positive with 95 % probability,
+    signals whose mean net return has its whole 95 % interval above 0, and, where it was weighed,
+    evidence that was reached and is not gone. Its sentence comes first. Without a trade, the
+    reasons in `fills` are counted.
     """
+    found = _judgement(metrics, fills)
+    evidence = metrics.get("evidence")
+    if evidence is None:
+        return found
+    return {**found, "detail": f"{evidence['sentence']} {found['detail']}"}
+
+
+def _judgement(metrics: dict[str, Any], fills: pd.DataFrame | None) -> dict[str, Any]:
     account, signals = metrics["strategy"], metrics["signals"]["both"]
     earned = account["total_return"]
     net, certainty = signals["net_return_bps"], account["probabilistic_sharpe"]
@@ -69,7 +81,8 @@ def verdict(metrics: dict[str, Any], fills: pd.DataFrame | None = None) -> dict[
     profitable = earned is not None and earned > 0
     certain = certainty is not None and certainty >= 0.95
     paying = net["low"] is not None and net["low"] > 0
-    edge = profitable and certain and paying
+    evidence = metrics.get("evidence")
+    edge = profitable and certain and paying and (evidence is None or evidence["open"])
     headline = (
         "An edge after fees"
         if edge

@@ -97,7 +97,7 @@ class ShadowSignals:
 
     Attributes
     ----------
-    due_ms : stamp of the next outcome, UTC ms; until then `settle` has nothing to do.
+    due_ms : stamp of the next outcome, UTC ms; until then only signals need to be seen.
     """
 
     def __init__(self, measure: Measure) -> None:
@@ -106,14 +106,20 @@ class ShadowSignals:
         self._waiting: deque[tuple[int, int, float, int]] = deque()  # bar, due ms, close, side
         self._day = DayResults()
 
-    def signal(self, bar: int, stamp_ms: int, close: float, side: int, session_ms: int) -> None:
-        """Take in a signal.
+    def see(self, bar: int, stamp_ms: int, close: float, side: int, session_ms: int) -> None:
+        """Judge the signals whose outcome this close is, and take in a new one.
 
         Parameters
         ----------
         bar : number of the bar; stamp_ms : its close, UTC ms.
-        side : +1 or -1. session_ms : 00:00 UTC of the day that is not over yet.
+        side : +1 or -1 for a signal, 0 for none. session_ms : 00:00 UTC of the day that is not
+            over yet.
         """
+        self._settle(bar, stamp_ms, close)
+        if side:
+            self._signal(bar, stamp_ms, close, side, session_ms)
+
+    def _signal(self, bar: int, stamp_ms: int, close: float, side: int, session_ms: int) -> None:
         if side < 0 and not self.measure.sells:
             return
         due_ms = stamp_ms + self.measure.span_ms
@@ -125,8 +131,7 @@ class ShadowSignals:
             self._waiting.append((bar, due_ms, close, side))
             self.due_ms = self._waiting[0][1]
 
-    def settle(self, bar: int, stamp_ms: int, close: float) -> None:
-        """Judge the signals whose outcome is due by a bar: its number, stamp and close."""
+    def _settle(self, bar: int, stamp_ms: int, close: float) -> None:
         waiting, measure = self._waiting, self.measure
         while waiting and waiting[0][1] <= stamp_ms:
             since, due_ms, entry, side = waiting.popleft()
@@ -144,7 +149,7 @@ class ShadowSignals:
         self.due_ms = NEVER_MS
         return day
 
-    def to_plain(self, bar: int) -> dict[str, Any]:
+    def snapshot(self, bar: int) -> dict[str, Any]:
         """The whole state as plain values; bars are counted back from `bar`, the present one."""
         return {
             "waiting": [[bar - since, *rest] for since, *rest in self._waiting],
@@ -154,7 +159,7 @@ class ShadowSignals:
         }
 
     def restore(self, plain: dict[str, Any], bar: int) -> None:
-        """Continue from what `to_plain` gave, where the present bar now has the number `bar`."""
+        """Continue from what `snapshot` gave, where the present bar now has the number `bar`."""
         self._waiting = deque(
             (bar - int(back), int(due), float(close), int(side))
             for back, due, close, side in plain["waiting"]

@@ -95,16 +95,11 @@ def strategy_options(
     `embeddings` is where a live session keeps them, so that a restart does not compute them again;
     parity gets none, and computes all.
     """
-    threshold = recipe.threshold
     return {
         "score_factory": lambda data: MicroScore(data, bundles=timeline, cache=embeddings),
-        "window": threshold.window,
-        "quantile": threshold.quantile,
-        "threshold_mode": threshold.mode,
-        "band": threshold.band,
         "seeds": timeline.seeds(),
         "untraded": recipe.beside,
-        **recipe.strategy.model_dump(),
+        **recipe.strategy_params(),
     }
 
 

@@ -151,7 +151,7 @@ def test_a_restored_bet_continues_to_the_last_bit(results, cut):
     first, second = (Bet(QUICK, QUICK.needed()) for _ in range(2))
     for x in results[:cut]:
         first.update(x)
-    second.restore(json.loads(json.dumps(first.to_plain())))
+    second.restore(json.loads(json.dumps(first.snapshot())))
     assert [first.update(x) for x in results[cut:]] == [second.update(x) for x in results[cut:]]
 
 

@@ -47,13 +47,11 @@ def streamed(signals, measure=MEASURE, restart_at=None):
                 days[session_ms] = shadow.end_day()
             session_ms = day_ms
         if bar == restart_at:
-            plain = json.loads(json.dumps(shadow.to_plain(bar)))
+            plain = json.loads(json.dumps(shadow.snapshot(bar)))
             shadow = ShadowSignals(measure)
             shadow.restore(plain, bar)
-        if row.close_time_ms >= shadow.due_ms:
-            shadow.settle(bar, row.close_time_ms, row.close)
-        if row.signal:
-            shadow.signal(bar, row.close_time_ms, row.close, int(row.signal), session_ms)
+        if row.signal or row.close_time_ms >= shadow.due_ms:
+            shadow.see(bar, row.close_time_ms, row.close, int(row.signal), session_ms)
     return {day: results for day, results in days.items() if results}
 
 
@@ -144,6 +142,6 @@ def test_a_price_that_is_none_leaves_the_signal_out(price):
 def test_a_candle_that_comes_after_its_day_is_left_out():
     """A symbol that lags behind, and changes a day that was already weighed."""
     shadow = ShadowSignals(MEASURE)
-    shadow.signal(0, MIDNIGHT_MS - HOUR_MS, 100.0, 1, session_ms=MIDNIGHT_MS)
+    shadow.see(0, MIDNIGHT_MS - HOUR_MS, 100.0, 1, session_ms=MIDNIGHT_MS)
     day = shadow.end_day()
     assert (day.net_bps, day.crossed, day.incomplete) == ([], 0, 1)
