@@ -316,3 +316,36 @@ def contribution_figure(result: RunResult) -> go.Figure:
     figure.update_xaxes(title="score − score without macro")
     figure.update_yaxes(title="share of candles, %")
     return figure
+
+
+def evidence_figure(table: pd.DataFrame) -> go.Figure:
+    """Wealth of each bet after each day on a logarithmic axis, and the wealth that is needed.
+
+    Shaded: days that begin with evidence (of any bet).
+    """
+    figure = go.Figure()
+    for k, (name, rows) in enumerate(table.groupby("bet", sort=False)):
+        after_ms = rows["session_ms"].to_numpy(np.int64) + DAY_MS
+        colour = SYMBOL_COLOURS[k % len(SYMBOL_COLOURS)]
+        wealth = rows["wealth"].to_numpy(np.float64)
+        figure.add_trace(_line(after_ms, wealth, label(name), colour))
+        for start_ms, end_ms in _open_spans(after_ms, rows["open"].to_numpy(np.int64)):
+            figure.add_vrect(start_ms, end_ms, fillcolor=SHADE, line_width=0, layer="below")
+    ends = np.array([table["session_ms"].min(), table["session_ms"].max()]) + DAY_MS
+    needed = np.full(2, float(table["needed"].max()))
+    figure.add_trace(_line(ends, needed, "needed", SELL, width=1.2, dash="dot"))
+    style(figure, 320)
+    figure.update_xaxes(type="date", title="end of the day, UTC")
+    figure.update_yaxes(type="log", title="wealth (log)")
+    return figure
+
+
+def _open_spans(after_ms: IntArray, opened: IntArray) -> list[tuple[int, int]]:
+    """Stretches from the day that opened to the day that closed, or to the last one."""
+    turns = np.diff(opened, prepend=0, append=0)
+    starts, ends = np.flatnonzero(turns > 0), np.flatnonzero(turns < 0)
+    last = len(after_ms) - 1
+    return [
+        (int(after_ms[start]), int(after_ms[min(end, last)]))
+        for start, end in zip(starts, ends, strict=True)
+    ]

@@ -22,6 +22,7 @@ BUILT_IN = {
     "verdict": f"{_ROOM}.verdict:verdict",
     "headline": f"{_ROOM}.verdict:headline",
     "planted": f"{_ROOM}.verdict:planted",
+    "evidence": f"{_ROOM}.evidence:evidence",
     "accounts": f"{_ROOM}.accounts:accounts",
     "equity": f"{_ROOM}.accounts:equity",
     "signals": f"{_ROOM}.signals:signals",
