@@ -2,7 +2,7 @@
 
 Features, session scalers, embeddings, scores and thresholds are compared candle by candle, across a
 change of bundles; training must not move by a single weight when other candles follow its last one.
-What Backtrader trades on them is compared in `orders`.
+What Backtrader trades on them is compared in `orders`, its evidence in `evidence`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
+from cppncripto_strategy.checks.evidence import evidence_verdicts
 from cppncripto_strategy.checks.orders import SCORE_TOLERANCE, order_verdicts
 from cppncripto_strategy.checks.plan import (
     CheckPlan,
@@ -46,7 +47,8 @@ _BUNDLE_DAYS = 4
 
 
 def causal(plan: CheckPlan, report: Report = silent) -> list[LeakVerdict]:
-    """Prefix, perturbation, start-invariance and time-shift of every symbol, and of training."""
+    """Prefix, perturbation, start-invariance and time-shift of every symbol, and of training; and
+    whether evidence peeks."""
     parts = len(plan.grids) + 2
     learn = brief_training(plan.learn)
     stamp = training_stamp(plan, learn, 2 * _BUNDLE_DAYS)
@@ -63,6 +65,9 @@ def causal(plan: CheckPlan, report: Report = silent) -> list[LeakVerdict]:
     if plan.trade is not None:
         report(1.0, "orders")
         verdicts += order_verdicts(plan.trade, spans, timeline, plan.seed)
+    if plan.weigh is not None:
+        report(1.0, "evidence")
+        verdicts += evidence_verdicts(plan.weigh, spans, timeline, plan.seed)
     return verdicts
 
 

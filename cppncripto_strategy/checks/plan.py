@@ -23,11 +23,14 @@ from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.replay import replay
+from cppncripto_strategy.strategy import MacroMicroStrategy
 
 Trade = Callable[
     [Mapping[str, CandleGrid], BundleTimeline, Span], tuple[pd.DataFrame, pd.DataFrame]
 ]
 """Trades a span of candles under a timeline: the tables of signals and of fills."""
+Weigh = Callable[[Mapping[str, CandleGrid], BundleTimeline, Span], MacroMicroStrategy]
+"""Trades likewise, and gives the strategy with its evidence."""
 Report = Callable[[float, str], None]
 """Called with the share of a check that is done, in [0, 1], and what is going on."""
 
@@ -45,6 +48,7 @@ class CheckPlan:
     start_ms : where the recipe starts to trade, UTC milliseconds.
     seed : of training, perturbations, shuffles and planted markets.
     trade : trades candles as the recipe does; None leaves orders unchecked.
+    weigh : the same, giving the strategy; None leaves evidence unchecked.
     """
 
     interval: str
@@ -54,6 +58,7 @@ class CheckPlan:
     start_ms: int
     seed: int = 0
     trade: Trade | None = None
+    weigh: Weigh | None = None
 
 
 def plan_of(recipe: Recipe) -> CheckPlan:
@@ -68,14 +73,19 @@ def plan_of(recipe: Recipe) -> CheckPlan:
     market = load_market(recipe)
     learn = recipe.learn_settings(recipe.macro.enabled)
 
-    def trade(
+    def weigh(
         grids: Mapping[str, CandleGrid], timeline: BundleTimeline, span: Span
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    ) -> MacroMicroStrategy:
         candles = {name: candles_of(grid) for name, grid in grids.items()}
         for name in recipe.beside:  # every grid carries the same market, over its own rows
             longest = max((grid.of_market() for grid in grids.values()), key=len)
             candles[name] = candles_of(longest)
-        strategy = replay(recipe, candles, timeline, span).strategy
+        return replay(recipe, candles, timeline, span).strategy
+
+    def trade(
+        grids: Mapping[str, CandleGrid], timeline: BundleTimeline, span: Span
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        strategy = weigh(grids, timeline, span)
         return strategy.signals, strategy.fills
 
     return CheckPlan(
@@ -86,6 +96,7 @@ def plan_of(recipe: Recipe) -> CheckPlan:
         start_ms=checked_span(recipe, market).start_ms,
         seed=recipe.seed,
         trade=trade,
+        weigh=weigh,
     )
 
 

@@ -1,7 +1,7 @@
-"""Checks 6 and 7, and half of 4, on planted markets, where the answer is known.
+"""Checks 7 and 8, and half of 4, on planted markets, where the answer is known.
 
-6. null market: nothing can be predicted, so nothing may be.
-7. ceiling: no hit ratio above what a perfect observer reaches.
+7. null market: nothing can be predicted, so nothing may be.
+8. ceiling: no hit ratio above what a perfect observer reaches.
 4. embedding time-shift: an embedding shifted by 60 days or more must lose what macro gained.
 """
 

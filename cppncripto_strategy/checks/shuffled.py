@@ -1,4 +1,4 @@
-"""Check 5, shuffled labels: a network that learned nonsense must not predict that nonsense."""
+"""Check 6, shuffled labels: a network that learned nonsense must not predict that nonsense."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seven leak checks of a recipe: does anything in this pipeline know the future?
+"""The eight leak checks of a recipe: does anything in this pipeline know the future?
 
 On the recipe's own candles, with networks trained briefly for the purpose (a leak in the plumbing
 does not need a good network to show):
@@ -8,14 +8,15 @@ does not need a good network to show):
    training itself: candles after `trained_until` must not move a single weight (2).
 4. embedding time-shift: no embedding sees its own day; and on the planted market an embedding
    shifted by 60 days or more must lose what macro gained.
-5. shuffled labels: a network that learned nonsense must not predict that nonsense.
+5. peeking outcomes: evidence counts no outcome before it is known.
+6. shuffled labels: a network that learned nonsense must not predict that nonsense.
 
 On planted markets, where the answer is known:
 
-6. null market: nothing can be predicted, so nothing may be.
-7. ceiling: no hit ratio above what a perfect observer reaches.
+7. null market: nothing can be predicted, so nothing may be.
+8. ceiling: no hit ratio above what a perfect observer reaches.
 
-Checks 1 to 4 compare numbers and are exact up to rounding. Checks 5 to 7 are statistical: they fail
+Checks 1 to 5 compare numbers and are exact up to rounding. Checks 6 to 8 are statistical: they fail
 when a 99.9 % day-block interval (99 % for shifted embeddings) lies wholly above what is possible.
 So an honest pipeline rarely fails, and a leak worth a point of hit ratio may pass.
 
@@ -27,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from cppncripto_strategy.checks.causality import causal
+from cppncripto_strategy.checks.evidence import PEEKING
 from cppncripto_strategy.checks.plan import CheckPlan, Report
 from cppncripto_strategy.checks.planted import CEILING, NULL, null_market, planted_market
 from cppncripto_strategy.checks.shuffled import SHUFFLED, shuffled_labels
@@ -40,10 +42,19 @@ from cppncripto_strategy.models.judging.leaks import (
 )
 from cppncripto_strategy.progress import Progress
 
-CHECKS = (PREFIX, PERTURBATION, START_INVARIANCE, TIME_SHIFT, SHUFFLED, NULL, CEILING)
+CHECKS = (
+    PREFIX,
+    PERTURBATION,
+    START_INVARIANCE,
+    TIME_SHIFT,
+    PEEKING,
+    SHUFFLED,
+    NULL,
+    CEILING,
+)
 _STEPS: tuple[tuple[tuple[str, ...], str, Callable[[CheckPlan, Report], list[LeakVerdict]]], ...]
 _STEPS = (
-    ((PREFIX, PERTURBATION, START_INVARIANCE, TIME_SHIFT), "causality", causal),
+    ((PREFIX, PERTURBATION, START_INVARIANCE, TIME_SHIFT, PEEKING), "causality", causal),
     ((SHUFFLED,), "shuffled labels", shuffled_labels),
     ((NULL,), "null market", null_market),
     ((TIME_SHIFT, CEILING), "planted market", planted_market),

@@ -22,6 +22,7 @@ CHECK_NAMES = (
     "perturbation",
     "start-invariance",
     "embedding time-shift",
+    "peeking outcomes",
     "shuffled labels",
     "null market",
     "ceiling",
@@ -48,7 +49,7 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document only.")
 def command(request: RecipeRequest, only: tuple[str, ...], as_json: bool) -> None:
-    """Look for the future in a recipe's past: seven leak checks, each with a verdict.
+    """Look for the future in a recipe's past: eight leak checks, each with a verdict.
 
     RECIPE is a TOML file, or the name of a shipped recipe; without one, the demo. Briefly trains
     the recipe's networks on its own candles and on planted markets. The exit status is 1 when a

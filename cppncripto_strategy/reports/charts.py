@@ -347,5 +347,5 @@ def _open_spans(after_ms: IntArray, opened: IntArray) -> list[tuple[int, int]]:
     last = len(after_ms) - 1
     return [
         (int(after_ms[start]), int(after_ms[min(end, last)]))
-        for start, end in zip(starts, ends, strict=True)
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
     ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+import backtrader as bt
 import numpy as np
 import pytest
 import torch
 
-from cppncripto_strategy.checks.plan import CheckPlan, brief_training
-from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.broker import SpotBroker
+from cppncripto_strategy.checks.plan import CheckPlan, brief_training, candles_of
+from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+from cppncripto_strategy.feeds.replay import ReplayFeed
+from cppncripto_strategy.indicators import MicroScore
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions
@@ -18,8 +22,37 @@ from cppncripto_strategy.models.labels import LabelSettings
 from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.scoring.threshold import ThresholdSettings
 from cppncripto_strategy.models.settings import LearnSettings, PretrainSettings, TrainSettings
+from cppncripto_strategy.strategy import MacroMicroStrategy
 
 DAY = 288
+
+
+def weigh(
+    grids: Mapping[str, CandleGrid],
+    timeline: BundleTimeline,
+    span: Span,
+    strategy: type[MacroMicroStrategy] = MacroMicroStrategy,
+) -> MacroMicroStrategy:
+    """Trade the candles of a span's sessions, both sides weighed, held for six candles."""
+    cerebro = bt.Cerebro(stdstats=False)
+    cerebro.broker = SpotBroker(cash=10_000)
+    for name, grid in grids.items():
+        candles = candles_of(grid).between(0, span.end_ms)
+        cerebro.adddata(ReplayFeed(candles=candles, interval_ms=grid.interval_ms, name=name))
+    cerebro.addstrategy(
+        strategy,
+        score_factory=lambda data: MicroScore(data, bundles=timeline),
+        window=500,
+        min_scores=50,
+        hold_candles=6,
+    )
+    traded: MacroMicroStrategy = cerebro.run()[0]
+    return traded
+
+
+@pytest.fixture(scope="package", name="weigh")
+def _weigh() -> Callable[..., MacroMicroStrategy]:
+    return weigh
 
 
 @pytest.fixture(scope="package")
@@ -63,7 +96,8 @@ def grid() -> CandleGrid:
 
 @pytest.fixture(scope="package")
 def plan(grid: CandleGrid, learn: LearnSettings, threshold: ThresholdSettings) -> CheckPlan:
-    return CheckPlan("5m", {"PLANTED": grid}, learn, threshold, grid.start_ms + 25 * DAY_MS, seed=1)
+    start_ms = grid.start_ms + 25 * DAY_MS
+    return CheckPlan("5m", {"PLANTED": grid}, learn, threshold, start_ms, seed=1, weigh=weigh)
 
 
 @pytest.fixture(scope="package")

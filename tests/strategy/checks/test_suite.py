@@ -1,4 +1,4 @@
-"""The seven checks together: run in order, by name, and each able to fail."""
+"""The eight checks together: run in order, by name, and each able to fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def short_studies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shuffled, "SCORED_DAYS", 8)
 
 
-def test_all_seven_checks_run_in_order_and_an_honest_plan_passes(
+def test_all_eight_checks_run_in_order_and_an_honest_plan_passes(
     plan: CheckPlan, short_studies: None
 ) -> None:
     """Kills a check that is defined but never run, and an honest recipe that is refused."""
@@ -41,7 +41,7 @@ def test_all_seven_checks_run_in_order_and_an_honest_plan_passes(
     verdicts = run_checks(plan, progress=lambda *step: reported.append(step))
     assert list(dict.fromkeys(verdict.name for verdict in verdicts)) == list(CHECKS)
     assert [verdict.detail for verdict in verdicts if not verdict.passed] == []
-    assert summary(verdicts) == "all 7 checks passed"
+    assert summary(verdicts) == "all 8 checks passed"
     shares = [done / total for done, total, _ in reported]
     assert shares == sorted(shares)
     assert shares[0] < 0.2
