@@ -8,6 +8,7 @@ CppnError
 ├── BundleError        a bundle is damaged, unknown, or asked to score its own past
 ├── TrainingError      there is too little, or too poor, data to learn from
 ├── SessionError       a paper session cannot start, resume or be compared
+│   └── CheckpointError  a kept state of a session does not fit what the session recorded
 └── AccountError       an account's records contradict each other
 """
 
@@ -42,6 +43,10 @@ class TrainingError(CppnError):
 
 class SessionError(CppnError):
     """A paper session cannot start, resume or be compared."""
+
+
+class CheckpointError(SessionError):
+    """A kept state of a session does not fit what the session recorded: it is not to be used."""
 
 
 class AccountError(CppnError):

@@ -95,6 +95,8 @@ def strategy_options(
     `embeddings` is where a live session keeps them, so that a restart does not compute them again;
     parity gets none, and computes all.
     """
+    # A restart, its checks and parity must sum as the session does, whatever the machine.
+    torch.set_num_threads(1)
     return {
         "score_factory": lambda data: MicroScore(data, bundles=timeline, cache=embeddings),
         "seeds": timeline.seeds(),

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cppncripto_strategy.broker import SpotBroker
+from cppncripto_strategy.errors import CheckpointError
 from cppncripto_strategy.feeds.candles import Row
 from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms
 from cppncripto_strategy.feeds.live.rounds import Round, RoundSource, now_s
+from cppncripto_strategy.foreign import reading
 from cppncripto_strategy.ledger import Fill
 from cppncripto_strategy.paper.session import Sink
 from cppncripto_strategy.strategy import Decision, MacroMicroStrategy
@@ -88,7 +91,8 @@ class PaperStrategy(MacroMicroStrategy):
         if self._again:
             self._again -= 1
             if not self._again:
-                self._restore(self.p.resume)
+                with reading(Path("checkpoint.bin"), "state of a session", CheckpointError):
+                    self._restore(self.p.resume)
             return
         super().next()
         self.p.recorder.round_decided()
@@ -104,9 +108,8 @@ class PaperStrategy(MacroMicroStrategy):
         AccountError, RecipeError
             When a part cannot hand its state over.
         """
-        shown = [state for state in self.states if len(state.data)]
         return {
-            "bars": {state.data._name: _bar(state.data) for state in shown},
+            "bars": {data._name: _bar(data) for data in self.datas if len(data)},
             "symbols": {state.data._name: state.snapshot() for state in self.states},
             "account": self.broker.snapshot(),
             "session": [self._session_ms, self._session_equity, self._entries_blocked],

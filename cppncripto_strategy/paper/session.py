@@ -10,6 +10,7 @@
     <session>/fills.jsonl       every fill, refusal and cancellation
     <session>/equity.jsonl      the account after every round
     <session>/events.jsonl      starts, stops, days, retraining
+    <session>/checkpoint.bin    the state after a day of it, which a restart begins from
 
 The first two journals are the session: replayed through the same code they give all the others
 again, to the bit, and a restart checks that they do. A session is used by one process at a time.
@@ -22,6 +23,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -31,17 +33,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.errors import CheckpointError, SessionError
 from cppncripto_strategy.feeds.clock import interval_to_ms, ms_to_utc
 from cppncripto_strategy.feeds.live.journal import (
     COMPUTED_AGAIN,
+    RESTORE,
     LineJournal,
+    read_lines,
     round_from_record,
     round_record,
 )
-from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round
+from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.foreign import read_object, reading, require_int, sealed, unsealed
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
+from cppncripto_strategy.paper.checkpoint import CHECKPOINT_FILE, Checkpoint, Place, advanced
 from cppncripto_strategy.results import to_plain, write_json
 
 log = logging.getLogger(__name__)
@@ -95,8 +100,10 @@ class SessionFolder:
     Attributes
     ----------
     facts : SessionFacts.
-    past : (round, symbols allowed) of every round that was shown, in order.
+    checkpoint : the state from which a restart begins, or None; see `checkpoint`.
+    past : (round, symbols allowed) of every round that was shown, in order, since the checkpoint.
     unopened : rounds on disk that no strategy has seen yet.
+    shown : rounds shown so far, those before the checkpoint included.
     resumed : whether anything was recorded before this process.
 
     Raises
@@ -109,19 +116,21 @@ class SessionFolder:
         self.path = path
         self.facts = read_facts(path)
         self._lock = None if locked else session_lock(path)
-        rounds = LineJournal(path / "rounds.jsonl")
-        opened = LineJournal(path / "opened.jsonl")
+        self._events = LineJournal(path / "events.jsonl")
+        self._events.records = []
+        self.checkpoint = self._usable_checkpoint()
+        rounds, opened = self._journal("rounds"), self._journal("opened")
         with reading(path, "session", SessionError):
             self.past, self.unopened = match_rounds(rounds.records, opened.records, path)
-        self.resumed = bool(rounds.records)
-        self._next = len(opened.records)
+        before = 0 if self.checkpoint is None else self.checkpoint.rounds
+        self.resumed = bool(before or rounds.records)
+        self.shown = before + len(opened.records)
         # The records are taken over above; a long session must not hold them twice.
         rounds.records, opened.records = [], []
         self._rounds, self._opened = rounds, opened
-        self._events = LineJournal(path / "events.jsonl")
         self._disk = ThreadPoolExecutor(1, "session-disk")
         self._settling: Future[None] | None = None
-        self.derived = {name: _Derived(path / f"{name}.jsonl", name) for name in DERIVED}
+        self.derived = self._open_derived()
         self._report_lost_ends()
 
     def _report_lost_ends(self) -> None:
@@ -186,11 +195,11 @@ class SessionFolder:
         need not wait for the disk unless it is the latest: should it be lost, the restart judges it
         again, and it will be older still.
         """
-        record = {"i": self._next, "t": moment.close_ms, "a": sorted(allowed)}
+        record = {"i": self.shown, "t": moment.close_ms, "a": sorted(allowed)}
         self._opened.append([record], synced=False)
         if allowed or last:
             self._settling = self._disk.submit(self._opened.sync)
-        self._next += 1
+        self.shown += 1
 
     def settle(self) -> None:
         """Wait until what was shown is on disk, then write what was made of it."""
@@ -204,20 +213,48 @@ class SessionFolder:
         """Note something that happened, with the local time."""
         self._events.append([{"kind": kind, "at_ms": round(time.time() * 1000), **facts}])
 
-    def recorded(self) -> RecordedRounds:
-        """The past as a source of rounds."""
-        return RecordedRounds(self.past)
-
     def resume_at(self) -> tuple[int, dict[str, int]]:
         """Open time of the next round, and of each symbol's next candle (UTC ms)."""
-        frontier = self.facts.first_ms
-        following = dict.fromkeys(self.facts.symbols, self.facts.first_ms)
-        for moment in (*(shown for shown, _ in self.past), *self.unopened):
-            for symbol in (*moment.candles, *moment.gaps):
-                following[symbol] = moment.close_ms
-            if not moment.catch_up:
-                frontier = max(frontier, moment.close_ms)
-        return frontier, following
+        rounds = [*(moment for moment, _ in self.past), *self.unopened]
+        if self.checkpoint is not None:
+            return advanced(self.checkpoint.frontier_ms, self.checkpoint.following, rounds)
+        first_ms = self.facts.first_ms
+        return advanced(first_ms, dict.fromkeys(self.facts.symbols, first_ms), rounds)
+
+    def without_checkpoint(self, reason: str) -> None:
+        """Begin at the beginning after all: the replay showed that the checkpoint does not fit.
+
+        Rounds that arrive meanwhile are not disturbed: only what was shown is read again.
+        """
+        log.warning("the checkpoint is not used, all rounds are replayed: %s", reason)
+        self.event("checkpoint unused", reason=reason)
+        self.checkpoint = None
+        (self.path / CHECKPOINT_FILE).unlink(missing_ok=True)
+        with reading(self.path, "session", SessionError):
+            rounds = read_lines(self.path / "rounds.jsonl")
+            self.past, _ = match_rounds(rounds, read_lines(self.path / "opened.jsonl"), self.path)
+        for derived in self.derived.values():
+            derived.close()
+        self.derived = self._open_derived()
+
+    def _usable_checkpoint(self) -> Checkpoint | None:
+        try:
+            return Checkpoint.load(self.path)
+        except CheckpointError as error:
+            log.warning("all rounds are replayed: %s", error)
+            self.event("checkpoint unused", reason=str(error))
+            return None
+
+    def _journal(self, name: str, synced: bool = True) -> LineJournal:
+        start = 0 if self.checkpoint is None else self.checkpoint.places[name].offset
+        advice = COMPUTED_AGAIN if name in DERIVED else RESTORE
+        return LineJournal(self.path / f"{name}.jsonl", synced, start, advice)
+
+    def _open_derived(self) -> dict[str, _Derived]:
+        places = {} if self.checkpoint is None else self.checkpoint.places
+        return {
+            name: _Derived(self._journal(name, synced=False), places.get(name)) for name in DERIVED
+        }
 
     def forget_past(self) -> None:
         """Drop the rounds read at the start from memory, once they were replayed."""
@@ -246,11 +283,12 @@ class _Derived:
     """A journal of what can be computed again: known records are compared with what the replay
     gives, later ones wait for `flush` and are appended."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.journal = LineJournal(path, synced=False, advice=COMPUTED_AGAIN)
-        self._known, self.journal.records = self.journal.records, []
+    def __init__(self, journal: LineJournal, checkpoint: Place | None) -> None:
+        self.journal = journal
+        self._known, journal.records = deque(journal.records), []
         self._waiting: list[Record] = []
-        self.name, self.count = name, 0
+        self.count = 0 if checkpoint is None else checkpoint.records
+        self._error = SessionError if checkpoint is None else CheckpointError
 
     def add(self, record: Record) -> None:
         """The next record.
@@ -258,13 +296,14 @@ class _Derived:
         Raises
         ------
         SessionError
-            When the session recorded another one: its state was not rebuilt.
+            When the session recorded another one: its state was not rebuilt. A CheckpointError
+            where the state came from a checkpoint.
         """
         record = plain(record)
-        if self.count < len(self._known):
-            known = self._known[self.count]
+        if self._known:
+            known = self._known.popleft()
             if known != record:
-                raise SessionError(
+                raise self._error(
                     f"{self.journal.path}: record {self.count + 1} was {known}, the replay gives"
                     f" {record}. The session cannot resume from here: the recipe, a bundle or this"
                     " package changed since it was made, or opened.jsonl lost its end; start a new"
@@ -277,7 +316,7 @@ class _Derived:
     @property
     def left(self) -> int:
         """Known records that the replay has not reached yet."""
-        return len(self._known) - self.count
+        return len(self._known)
 
     def flush(self) -> None:
         """Append what waits."""

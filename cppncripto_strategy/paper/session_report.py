@@ -116,14 +116,15 @@ def _write_results(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
     return result
 
 
-def day_report(session: Path, day_ms: int) -> dict[str, Any]:
+def day_report(session: Path, day_ms: int, recording: Recording | None = None) -> dict[str, Any]:
     """One UTC day of a session: account, signals, orders, drift, what was missed, retraining.
 
     Parameters
     ----------
     day_ms : 00:00 UTC of the day.
+    recording : the session's, where it was read already.
     """
-    recording = Recording.read(session)
+    recording = recording or Recording.read(session)
     tables = recording.tables()
 
     def of_day(table: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 from cppncripto_strategy.errors import BundleError, CppnError, SessionError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
-from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
+from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
 from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
@@ -23,6 +22,7 @@ from cppncripto_strategy.market import Market, closed_market, traded_span
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import ask_exchange, create_session, recipe_of
+from cppncripto_strategy.paper.day_reports import DayReports
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options, todays_bundle
 from cppncripto_strategy.paper.recording import Recording
 from cppncripto_strategy.paper.resume import (
@@ -33,11 +33,11 @@ from cppncripto_strategy.paper.resume import (
 )
 from cppncripto_strategy.paper.retraining import Retrainer
 from cppncripto_strategy.paper.session import SESSION_FILE, SessionFolder, session_lock
-from cppncripto_strategy.paper.session_report import day_report, write_session_results
+from cppncripto_strategy.paper.session_report import write_session_results
 from cppncripto_strategy.paper.trader import PaperSession
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
-from cppncripto_strategy.results import RunResult, write_json
+from cppncripto_strategy.results import RunResult
 from cppncripto_strategy.runlog import log_file
 
 log = logging.getLogger(__name__)
@@ -125,8 +125,8 @@ def _run(plan: PaperPlan, screen: Listener) -> RunResult | None:
     folder, timeline, recipe = _open(plan, screen)
     retrainer = Retrainer(plan.path, recipe, timeline, plan.cache)
     with folder:
-        hooks = [_DayReports(plan.path, screen).before_round]
-        hooks += [retrainer.before_round] if plan.retrain else []
+        hooks = [retrainer.before_round] if plan.retrain else []
+        days = DayReports(plan.path, screen)
         left = plan.stop_after
 
         def before_round(moment: Round) -> None:
@@ -145,12 +145,15 @@ def _run(plan: PaperPlan, screen: Listener) -> RunResult | None:
             seed=_local_candles(recipe, folder),
             on_event=screen,
             before_round=before_round,
+            after_round=days.after_round,
         )
+        days.attach(session)
         retrainer.attach(session)
         screen.attach(session)
         try:
             session.run()
         finally:
+            days.stop()
             screen.close()
             retrainer.stop()
     try:
@@ -216,32 +219,6 @@ def _local_candles(recipe: Recipe, folder: SessionFolder) -> dict[str, Candles]:
     except CppnError as error:
         log.info("no local candles: %s", error)
         return {}
-
-
-class _DayReports:
-    """Writes a day's report once it is over, on a thread of its own: no candle waits for it."""
-
-    def __init__(self, path: Path, screen: Listener) -> None:
-        self._path, self._screen = path, screen
-
-    def before_round(self, moment: Round) -> None:
-        """At the round that closes at 00:00 the day before is complete."""
-        if moment.close_ms % DAY_MS == 0 and moment.received_s and not moment.catch_up:
-            threading.Thread(
-                target=self._write, args=(moment.close_ms - DAY_MS,), daemon=True
-            ).start()
-
-    def _write(self, day_ms: int) -> None:
-        try:
-            report = day_report(self._path, day_ms)
-        except CppnError as error:
-            log.info("no report of the day: %s", error)
-            return
-        if report["candles"]:
-            folder = self._path / "days"
-            folder.mkdir(exist_ok=True)
-            write_json(folder / f"{report['day']}.json", report)
-            self._screen({"kind": "day", **report})
 
 
 def demo_exchange(plan: PaperPlan, speed: float) -> LoopbackExchange:

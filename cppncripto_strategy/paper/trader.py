@@ -26,16 +26,31 @@ from typing import Any
 import backtrader as bt
 
 from cppncripto_strategy.broker import SpotBroker
+from cppncripto_strategy.errors import CheckpointError
 from cppncripto_strategy.feeds.binance.filters import filters_from_exchange_info
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.filters import TRADING
 from cppncripto_strategy.feeds.live.feed import LiveFeed
-from cppncripto_strategy.feeds.live.rounds import ChainedRounds, Round, RoundQueue, RoundSource
+from cppncripto_strategy.feeds.live.rounds import (
+    NO_SYMBOLS,
+    ChainedRounds,
+    RecordedRounds,
+    Round,
+    RoundQueue,
+    RoundSource,
+)
 from cppncripto_strategy.feeds.live.stream import CandleStream
 from cppncripto_strategy.feeds.live.stream_settings import StreamPlan
 from cppncripto_strategy.paper.connection import Connection
-from cppncripto_strategy.paper.recorder import Event, PaperStrategy, Recorder, SessionView, nobody
+from cppncripto_strategy.paper.recorder import (
+    Event,
+    PaperStrategy,
+    Recorder,
+    SessionView,
+    nobody,
+    rounds_of_bars,
+)
 from cppncripto_strategy.paper.session import SessionFolder
 
 log = logging.getLogger(__name__)
@@ -52,6 +67,7 @@ class PaperSession:
     seed : local candles, so that the warm-up need not be downloaded.
     on_event : listener, see `Event`.
     before_round : called with each live round before it is shown (retraining takes over here).
+    after_round : called with the strategy after each round, replayed ones included.
     until_ms : stop after the round that closes at or after this (UTC ms); None runs until stopped.
 
     Attributes
@@ -68,6 +84,7 @@ class PaperSession:
         seed: Mapping[str, Candles] | None = None,
         on_event: Event = nobody,
         before_round: Callable[[Round], None] = lambda _round: None,
+        after_round: Callable[[PaperStrategy], None] = lambda _strategy: None,
         until_ms: int | None = None,
     ) -> None:
         connection = connection or Connection()
@@ -88,25 +105,28 @@ class PaperSession:
         )
         self.queue.judge = self.stream.allowed
         self.queue.put(folder.unopened)
-        self.source = ChainedRounds(folder.recorded(), self.queue)
-        self.recorder = Recorder(folder.derived, self.source, on_event, folder.settle)
-        self._on_event = on_event
-        self.cerebro = self._build()
+        self._on_event, self._after_round = on_event, after_round
+        self._build()
 
     @property
     def view(self) -> SessionView:
         """What a person wants to see."""
         return self.recorder.view
 
-    def _build(self) -> Any:
-        facts = self.folder.facts
-        cerebro = paper_cerebro(
+    def _build(self) -> None:
+        """Everything that shows rounds: the past, from the checkpoint on, and then the queue."""
+        folder, facts = self.folder, self.folder.facts
+        resume = None if folder.checkpoint is None else folder.checkpoint.state
+        self.source = ChainedRounds(recorded_rounds(folder.past, resume), self.queue)
+        self.recorder = Recorder(
+            folder.derived, self.source, self._on_event, folder.settle, self._after_round
+        )
+        self.cerebro = paper_cerebro(
             self.source, facts.symbols, facts.interval_ms, facts.broker, facts.filters
         )
-        cerebro.addstrategy(
-            PaperStrategy, recorder=self.recorder, keep_rows=False, **self._strategy
+        self.cerebro.addstrategy(
+            PaperStrategy, recorder=self.recorder, resume=resume, keep_rows=False, **self._strategy
         )
-        return cerebro
 
     def _opening(self, moment: Round, allowed: frozenset[str]) -> None:
         """Before a live round is shown: on disk first, then whatever else must precede it."""
@@ -123,14 +143,13 @@ class PaperSession:
         CppnError
             When the stream cannot continue, or a replay differs from what was recorded.
         """
-        self.folder.event("start", resumed=self.folder.resumed, rounds=len(self.folder.past))
+        self.folder.event("start", resumed=self.folder.resumed, rounds=self.folder.shown)
         self._on_event({"kind": "start", "resumed": self.folder.resumed})
-        self.folder.forget_past()
         reason = "error"
         with _signals(self.stop, lambda: self.source.replaying), _settled_heap():
             self.stream.start()
             try:
-                strategy: PaperStrategy = self.cerebro.run()[0]
+                strategy = self._play()
                 reason = "stopped"
             except KeyboardInterrupt:
                 reason = "interrupted"
@@ -141,9 +160,28 @@ class PaperSession:
                 self._on_event({"kind": "stop", "reason": reason})
         return strategy
 
+    def _play(self) -> PaperStrategy:
+        """Replay, then trade; from the beginning where a checkpoint turns out not to fit."""
+        self.folder.forget_past()
+        try:
+            return self.cerebro.run()[0]  # type: ignore[no-any-return]
+        except CheckpointError as error:
+            self.folder.without_checkpoint(str(error))
+        self._build()
+        self.folder.forget_past()
+        return self.cerebro.run()[0]  # type: ignore[no-any-return]
+
     def stop(self) -> None:
         """End after the present round; from any thread."""
         self.queue.abandon()
+
+
+def recorded_rounds(
+    past: Sequence[tuple[Round, frozenset[str]]], resume: Mapping[str, Any] | None
+) -> RecordedRounds:
+    """What was shown and allowed, behind the bars of a checkpoint's state where there is one."""
+    before = [] if resume is None else rounds_of_bars(resume["bars"])
+    return RecordedRounds([*((moment, NO_SYMBOLS) for moment in before), *past])
 
 
 def paper_cerebro(

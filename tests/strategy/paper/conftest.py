@@ -26,7 +26,10 @@ from cppncripto_strategy.paper.trader import PaperSession
 from cppncripto_strategy.recipe import Recipe
 
 PATIENCE_S = 10.0
-QUICK = dataclasses.replace(StreamSettings.for_speed(12_000, "1h"), settle_ms=0)
+# A clock stepped by hand stands still and jumps, which none of the exchange's does.
+QUICK = dataclasses.replace(
+    StreamSettings.for_speed(12_000, "1h"), settle_ms=0, clock_bound_ms=2**62, market_speed=1.0
+)
 RETRY = Retry(attempts=4, base_s=0.01, cap_s=0.05, timeout_s=1.0)
 DAYS = 24
 SMALL = """
@@ -102,8 +105,13 @@ class Stepper(threading.Thread):
                 return
 
 
-def trade(path: Path, candles: Any, start_ms: int, until_ms: int) -> None:
-    """Run a session on toy candles until a close; each closes once the last was shown."""
+def trade(
+    path: Path, candles: Any, start_ms: int, until_ms: int, after_round: Any = lambda *_: None
+) -> None:
+    """Run a session on toy candles until a close; each closes once the last was shown.
+
+    `after_round` is called with the folder and the strategy.
+    """
     timeline = SessionTimeline.of_session(path)
     retrainer = NoTraining(path, Recipe(symbols=("X",), interval="1h"), timeline, None)
     exchange = LoopbackExchange(
@@ -121,6 +129,7 @@ def trade(path: Path, candles: Any, start_ms: int, until_ms: int) -> None:
             options(timeline),
             Connection(Sources(host.archive_url, host.rest_url, host.stream_url), QUICK, RETRY),
             before_round=before_round,
+            after_round=lambda strategy: after_round(folder, strategy),
             until_ms=until_ms,
         )
         retrainer.attach(session)
@@ -140,22 +149,33 @@ def papers() -> SimpleNamespace:
     return SimpleNamespace(trade=trade, options=options, small=SMALL, retry=RETRY, days=DAYS)
 
 
+@pytest.fixture(scope="session")
+def toy_session_of(toy: Any) -> Any:
+    """Function of a folder: a new session in it, of two toy bundles; the second one lies ready."""
+
+    def made(folder: Path) -> tuple[Path, Any, BundleTimeline, int]:
+        candles = toy.candles(days=DAYS)
+        timeline = toy.timeline(toy.grid(candles), toy.settings, sessions=(3, 5))
+        path = folder / "toy"
+        first_ms = int(candles.open_time[0])
+        start_ms = timeline.first_session_ms + 7 * HOUR_MS
+        facts = SessionFacts(
+            symbols=("X",),
+            interval="1h",
+            first_ms=first_ms,
+            created_ms=start_ms,
+            broker={"cash": 10_000.0, "fee_bps": 10.0, "slippage_bps": 1.0, "allow_short": False},
+        )
+        SessionFolder.create(path, facts).close()
+        until = (timeline.bundles[0].info.trained_until_ms,)
+        SessionTimeline(timeline.bundles[:1], False, until).save(path)
+        return path, candles, timeline, start_ms
+
+    return made
+
+
 @pytest.fixture
-def toy_session(toy: Any, tmp_path: Path) -> tuple[Path, Any, BundleTimeline, int]:
+def toy_session(toy_session_of: Any, tmp_path: Path) -> tuple[Path, Any, BundleTimeline, int]:
     """A new session of two toy bundles, of which only the first is known yet."""
-    candles = toy.candles(days=DAYS)
-    timeline = toy.timeline(toy.grid(candles), toy.settings, sessions=(3, 5))
-    path = tmp_path / "toy"
-    first_ms = int(candles.open_time[0])
-    start_ms = timeline.first_session_ms + 7 * HOUR_MS
-    facts = SessionFacts(
-        symbols=("X",),
-        interval="1h",
-        first_ms=first_ms,
-        created_ms=start_ms,
-        broker={"cash": 10_000.0, "fee_bps": 10.0, "slippage_bps": 1.0, "allow_short": False},
-    )
-    SessionFolder.create(path, facts).close()
-    until = (timeline.bundles[0].info.trained_until_ms,)
-    SessionTimeline(timeline.bundles[:1], False, until).save(path)
-    return path, candles, timeline, start_ms
+    made: tuple[Path, Any, BundleTimeline, int] = toy_session_of(tmp_path)
+    return made

@@ -1,0 +1,184 @@
+"""What a session does once a day beside its trading: the day's report, and a checked checkpoint.
+
+Both are made by a process of its own, behind everything else (`os.nice(19)`), so that no candle
+waits for them; the session itself only takes the SHA-256 of its state, once a day, after the orders
+of that round are made. What the process has to say comes back through a pipe and is heard between
+two rounds. A report that could not be made, because the session stopped first, is made by the next
+start's. Left out: what stands in a report (`session_report`), how a checkpoint is checked
+(`checking`).
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from typing import Any
+
+from cppncripto_strategy.errors import CheckpointError, CppnError
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
+from cppncripto_strategy.paper.checking import next_checkpoint
+from cppncripto_strategy.paper.create import options_of
+from cppncripto_strategy.paper.packing import digest_of
+from cppncripto_strategy.paper.recorder import Event, PaperStrategy
+from cppncripto_strategy.paper.recording import Recording
+from cppncripto_strategy.paper.session_report import day_report
+from cppncripto_strategy.paper.trader import PaperSession
+from cppncripto_strategy.results import write_json
+
+log = logging.getLogger(__name__)
+
+REPORT = "day"
+CHECKPOINT, REFUSED = "checkpoint", "checkpoint refused"
+# Seconds that the end of a session waits for a day's report under way.
+PATIENCE_S = 20.0
+
+
+class DayReports:
+    """Starts the day's process once a day and hears what it has to say; lives as long as a session.
+
+    Parameters
+    ----------
+    path : the session's folder.
+    on_event : hears {"kind": "day", ...} of each report.
+    """
+
+    def __init__(self, path: Path, on_event: Event) -> None:
+        self._path, self._on_event = path, on_event
+        self._process: Any = None
+        self._pipe: Pipe | None = None
+        self._day: int | None = None
+        self._session: PaperSession | None = None
+
+    def attach(self, session: PaperSession) -> None:
+        """The session whose days are reported, before it runs."""
+        self._session = session
+        checkpoint = session.folder.checkpoint
+        self._day = None if checkpoint is None else checkpoint.close_ms // DAY_MS
+
+    def after_round(self, strategy: PaperStrategy) -> None:
+        """Once the first round of a day is over, and no other waits, see to the day before."""
+        session = self._session
+        if session is None or session.source.replaying:
+            return
+        self._hear()
+        moment = session.source.current
+        if moment is None or moment.catch_up or session.source.waiting() or self._process:
+            return
+        day = moment.close_ms // DAY_MS
+        if self._day is None:
+            # Checkpoints begin with the first midnight; a restart's first day has none to wait for.
+            self._day = day if not session.folder.resumed else day - 1
+        if day > self._day:
+            self._day = day
+            self._begin(strategy, day * DAY_MS, session.folder.shown)
+
+    def _begin(self, strategy: PaperStrategy, until_ms: int, rounds: int) -> None:
+        try:
+            digest = digest_of(strategy.snapshot())
+        except CppnError as error:
+            self._note(REFUSED, reason=str(error))
+            digest = None
+        context = multiprocessing.get_context("spawn")
+        self._pipe, told = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=see_to_day, args=(str(self._path), until_ms, rounds, digest, told), daemon=True
+        )
+        self._process.start()
+        told.close()
+
+    def _hear(self) -> None:
+        """Pass on what the process said; let go of it once it has ended."""
+        if self._pipe is None:
+            return
+        with suppress(EOFError, OSError):
+            while self._pipe.poll():
+                self._pass_on(self._pipe.recv())
+        if not self._process.is_alive():
+            if self._process.exitcode:
+                self._note("day process failed", exit_code=self._process.exitcode)
+            self._pipe.close()
+            self._process = self._pipe = None
+
+    def _pass_on(self, event: dict[str, Any]) -> None:
+        if event["kind"] == REPORT:
+            self._on_event(event)
+        else:
+            self._note(**event)
+
+    def _note(self, kind: str, **facts: Any) -> None:
+        assert self._session is not None
+        log.info("%s: %s", kind, facts)
+        self._session.folder.event(kind, **facts)
+
+    def stop(self) -> None:
+        """Wait a while for what is under way; what is not done then is left to the next start."""
+        if self._process is None:
+            return
+        self._process.join(PATIENCE_S)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join(5)
+        self._hear()
+
+
+def see_to_day(
+    session: str, until_ms: int, rounds: int, digest: str | None, told: Pipe | None
+) -> None:
+    """Report the days that are over, then make a checkpoint; runs in a process of its own.
+
+    Parameters
+    ----------
+    session : its folder. until_ms : 00:00 UTC of the day that has begun.
+    rounds, digest : as `checking.next_checkpoint` takes them; no checkpoint when digest is None.
+    told : where events are sent, each a dictionary with its `kind`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the session
+    os.nice(19)
+    path = Path(session)
+
+    def tell(event: dict[str, Any]) -> None:
+        if told is not None:
+            with suppress(OSError):  # the session is gone: the files say the same
+                told.send(event)
+
+    for report in missing_reports(path, until_ms):
+        tell({"kind": REPORT, **report})
+    if digest is not None:
+        tell(_checkpoint(path, rounds, digest))
+
+
+def missing_reports(path: Path, until_ms: int) -> Iterator[dict[str, Any]]:
+    """Write the reports of the days that are over and have none; yields each of them."""
+    recording = Recording.read(path)
+    live_ms = recording.live_from_ms
+    if live_ms is None:
+        return
+    for day_ms in range(live_ms // DAY_MS * DAY_MS, until_ms, DAY_MS):
+        file = path / "days" / f"{ms_to_utc(day_ms)[:10]}.json"
+        if file.exists():
+            continue
+        report = day_report(path, day_ms, recording)
+        if report["candles"]:
+            file.parent.mkdir(exist_ok=True)
+            write_json(file, report)
+            yield report
+
+
+def _checkpoint(path: Path, rounds: int, digest: str) -> dict[str, Any]:
+    """Make the next checkpoint, from the one before or else from the beginning; what came of it."""
+    reasons: list[str] = []
+    for whole in (False, True):
+        try:
+            made = next_checkpoint(path, options_of(path), rounds, digest, whole)
+        except CheckpointError as error:
+            reasons.append(str(error))
+            continue
+        made.save(path)
+        return {"kind": CHECKPOINT, "rounds": rounds, "close_ms": made.close_ms, "not": reasons}
+    return {"kind": REFUSED, "rounds": rounds, "reason": "; ".join(dict.fromkeys(reasons))}
