@@ -61,7 +61,12 @@ class _Journal:
 
     def place(self) -> Place:
         """Where it goes on."""
-        return Place(self.offset, self.records, tail_of(self.path, self.offset))
+        return place_of(self.path, self.offset, self.records)
+
+
+def place_of(journal: Path, offset: int, records: int) -> Place:
+    """The place in a journal behind so many bytes and records."""
+    return Place(offset, records, tail_of(journal, offset))
 
 
 def next_checkpoint(
