@@ -22,6 +22,7 @@ from cppncripto_strategy.foreign import reading
 from cppncripto_strategy.paper.checkpoint import Checkpoint, Place, advanced, identity, tail_of
 from cppncripto_strategy.paper.packing import digest_of
 from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder
+from cppncripto_strategy.paper.rule_changes import RuleChange, read_rule_changes
 from cppncripto_strategy.paper.session import (
     DERIVED,
     Record,
@@ -100,7 +101,8 @@ def next_checkpoint(
             f" checkpoint lies behind round {begun}"
         )
     derived = {name: _Journal(session / f"{name}.jsonl", before) for name in DERIVED}
-    state = _replayed(facts, past, None if before is None else before.state, derived, strategy)
+    resume = None if before is None else before.state
+    state = _replayed(facts, past, resume, read_rule_changes(session), derived, strategy)
     if digest_of(state) != digest:
         raise CheckpointError(
             f"{session}: after round {rounds} the replay is in another state than the session was"
@@ -126,6 +128,7 @@ def _replayed(
     facts: SessionFacts,
     past: Sequence[tuple[Round, frozenset[str]]],
     resume: dict[str, Any] | None,
+    changes: Sequence[RuleChange],
     derived: Mapping[str, Sink],
     strategy: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -137,7 +140,9 @@ def _replayed(
         if source.finished:  # now: at the end of the run what still waits is cancelled
             states.append(playing.snapshot())
 
-    cerebro = paper_cerebro(source, facts.symbols, facts.interval_ms, facts.broker, facts.filters)
+    cerebro = paper_cerebro(
+        source, facts.symbols, facts.interval_ms, facts.broker, facts.filters, changes
+    )
     recorder = Recorder(derived, source, after_round=keep)
     cerebro.addstrategy(
         PaperStrategy, recorder=recorder, resume=resume, keep_rows=False, **strategy

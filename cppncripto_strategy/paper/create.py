@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cppncripto_strategy.errors import BundleError, SessionError
+from cppncripto_strategy.errors import BundleError, SessionError, SourceError
 from cppncripto_strategy.feeds.binance.filters import stated_filters, symbol_entries
 from cppncripto_strategy.feeds.binance.rest import RestClient
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
@@ -38,14 +38,22 @@ def ask_exchange(connection: Connection, symbols: Sequence[str]) -> tuple[int, A
     Raises
     ------
     SourceError
-        When it does not answer, or does not know a symbol.
+        When it does not answer, or does not list a symbol.
     """
 
     async def ask() -> tuple[int, Any]:
         async with RestClient(connection.sources, connection.retry) as rest:
             return await rest.server_time_ms(), await rest.exchange_info(symbols)
 
-    return asyncio.run(ask())
+    now_ms, info = asyncio.run(ask())
+    listed = {str(entry["symbol"]) for entry in symbol_entries(info)}
+    missing = [symbol for symbol in symbols if symbol not in listed]
+    if missing:
+        raise SourceError(
+            f"the exchange at {connection.sources.rest_url} does not list {', '.join(missing)}:"
+            " nothing is known of how it trades. Take it out of the recipe's symbols"
+        )
+    return now_ms, info
 
 
 def create_session(

@@ -114,7 +114,14 @@ def _recorded_order(recording: Recording, strategy: Mapping[str, Any]) -> Parity
     facts = recording.facts
     source = RecordedRounds(recording.past)
     derived = {name: Collected() for name in DERIVED}
-    cerebro = paper_cerebro(source, facts.symbols, facts.interval_ms, facts.broker, facts.filters)
+    cerebro = paper_cerebro(
+        source,
+        facts.symbols,
+        facts.interval_ms,
+        facts.broker,
+        facts.filters,
+        recording.rule_changes,
+    )
     recorder = Recorder(derived, source)
     cerebro.addstrategy(PaperStrategy, recorder=recorder, keep_rows=False, **strategy)
     cerebro.run()
@@ -157,6 +164,8 @@ def _backtest(recording: Recording, strategy: Mapping[str, Any]) -> ParityReport
         facts.broker,
         facts.filters,
         lambda data: (data._name, bar_close_ms(data)) in allowed,
+        cerebro,
+        recording.rule_changes,
     )
     for symbol, candles in recording.candles().items():
         if len(candles):

@@ -58,6 +58,8 @@ class SessionView:
     orders: int = 0
     missed: int = 0
     replaying: bool = False
+    stopped: dict[str, str] = field(default_factory=dict)
+    """Symbols that the stream does not wait for and that are not traded now, and why."""
 
 
 # Of the view, what is counted or compared over rounds; the rest is of the present one.

@@ -19,6 +19,7 @@ from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.live.journal import COMPUTED_AGAIN, read_lines
 from cppncripto_strategy.feeds.live.rounds import Round, candles_of
 from cppncripto_strategy.foreign import reading
+from cppncripto_strategy.paper.rule_changes import RuleChange, read_rule_changes
 from cppncripto_strategy.paper.session import (
     DERIVED,
     Record,
@@ -39,11 +40,15 @@ class Recording:
     facts : SessionFacts.
     past : (round, symbols allowed) of every round that was shown.
     derived : the derived journals' records by name.
+    rule_changes : the exchange's rules that changed, and from when on.
+    events : what happened besides, as it was noted.
     """
 
     facts: SessionFacts
     past: list[tuple[Round, frozenset[str]]]
     derived: dict[str, list[Record]]
+    rule_changes: Sequence[RuleChange] = ()
+    events: Sequence[Record] = ()
 
     @classmethod
     def read(cls, path: Path) -> Recording:
@@ -54,7 +59,8 @@ class Recording:
             }
             opened = read_lines(path / "opened.jsonl")
             past, _ = match_rounds(read_lines(path / "rounds.jsonl"), opened, path)
-        return cls(read_facts(path), past, derived)
+        events = read_lines(path / "events.jsonl")
+        return cls(read_facts(path), past, derived, read_rule_changes(path), events)
 
     @property
     def live_from_ms(self) -> int | None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cppncripto_strategy.feeds.clock import DAY_MS, MINUTE_MS, ms_to_utc
+from cppncripto_strategy.paper.exchange_events import in_words
 from cppncripto_strategy.paper.recorder import SessionView, SymbolView
 from cppncripto_strategy.paper.session import plain
 from cppncripto_strategy.paper.trader import PaperSession
@@ -131,7 +132,7 @@ def symbols_table(view: SessionView, frames: dict[str, tuple[float, int]], now_m
         price = frames.get(symbol, (seen.close, 0))[0]
         age_s = (now_ms - seen.close_time_ms) / 1000 if seen.close_time_ms else math.nan
         table.add_row(
-            symbol,
+            Text(f"{symbol} (stopped)", style="red") if symbol in view.stopped else symbol,
             _number(price, 2),
             _number(seen.close, 2),
             _number(age_s, 0),
@@ -172,6 +173,9 @@ def _line(event: dict[str, Any]) -> str:
             f"{ms_to_utc(event['executed_ms'])} {event['symbol']} {event['side']}"
             f" {event['quantity']:g}{price}: {event['status']}, {event['reason']}"
         )
+    words = in_words(event)
+    if words:
+        return f"{time.strftime('%H:%M:%S')} {words}"
     facts = ", ".join(f"{name} {value}" for name, value in event.items() if name != "kind")
     return f"{time.strftime('%H:%M:%S')} {kind}{': ' + facts if facts else ''}"
 

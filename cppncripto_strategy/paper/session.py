@@ -9,10 +9,11 @@
     <session>/embeddings.jsonl  one line per symbol and rollover
     <session>/fills.jsonl       every fill, refusal and cancellation
     <session>/equity.jsonl      the account after every round
-    <session>/events.jsonl      starts, stops, days, retraining
+    <session>/events.jsonl      starts, stops, days, retraining, what the exchange did
+    <session>/rules.jsonl       the exchange's rules that changed, and from which close on
     <session>/checkpoint.bin    the state after a day of it, which a restart begins from
 
-The first two journals are the session: replayed through the same code they give all the others
+Rounds, opened and rules are the session: replayed through the same code they give all the others
 again, to the bit, and a restart checks that they do. A session is used by one process at a time.
 Left out: any format but ours; reading it without its lock (`recording`); results for people
 (`session_report`).
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -47,6 +49,7 @@ from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.foreign import read_object, reading, require_int, sealed, unsealed
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.paper.checkpoint import CHECKPOINT_FILE, Checkpoint, Place, advanced
+from cppncripto_strategy.paper.rule_changes import RuleJournal
 from cppncripto_strategy.results import to_plain, write_json
 
 log = logging.getLogger(__name__)
@@ -105,6 +108,7 @@ class SessionFolder:
     unopened : rounds on disk that no strategy has seen yet.
     shown : rounds shown so far, those before the checkpoint included.
     resumed : whether anything was recorded before this process.
+    rules : RuleJournal, the exchange's rules that changed.
 
     Raises
     ------
@@ -116,7 +120,7 @@ class SessionFolder:
         self.path = path
         self.facts = read_facts(path)
         self._lock = None if locked else session_lock(path)
-        self._events = LineJournal(path / "events.jsonl")
+        self._events, self._noting = LineJournal(path / "events.jsonl"), threading.Lock()
         self._events.records = []
         self.checkpoint = self._usable_checkpoint()
         rounds, opened = self._journal("rounds"), self._journal("opened")
@@ -128,6 +132,7 @@ class SessionFolder:
         # The records are taken over above; a long session must not hold them twice.
         rounds.records, opened.records = [], []
         self._rounds, self._opened = rounds, opened
+        self.rules = RuleJournal(path)
         self._disk = ThreadPoolExecutor(1, "session-disk")
         self._settling: Future[None] | None = None
         self.derived = self._open_derived()
@@ -176,7 +181,7 @@ class SessionFolder:
     def close(self) -> None:
         """Close the journals and release the folder."""
         self._disk.shutdown()
-        for journal in (self._rounds, self._opened, self._events):
+        for journal in (self._rounds, self._opened, self._events, self.rules):
             journal.close()
         for derived in self.derived.values():
             derived.close()
@@ -210,8 +215,9 @@ class SessionFolder:
             derived.flush()
 
     def event(self, kind: str, **facts: Any) -> None:
-        """Note something that happened, with the local time."""
-        self._events.append([{"kind": kind, "at_ms": round(time.time() * 1000), **facts}])
+        """Note something that happened, with the local time; from any thread."""
+        with self._noting:
+            self._events.append([{"kind": kind, "at_ms": round(time.time() * 1000), **facts}])
 
     def resume_at(self) -> tuple[int, dict[str, int]]:
         """Open time of the next round, and of each symbol's next candle (UTC ms)."""

@@ -20,8 +20,10 @@ from cppncripto_strategy.feeds.live.journal import read_lines
 from cppncripto_strategy.judgement import judge
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.outcome import bundle_rows, write_outputs
+from cppncripto_strategy.paper.exchange_events import exchange_rows
 from cppncripto_strategy.paper.networks import SessionTimeline
 from cppncripto_strategy.paper.recording import Recording
+from cppncripto_strategy.paper.rule_changes import latest_rules
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import RunResult, write_text
 
@@ -47,6 +49,7 @@ def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
         "missed_orders": len(recording.missed()),
         "downtime": recording.downtime(),
         "rounds": len(recording.past),
+        "exchange": exchange_rows(recording.events),
     }
     return RunResult(
         recipe=recipe.to_plain(),
@@ -67,11 +70,16 @@ def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
 
 
 def _filters(recording: Recording) -> list[dict[str, Any]]:
-    """The rules that the exchange stated when the session was made."""
+    """The rules that orders follow at the end: of the session's start, or a later change."""
     facts = recording.facts
-    stated = stated_filters({"symbols": facts.filters}, "the exchange, kept by the session")
+    since = {str(change.entry["symbol"]): change.close_ms for change in recording.rule_changes}
+    latest = latest_rules(facts.filters, recording.rule_changes)
+    stated = stated_filters({"symbols": list(latest.values())}, "the exchange, kept by the session")
     return [
-        {"symbol": symbol, **replace(known, stated_ms=facts.created_ms).to_plain()}
+        {
+            "symbol": symbol,
+            **replace(known, stated_ms=since.get(symbol, facts.created_ms)).to_plain(),
+        }
         for symbol, known in stated.items()
     ]
 

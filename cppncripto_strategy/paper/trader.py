@@ -18,20 +18,17 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
 import backtrader as bt
 
-from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.errors import CheckpointError
-from cppncripto_strategy.feeds.binance.filters import filters_from_exchange_info
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.feeds.filters import TRADING
 from cppncripto_strategy.feeds.live.feed import LiveFeed
+from cppncripto_strategy.feeds.live.notices import Notice, RulesChanged, SymbolBack, SymbolStopped
 from cppncripto_strategy.feeds.live.rounds import (
     NO_SYMBOLS,
     ChainedRounds,
@@ -42,6 +39,7 @@ from cppncripto_strategy.feeds.live.rounds import (
 )
 from cppncripto_strategy.feeds.live.stream import CandleStream
 from cppncripto_strategy.feeds.live.stream_settings import StreamPlan
+from cppncripto_strategy.feeds.replay import bar_close_ms
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.recorder import (
     Event,
@@ -50,6 +48,12 @@ from cppncripto_strategy.paper.recorder import (
     SessionView,
     nobody,
     rounds_of_bars,
+)
+from cppncripto_strategy.paper.rule_changes import (
+    RuleChange,
+    SessionBroker,
+    latest_rules,
+    session_filters,
 )
 from cppncripto_strategy.paper.session import SessionFolder
 
@@ -94,7 +98,12 @@ class PaperSession:
         self.queue = RoundQueue(on_open=self._opening, held=True)
         self.stream = CandleStream(
             StreamPlan(
-                folder.facts.symbols, folder.facts.interval, frontier, following, seed or {}
+                folder.facts.symbols,
+                folder.facts.interval,
+                frontier,
+                following,
+                seed or {},
+                rules=latest_rules(folder.facts.filters, folder.rules.changes),
             ),
             sources=connection.sources,
             settings=connection.stream,
@@ -102,6 +111,7 @@ class PaperSession:
             journal=folder.journal,
             queue=self.queue,
             rng=connection.rng,
+            listener=self._hear,
         )
         self.queue.judge = self.stream.allowed
         self.queue.put(folder.unopened)
@@ -119,10 +129,15 @@ class PaperSession:
         resume = None if folder.checkpoint is None else folder.checkpoint.state
         self.source = ChainedRounds(recorded_rounds(folder.past, resume), self.queue)
         self.recorder = Recorder(
-            folder.derived, self.source, self._on_event, folder.settle, self._after_round
+            folder.derived, self.source, self._tell, folder.settle, self._after_round
         )
         self.cerebro = paper_cerebro(
-            self.source, facts.symbols, facts.interval_ms, facts.broker, facts.filters
+            self.source,
+            facts.symbols,
+            facts.interval_ms,
+            facts.broker,
+            facts.filters,
+            folder.rules.changes,
         )
         self.cerebro.addstrategy(
             PaperStrategy, recorder=self.recorder, resume=resume, keep_rows=False, **self._strategy
@@ -130,10 +145,33 @@ class PaperSession:
 
     def _opening(self, moment: Round, allowed: frozenset[str]) -> None:
         """Before a live round is shown: on disk first, then whatever else must precede it."""
+        if not moment.catch_up:
+            changes = self.folder.rules.before_round(moment.close_ms)
+            self.cerebro.broker.change_rules(changes)
         self.folder.opened(moment, allowed, last=self.queue.waiting() == 0)
         self._before_round(moment)
         if self._until_ms is not None and moment.close_ms >= self._until_ms:
             self.queue.abandon()
+
+    def _hear(self, notice: Notice) -> None:
+        """What the exchange did besides candles; on the stream's thread."""
+        record = notice.record()
+        if isinstance(notice, RulesChanged):
+            self.folder.rules.hear(notice.after)
+        elif isinstance(notice, SymbolStopped):
+            self.view.stopped[notice.symbol] = notice.reason
+            seen = self.view.symbols.get(notice.symbol)
+            record |= {"position": 0.0 if seen is None else seen.position}
+        elif isinstance(notice, SymbolBack):
+            self.view.stopped.pop(notice.symbol, None)
+        self.folder.event(**record)
+        self._on_event(record)
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        """Pass an event of the recorder on; after a refused order the rules are read again."""
+        if event["kind"] == "fill" and event["status"] == "refused":
+            self.stream.read_rules_soon()
+        self._on_event(event)
 
     def run(self) -> PaperStrategy:
         """Trade until stopped, by `stop`, a signal, or `until_ms`.
@@ -190,13 +228,16 @@ def paper_cerebro(
     interval_ms: int,
     broker: Mapping[str, Any],
     filters: Sequence[Mapping[str, Any]],
+    rule_changes: Sequence[RuleChange] = (),
 ) -> Any:
     """Cerebro over rounds with the session's account; the strategy is the caller's.
 
     A long session must not grow: exactbars=1 keeps only the bars its indicators look back on.
     """
     cerebro = bt.Cerebro(stdstats=False, exactbars=1)
-    cerebro.broker = session_broker(broker, filters, lambda data: source.can_trade(data._name))
+    cerebro.broker = session_broker(
+        broker, filters, lambda data: source.can_trade(data._name), cerebro, rule_changes
+    )
     feed: Any = LiveFeed  # its params become keywords by Backtrader's metaclass
     for symbol in symbols:
         cerebro.adddata(feed(source=source, symbol=symbol, interval_ms=interval_ms))
@@ -207,12 +248,21 @@ def session_broker(
     account: Mapping[str, Any],
     filters: Sequence[Mapping[str, Any]],
     gate: Callable[[Any], bool],
-) -> SpotBroker:
+    cerebro: Any,
+    rule_changes: Sequence[RuleChange] = (),
+) -> SessionBroker:
     """The session's account: recorded filters, and a gate that says what may be traded now."""
-    known = filters_from_exchange_info({"symbols": list(filters)})
-    # Statuses change while a session runs: each round says which symbols could be traded.
-    rules = {name: replace(rule, status=TRADING) for name, rule in known.items()}
-    return SpotBroker(filters=rules or None, trade_gate=gate, **account)
+
+    def bar_ms() -> int:
+        return max((bar_close_ms(data) for data in cerebro.datas if len(data)), default=0)
+
+    return SessionBroker(
+        filters=session_filters(filters) or None,
+        trade_gate=gate,
+        rule_changes=rule_changes,
+        bar_ms=bar_ms,
+        **account,
+    )
 
 
 @contextmanager

@@ -35,6 +35,7 @@ BUILT_IN = {
     "orders": f"{_ROOM}.record:orders",
     "filters": f"{_ROOM}.record:filters",
     "gaps": f"{_ROOM}.record:gaps",
+    "exchange": f"{_ROOM}.record:exchange",
     "bundles": f"{_ROOM}.record:bundles",
     "settings": f"{_ROOM}.record:settings",
 }

@@ -85,6 +85,27 @@ def gaps(result: RunResult) -> Section:
     )
 
 
+def exchange(result: RunResult) -> Section | None:
+    """What the exchange did besides candles while a paper session ran; None in a backtest."""
+    session = result.metrics.get("session")
+    if session is None:
+        return None
+    rows = [[ms_to_utc(int(row["at_ms"])), str(row["what"])] for row in session["exchange"]]
+    if not rows:
+        return Section("What the exchange did", note="Nothing besides candles was heard of it.")
+    head = ["Heard (UTC)", "What"]
+    content: list[Block] = [Table(head, rows[-MAX_TABLE_ROWS:], text=[1])]
+    if len(rows) > MAX_TABLE_ROWS:
+        content.append(Fold(f"{len(rows) - MAX_TABLE_ROWS} earlier",
+                            Table(head, rows[:-MAX_TABLE_ROWS], text=[1])))  # fmt: skip
+    return Section(
+        "What the exchange did",
+        content,
+        note="Stopped symbols, changed rules, candles that came late or again. What had been"
+        " decided by then stays as it was.",
+    )
+
+
 def bundles(result: RunResult) -> Section | None:
     """Which networks were active when; None where none is recorded."""
     if not result.bundles:

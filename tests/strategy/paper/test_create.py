@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from cppncripto_strategy.errors import BundleError
+from cppncripto_strategy.errors import BundleError, SourceError
 from cppncripto_strategy.feeds.binance.endpoints import Sources
 from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
+from cppncripto_strategy.paper import create
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import create_session
 from cppncripto_strategy.recipe import Recipe
@@ -36,3 +37,27 @@ def test_session_in_the_past_of_its_bundle_is_refused(
                 tmp_path / "early", recipe, timeline, Connection(sources, retry=papers.retry)
             )
     assert not (tmp_path / "early" / "session.json").exists()
+
+
+def test_symbol_that_the_exchange_leaves_out_is_refused_by_name(
+    papers: Any, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A symbol without rules, whose every order would be accepted."""
+    exchange = LoopbackExchange(
+        {"X": toy.candles(days=3), "Y": toy.candles(days=3)},
+        clock=ManualClock(0),
+        settings=ExchangeSettings(interval="1h"),
+    )
+    entries = create.symbol_entries
+
+    def without_y(info: Any) -> Any:
+        return [entry for entry in entries(info) if entry["symbol"] != "Y"]
+
+    monkeypatch.setattr(create, "symbol_entries", without_y)
+    with ExchangeThread(exchange) as host:
+        here = Connection(
+            Sources(host.archive_url, host.rest_url, host.stream_url), retry=papers.retry
+        )
+        assert create.ask_exchange(here, ["X"])[0] == 0
+        with pytest.raises(SourceError, match=r"does not list Y: .*recipe's symbols"):
+            create.ask_exchange(here, ["X", "Y"])
