@@ -150,5 +150,7 @@ def _summary(console: Any, path: Path, result: Any) -> None:
         f" (missed.csv), stretches down {len(session['downtime'])}",
         highlight=False,
     )
+    if session["exchange"]:
+        console.print(f"  {len(session['exchange'])} notices about the exchange (report.html)")
     for file in ("report.html", "tearsheet.html", "metrics.json"):
         console.print(f"  [dim]{path / file}[/]", soft_wrap=True, highlight=False)

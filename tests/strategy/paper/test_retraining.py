@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cppncripto_strategy.feeds.binance.endpoints import Sources
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
+from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.feeds.loopback.market import ManualClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
 from cppncripto_strategy.market import closed_market, load_market
@@ -20,9 +25,9 @@ from cppncripto_strategy.paper.create import create_session
 from cppncripto_strategy.paper.networks import SessionTimeline, todays_bundle
 from cppncripto_strategy.paper.parity import compare
 from cppncripto_strategy.paper.recording import Recording
-from cppncripto_strategy.paper.retraining import retrain
+from cppncripto_strategy.paper.retraining import Retrainer, retrain
 from cppncripto_strategy.paper.session import SessionFolder
-from cppncripto_strategy.recipe import load_recipe
+from cppncripto_strategy.recipe import Recipe, load_recipe
 from cppncripto_strategy.results import write_json
 
 
@@ -105,3 +110,58 @@ def test_retraining_by_drift_climbs_from_cheap_to_dear(
         with SessionFolder(path) as folder:
             folder.event("retraining decided", session_ms=until_ms, **told)
     assert repairs == ["recalibrate", "retrain_micro", "retrain_macro"]
+
+
+@pytest.mark.slow
+def test_training_that_fails_says_why_and_changes_nothing(
+    toy_session: tuple[Path, Any, BundleTimeline, int],
+) -> None:
+    """A retraining that fails week after week, for a reason on somebody's terminal."""
+    path, _, timeline, _ = toy_session  # it has no recipe.toml: the process must fail
+    known = SessionTimeline.of_session(path)
+    recipe = Recipe(symbols=("X",), interval="1h", walkforward={"retrain_days": 1})
+    retrainer, noted = Retrainer(path, recipe, known, None), []
+    note = lambda kind, **facts: noted.append({"kind": kind, **facts})  # noqa: E731
+    retrainer.attach(SimpleNamespace(folder=SimpleNamespace(event=note)))
+    day_ms = timeline.first_session_ms + DAY_MS
+    retrainer.before_round(Round(day_ms, {}))
+    retrainer._process.join(120)
+    retrainer.before_round(Round(day_ms + DAY_MS, {}))
+    retrainer.stop()
+    assert [event["kind"] for event in noted] == ["retraining", "retraining failed", "retraining"]
+    assert "recipe.toml is missing" in noted[1]["reason"]
+    assert retrainer.timeline is known
+
+
+ORPHAN = """
+import multiprocessing, time
+from cppncripto_strategy.paper.retraining import _end_with_parent
+if __name__ == "__main__":
+    child = multiprocessing.get_context("spawn").Process(target=_end_with_parent)
+    child.start()
+    print(child.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_training_ends_with_its_session(tmp_path: Path) -> None:
+    """A killed session whose training goes on to write, beside that of the next start."""
+    script = tmp_path / "parent.py"
+    script.write_text(ORPHAN)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while runs(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not runs(child)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody waits for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
