@@ -131,8 +131,8 @@ class Assembly:
             if open_ms + self.interval_ms > closed_ms:
                 continue
             if open_ms < series.next_open or open_ms in series.pending:
-                self._review(series, row)
-            elif series.final(row, at_s, self.patience.doubt_s):
+                self._review(series, row, newest)
+            elif series.final(row, open_ms < newest, at_s, self.patience):
                 self.accept(series, row)
             else:
                 unfinished.add(open_ms)
@@ -146,12 +146,17 @@ class Assembly:
 
     def review(self, series: Series, candles: Candles) -> None:
         """Candles read again after they were shown: a gap among them may be withdrawn."""
-        for row in rows_of(candles):
+        rows = rows_of(candles)
+        newest = max((int(row[0]) for row in rows), default=-1)
+        for row in rows:
             if int(row[0]) < series.next_open:
-                self._review(series, row)
+                self._review(series, row, newest)
 
-    def _review(self, series: Series, row: Row) -> None:
+    def _review(self, series: Series, row: Row, newest: int) -> None:
+        """Compare a row with what is known; REST may lag behind with the newest it shows."""
         first = series.first_values(int(row[0]))
+        if int(row[0]) >= newest:
+            return
         if int(row[0]) in series.gaps or (first is not None and not _same(first, row)):
             self.accept(series, row)
 

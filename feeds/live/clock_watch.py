@@ -12,8 +12,6 @@ from cppncripto_strategy.feeds.live.notices import ClockAgrees, ClockDisagrees, 
 log = logging.getLogger(__name__)
 
 CLOSES = "closes"
-# Agreement must last so many times longer than disagreement before it is believed.
-_CALM = 10
 
 
 class ClockWatch:
@@ -23,6 +21,7 @@ class ClockWatch:
     ----------
     clock : the clock.
     hold_s : wall seconds that a disagreement must last: a frame may be late once.
+    calm_s : the same of agreement, longer: a clock that jumps agrees now and then.
     tell : hears of it.
 
     Attributes
@@ -34,10 +33,12 @@ class ClockWatch:
         self,
         clock: ExchangeClock,
         hold_s: float,
+        calm_s: float,
         tell: Listener,
         steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.clock, self.hold_s, self.tell = clock, hold_s, tell
+        self.clock, self.tell = clock, tell
+        self.hold_s, self.calm_s = hold_s, calm_s
         self.blind = False
         self.disagrees = False
         self._steady_s = steady_s
@@ -58,13 +59,13 @@ class ClockWatch:
             self._since_s = None
         elif self._since_s is None:
             self._since_s = at_s
-        elif at_s - self._since_s >= self.hold_s * (_CALM if agree else 1):
+        elif at_s - self._since_s >= (self.calm_s if agree else self.hold_s):
             self._since_s, self.disagrees = None, not agree
             self._say(off_ms)
         self.blind = self.disagrees and self.clock.trusted is None
 
     def _off_ms(self, at_s: float) -> int | None:
-        if self._misdated is None or at_s - self._misdated[1] > self.hold_s * _CALM:
+        if self._misdated is None or at_s - self._misdated[1] > self.calm_s:
             return None
         return self._misdated[0]
 

@@ -212,14 +212,14 @@ class Reconciler:
         agenda = self._agenda[series.symbol]
         agenda.review_at_s = time.monotonic() + agenda.review_wait_s
         agenda.review_wait_s = min(self.settings.review_every_s, 4 * agenda.review_wait_s)
-        oldest = series.next_open - (PAGE_ROWS - 1) * series.interval_ms
+        oldest = series.next_open - (PAGE_ROWS - 2) * series.interval_ms
         first = next((open_ms for open_ms in series.gaps if open_ms >= oldest), series.next_open)
         first = min(first, next(iter(series.shown), series.next_open))
         if first >= series.next_open:
             return
         try:
             self.counters["reviews"] += 1
-            span = Span(max(oldest, first), series.next_open)
+            span = Span(max(oldest, first), series.next_open + series.interval_ms)
             self.assembly.review(series, await self._rows(series, span))
         except SourceError as error:
             log.info("stream: %s", error)

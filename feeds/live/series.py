@@ -1,9 +1,10 @@
 """One symbol of a live stream: what is expected, what has arrived, and what it proves.
 
-Two questions are decided here from evidence, never from waiting alone. Is a REST row final? Only
-with at least as many trades as the last frame of its candle had. Does a candle not exist? Only when
-one REST answer shows a newer candle and not this one, twice, some time apart; and where the trade
-ids of its neighbours leave room for trades in between, it did exist, and is doubted for longer.
+Two questions are decided here from evidence, never from a clock alone. Is a REST row final? Only
+with at least as many trades as the last frame of its candle had, and once REST has moved on. Does
+a candle not exist? Only when one REST answer shows a newer candle and not this one, twice, some
+time apart; and where the trade ids of its neighbours leave room for trades in between, it did
+exist, and is doubted for longer.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from cppncripto_strategy.feeds.candles import Row
+from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
 
 # Candles shown of each symbol that are remembered, so that one that comes again is compared.
 REMEMBERED = 64
 # Published gaps of each symbol that a late candle may still withdraw.
 GAPS_REMEMBERED = 10_000
-_FRAMES_REMEMBERED = 8
+_GLIMPSES_REMEMBERED = 5_000
+# So many missing candles in a row are asked about by the trade ids around them.
+_FARTHEST_NEIGHBOUR = 100
 _TRADES = 7  # place of the number of trades in a row
 
 
@@ -67,6 +71,7 @@ class Series:
         self.stopped = False  # not waited for and not traded (`health`)
         self.glimpses: dict[int, Glimpse] = {}  # the last frame of the newest candles
         self._doubted: dict[int, float] = {}  # since when a row with too few trades is refused
+        self._still: dict[int, tuple[Row, float]] = {}  # REST's newest row, and since when
 
     def resolved(self, open_ms: int) -> bool:
         """Whether this slot's candle is here or proved absent."""
@@ -100,9 +105,15 @@ class Series:
         if known is not None and glimpse.trades < known.trades:
             return False
         self.glimpses[open_ms] = glimpse
-        while len(self.glimpses) > _FRAMES_REMEMBERED:
+        while len(self.glimpses) > _GLIMPSES_REMEMBERED:
             del self.glimpses[min(self.glimpses)]
         return True
+
+    def forget_glimpses(self) -> None:
+        """Let go of the frames of candles that are over, but for the last one's trade ids."""
+        oldest = self.next_open - self.interval_ms
+        for open_ms in [each for each in self.glimpses if each < oldest]:
+            del self.glimpses[open_ms]
 
     def put(self, row: Row) -> None:
         """A closed candle that was not here before."""
@@ -121,6 +132,7 @@ class Series:
         self.next_open = open_ms + self.interval_ms
         self.absent.pop(open_ms, None)
         row = self.pending.pop(open_ms, None)
+        self.forget_glimpses()
         if row is not None:
             self.shown[open_ms] = row
             while len(self.shown) > REMEMBERED:
@@ -137,16 +149,22 @@ class Series:
 
     # Evidence -----------------------------------------------------------------------------------
 
-    def final(self, row: Row, at_s: float, doubt_s: float) -> bool:
-        """Whether a row that should be closed has the trades its last frame had.
+    def final(self, row: Row, followed: bool, at_s: float, patience: StreamSettings) -> bool:
+        """Whether a row of REST that should be closed is what it stays.
 
-        A row that still lacks them after `doubt_s` seconds is what the exchange stands by.
+        It has the trades that its last frame had; one that still lacks them after `doubt_s` is what
+        the exchange stands by. And the same answer shows a newer candle (`followed`); where none
+        does, REST may lag behind, and the row must have been the same for `still_s`.
         """
         open_ms = int(row[0])
         seen = self.glimpses.get(open_ms)
-        if seen is None or row[_TRADES] >= seen.trades:
+        if seen is not None and row[_TRADES] < seen.trades:
+            return at_s - self._doubted.setdefault(open_ms, at_s) >= patience.doubt_s
+        if followed:
             return True
-        return at_s - self._doubted.setdefault(open_ms, at_s) >= doubt_s
+        before, since_s = self._still.get(open_ms, (row, at_s))
+        self._still = {open_ms: (row, since_s if before == row else at_s)}
+        return before == row and at_s - since_s >= patience.still_s
 
     def note_absent(self, open_ms: int, at_s: float, confirm_s: float) -> None:
         """A REST answer shows newer candles and not this one; twice, apart, is a proof."""
@@ -174,7 +192,7 @@ class Series:
     def _neighbour(self, open_ms: int, way: int) -> Glimpse | None:
         """The nearest glimpse; None where a candle known only from REST lies between."""
         step = way * self.interval_ms
-        for _ in range(_FRAMES_REMEMBERED):
+        for _ in range(_FARTHEST_NEIGHBOUR):
             open_ms += step
             if open_ms in self.glimpses:
                 return self.glimpses[open_ms]

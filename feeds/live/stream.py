@@ -111,7 +111,12 @@ class CandleStream:
             self.settings.retry_cap_s,
             self._tell,
         )
-        self._watch = ClockWatch(self.clock, self.settings.close_grace_s, self._tell)
+        self._watch = ClockWatch(
+            self.clock,
+            self.settings.close_grace_s,
+            3 * self.settings.clock_refresh_s,
+            self._tell,
+        )
         self._rules = RulesWatch(plan.rules)
         self._failure: Exception | None = None
         self._info_due_s = self._info_asked_s = 0.0

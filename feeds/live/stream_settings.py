@@ -80,6 +80,8 @@ class StreamSettings:
     gap_confirm_s : minimum time between the two REST reads that prove a gap.
     doubt_s : the same where trade ids show that the candle existed; and how long a REST row with
         fewer trades than its last frame is refused.
+    still_s : how long REST must show the same newest candle before it counts as closed without a
+        newer one behind it.
     refetch_s, refetch_cap_s : minimum time between two REST reads of a symbol, doubled up to the
         cap while they bring nothing.
     retry_first_s, retry_cap_s : waits until a symbol that the exchange refused is asked for again,
@@ -103,6 +105,7 @@ class StreamSettings:
     stale_after_s: float = 30.0
     gap_confirm_s: float = 5.0
     doubt_s: float = 600.0
+    still_s: float = 60.0
     refetch_s: float = 1.0
     refetch_cap_s: float = 15.0
     retry_first_s: float = 30.0
@@ -135,6 +138,7 @@ class StreamSettings:
             stale_after_s=max(1.0, 30.0 * part),
             gap_confirm_s=max(0.1, 5.0 * part),
             doubt_s=max(1.0, 600.0 * part),
+            still_s=max(0.1, 60.0 * part),
             refetch_s=max(0.03, 1.0 * part),
             refetch_cap_s=max(0.3, 15.0 * part),
             retry_first_s=max(0.2, 30.0 * part),

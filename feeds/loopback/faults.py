@@ -78,9 +78,38 @@ ARCHIVE_FAULTS = (*CHECKSUM_FAULTS, *ZIP_FAULTS, *FORGERIES, "missing", "503", *
 # Strike a connection once.
 CONNECTION_FAULTS = ("close_1000", "close_1001", "shutdown", "abort", "half_open")
 # Strike one frame once.
-FRAME_FAULTS = ("malformed", "odd", "duplicate", "stale", "misaligned", "broken_candle")
+FRAME_FAULTS = (
+    *("malformed", "odd", "duplicate", "stale", "misaligned", "broken_candle"),
+    "restated",  # the closing frame again, with other values
+    "future_close",  # a closing frame of the candle that has only begun
+)
+# The exchange's clocks go wrong, by `delay_ms` where that says by how much (may be negative).
+TIME_FAULTS = (
+    "clock_off",  # REST's serverTime
+    "clock_jumps",  # the same, at every other request for the time
+    "event_times_off",  # the time at which frames say they were sent
+    "event_times_frozen",  # the same for all of them: at_ms
+    "close_times_off",  # the close times in frames
+    "stream_late",  # every frame comes so much later, with the times it was made at
+)
+# Candles that open in [at_ms, until_ms) are shown otherwise until `delay_ms` after until_ms.
+CANDLE_FAULTS = (
+    "hidden",  # by neither channel
+    "unfinished",  # REST shows them with half of their trades, as if they had closed
+    "rest_restated",  # REST shows other values; for good
+)
+# A symbol from at_ms to until_ms.
+SYMBOL_FAULTS = (
+    "removed",  # REST does not know it, and the stream sends nothing
+    "omitted",  # exchangeInfo leaves it out
+    "refused",  # REST refuses its candles, and nothing else
+    "new_rules",  # a quantity step ten times as large
+)
 # Last from at_ms to until_ms.
-LASTING_FAULTS = ("outage", "blackout", "missed_close", "late", "silence")
+LASTING_FAULTS = (
+    *("outage", "blackout", "missed_close", "late", "silence"),
+    *(*TIME_FAULTS, *CANDLE_FAULTS, *SYMBOL_FAULTS),
+)
 STREAM_FAULTS = (*CONNECTION_FAULTS, *FRAME_FAULTS, *LASTING_FAULTS)
 
 # After so many random faults the same request is answered, so that every schedule ends.
@@ -116,7 +145,8 @@ class StreamFault:
 
     Parameters
     ----------
-    kind : one of STREAM_FAULTS. `outage` aborts every connection and answers 503 to upgrades;
+    kind : one of STREAM_FAULTS, of which TIME_FAULTS, CANDLE_FAULTS and SYMBOL_FAULTS are described
+        where they are named. `outage` aborts every connection and answers 503 to upgrades;
         `blackout` does so and answers 503 to REST as well; `missed_close` never sends x=true;
         `late` holds a symbol's frames and REST candles back by `delay_ms`; `silence` sends
         nothing at all.
@@ -124,7 +154,7 @@ class StreamFault:
     until_ms : end of a lasting fault, exclusive; candles that close in [at_ms, until_ms) are
         struck.
     symbol : only this symbol; None strikes all.
-    delay_ms : of `late`, market milliseconds.
+    delay_ms : market milliseconds, of `late` and where a kind says so.
     """
 
     kind: str
@@ -277,6 +307,28 @@ class FaultBook:
             if fault.kind == kind and fault.holds(now_ms, symbol):
                 return fault
         return None
+
+    def shift_ms(self, kind: str, now_ms: int, symbol: str | None = None) -> int:
+        """Market milliseconds by which a lasting fault of this kind shifts times now; 0 without.
+
+        Counts a strike each time.
+        """
+        fault = self.lasting(kind, now_ms, symbol)
+        if fault is None:
+            return 0
+        self.struck[f"stream:{kind}"] += 1
+        return fault.delay_ms
+
+    def on_candle(self, kind: str, open_ms: int, now_ms: int, symbol: str) -> bool:
+        """Whether a candle is shown otherwise now, by a fault of this kind; counts the strikes."""
+        for fault in self._stream:
+            mine = fault.kind == kind and fault.holds(open_ms, symbol)
+            # `hidden` and `unfinished` pass; what was restated stays so.
+            over = kind != "rest_restated" and now_ms >= (fault.until_ms or 0) + fault.delay_ms
+            if mine and not over:
+                self.struck[f"stream:{kind}"] += 1
+                return True
+        return False
 
     def random_stream(self, kinds: tuple[str, ...], key: str) -> str | None:
         """The random stream fault among `kinds` drawn for `key`, if any."""

@@ -38,12 +38,13 @@ from cppncripto_strategy.feeds.binance.filters import (
     read_info_parameters,
     symbol_info,
 )
-from cppncripto_strategy.feeds.binance.klines import KlinesQuery, query_problem
-from cppncripto_strategy.feeds.filters import PLANTED_FILTERS
+from cppncripto_strategy.feeds.binance.klines import Kline, KlinesQuery, query_problem
+from cppncripto_strategy.feeds.filters import PLANTED_FILTERS, SymbolFilters
 from cppncripto_strategy.feeds.loopback.damage import REST_TEXTS, RETRY_AFTERS, gzip_bomb
 from cppncripto_strategy.feeds.loopback.faults import BREAKS, REST_FAULTS, FaultBook, RestFault
 from cppncripto_strategy.feeds.loopback.market import Market
 from cppncripto_strategy.feeds.loopback.transport import Requests
+from cppncripto_strategy.feeds.loopback.wire import restated_kline
 
 Query = dict[str, str]
 Answer = Callable[[Query], tuple[int, object]]
@@ -71,12 +72,13 @@ class RestDesk:
         self.blocked = (0.0, 0.0, 429)
         self.violations = 0
         self._weight = (0, 0)  # (window, used)
+        self._asked_time = 0
 
     def routes(self) -> list[web.RouteDef]:
         """A route for every end point and version."""
         answers: dict[str, Answer] = {
             PING: lambda query: (200, {}),
-            TIME: lambda query: (200, server_time(self.market.now_ms())),
+            TIME: self._time,
             INFO: self._exchange_info,
             KLINES: self._klines,
         }
@@ -179,25 +181,67 @@ class RestDesk:
     def _exchange_info(self, query: Query) -> tuple[int, object]:
         asked, market = read_info_parameters(query), self.market
         symbols = list(market.candles) if asked is None else asked
-        if any(symbol not in market.candles for symbol in symbols):
+        if any(not self._knows(symbol) for symbol in symbols):
             return 400, INVALID_SYMBOL
         entries = [
-            symbol_info(symbol, replace(_FILTERS, status=market.status(symbol)))
+            symbol_info(symbol, replace(self._rules(symbol), status=market.status(symbol)))
             for symbol in symbols
+            if not self._strikes("omitted", symbol)
         ]
-        return 200, exchange_info(self.market.now_ms(), self.settings.weight_limit, entries)
+        return 200, exchange_info(self._stated_ms(), self.settings.weight_limit, entries)
+
+    def _strikes(self, kind: str, symbol: str) -> bool:
+        """Whether a lasting fault of this kind strikes the symbol now; counts it."""
+        struck = self.faults.lasting(kind, self.market.now_ms(), symbol) is not None
+        self.faults.struck[f"stream:{kind}"] += struck
+        return struck
+
+    def _knows(self, symbol: str) -> bool:
+        return symbol in self.market.candles and not self._strikes("removed", symbol)
+
+    def _rules(self, symbol: str) -> SymbolFilters:
+        if not self._strikes("new_rules", symbol):
+            return _FILTERS
+        return replace(_FILTERS, lot_step=10 * _FILTERS.lot_step)
+
+    def _time(self, query: Query) -> tuple[int, object]:
+        self._asked_time += 1
+        jumps = self._asked_time % 2 == 1
+        jump_ms = self.faults.shift_ms("clock_jumps", self.market.now_ms()) if jumps else 0
+        return 200, server_time(self._stated_ms() + jump_ms)
+
+    def _stated_ms(self) -> int:
+        """The exchange's time as REST states it."""
+        now_ms = self.market.now_ms()
+        return now_ms + self.faults.shift_ms("clock_off", now_ms)
 
     def _klines(self, query: Query) -> tuple[int, object]:
         problem = query_problem(query)
         if problem is not None:
             return 400, problem
         asked = KlinesQuery.read(query)
-        if asked.symbol not in self.market.candles:
+        if not self._knows(asked.symbol):
             return 400, INVALID_SYMBOL
+        if self._strikes("refused", asked.symbol):
+            return 400, UNKNOWN_ERROR
         if asked.interval != self.market.interval:
             return 400, INVALID_INTERVAL
         klines = self.market.visible(asked, self._rest_time_ms(asked.symbol))
-        return 200, [kline.row() for kline in klines]
+        shown = [self._shown(kline, asked.symbol) for kline in klines]
+        return 200, [kline.row() for kline in shown if kline is not None]
+
+    def _shown(self, kline: Kline, symbol: str) -> Kline | None:
+        """A candle as the faults that strike it let it be seen; None while it is hidden."""
+        now_ms = self.market.now_ms()
+
+        def strikes(kind: str) -> bool:
+            return self.faults.on_candle(kind, kline.open_time, now_ms, symbol)
+
+        if strikes("hidden"):
+            return None
+        if strikes("unfinished"):
+            return replace(kline, trades=kline.trades // 2)
+        return restated_kline(kline) if strikes("rest_restated") else kline
 
     def _rest_time_ms(self, symbol: str) -> int:
         now_ms = self.market.now_ms()

@@ -14,9 +14,11 @@ from cppncripto_strategy.feeds.binance.klines import Kline
 from cppncripto_strategy.feeds.loopback.faults import CONNECTION_FAULTS, FRAME_FAULTS, FaultBook
 from cppncripto_strategy.feeds.loopback.market import ManualClock, Market, SpeedClock
 from cppncripto_strategy.feeds.loopback.sockets import Sockets
+from cppncripto_strategy.feeds.loopback.wire import restated_kline
 
 _TORN_AT = 24  # characters of a malformed frame
 _OFF_GRID_MS = 1234
+_JUST_OPENED_MS = 1
 
 
 class Ticker:
@@ -81,13 +83,18 @@ class Ticker:
         open_ms = now_ms - interval_ms if closing else now_ms - now_ms % interval_ms
         for symbol in self.market.candles:
             row = self.market.row_opening_at(symbol, open_ms)
-            if row is None or self.faults.lasting("silence", now_ms, symbol):
+            if row is None or self._silent(symbol, open_ms, now_ms):
                 continue
             if closing:
                 self._send_closed(symbol, row, now_ms)
             else:
                 kline = self.market.forming(symbol, row, now_ms)
                 self._send(symbol, now_ms, self._text(symbol, kline, now_ms, closed=False))
+
+    def _silent(self, symbol: str, open_ms: int, now_ms: int) -> bool:
+        """Whether nothing is sent of this candle now."""
+        lasting = (self.faults.lasting(kind, now_ms, symbol) for kind in ("silence", "removed"))
+        return any(lasting) or self.faults.on_candle("hidden", open_ms, now_ms, symbol)
 
     def _strike_connections(self, now_ms: int, closing: bool) -> None:
         kinds = [fault.kind for fault in self.faults.take_connections(now_ms)]
@@ -131,21 +138,32 @@ class Ticker:
                 texts.append(self._text(symbol, self.market.closed(symbol, row - 1), now_ms))
             elif kind == "misaligned":
                 texts.insert(0, self._text(symbol, _off_grid(whole), now_ms))
+            elif kind == "restated":
+                texts.append(self._text(symbol, restated_kline(whole), now_ms))
+            elif kind == "future_close" and row + 1 < len(self.market.candles[symbol]):
+                coming = self.market.forming(symbol, row + 1, now_ms + _JUST_OPENED_MS)
+                texts.append(self._text(symbol, coming, now_ms))
             elif kind == "broken_candle":
                 broken = replace(whole, high=whole.low, low=whole.high, close="NaN")
                 texts[-1] = self._text(symbol, broken, now_ms)
         return texts
 
     def _text(self, symbol: str, kline: Kline, now_ms: int, closed: bool = True) -> str:
-        return compact(kline_frame(kline, symbol, self.market.interval, now_ms, closed))
+        frozen = self.faults.lasting("event_times_frozen", now_ms)
+        if frozen is not None:
+            self.faults.struck["stream:event_times_frozen"] += 1
+        sent_ms = frozen.at_ms if frozen else now_ms
+        sent_ms += self.faults.shift_ms("event_times_off", now_ms)
+        close_ms = kline.close_time + self.faults.shift_ms("close_times_off", now_ms, symbol)
+        stated = replace(kline, close_time=close_ms)
+        return compact(kline_frame(stated, symbol, self.market.interval, sent_ms, closed))
 
     def _send(self, symbol: str, now_ms: int, text: str) -> None:
-        late = self.faults.lasting("late", now_ms, symbol)
-        if late is None:
+        delays = [self.faults.shift_ms(kind, now_ms, symbol) for kind in ("late", "stream_late")]
+        if not any(delays):
             self.sockets.broadcast(symbol, text)
         else:
-            self.faults.struck["stream:late"] += 1
-            due = now_ms + late.delay_ms
+            due = now_ms + max(delays)
             heapq.heappush(self._late, (due, next(self._sequence), symbol, text))
 
 

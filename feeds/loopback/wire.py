@@ -10,6 +10,8 @@ for a candle with volume, and half of the volume bought by takers.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from cppncripto_strategy.feeds.binance.klines import Kline, decimal_text
@@ -50,6 +52,12 @@ def forming_kline(
     """
     part = min(1.0, max(0.0, elapsed_ms / interval_ms))
     return _kline(candles, row, interval_ms, part, first_trade_id)
+
+
+def restated_kline(kline: Kline) -> Kline:
+    """The candle as the exchange might restate it: with one trade and some volume more."""
+    volume = decimal_text(float(kline.volume) + 1.0)
+    return replace(kline, volume=volume, trades=kline.trades + 1)
 
 
 def _kline(candles: Candles, row: int, interval_ms: int, part: float, first_trade_id: int) -> Kline:

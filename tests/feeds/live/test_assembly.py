@@ -31,7 +31,7 @@ def row(slot: int, price: float = 100.0) -> Row:
 
 
 def assembly(tell=unheard, patience=None, **plan) -> Assembly:
-    chosen = StreamSettings(**{"close_grace_s": 0.0, **(patience or {})})
+    chosen = StreamSettings(**{"close_grace_s": 0.0, "still_s": 0.0, **(patience or {})})
     return Assembly(StreamPlan(SYMBOLS, "5m", at(0), **plan), chosen, Counter(), tell)
 
 
@@ -148,13 +148,21 @@ def test_doubt_ends_where_the_exchange_stands_by_it():
     assert machine.complete()[0].gaps == ("BTCUSDT",)
 
 
+def test_the_newest_row_of_rest_must_stand_still_before_it_is_closed():
+    """REST minutes behind: a candle as it once was, taken as closed because its time has come."""
+    series, patience = assembly().series["BTCUSDT"], StreamSettings(still_s=60.0)
+    asked = [(0.0, row(0)), (59.0, row(0)), (60.0, row(0, 101.0)), (119.0, row(0, 101.0))]
+    assert [series.final(shown, False, at_s, patience) for at_s, shown in asked] == [False] * 4
+    assert series.final(row(0, 101.0), False, 120.0, patience)
+
+
 @pytest.mark.parametrize(("trades", "taken"), [(4.0, False), (5.0, True), (6.0, True)])
 def test_a_row_needs_the_trades_that_its_last_frame_had(trades, taken):
     """REST a moment behind: a candle that still formed, taken as closed."""
     machine = waiting()
     seen = (*row(0)[:7], 5.0, *row(0)[8:])
     machine.series["BTCUSDT"].glimpse(Glimpse(seen))
-    shown = candles_of([(*row(0)[:7], trades, *row(0)[8:])])
+    shown = candles_of([(*row(0)[:7], trades, *row(0)[8:]), row(1)])
     machine.take_read(machine.series["BTCUSDT"], shown, Span(at(0), at(1)), at(1))
     assert taken == (at(0) in machine.series["BTCUSDT"].pending)
 
@@ -186,8 +194,9 @@ def test_a_review_withdraws_a_gap_and_finds_what_was_restated():
     heard: list = []
     machine = gap_at_zero(heard)
     series = machine.series["ETHUSDT"]
-    machine.review(series, candles_of([row(0), row(1)]))
-    machine.review(series, candles_of([row(0), row(1, 99.0)]))
+    machine.review(series, candles_of([row(0), row(1), row(2)]))
+    machine.review(series, candles_of([row(0), row(1, 99.0), row(2, 98.0)]))
+    machine.review(series, candles_of([row(0), row(1, 97.0)]))
     assert {"ETHUSDT": row(0)} == publish(machine)[0].withdrawn
     assert [notice.kind for notice in heard] == ["restated", "gap_withdrawn"]
 

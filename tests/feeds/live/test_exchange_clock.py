@@ -13,7 +13,7 @@ from cppncripto_strategy.feeds.live.notices import ClockAgrees, ClockDisagrees
 STEP_MS = 300_000
 BOUND_MS = 2_000
 MINUTE_MS = 60_000
-HOLD_S = 3.0
+HOLD_S, CALM_S = 3.0, 30.0
 START_MS = 1_000 * STEP_MS
 
 
@@ -25,7 +25,7 @@ class World:
         self.off = {REST: rest_ms, FRAMES: frames_ms, CANDLES: candles_ms}
         self.clock = ExchangeClock(1.0, STEP_MS, BOUND_MS, lambda: self.wall_s)
         self.heard: list = []
-        self.watch = ClockWatch(self.clock, HOLD_S, self.heard.append, lambda: self.wall_s)
+        self.watch = ClockWatch(self.clock, HOLD_S, CALM_S, self.heard.append, lambda: self.wall_s)
         self.frozen_ms: int | None = None
 
     @property

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -42,6 +44,7 @@ QUICK = StreamSettings(
     close_grace_s=0.05,
     stale_after_s=NEVER_S,
     gap_confirm_s=0.1,
+    still_s=0.1,
     refetch_s=0.03,
     watchdog_s=0.5,
     backoff_first_s=0.02,
@@ -87,6 +90,7 @@ class Rig:
     def __init__(self, host: ExchangeThread, stream: CandleStream) -> None:
         self.host, self.stream = host, stream
         self.rounds: list[Round] = []
+        self.allowed: dict[int, frozenset[str]] = {}  # of the rounds that are no catching up
 
     @property
     def exchange(self) -> LoopbackExchange:
@@ -99,6 +103,8 @@ class Rig:
             found = self.stream.rounds.open_next(0.02)
             if found is not None:
                 self.rounds.append(found)
+                if not found.catch_up:
+                    self.allowed[found.close_ms] = self.stream.rounds.allowed
             assert time.monotonic() < deadline, f"{what}; {self.stream.counters}"
 
     def connect(self) -> None:
@@ -126,12 +132,21 @@ class Rig:
         """The queries for candles that REST was asked."""
         return [r.query for r in self.exchange.requests if r.path.endswith("klines")]
 
-    def expect_everything(self) -> None:
-        """Each candle once, in order, equal to the exchange's; symbols in step; gaps true."""
+    def all_of(self, count: int, *symbols: str) -> None:
+        """Wait until so many candles of each symbol are published."""
+        for symbol in symbols or tuple(self.exchange.candles):
+            self.until(lambda symbol=symbol: len(self.of(symbol)) >= count, f"{symbol} is behind")
+
+    def expect_candles(self) -> None:
+        """Each candle once, in order, equal to the exchange's; symbols in step."""
         for symbol, candles in self.exchange.candles.items():
             assert self.of(symbol) == rows_of(candles)
         stamps = [one.close_ms for one in self.rounds if not one.catch_up]
         assert stamps == [at(n + 1) for n in range(len(stamps))]
+
+    def expect_everything(self) -> None:
+        """Each candle once, in order, equal to the exchange's; symbols in step; gaps true."""
+        self.expect_candles()
         absent = {
             (symbol, open_ms)
             for symbol, candles in self.exchange.candles.items()
@@ -554,6 +569,206 @@ def test_cancellation_that_was_swallowed_is_sent_again() -> None:
         return task.cancelled()
 
     assert asyncio.run(work())
+
+
+# The exchange's clocks, its own word, and one symbol of several: 5-minute candles, 0.2 s each.
+FAST = 300 / 0.2
+RUN_COUNT = 18
+ATTACKED = dataclasses.replace(
+    StreamSettings.for_speed(FAST),
+    clock_bound_ms=60_000,
+    settle_ms=60_000,
+    stale_after_s=0.4,
+    doubt_s=0.5,
+    review_first_s=0.2,
+    review_every_s=0.5,
+    retry_cap_s=0.5,
+    info_every_s=0.3,
+)
+SHARP = dataclasses.replace(ATTACKED, clock_bound_ms=30_000)
+TEN_MINUTES_MS = 600_000
+
+
+@contextmanager
+def attack(*faults: RestFault | StreamFault, **options: Any) -> Iterator[tuple[Rig, list[Notice]]]:
+    """A market that runs by itself under an attack, and everything that is reported."""
+    heard: list[Notice] = []
+    options = {"settings": ATTACKED, "count": RUN_COUNT, **options}
+    with rig(
+        *faults,
+        clock=SpeedClock(START_MS, FAST),
+        exchange=ExchangeSettings(wait_for_subscriber=True, attempts_limit=10_000),
+        listener=heard.append,
+        **options,
+    ) as run:
+        yield run, heard
+
+
+def kinds(heard: list[Notice]) -> Counter[str]:
+    """How often each kind was reported."""
+    return Counter(notice.kind for notice in heard)
+
+
+@pytest.mark.parametrize(
+    ("kind", "delay_ms"),
+    [
+        ("clock_off", TEN_MINUTES_MS),
+        ("clock_off", -TEN_MINUTES_MS),
+        ("clock_jumps", TEN_MINUTES_MS),
+        ("event_times_off", TEN_MINUTES_MS),
+        ("event_times_off", -TEN_MINUTES_MS),
+        ("event_times_frozen", 0),
+        ("close_times_off", 60_000),
+        ("stream_late", TEN_MINUTES_MS),
+    ],
+)
+def test_wrong_clock_is_named_and_costs_nothing(kind: str, delay_ms: int) -> None:
+    """One of the exchange's clocks believed: gaps that are none, candles that have not closed."""
+    wrong = StreamFault(kind, at(4), at(12), delay_ms=delay_ms)
+    with attack(wrong, StreamFault("missed_close", at(7), at(10))) as (run, heard):
+        run.all_of(RUN_COUNT)
+        run.expect_candles()
+        assert kinds(heard)["clock_disagrees"] == 1
+        assert run.exchange.faults.struck[f"stream:{kind}"] > 0
+
+
+def test_symbol_late_on_both_channels_makes_no_gap() -> None:
+    """Absence proved by waiting: 57 false gaps of 60 candles."""
+    late = StreamFault("late", at(3), at(14), symbol="ETHUSDT", delay_ms=10 * STEP_MS)
+    with attack(late, count=28) as (run, heard):
+        run.all_of(28)
+        run.expect_candles()
+        assert run.stream.gap_list == []
+        assert heard == []
+        behind = [one for one in run.rounds if one.catch_up]
+        assert {symbol for one in behind for symbol in one.candles} == {"ETHUSDT"}
+
+
+def test_candle_that_is_hidden_for_long_is_a_gap_and_is_withdrawn() -> None:
+    """A gap that is not one, published and never taken back."""
+    hidden = StreamFault("hidden", at(5), at(7), symbol="ETHUSDT", delay_ms=12 * STEP_MS)
+    with attack(hidden, count=26) as (run, heard):
+        run.all_of(24, "ETHUSDT")
+        run.all_of(26, "BTCUSDT")
+        run.until(lambda: kinds(heard)["gap_withdrawn"] == 2, "the gap was not withdrawn")
+        assert run.stream.gap_list == [("ETHUSDT", at(5)), ("ETHUSDT", at(6))]
+        run.until(lambda: len([r for r in run.rounds if r.withdrawn]) == 2, "no round says so")
+        withdrawn = [one for one in run.rounds if one.withdrawn]
+        truth = rows_of(run.exchange.candles["ETHUSDT"])
+        assert [one.withdrawn for one in withdrawn] == [{"ETHUSDT": truth[n]} for n in (5, 6)]
+        assert all(one.catch_up and not one.candles for one in withdrawn)
+        shown = [row for n, row in enumerate(truth) if n not in (5, 6)]
+        assert run.of("ETHUSDT") == shown
+
+
+def test_candle_hidden_for_a_moment_is_no_gap() -> None:
+    """Two reads while REST passes over a candle whose trades have numbers."""
+    settings = dataclasses.replace(ATTACKED, doubt_s=NEVER_S)
+    hidden = StreamFault("hidden", at(5), at(6), symbol="ETHUSDT", delay_ms=4 * STEP_MS)
+    with attack(hidden, settings=settings) as (run, _):
+        run.all_of(RUN_COUNT)
+        run.expect_candles()
+        assert run.stream.gap_list == []
+
+
+def test_row_with_fewer_trades_than_its_frames_is_not_taken() -> None:
+    """REST behind the stream: half a candle shown as closed."""
+    settings = dataclasses.replace(ATTACKED, doubt_s=NEVER_S)
+    unfinished = StreamFault("unfinished", at(4), at(10), delay_ms=STEP_MS)
+    missed = StreamFault("missed_close", at(3), at(12))
+    with attack(unfinished, missed, settings=settings) as (run, _):
+        run.all_of(RUN_COUNT)
+        run.expect_candles()
+        assert run.stream.counters["unfinished"] > 0
+
+
+@pytest.mark.parametrize("kind", ["restated", "rest_restated"])
+def test_restated_candle_is_reported_and_changes_nothing(kind: str) -> None:
+    """Other values of a candle that was traded on, taken instead of the first or passed over."""
+    restated = StreamFault(kind, at(5), at(6), symbol="ETHUSDT")
+    with attack(restated) as (run, heard):
+        run.all_of(RUN_COUNT)
+        run.until(lambda: kinds(heard)["restated"] == 1, "nothing was reported")
+        run.expect_candles()
+        (told,) = heard
+        first = run.of("ETHUSDT")[(told.open_ms - START_MS) // STEP_MS]  # type: ignore[attr-defined]
+        assert first == told.first  # type: ignore[attr-defined]
+        assert told.now[7] == first[7] + 1  # type: ignore[attr-defined]
+
+
+def test_closing_frame_from_the_future_is_refused() -> None:
+    """A candle that has only begun, traded on as closed."""
+    with attack(StreamFault("future_close", at(5), symbol="ETHUSDT"), settings=SHARP) as (run, _):
+        run.all_of(RUN_COUNT)
+        run.expect_candles()
+        assert run.stream.counters["future"] == 1
+
+
+@pytest.mark.parametrize("kind", ["removed", "refused", "omitted"])
+def test_symbol_the_exchange_lets_go_stops_alone_and_comes_back(kind: str) -> None:
+    """One symbol that ends the session, or is traded although nobody lists it."""
+    gone = StreamFault(kind, at(5), at(12), symbol="ETHUSDT")
+    missed = StreamFault("missed_close", at(4), at(11), symbol="ETHUSDT")
+    with attack(gone, missed, count=26) as (run, heard):
+        run.all_of(26)
+        run.expect_candles()
+        assert [notice.kind for notice in heard] == ["symbol_stopped", "symbol_back"]
+        assert {notice.symbol for notice in heard} == {"ETHUSDT"}  # type: ignore[attr-defined]
+        blocked = [one for one in run.rounds if at(9) <= one.close_ms <= at(11)]
+        assert all("ETHUSDT" not in run.allowed[one.close_ms] for one in blocked)
+
+
+def test_all_symbols_gone_is_said_and_recovered_from() -> None:
+    """A stream without symbols that gives up, or looks like a quiet market."""
+    with attack(StreamFault("removed", at(5), at(12)), count=26) as (run, heard):
+        run.all_of(26)
+        run.expect_candles()
+        assert min(n.running for n in heard if isinstance(n, SymbolStopped)) == 0
+        assert kinds(heard)["symbol_back"] == len(SYMBOLS)
+
+
+def test_changed_rules_are_reported_with_both_versions() -> None:
+    """Lot steps frozen at the start: orders that the exchange would refuse."""
+    changed = StreamFault("new_rules", at(4), at(10), symbol="ETHUSDT")
+    with attack(changed) as (run, heard):
+        run.all_of(RUN_COUNT)
+        assert [notice.kind for notice in heard] == ["rules_changed"] * 2
+        assert {(n.symbol, n.changed) for n in heard} == {("ETHUSDT", ("LOT_SIZE",))}  # type: ignore[attr-defined]
+
+
+def test_rules_are_read_when_asked_for() -> None:
+    """A refused order, and an hour until the new rules are known."""
+    settings = StreamSettings(**{**_fields(QUICK), "info_every_s": NEVER_S})
+    heard: list[Notice] = []
+    with rig(settings=settings, now=2, listener=heard.append) as run:
+        run.connect()
+        run.until(lambda: bool(run.stream.info), "no rules")
+        run.host.script(StreamFault("new_rules", at(0), at(COUNT)))
+        run.stream.read_rules_soon()
+        run.until(lambda: kinds(heard)["rules_changed"] == 2, "they were not read")
+
+
+def test_symbols_that_catch_up_together_share_rounds() -> None:
+    """A strategy that decides several times at one closing time."""
+    late = StreamFault("late", at(5), at(12), delay_ms=6 * STEP_MS)
+    symbols = (*SYMBOLS, "BNBUSDT", "SOLUSDT")
+    faults = [dataclasses.replace(late, symbol=symbol) for symbol in symbols[1:]]
+    with attack(*faults, symbols=symbols, count=26) as (run, _):
+        run.all_of(26)
+        run.expect_candles()
+        stamps = [one.close_ms for one in run.rounds if one.catch_up]
+        assert stamps
+        assert len(stamps) == len(set(stamps))
+
+
+def test_many_symbols_take_several_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address too long for the exchange, or a connection lost of which nobody hears."""
+    monkeypatch.setattr("cppncripto_strategy.feeds.live.stream.STREAMS_PER_ADDRESS", 2)
+    symbols = (*SYMBOLS, "BNBUSDT", "SOLUSDT", "XRPUSDT")
+    with rig(StreamFault("abort", at(5)), symbols=symbols) as run:
+        run.until(lambda: run.stream.connected and run.exchange.connections == 3, "not connected")
+        run.step(0, COUNT - 1)
+        run.expect_everything()
 
 
 SOAK_COUNT = 700

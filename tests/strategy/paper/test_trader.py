@@ -60,6 +60,7 @@ QUICK = StreamSettings(
     close_grace_s=0.05,
     stale_after_s=1e9,
     gap_confirm_s=0.05,
+    still_s=0.05,
     refetch_s=0.02,
     watchdog_s=5.0,
     backoff_first_s=0.02,
