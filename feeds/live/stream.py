@@ -52,6 +52,9 @@ from cppncripto_strategy.feeds.live.stream_socket import StreamSocket
 
 log = logging.getLogger(__name__)
 
+# Market milliseconds by which a closing frame may say that it was sent before the close.
+_EARLY_MS = 1_000
+
 
 class CandleStream:
     """Live candles of several symbols; owns one daemon thread and its loop.
@@ -365,10 +368,10 @@ class CandleStream:
         bound_ms = self.settings.clock_bound_ms
         if not self.clock.hear_candle(event.open_ms):
             return "future"
-        sent_ms = self.clock.now_ms() if event.event_ms is None else event.event_ms
-        if event.closed and close_ms > min(sent_ms, self.clock.now_ms()) + bound_ms:
-            return "future"
-        return None
+        now_ms = self.clock.now_ms()
+        sent_ms = now_ms if event.event_ms is None else event.event_ms
+        early = close_ms > sent_ms + _EARLY_MS or max(close_ms, sent_ms) > now_ms + bound_ms
+        return "future" if event.closed and early else None
 
     def _publish(self) -> None:
         """Publish every round that is complete, oldest first."""

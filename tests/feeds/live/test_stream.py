@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import random
 import threading
 import time
@@ -17,7 +18,7 @@ import pytest
 
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.candles import Candles
+from cppncripto_strategy.feeds.candles import Candles, Row
 from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
 from cppncripto_strategy.feeds.live.notices import Notice, SymbolStopped
 from cppncripto_strategy.feeds.live.rounds import Round, RoundQueue, rows_of
@@ -25,6 +26,7 @@ from cppncripto_strategy.feeds.live.stream import CandleStream, _cancel
 from cppncripto_strategy.feeds.live.stream_settings import StreamPlan, StreamSettings
 from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.faults import (
+    ODD_WAITS,
     REST_FAULTS,
     Halt,
     RandomFaults,
@@ -90,6 +92,7 @@ class Rig:
     def __init__(self, host: ExchangeThread, stream: CandleStream) -> None:
         self.host, self.stream = host, stream
         self.rounds: list[Round] = []
+        self.patience_s = PATIENCE_S
         self.allowed: dict[int, frozenset[str]] = {}  # of the rounds that are no catching up
 
     @property
@@ -98,7 +101,7 @@ class Rig:
 
     def until(self, done: Callable[[], bool], what: str) -> None:
         """Read rounds until a condition holds."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while not done():
             found = self.stream.rounds.open_next(0.02)
             if found is not None:
@@ -141,6 +144,29 @@ class Rig:
         """Each candle once, in order, equal to the exchange's; symbols in step."""
         for symbol, candles in self.exchange.candles.items():
             assert self.of(symbol) == rows_of(candles)
+        stamps = [one.close_ms for one in self.rounds if not one.catch_up]
+        assert stamps == [at(n + 1) for n in range(len(stamps))]
+
+    def reaches(self, symbol: str, open_ms: int) -> bool:
+        """Whether the symbol has come to this candle, shown, absent or late to be withdrawn."""
+        return self.stream._assembly.series[symbol].next_open > open_ms
+
+    def withdrawn(self) -> list[tuple[str, Row]]:
+        """(symbol, candle) of each gap that a round withdrew."""
+        return [(s, row) for one in self.rounds for s, row in one.withdrawn.items()]
+
+    def expect_truth(self) -> None:
+        """Shown or withdrawn, each candle once, equal to the exchange's, in order; gaps true."""
+        taken_back = self.withdrawn()
+        for symbol, candles in self.exchange.candles.items():
+            shown, late = self.of(symbol), [row for s, row in taken_back if s == symbol]
+            assert shown == sorted(shown)
+            assert sorted(shown + late) == rows_of(candles)
+            absent = set(range(START_MS, self.exchange.end_ms, STEP_MS))
+            absent -= set(candles.open_time.tolist())
+            called = [open_ms for s, open_ms in self.stream.gap_list if s == symbol]
+            assert len(called) == len(set(called))
+            assert set(called) - {row[0] for row in late} == absent
         stamps = [one.close_ms for one in self.rounds if not one.catch_up]
         assert stamps == [at(n + 1) for n in range(len(stamps))]
 
@@ -366,7 +392,7 @@ def test_forming_candle_is_never_published() -> None:
         run.expect_everything()
 
 
-@pytest.mark.parametrize("kind", REST_FAULTS)
+@pytest.mark.parametrize("kind", [kind for kind in REST_FAULTS if kind not in ODD_WAITS])
 def test_backfill_survives_the_rest_fault(kind: str) -> None:
     """Each odd answer must end in another try, never in a gap, a lost candle or a ban."""
     faults = [RestFault(kind, path="/api/", retry_after_s=1, times=2)]
@@ -585,7 +611,6 @@ ATTACKED = dataclasses.replace(
     retry_cap_s=0.5,
     info_every_s=0.3,
 )
-SHARP = dataclasses.replace(ATTACKED, clock_bound_ms=30_000)
 TEN_MINUTES_MS = 600_000
 
 
@@ -698,7 +723,7 @@ def test_restated_candle_is_reported_and_changes_nothing(kind: str) -> None:
 
 def test_closing_frame_from_the_future_is_refused() -> None:
     """A candle that has only begun, traded on as closed."""
-    with attack(StreamFault("future_close", at(5), symbol="ETHUSDT"), settings=SHARP) as (run, _):
+    with attack(StreamFault("future_close", at(5), symbol="ETHUSDT")) as (run, _):
         run.all_of(RUN_COUNT)
         run.expect_candles()
         assert run.stream.counters["future"] == 1
@@ -771,7 +796,9 @@ def test_many_symbols_take_several_connections(monkeypatch: pytest.MonkeyPatch) 
         run.expect_everything()
 
 
-SOAK_COUNT = 700
+# How many candles the soak lasts; a campaign asks for more.
+SOAK_COUNT = int(os.environ.get("CPPN_BT_FEED_SOAK", "400"))
+SOAK_CANDLE_S = 0.03
 SOAK_RATES: Mapping[str, float] = {
     "abort": 0.035,
     "close_1001": 0.005,
@@ -782,34 +809,77 @@ SOAK_RATES: Mapping[str, float] = {
     "missed_close": 0.05,
     "broken_candle": 0.01,
     "misaligned": 0.01,
+    "restated": 0.03,
+    "future_close": 0.05,
 }
+# Left out: what orders a wait of a minute or more, and answers too large for a market this fast.
+SOAK_REST = dict.fromkeys(
+    ("403", "500", "503", "502_html", "200_html", "empty", "bad_json", "reset", "truncated"), 0.02
+) | {"hang": 0.003, "418": 0.002, "429": 0.004}
+
+
+def soak_faults(part: int) -> list[StreamFault]:
+    """Every lasting fault in its turn, over `part` slots of 20 candles each."""
+    day_ms = DAY_MS
+    wrong: list[tuple[str, str | None, int]] = [
+        ("late", "ETHUSDT", 15 * STEP_MS),
+        ("clock_off", None, day_ms),
+        ("clock_off", None, -day_ms),
+        ("clock_jumps", None, day_ms),
+        ("event_times_off", None, day_ms),
+        ("event_times_frozen", None, 0),
+        ("event_times_off", None, -day_ms),
+        ("close_times_off", "BTCUSDT", 60_000),
+        ("unfinished", None, STEP_MS),
+        ("removed", "BNBUSDT", 0),
+        ("refused", "ETHUSDT", 0),
+        ("omitted", "BTCUSDT", 0),
+        ("new_rules", "BTCUSDT", 0),
+        ("blackout", None, 0),
+    ]
+    return [
+        StreamFault(kind, at(20 * n + 5), at(20 * n + 17), symbol=symbol, delay_ms=delay_ms)
+        for n in range(part)
+        for kind, symbol, delay_ms in [wrong[n % len(wrong)]]
+    ]
 
 
 @pytest.mark.slow
 def test_soak_delivers_every_candle_once_in_order_and_in_step() -> None:
-    """Three symbols at 300 s per 15 ms, under everything at once; sessions soak for longer."""
-    speed = 300 / 0.015
-    rates = dict.fromkeys(REST_FAULTS, 0.02) | {"hang": 0.003, "418": 0.002, "429": 0.004}
-    halts = (Halt(at(150), at(156)), Halt(at(500), at(503), "ETHUSDT"))
+    """Three symbols under everything at once: what is lost, doubled, unclosed or falsely absent."""
+    speed = STEP_MS / 1000 / SOAK_CANDLE_S
+    halts = (Halt(at(150), at(156)), Halt(at(310), at(313), "ETHUSDT"))
+    hidden = StreamFault("hidden", at(210), at(212), symbol="ETHUSDT", delay_ms=60 * STEP_MS)
+    heard: list[Notice] = []
     with rig(
-        StreamFault("blackout", at(300), at(340)),
+        *soak_faults(SOAK_COUNT // 20),
+        hidden,
         count=SOAK_COUNT,
         symbols=(*SYMBOLS, "BNBUSDT"),
         settings=StreamSettings.for_speed(speed),
-        exchange=ExchangeSettings(wait_for_subscriber=True, halts=halts, attempts_limit=10_000),
+        exchange=ExchangeSettings(wait_for_subscriber=True, halts=halts, attempts_limit=10**6),
         clock=SpeedClock(START_MS, speed),
-        random_faults=RandomFaults(11, rest=rates, stream=SOAK_RATES),
+        random_faults=RandomFaults(11, rest=SOAK_REST, stream=SOAK_RATES),
+        listener=heard.append,
     ) as run:
-        deadline = time.monotonic() + 240
-        while not run.rounds or run.rounds[-1].close_ms < run.exchange.end_ms:
-            found = run.stream.rounds.open_next(0.2)
-            run.rounds += [found] if found else []
-            assert time.monotonic() < deadline, run.stream.counters
-        run.until(lambda: run.of("BTCUSDT")[-1][0] == at(SOAK_COUNT - 1), "still behind")
+        run.patience_s = 60 + 4 * SOAK_COUNT * SOAK_CANDLE_S
+        for symbol, candles in run.exchange.candles.items():
+            wanted = int(candles.open_time[-1])
+            run.until(lambda s=symbol, w=wanted: run.reaches(s, w), f"{symbol} is behind")
+        gaps = run.stream.gap_list
+        truth = {s: set(c.open_time.tolist()) for s, c in run.exchange.candles.items()}
+        false_gaps = {(symbol, open_ms) for symbol, open_ms in gaps if open_ms in truth[symbol]}
+        run.until(lambda: kinds(heard)["gap_withdrawn"] >= len(false_gaps), "a gap stays")
+        run.until(lambda: len(run.withdrawn()) >= len(false_gaps), "a gap stays")
+        run.until(lambda: run.stream.rounds.waiting() == 0, "rounds wait")
+        run.expect_truth()
+        assert run.exchange.violations == 0
         struck = run.exchange.faults.struck
-        assert struck["stream:abort"] >= 15
-        assert struck["stream:missed_close"] >= 0.04 * 3 * SOAK_COUNT
-        run.expect_everything()
+        print(SOAK_COUNT, sum(struck.values()), dict(struck))
+        print(len(gaps), len(false_gaps), kinds(heard), run.stream.counters)
+        assert sum(struck.values()) >= 1.5 * SOAK_COUNT
+        assert kinds(heard)["restated"] > 0
+        assert run.stream.counters["future"] > 0
 
 
 def test_one_market_day_on_one_connection_is_cut_and_lost_nothing() -> None:
