@@ -42,8 +42,9 @@ DAMAGED_ATTEMPTS = 3
 # So many files in a row without any answer, and the archive counts as out of reach for this run.
 UNREACHABLE_AFTER = 3
 _IN_MEMORY_BYTES = 4 << 20
-# Of a damaged file so much is kept for a person to look at.
-SPECIMEN_BYTES = 8 << 20
+# Of a damaged file so much is kept for a person to look at; of an endless one less, which is then
+# the same each time and kept once.
+SPECIMEN_BYTES, ENDLESS_SPECIMEN_BYTES = 8 << 20, 4_096
 
 KeepDamaged = Callable[[str, bytes, str], object]
 
@@ -128,7 +129,7 @@ class ArchiveClient:
                 try:
                     return await self._read(file, checksum, body)
                 except SourceError as error:
-                    await self._set_aside(f"{file.name}.zip", body.content, str(error))
+                    await self._set_aside(f"{file.name}.zip", body, str(error))
                     logger.warning("%s (attempt %d); quarantined", error, attempt + 1)
             await asyncio.sleep(self.retry.wait_s(attempt, self._rng))
         return None
@@ -138,10 +139,11 @@ class ArchiveClient:
             raise SourceError(body.problem)
         return await asyncio.to_thread(open_archive, file, body.content, body.sha256, checksum)
 
-    async def _set_aside(self, name: str, content: IO[bytes], reason: str) -> None:
+    async def _set_aside(self, name: str, body: _Body, reason: str) -> None:
         self.damaged += 1
-        content.seek(0)
-        await asyncio.to_thread(self.keep_damaged, name, content.read(SPECIMEN_BYTES), reason)
+        body.content.seek(0)
+        most = ENDLESS_SPECIMEN_BYTES if body.problem else SPECIMEN_BYTES
+        await asyncio.to_thread(self.keep_damaged, name, body.content.read(most), reason)
 
     async def _download(self, file: ArchiveFile) -> tuple[str, _Body] | None:
         """Checksum text and zip; None when either is not published or does not arrive."""
@@ -165,7 +167,7 @@ class ArchiveClient:
         with closing(body.content):
             if body.problem:
                 name = f"{file.name}.zip{CHECKSUM_SUFFIX}"
-                await self._set_aside(name, body.content, body.problem)
+                await self._set_aside(name, body, body.problem)
             body.content.seek(0)
             return body.content.read().decode("ascii", errors="replace")
 
