@@ -269,7 +269,7 @@ def build_sessions(symbol: str, grid: CandleGrid, settings: SessionSettings) -> 
     terms = session_terms(grid, starts, settings.terms)
     ok &= np.isfinite(terms).all(axis=1)
     phase = int(rows[0]) % settings.pool if len(rows) else 0
-    pooled = pool_rows(features[phase:], settings.pool)
+    pooled = pool_rows(features[phase:], settings.pool) if settings.pool > 1 else features[:0]
     return SessionTable(
         symbol, grid, settings, features, starts, rows, center, scale, terms, pooled, ok
     )
@@ -279,10 +279,10 @@ def pool_rows(features: FloatArray, pool: int) -> FloatArray:
     """Means over every `pool` rows of features (T, F), float64 (T // pool, F).
 
     Of a scaled column the mean of what is known, NaN where nothing is; the others are known always.
-    Rows after the last whole group are left out. None where `pool` is 1: the rows are the window's.
+    Rows after the last whole group are left out. A pool of 1 gives the features themselves.
     """
     if pool == 1:
-        return np.empty((0, features.shape[1]))
+        return features
     groups = features[: len(features) // pool * pool].reshape(-1, pool, features.shape[1])
     known = ~np.isnan(groups)  # (N, pool, F)
     count = known.sum(axis=1)

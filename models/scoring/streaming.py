@@ -275,8 +275,7 @@ class MacroStream:
         bundle, embedding = self.timeline.bundles[number], np.zeros(EMBEDDING_SIZE, np.float32)
         drift = np.nan
         if bundle.macro is not None:
-            pool = self.settings.pool
-            rows = window if pool == 1 else pool_rows(window, pool)
+            rows = pool_rows(window, self.settings.pool)
             scaled = scale_columns(rows, self._scaled, center[0], scale[0])
             statistics = np.concatenate([center[0], np.log(scale[0]), terms]).astype(np.float32)
             embedding = self._embed(bundle, scaled, statistics)
