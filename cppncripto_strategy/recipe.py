@@ -28,7 +28,7 @@ from cppncripto_strategy.models.encoders import ENCODERS
 from cppncripto_strategy.models.inputs.features import FEATURES
 from cppncripto_strategy.models.inputs.terms import default_terms, terms_of
 from cppncripto_strategy.models.labels import LABELS
-from cppncripto_strategy.models.pretraining import OBJECTIVES
+from cppncripto_strategy.models.pretraining import OBJECTIVES, objective_names
 from cppncripto_strategy.models.settings import (
     LearnSettings,
 )
@@ -148,7 +148,8 @@ class Recipe(Section):
     def _parts(self) -> Iterator[tuple[Registry[Any], str]]:
         """Every registered part that the recipe names."""
         yield ENCODERS, self.macro.encoder
-        yield OBJECTIVES, self.macro.objective
+        for name in objective_names(self.macro.objective, self.macro.objective_options):
+            yield OBJECTIVES, name
         yield LABELS, self.label.kind
         for name in self.features.columns:
             yield FEATURES, name

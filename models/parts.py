@@ -16,7 +16,7 @@ from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.models.encoders import ENCODERS
 from cppncripto_strategy.models.inputs.features import FEATURES
 from cppncripto_strategy.models.labels import LABELS
-from cppncripto_strategy.models.pretraining import OBJECTIVES
+from cppncripto_strategy.models.pretraining import OBJECTIVES, objective_names
 from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.registry import Registry
 
@@ -87,7 +87,8 @@ def _require(part: PluginPart, registry: Registry[Any]) -> None:
 def _chosen(settings: LearnSettings) -> Iterator[tuple[Registry[Any], str]]:
     if settings.use_macro:
         yield ENCODERS, settings.encoder
-        yield OBJECTIVES, settings.objective
+        for name in objective_names(settings.objective, settings.objective_options):
+            yield OBJECTIVES, name
     yield LABELS, settings.label.kind
     for name in settings.session.names:
         yield FEATURES, name

@@ -22,10 +22,11 @@ import torch
 from numpy.typing import NDArray
 
 from cppncripto_strategy.arrays import FloatArray
-from cppncripto_strategy.errors import BundleError, TrainingError
+from cppncripto_strategy.errors import BundleError, RecipeError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_date
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo
 from cppncripto_strategy.models.forecasting.forecaster import fit_forecaster
+from cppncripto_strategy.models.inputs.outcomes import MEAN_DAYS
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.learning.data import (
     embed_set,
@@ -38,7 +39,7 @@ from cppncripto_strategy.models.learning.reading import coming_profiles, predict
 from cppncripto_strategy.models.learning.training import MicroData, TrainedMicro, train_micronet
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
 from cppncripto_strategy.models.parts import plugin_parts
-from cppncripto_strategy.models.pretraining import build_objective, pretrain
+from cppncripto_strategy.models.pretraining import Objective, build_objective, pretrain
 from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.progress import Progress
 
@@ -184,6 +185,7 @@ def _macronet(
         settings.objective_options,
         settings.session.macro_day_rows,
     )
+    _require_known_days(objective, settings)
 
     def report(done: int, total: int, text: str) -> None:
         if progress is not None:
@@ -279,6 +281,24 @@ def _require(train: SessionSet, validation: SessionSet, start: int, split: int, 
             f"too few days to learn from: {len(train)} usable sessions in {days[0]} to {days[1]}"
             f" (needs 10) and {len(validation)} for validation until {days[2]} (needs 3). Start the"
             " trading range later, import earlier candles, or lower train_days and validate_days"
+        )
+
+
+def _require_known_days(objective: Objective, settings: LearnSettings) -> None:
+    """Refuse an objective whose outcomes begin before what the bundle is known to depend on.
+
+    Raises
+    ------
+    RecipeError
+        When the days that outcomes are measured against reach back beyond the warm-up.
+    """
+    session = settings.session
+    reach = MEAN_DAYS * session.day_candles + 1
+    if objective.needs_facts and session.warmup < reach:
+        raise RecipeError(
+            f"objective {settings.objective!r} measures a day against the {MEAN_DAYS} before it:"
+            f" {reach:,} candles, and the warm-up is {session.warmup:,}. Add 'har' to macro.terms,"
+            " or raise macro.long_window"
         )
 
 

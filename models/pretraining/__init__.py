@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cppncripto_strategy.models.pretraining._registry import OBJECTIVES, objective_options
+from cppncripto_strategy.models.pretraining._registry import (
+    OBJECTIVES,
+    objective_names,
+    objective_options,
+)
 
 if TYPE_CHECKING:
     from cppncripto_strategy.models.pretraining._base import (
@@ -24,6 +28,7 @@ __all__ = [
     "MacroWindows",
     "Objective",
     "build_objective",
+    "objective_names",
     "objective_options",
     "pretrain",
 ]

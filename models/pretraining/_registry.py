@@ -27,6 +27,12 @@ SCHEMAS = {
 }
 
 
+def objective_names(name: str, values: Mapping[str, Any]) -> list[str]:
+    """An objective and those that its options have learned beside it."""
+    beside = getattr(objective_options(name, values), "beside", {})
+    return [name, *beside]
+
+
 def objective_options(name: str, values: Mapping[str, Any]) -> PartOptions:
     """Checked options of an objective, from plain values.
 

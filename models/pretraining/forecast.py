@@ -23,7 +23,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cppncripto_strategy.errors import TrainingError
+from cppncripto_strategy.errors import RecipeError, TrainingError
 from cppncripto_strategy.models.encoders import Encoder
 from cppncripto_strategy.models.inputs.features import FeatureTable
 from cppncripto_strategy.models.inputs.outcomes import OUTCOMES
@@ -72,6 +72,13 @@ class DayForecast(Objective):
                 for name in options.beside
             }
         )
+        others = {name: cast(Objective, other) for name, other in self.beside.items()}
+        informed = [name for name, other in others.items() if other.needs_facts]
+        if informed:
+            raise RecipeError(
+                f"objective 'forecast' cannot learn {', '.join(informed)} beside it: that learns"
+                " from what follows a window, too, and only one of them can"
+            )
         weights = [options.variance, options.volume, options.range]
         self.register_buffer("weights", torch.tensor(weights))
         for name in ("center", "spread", "anchor", "error"):

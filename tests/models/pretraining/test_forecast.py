@@ -24,7 +24,13 @@ from cppncripto_strategy.models.inputs.sessions import (
 )
 from cppncripto_strategy.models.labels import LabelSettings
 from cppncripto_strategy.models.learning.learner import learn_bundle
-from cppncripto_strategy.models.pretraining import build_objective, objective_options, pretrain
+from cppncripto_strategy.models.pretraining import (
+    OBJECTIVES,
+    build_objective,
+    objective_names,
+    objective_options,
+    pretrain,
+)
 from cppncripto_strategy.models.pretraining.forecast import DayForecast
 from cppncripto_strategy.models.settings import LearnSettings, PretrainSettings, TrainSettings
 from cppncripto_strategy.testing.grids import changed_from, random_grid
@@ -207,6 +213,32 @@ LEARN = LearnSettings(
     validate_days=12,
 )
 GRID = random_grid(100 * DAY, 0, interval_ms=HOUR_MS)
+
+
+def test_outcomes_that_reach_beyond_the_warm_up_are_refused() -> None:
+    """A cached bundle that depends on candles its key does not hold."""
+    session = dataclasses.replace(LEARN.session, terms=("weekday",))
+    learn = dataclasses.replace(LEARN, session=session)
+    table = build_sessions("A", GRID, session)
+    with pytest.raises(RecipeError, match=r"721 candles, and the warm-up is 49\. Add 'har'"):
+        learn_bundle([table], int(GRID.start_ms) + 92 * DAY_MS, learn, 0)
+
+
+def test_objectives_beside_are_among_the_parts() -> None:
+    """A user's objective learned beside a forecast, whose file the bundle does not name."""
+    assert objective_names("masked", {}) == ["masked"]
+    assert objective_names("forecast", {"beside": {"masked": 0.5}}) == ["forecast", "masked"]
+
+    class Informed(DayForecast):
+        def __init__(self, encoder: Any, columns: Any, day_candles: int, options: Any) -> None:
+            super().__init__(encoder, columns, day_candles, options)
+
+    try:
+        OBJECTIVES.register("informed")(Informed)
+        with pytest.raises(RecipeError, match="cannot learn informed beside it"):
+            pair({"beside": {"informed": 1.0}})
+    finally:
+        OBJECTIVES.forget("this process")
 
 
 def test_facts_are_each_sessions_own() -> None:
