@@ -4,16 +4,18 @@ The linear part of the forecast is fitted first, in closed form, to the session'
 weekday, the lags of HAR: see `models.inputs.terms`), and stays as it is. What the encoder's vector
 adds starts small, so learning begins where the linear forecast stands and leaves it only where the
 validation days agree. The loss is the negative log-likelihood of a normal distribution, summed over
-the outcomes with weights; other objectives may be learned beside it on the same windows.
+the outcomes with weights: of the mean under the linear forecast's own width, and of the width under
+the mean as it is. Other objectives may be learned beside it on the same windows.
 
 An outcome is known at the end of its session's day. Training sessions begin before the split, so
 their days are over by then; those of validation sessions are over by the stamp.
 
 Source: heteroscedastic regression after Nix and Weigend (1994), eq. 2; the linear part is HAR
-(Corsi 2009) in logarithms with a calendar. Deviations: the linear part is not learned further, and
-the width starts at the linear forecast's own error. Left out: quantiles, and the forecast of a
-direction. The head is dropped afterwards: terms and encoder, both in the embedding, are what a
-forecast is read from.
+(Corsi 2009) in logarithms with a calendar. Deviations: the linear part is not learned further; the
+width starts at the linear forecast's own error; and the mean is not weighed by the width, which
+lets a network excuse its errors instead of mending them (Seitzer et al. 2022). Left out: quantiles,
+and the forecast of a direction. The head is dropped afterwards: terms and encoder, both in the
+embedding, are what a forecast is read from.
 """
 
 from __future__ import annotations
@@ -133,7 +135,10 @@ class DayForecast(Objective):
         mean, width = self.forecast(encoder, seen, facts.terms)
         known = facts.outcomes.isfinite()  # (B, 3)
         target = torch.where(known, facts.outcomes, mean.detach())
-        surprise = ((target - mean) / width) ** 2 / 2 + torch.log(width / self.error)
+        squared = ((target - mean) / self.error) ** 2 / 2
+        # The width learns from the errors the mean leaves, and does not excuse them.
+        left = ((target - mean.detach()) / width) ** 2 / 2 + torch.log(width / self.error)
+        surprise = squared + left
         count = known.sum(dim=0).clamp(min=1)  # (3,)
         loss = ((surprise * known).sum(dim=0) / count * self.weights).sum()
         for name, weight in self.options.beside.items():
