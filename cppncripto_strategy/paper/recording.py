@@ -96,7 +96,16 @@ class Recording:
         """signals, fills, trades and equity since the session went live, as a backtest gives them.
 
         What the strategy would have done during the warm-up is history and is left out.
+
+        Raises
+        ------
+        SessionError
+            When a record is not what was written.
         """
+        with reading(Path("decisions.jsonl, fills.jsonl or equity.jsonl"), "journal", SessionError):
+            return self._tables()
+
+    def _tables(self) -> dict[str, pd.DataFrame]:
         since = self.live_from_ms
         start = since if since is not None else 2**62
         signals = _table(self.derived["decisions"], SIGNAL_COLUMNS)

@@ -43,7 +43,7 @@ from cppncripto_strategy.feeds.clock import (
 from cppncripto_strategy.feeds.history.month_file import file_digest
 from cppncripto_strategy.feeds.history.quarantine import FOLDER as QUARANTINE
 from cppncripto_strategy.feeds.history.store import CandleStore, MonthState, write_atomically
-from cppncripto_strategy.foreign import read_object, reading
+from cppncripto_strategy.foreign import read_object, reading, require_int
 from cppncripto_strategy.locks import FileLock
 
 logger = logging.getLogger(__name__)
@@ -202,10 +202,11 @@ class Ledger:
         if (document["symbol"], document["interval"]) != (self.symbol, self.interval):
             raise ValueError(f"it belongs to {document['symbol']} {document['interval']}")
         if document["start_ms"] is not None:
-            self.span = Span(document["start_ms"], document["end_ms"])
+            self.span = Span(require_int(document["start_ms"]), require_int(document["end_ms"]))
         for month, saved in document["months"].items():
+            month_span(month)  # raises ValueError when it is none
             entries = [_entry(fields) for fields in saved["entries"]]
-            self.months[month] = MonthRecord(saved["file_sha256"], entries)
+            self.months[month] = MonthRecord(_text(saved["file_sha256"]), entries)
 
 
 def join(entries: list[Entry]) -> list[Entry]:
@@ -443,11 +444,21 @@ def _brief(entry: Entry) -> dict[str, object]:
     return {name: value for name, value in asdict(entry).items() if value not in ("", ())}
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, found {value!r}")
+    return value
+
+
 def _entry(fields: dict[str, Any]) -> Entry:
     if fields["status"] not in STATUSES:
         raise ValueError(f"unknown status {fields['status']!r}")
-    reads = tuple(int(read) for read in fields.pop("reads_ms", ()))
+    reads = tuple(require_int(read) for read in fields.pop("reads_ms", ()))
     entry = Entry(**fields, reads_ms=reads)
+    if not 0 <= require_int(entry.start_ms) < require_int(entry.end_ms):
+        raise ValueError(f"a span from {entry.start_ms} to {entry.end_ms}")
+    for text in (entry.source, entry.digest, entry.reason):
+        _text(text)
     # Before there was 'imported', such candles were called verified.
     unchecked = entry.source.startswith("import:") or entry.source == UNRECORDED
     return replace(entry, status="imported") if entry.status == "verified" and unchecked else entry

@@ -20,6 +20,7 @@ from typing import Any
 
 from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.feeds.candles import Row
 from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.feeds.live.rounds import Round
 
@@ -230,12 +231,35 @@ def round_record(shown: Round) -> dict[str, Any]:
 
 
 def round_from_record(record: Mapping[str, Any]) -> Round:
-    """The round of a journal record."""
+    """The round of a journal record. Raises TypeError or ValueError when it is none."""
     return Round(
-        close_ms=record["t"],
-        candles={symbol: tuple(row) for symbol, row in record["c"].items()},
-        gaps=tuple(record.get("g", ())),
-        stale=tuple(record.get("s", ())),
+        close_ms=_time(record["t"]),
+        candles={symbol: _row(row) for symbol, row in record["c"].items()},
+        gaps=_symbols(record.get("g", ())),
+        stale=_symbols(record.get("s", ())),
         catch_up=bool(record.get("u", 0)),
-        withdrawn={symbol: tuple(row) for symbol, row in record.get("w", {}).items()},
+        withdrawn={symbol: _row(row) for symbol, row in record.get("w", {}).items()},
     )
+
+
+def _time(value: object) -> int:
+    """UTC ms, before the year 2248."""
+    if type(value) is not int or not 0 <= value < 2**43:
+        raise ValueError(f"not a time: {value!r:.40}")
+    return value
+
+
+def _symbols(values: Sequence[object]) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError(f"not symbols: {values!r:.80}")
+    return tuple(str(value) for value in values)
+
+
+def _row(values: Sequence[Any]) -> Row:
+    """A candle: its open time and nine numbers, as arrays of numbers can hold them."""
+    numbers = values[1:]
+    if len(numbers) != 9 or not all(
+        type(number) is float or (type(number) is int and abs(number) < 2**63) for number in numbers
+    ):
+        raise ValueError(f"not a candle: {values!r:.80}")
+    return (_time(values[0]), *numbers)
