@@ -22,6 +22,9 @@ from cppncripto_strategy.feeds.live.stream_settings import StreamPlan, StreamSet
 
 log = logging.getLogger(__name__)
 
+# Candles that have just closed, and the one that forms, are the present.
+_PRESENT_CANDLES = 3
+
 
 class Assembly:
     """The candles of several symbols; lives as long as its stream, touched only from its loop.
@@ -65,6 +68,7 @@ class Assembly:
         self._waiting = (-1, 0.0)  # the round waited for, since when (monotonic seconds)
         self._joining_s: float | None = None  # since when candles wait for others to catch up
         self._received_s = 0.0
+        self._past_ms = 0  # rounds that open before it are of the past
 
     def accept(self, series: Series, row: Row) -> None:
         """A closed candle from the stream or REST."""
@@ -122,8 +126,7 @@ class Assembly:
         """
         at_s = now_s()
         rows = rows_of(candles)
-        sound = [int(row[0]) for row in rows if self.problem(row) is None]
-        newest = max(sound, default=-1)
+        newest = next((int(row[0]) for row in reversed(rows) if self.problem(row) is None), -1)
         series.see(newest)
         unfinished = set()
         for row in rows:
@@ -160,8 +163,13 @@ class Assembly:
         if int(row[0]) in series.gaps or (first is not None and not _same(first, row)):
             self.accept(series, row)
 
-    def complete(self) -> list[Round]:
-        """The rounds that are complete now, oldest first; each is given once."""
+    def complete(self, now_ms: int = 0) -> list[Round]:
+        """The rounds that are complete now, oldest first; each is given once.
+
+        `now_ms` is the exchange's time, by which the past is told from the present: nobody trades
+        on the past, so there symbols whose past is still being read are waited for longer.
+        """
+        self._past_ms = now_ms - _PRESENT_CANDLES * self.interval_ms
         rounds: list[Round] = []
         while True:
             rounds += self._catch_up()
@@ -227,7 +235,9 @@ class Assembly:
             return any(series.withdrawn for series in self.series.values())
         if self._joining_s is None:
             self._joining_s = now_s()
-        if now_s() - self._joining_s < self.patience.close_grace_s:
+        reading = any(s.backfilling and s.next_open < self._past_ms for s in behind)
+        longest_s = self.patience.backfill_s if reading else self.patience.close_grace_s
+        if now_s() - self._joining_s < longest_s:
             return False
         self._joining_s = None
         return True
@@ -241,7 +251,7 @@ class Assembly:
         if len(missing) == len(level):
             return None
         awaited = [s for s in missing if not s.stopped]
-        if awaited and not self._too_late(open_ms, level):
+        if awaited and not self._too_late(open_ms, level, awaited):
             return None
         late = tuple(s.symbol for s in (*behind, *missing))
         candles, gaps = {}, []
@@ -258,7 +268,7 @@ class Assembly:
         self._frontier += self.interval_ms
         return Round(self._frontier, candles, tuple(gaps), late, received_s=self._received_s)
 
-    def _too_late(self, open_ms: int, level: Sequence[Series]) -> bool:
+    def _too_late(self, open_ms: int, level: Sequence[Series], awaited: Sequence[Series]) -> bool:
         """Whether the others have waited long enough for a late symbol.
 
         When no symbol has this candle, the exchange or our line to it is down: all wait. The
@@ -268,7 +278,9 @@ class Assembly:
             return False
         if self._waiting[0] != open_ms:
             self._waiting = (open_ms, time.monotonic())
-        return time.monotonic() - self._waiting[1] > self.patience.stale_after_s
+        reading = open_ms < self._past_ms and any(series.backfilling for series in awaited)
+        longest_s = self.patience.backfill_s if reading else self.patience.stale_after_s
+        return time.monotonic() - self._waiting[1] > longest_s
 
     def _take(self, series: Series, open_ms: int) -> Row | None:
         row = series.take(open_ms)

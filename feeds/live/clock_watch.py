@@ -12,6 +12,8 @@ from cppncripto_strategy.feeds.live.notices import ClockAgrees, ClockDisagrees, 
 log = logging.getLogger(__name__)
 
 CLOSES = "closes"
+# Wall seconds between two looks from which on it was us who were late.
+_STALL_S = 0.5
 
 
 class ClockWatch:
@@ -43,6 +45,7 @@ class ClockWatch:
         self.disagrees = False
         self._steady_s = steady_s
         self._since_s: float | None = None  # since when it looks otherwise than was said
+        self._looked_s = 0.0
         self._misdated: tuple[int, float] | None = None  # (how far off, when)
 
     def misdated(self, off_ms: int) -> None:
@@ -52,6 +55,9 @@ class ClockWatch:
     def look(self) -> None:
         """Judge the clocks now."""
         at_s = self._steady_s()
+        if at_s - self._looked_s > max(_STALL_S, self.hold_s / 2):
+            self._since_s = None  # we were busy ourselves: what has waited for us looks late
+        self._looked_s = at_s
         self.clock.judge()
         off_ms = self._off_ms(at_s)
         agree = self.clock.agree and off_ms is None

@@ -88,6 +88,7 @@ class Reconciler:
         for symbol in symbols:
             agenda = self._agenda[symbol]
             agenda.now, agenda.asked = True, False
+            self.assembly.series[symbol].backfilling = True
             agenda.not_before_s = agenda.sooner_s = 0.0
 
     def gap_published(self, symbol: str) -> None:
@@ -178,10 +179,11 @@ class Reconciler:
                 await self._read_span(series, span)
                 self.health.answered(series.symbol)
             agenda.asked, agenda.failures = True, 0
+            series.backfilling = False
             self._answered_s = time.monotonic()
         except RefusedError as error:
             wait_s = self.health.refused(series.symbol, str(error))
-            agenda.now = True
+            agenda.now, series.backfilling = True, False
         except SourceError as error:
             wait_s = self._failed(series.symbol, agenda, error)
         finally:

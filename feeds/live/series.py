@@ -69,6 +69,7 @@ class Series:
         self.withdrawn: dict[int, Row] = {}  # candles of former gaps, not published yet
         self.newest_seen = next_open  # open time of the newest candle any frame or row showed
         self.stopped = False  # not waited for and not traded (`health`)
+        self.backfilling = True  # what the past holds of it is being read for the first time
         self.glimpses: dict[int, Glimpse] = {}  # the last frame of the newest candles
         self._doubted: dict[int, float] = {}  # since when a row with too few trades is refused
         self._still: dict[int, tuple[Row, float]] = {}  # REST's newest row, and since when

@@ -375,7 +375,7 @@ class CandleStream:
 
     def _publish(self) -> None:
         """Publish every round that is complete, oldest first."""
-        rounds = self._assembly.complete()
+        rounds = self._assembly.complete(self.clock.now_ms())
         if not rounds:
             return
         try:

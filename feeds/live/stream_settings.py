@@ -77,6 +77,7 @@ class StreamSettings:
     close_grace_s : after a close, how long its frame may take before REST is asked; so long, too,
         candles that catch up wait for each other.
     stale_after_s : how long symbols that have a candle wait for one that does not.
+    backfill_s : the same for rounds of the past, while what it lacks there is read.
     gap_confirm_s : minimum time between the two REST reads that prove a gap.
     doubt_s : the same where trade ids show that the candle existed; and how long a REST row with
         fewer trades than its last frame is refused.
@@ -103,6 +104,7 @@ class StreamSettings:
     market_speed: float = 1.0
     close_grace_s: float = 3.0
     stale_after_s: float = 30.0
+    backfill_s: float = 300.0
     gap_confirm_s: float = 5.0
     doubt_s: float = 600.0
     still_s: float = 60.0
@@ -136,6 +138,7 @@ class StreamSettings:
             market_speed=speed,
             close_grace_s=max(0.04, 3.0 * part),
             stale_after_s=max(1.0, 30.0 * part),
+            backfill_s=max(5.0, 300.0 * part),
             gap_confirm_s=max(0.1, 5.0 * part),
             doubt_s=max(1.0, 600.0 * part),
             still_s=max(0.1, 60.0 * part),

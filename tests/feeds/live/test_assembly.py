@@ -303,6 +303,17 @@ def test_symbols_that_catch_up_at_one_close_make_one_round():
     assert [first.catch_up, second.catch_up] == [True, True]
 
 
+@pytest.mark.parametrize(("now", "stale"), [(9, False), (1, True)])
+def test_the_past_waits_for_symbols_that_are_still_read(now, stale):
+    """200 symbols that are read one after the other: a round each for every candle of the past."""
+    machine = assembly(patience={"stale_after_s": -1.0, "backfill_s": 3600.0})
+    give(machine, "BTCUSDT", 0)
+    made = machine.complete(at(now))
+    assert stale == bool(made)
+    machine.series["ETHUSDT"].backfilling = False
+    assert stale != bool(machine.complete(at(now)))
+
+
 def test_a_symbol_that_stays_late_does_not_keep_another_from_catching_up():
     """Waiting for each other without an end."""
     machine = assembly(patience={"close_grace_s": -1.0}, next_open=dict.fromkeys(SYMBOLS, at(-2)))

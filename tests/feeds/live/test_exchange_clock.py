@@ -103,6 +103,19 @@ def test_a_clock_that_jumps_back_and_forth_is_named_once():
     assert world.kinds == ["clock_disagrees"]
 
 
+def test_a_stall_of_our_own_is_no_disagreement():
+    """Frames that waited while we were busy look late: a notice whenever the machine is slow."""
+    world = World()
+    world.run(60)
+    for _ in range(5):
+        world.wall_s += 2 * HOLD_S
+        world.clock.hear_rest(world.now_ms)
+        for late_ms in range(20_000, 3_000, -1_000):  # what has queued, oldest first
+            world.clock.hear_frame(world.now_ms - late_ms)
+        world.watch.look()
+    assert world.kinds == []
+
+
 def test_agreement_is_reported_when_it_has_lasted():
     """A disagreement that is never declared over."""
     world = World(rest_ms=10 * MINUTE_MS)
