@@ -1,6 +1,7 @@
 """One month's candles as a Parquet file: the same candles, the same bytes.
 
-    2024-05.parquet: zstd, page checksums, one row group, the columns of `candles.CANDLE_SCHEMA`
+    2024-05.parquet: zstd, page checksums, the columns of `candles.CANDLE_SCHEMA`, one row group
+    (several only for a month of seconds, so that writing it takes no gigabyte)
 
 Reading checks schema, page checksums, order and month; nothing here knows a store.
 """
@@ -8,6 +9,7 @@ Reading checks schema, page checksums, order and month; nothing here knows a sto
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from cppncripto_strategy.feeds.clock import month_span, ms_to_utc
 
 # A tenth larger than level 1 on real candles, and a third quicker to read.
 ZSTD_LEVEL = -1
+ROW_GROUP_ROWS = 1 << 19  # a month of minutes has 44,640
 _MONTH_FILE = re.compile(r"\d{4}-(0[1-9]|1[0-2])\.parquet")
 _FLOATS = (*PRICE_COLUMNS, "volume", *(name for name in NULLABLE_COLUMNS if name != "trades"))
 _ENCODINGS = {
@@ -77,11 +80,11 @@ def file_digest(path: Path) -> str:
 
 def month_bytes(candles: Candles) -> bytes:
     """The Parquet file of one month's candles: the same candles, the same bytes."""
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()  # whose value is not copied
     pq.write_table(
         candles.to_arrow(),
         sink,
-        row_group_size=max(len(candles), 1),
+        row_group_size=min(max(len(candles), 1), ROW_GROUP_ROWS),
         compression="zstd",
         compression_level=ZSTD_LEVEL,
         use_dictionary=False,
@@ -89,7 +92,7 @@ def month_bytes(candles: Candles) -> bytes:
         write_page_checksum=True,
         write_statistics=["open_time"],
     )
-    return bytes(sink.getvalue())
+    return sink.getvalue()
 
 
 def row_count(file: Path) -> int:

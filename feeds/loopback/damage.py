@@ -73,15 +73,21 @@ def _zip64(content: bytes, name: str) -> bytes:
     return content[:end] + record + locator + content[end:]
 
 
-@lru_cache(maxsize=2)
-def _bomb(name: str, claimed: int) -> bytes:
-    """3 MB that unpack to 3.2 GB of digits, and say that they are `claimed` bytes."""
+@lru_cache(maxsize=1)
+def _digits() -> tuple[bytes, int]:
+    """3 MB of deflate that unpack to 3.2 GB of digits, and their CRC-32."""
     block = b"1" * (1 << 20)
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
-    crc, body = 0, packed * (BOMB_BYTES >> 20) + packer.flush()
+    crc = 0
     for _ in range(BOMB_BYTES >> 20):
         crc = zlib.crc32(block, crc)
+    return packed * (BOMB_BYTES >> 20) + packer.flush(), crc
+
+
+def _bomb(name: str, claimed: int) -> bytes:
+    """3 MB that unpack to 3.2 GB of digits, and say that they are `claimed` bytes."""
+    body, crc = _digits()
     member = f"{name}.csv".encode()
     sizes = (crc, len(body), claimed, len(member), 0)
     local = struct.pack("<4sHHHHHIIIHH", _LOCAL, 20, 0, 8, 0, 33, *sizes)

@@ -63,15 +63,16 @@ class Requests:
         if kind in ("redirect", "moved"):
             there = request.url.with_host("localhost") if kind == "redirect" else request.url
             return web.Response(status=302, headers={"Location": str(there)})
-        if kind == "hang":
-            await self._closing_within(self.hang_s)
-        elif kind in ("truncated", "lying_length"):
-            response.content_length = len(content) if kind == "truncated" else _TERABYTE
-            await response.prepare(request)
-            await response.write(content[: len(content) // 2])
-            await asyncio.sleep(0.01)
-        elif kind in ("endless", "slow"):
-            await self._without_end(request, response, content, kind == "slow")
+        with suppress(OSError):  # the client may have had enough
+            if kind == "hang":
+                await self._closing_within(self.hang_s)
+            elif kind in ("truncated", "lying_length"):
+                response.content_length = len(content) if kind == "truncated" else _TERABYTE
+                await response.prepare(request)
+                await response.write(content[: len(content) // 2])
+                await asyncio.sleep(0.01)
+            elif kind in ("endless", "slow"):
+                await self._without_end(request, response, content, kind == "slow")
         reset(request)
         return response
 
@@ -80,15 +81,12 @@ class Requests:
     ) -> None:
         """Chunks until the client has had enough: as fast as it reads, or a byte a second."""
         response.enable_chunked_encoding()
-        with suppress(OSError):
-            await response.prepare(request)
-            for sent in itertools.count():
-                part = content[sent % len(content) :][:1] if slow else _ENDLESS_CHUNK
-                await response.write(part)
-                if slow and await self._closing_within(self.slow_s):
-                    return
-                if self.closing.is_set():
-                    return
+        await response.prepare(request)
+        for sent in itertools.count():
+            part = content[sent % len(content) :][:1] if slow else _ENDLESS_CHUNK
+            await response.write(part)
+            if self.closing.is_set() or (slow and await self._closing_within(self.slow_s)):
+                return
 
     async def _closing_within(self, seconds: float) -> bool:
         with suppress(asyncio.TimeoutError):
