@@ -24,6 +24,7 @@ from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.evaluation.returns import daily_returns
 from cppncripto_strategy.evaluation.signals import forward_returns
 from cppncripto_strategy.experiments.comparison import CellTables
+from cppncripto_strategy.experiments.probabilities import with_classes
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe, parse_recipe
@@ -71,6 +72,7 @@ class CellOutcome:
     validation_losses : of the active bundles.
     setups : symbol -> close times (UTC ms) of planted setups, or None on real candles.
     probes : measurements of the embedding (reconstruction_error, probe_r2), or {}.
+    classes : label and class frequencies of every candle (`probabilities.class_table`), or None.
     """
 
     signals: pd.DataFrame
@@ -79,6 +81,7 @@ class CellOutcome:
     validation_losses: Sequence[float] = ()
     setups: Mapping[str, IntArray] | None = None
     probes: Mapping[str, float] = field(default_factory=dict)
+    classes: pd.DataFrame | None = None
 
 
 CellRunner = Callable[[Arm, int, Progress], CellOutcome]
@@ -170,13 +173,14 @@ _ACCOUNT = ("total_return", "sharpe", "sortino", "max_drawdown", "calmar", "trad
 def _decisions(outcome: CellOutcome) -> pd.DataFrame:
     """The candles on which arms are compared: scored, and with a known forward return."""
     signals, quality = outcome.signals, outcome.metrics["signals"]
-    table = signals[["symbol", "close_time_ms", "score", "signal"]].copy()
+    table = signals[["symbol", "close_time_ms", "score", "signal", "p_buy", "p_sell"]].copy()
     table["forward_return"] = forward_returns(signals, quality["horizon"], quality["interval_ms"])
     table["setup"] = False
     for symbol, stamps in (outcome.setups or {}).items():
         mine = (table["symbol"] == symbol) & table["close_time_ms"].isin(stamps)
         table.loc[mine, "setup"] = True
-    return table.dropna(subset=["score", "forward_return"]).reset_index(drop=True)
+    table = table.dropna(subset=["score", "forward_return"]).reset_index(drop=True)
+    return with_classes(table, outcome.classes)
 
 
 def _hit(table: pd.DataFrame) -> float | None:

@@ -11,7 +11,7 @@ Sources: as `statistics`; the two-level resampling after Davison & Hinkley 1997,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +26,14 @@ from cppncripto_strategy.evaluation.statistics import (
     Estimate,
     bootstrap_days,
     diebold_mariano,
+)
+from cppncripto_strategy.experiments.probabilities import (
+    CONSTANT,
+    SCORES,
+    A,
+    B,
+    paired_probabilities,
+    score_totals,
 )
 from cppncripto_strategy.feeds.clock import DAY_MS
 
@@ -45,6 +53,9 @@ class CellTables:
     decisions : columns symbol, close_time_ms, score, signal, forward_return, setup; one row per
         candle with a score and a known forward return.
     daily : daily UTC returns of the account, indexed by day.
+
+    Decisions have p_buy, p_sell, label, constant_buy and constant_sell too, where probabilities are
+    compared (see `probabilities`).
     """
 
     seed: int
@@ -74,6 +85,25 @@ class Resampling:
 
 
 @dataclass(frozen=True)
+class ProperScore:
+    """A proper score of both arms' probabilities; lower is better. See `evaluation.proper_scores`.
+
+    Parameters
+    ----------
+    a, b, constant : mean over candles and seeds, of each arm and of the training days' class
+        frequencies.
+    difference : a minus b. over_constant : a minus the constant; both with intervals over days and
+        seeds.
+    """
+
+    a: float | None
+    b: float | None
+    constant: float | None
+    difference: Estimate
+    over_constant: Estimate
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Arm a against arm b; differences are a minus b, hit ratios and shares as fractions.
 
@@ -89,6 +119,8 @@ class Comparison:
         undefined. Negative statistics favour a.
     sharpe_difference, drawdown_difference, precision_difference : of the accounts, and of the
         signals (right about a move beyond the threshold).
+    proper_scores : log_loss and brier of the probabilities on all candles with a label; None where
+        an arm has no probabilities.
     """
 
     a: str
@@ -103,6 +135,7 @@ class Comparison:
     sharpe_difference: Estimate
     drawdown_difference: Estimate
     precision_difference: Estimate
+    proper_scores: Mapping[str, ProperScore] | None = None
 
     @property
     def hit_proved(self) -> bool:
@@ -161,7 +194,28 @@ def compare(a: ArmTables, b: ArmTables, question: Question) -> Comparison:
         sharpe_difference=pooled([_moments(x, y) for x, y in accounts], _sharpe_gap, how),
         drawdown_difference=_drawdown_gap(accounts, how),
         precision_difference=pooled(precision, _ratio_gap, how),
+        proper_scores=_proper_scores(both, how),
     )
+
+
+def _proper_scores(
+    both: Sequence[tuple[CellTables, CellTables]], how: Resampling
+) -> dict[str, ProperScore] | None:
+    pairs = [paired_probabilities(a.decisions, b.decisions) for a, b in both]
+    if any(len(pair) == 0 for pair in pairs):
+        return None
+    found = {}
+    for score in SCORES:
+        arms = [score_totals(pair, score, A, B) for pair in pairs]
+        constant = [score_totals(pair, score, A, CONSTANT) for pair in pairs]
+        found[score] = ProperScore(
+            a=_mean_ratio(arms, 0),
+            b=_mean_ratio(arms, 1),
+            constant=_mean_ratio(constant, 1),
+            difference=pooled(arms, _ratio_gap, how),
+            over_constant=pooled(constant, _ratio_gap, how),
+        )
+    return found
 
 
 def _paired(a: CellTables, b: CellTables, where: Where) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+PROPER_SCORES = {"log_loss": "Log loss", "brier": "Brier score"}
 # Column of the cell table -> (heading, how a value is shown).
 CELL_COLUMNS: dict[str, tuple[str, Any]] = {
     "arm": ("Arm", str),
@@ -146,8 +148,35 @@ def _differences(comparisons: Sequence[Comparison]) -> tuple[list[str], list[lis
         ("Drawdown difference, points", lambda c: points(c.drawdown_difference, "")),
         ("Precision difference, points", lambda c: points(c.precision_difference, "")),
     ]
+    if any(c.proper_scores is not None for c in comparisons):
+        for key, name in PROPER_SCORES.items():
+            rows += [
+                (f"{name} (constant)", partial(_proper_text, key=key)),
+                (f"{name} difference", partial(_proper_gap, key=key, over_constant=False)),
+                (f"{name}, first arm − constant", partial(_proper_gap, key=key)),
+            ]
     head = ["", *(f"{c.a} − {c.b}" for c in comparisons)]
     return head, [[name, *(show(c) for c in comparisons)] for name, show in rows]
+
+
+def _proper_text(found: Comparison, key: str) -> str:
+    """A proper score of both arms, and of the class frequencies of the training days."""
+    if found.proper_scores is None:
+        return MISSING
+    score = found.proper_scores[key]
+    return f"{number(score.a, 4)} / {number(score.b, 4)} ({number(score.constant, 4)})"
+
+
+def _proper_gap(found: Comparison, key: str, over_constant: bool = True) -> str:
+    if found.proper_scores is None:
+        return MISSING
+    score = found.proper_scores[key]
+    gap = score.over_constant if over_constant else score.difference
+    if gap.value is None:
+        return MISSING
+    if gap.low is None or gap.high is None:
+        return f"{gap.value:+.4f} (no interval)"
+    return f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
 
 
 def _test_text(found: Comparison) -> str:

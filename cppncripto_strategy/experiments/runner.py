@@ -22,6 +22,7 @@ from cppncripto_strategy.codehash import closure_digest
 from cppncripto_strategy.errors import CppnError
 from cppncripto_strategy.experiments.cells import Arm, CellOutcome, changed
 from cppncripto_strategy.experiments.embedding_probes import probe_embedding
+from cppncripto_strategy.experiments.probabilities import class_table
 from cppncripto_strategy.feeds import planted_hits
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.judgement import judge
@@ -115,6 +116,7 @@ class RecipeRunner:
             validation_losses=[b.info.validation["loss"] for b in timeline.bundles],
             setups=setups_of(market),
             probes=probe_embedding(first, tables, first.info.trained_until_ms, span.end_ms),
+            classes=class_table(recipe, market, span),
         )
 
     def identity(self, arm: Arm) -> str:
