@@ -69,7 +69,10 @@ class FixedFraction:
 
 
 class VolatilityTarget:
-    """Shares whose expected volatility adds up to the account's target; lives for one run.
+    """Shares whose expected volatility adds up to the account's target.
+
+    An open position whose own forecast is missing counts with that of the symbol to be entered:
+    nothing is remembered from bar to bar, so a restarted session sizes as an uninterrupted one.
 
     Parameters
     ----------
@@ -89,7 +92,6 @@ class VolatilityTarget:
         self._daily, self._fraction, self._symbols = target / DAYS_PER_YEAR**0.5, fraction, symbols
         self._lines = {id(symbol): _forecast_line(symbol) for symbol in symbols}
         self._readers: dict[int, Reader] = {}
-        self._last_known: dict[int, float] = {}
 
     def share(self, symbol: Sized, broker: Any) -> Share:
         """What the target leaves for the symbol: by its own part, by the account, by the equity."""
@@ -103,10 +105,9 @@ class VolatilityTarget:
             held = abs(broker.getposition(other.data).size)
             if not held or other is symbol:  # what it holds itself is dust
                 continue
-            part = held * other.data.close[0] / equity
-            self._expected(other)
+            part, forecast = held * other.data.close[0] / equity, self._expected(other)
             invested += part
-            used += part * self._last_known.get(id(other), self._daily / max(part, STEP))
+            used += part * (forecast if forecast > 0 else expected)
         left = min(self._fraction * self._daily, self._daily - used) / expected
         value = math.floor(min(left, 1.0 - invested) / STEP) * STEP
         if value <= 0:
@@ -120,11 +121,8 @@ class VolatilityTarget:
         return Share(value)
 
     def _expected(self, symbol: Sized) -> float:
-        """Forecast at the symbol's present bar, NaN for none; the last known one is remembered."""
-        value = self._readers[id(symbol)](symbol.bars - 1) if symbol.bars else math.nan
-        if value > 0:
-            self._last_known[id(symbol)] = value
-        return value
+        """Forecast at the symbol's present bar, NaN for none."""
+        return self._readers[id(symbol)](symbol.bars - 1) if symbol.bars else math.nan
 
 
 def make_sizing(

@@ -79,8 +79,8 @@ def test_what_others_use_is_not_used_again() -> None:
     none = share_of(Held(0.05), Held(0.04, size=60.0))
     assert (none.value, none.reason) == (0.0, "volatility_target")
     assert "2.40 % of the day's 2.09 %" in none.detail
-    unknown = share_of(Held(0.05), Held(math.nan, size=1.0))  # counts as the whole target
-    assert unknown.reason == "volatility_target"
+    unknown = share_of(Held(0.05), Held(math.nan, size=10.0))  # counts with the entry's forecast
+    assert unknown.value == pytest.approx((DAILY - 0.1 * 0.05) / 0.05, abs=STEP)
 
 
 def test_without_a_forecast_nothing_is_entered_and_the_reason_is_given() -> None:
