@@ -23,8 +23,9 @@ class MicroScore(bt.Indicator):
     Use as `MicroScore(data, bundles=...)`, or as `MicroScore(data, macro=MacroEmbedding(data,
     ...))` to share an embedding that already exists.
 
-    Lines: score in [-1, 1], p_buy, p_sell, and score_zero (the score under a zero embedding: what
-    would be left without macro). NaN, never 0, where there is no score: see `models.scoring`.
+    Lines: score in [-1, 1], p_buy and p_sell (probabilities at the bundle's temperature, which the
+    score is not at), and score_zero (the score under a zero embedding: what would be left without
+    macro). NaN, never 0, where there is no score: see `models.scoring`.
 
     Params
     ------

@@ -157,6 +157,11 @@ class Bundle:
         return json.dumps(info, indent=1, sort_keys=True).encode(), weights
 
     @property
+    def temperature(self) -> float:
+        """Of the class probabilities; 1 in bundles made before there was one."""
+        return float(self.info.validation.get("temperature", 1.0))
+
+    @property
     def model_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over both files: the bundle's name in every table."""
         info, weights = self.to_bytes()

@@ -116,7 +116,8 @@ class RecipeRunner:
             validation_losses=[b.info.validation["loss"] for b in timeline.bundles],
             setups=setups_of(market),
             probes=probe_embedding(first, tables, first.info.trained_until_ms, span.end_ms),
-            classes=class_table(recipe, market, span),
+            # A regression head gives no probabilities that a proper score could judge.
+            classes=class_table(recipe, market, span) if recipe.micro.head == "classes" else None,
         )
 
     def identity(self, arm: Arm) -> str:

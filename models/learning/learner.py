@@ -150,6 +150,7 @@ def _info(
         data_fingerprint=fingerprint(days.tables, reach_ms(settings, days.until_ms), days.until_ms),
         validation={
             "loss": micro.validation_loss,
+            "temperature": micro.temperature,
             "labelled_candles": len(micro.validation_scores),
             "sessions": len(days.validation),
         },

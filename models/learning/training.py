@@ -30,6 +30,7 @@ from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.models.device import CPU, moved
 from cppncripto_strategy.models.micronet import N_CLASSES, MicroNet
 from cppncripto_strategy.models.settings import MicroNetSettings, TrainSettings
+from cppncripto_strategy.models.temperature import fit_temperature
 from cppncripto_strategy.progress import Progress
 
 IGNORED = -100
@@ -122,12 +123,14 @@ class TrainedMicro:
     validation_loss : of the kept weights.
     curves : per initialisation, the training and validation loss by epoch.
     validation_scores : float32 (M,), scores of the labelled validation candles.
+    temperature : of the class probabilities, fitted on those candles; see `models.temperature`.
     """
 
     net: MicroNet
     validation_loss: float
     curves: list[dict[str, Any]]
     validation_scores: NDArray[np.float32]
+    temperature: float = 1.0
 
 
 def train_micronet(
@@ -186,6 +189,7 @@ def train_micronet(
         total = settings.initialisations * settings.epochs
         progress(total, total, f"loss {best.validation_loss:.4f}")
     best.validation_scores = _scores_of_labelled(best.net, validation)
+    best.temperature = _temperature(best.net, validation)
     best.net.to(CPU)
     return best
 
@@ -289,3 +293,16 @@ def _scores_of_labelled(net: MicroNet, data: MicroData) -> NDArray[np.float32]:
         scores.append(score[part.target != IGNORED])
     result: NDArray[np.float32] = torch.cat(scores).cpu().numpy()
     return result
+
+
+@torch.no_grad()
+def _temperature(net: MicroNet, data: MicroData) -> float:
+    """Fitted on the labelled candles; 1 for a head without classes."""
+    if net.settings.head != "classes":
+        return 1.0
+    found, targets = [], []
+    for part in data.batches(64):
+        known = part.target != IGNORED
+        found.append(torch.softmax(net(part.inputs, part.context)[known], dim=-1))
+        targets.append(part.target[known])
+    return fit_temperature(torch.cat(found).cpu().numpy(), torch.cat(targets).cpu().numpy())

@@ -29,6 +29,7 @@ from cppncripto_strategy.models.inputs.sessions import (
 from cppncripto_strategy.models.learning.data import embed_set
 from cppncripto_strategy.models.learning.drift import bank_drift
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE
+from cppncripto_strategy.models.temperature import tempered
 
 # Sessions per pass: large enough to amortise the call, small enough for the cache.
 BATCH_SESSIONS = 32
@@ -119,7 +120,8 @@ def score_sessions(
         model = timeline.bundles[int(number)]
         members = np.flatnonzero(states.bundle == number)
         for index in np.array_split(members, -(-len(members) // BATCH_SESSIONS)):
-            scores = _score_batch(model, table, states, index)  # (4, B, day)
+            scores = _score_batch(model, table, states, index).astype(np.float64)  # (4, B, day)
+            scores[1], scores[2] = tempered(scores[1], scores[2], model.temperature)
             for place, session in enumerate(index):
                 at = table.session_rows(int(session))
                 lines[:4, at] = scores[:, place]

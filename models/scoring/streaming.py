@@ -36,6 +36,7 @@ from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, MIN_PRESENT
 from cppncripto_strategy.models.scoring.embedding_cache import EmbeddingCache
 from cppncripto_strategy.models.scoring.ring import Ring
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE
+from cppncripto_strategy.models.temperature import tempered
 
 N_COLUMNS = 6  # open, high, low, close, volume, taker buy volume
 NO_SCORES = (np.nan, np.nan, np.nan, np.nan)
@@ -476,7 +477,9 @@ class ScoreStream:
             z = stream.advance(row)
         if macro.present_share(self._window) < MIN_PRESENT_SHARE:
             return NO_SCORES
-        return stream.scores(z)
+        score, p_buy, p_sell, zero = stream.scores(z)
+        temperature = macro.timeline.bundles[state.bundle].temperature
+        return score, *tempered(p_buy, p_sell, temperature), zero
 
     def _stream_of(self, state: MacroState) -> MicroStream:
         """The active bundle's network; those before it are not asked again, and are let go of."""
