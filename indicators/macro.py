@@ -283,7 +283,7 @@ class MacroEmbedding(bt.Indicator):
         fresh = int((self.states.source == np.arange(len(self.table))).sum())
         self._batch_s = [(time.perf_counter() - began) / fresh] * fresh if fresh else []
         for name, line in self._session_lines(columns.open_time + settings.interval_ms).items():
-            getattr(self.lines, name).array[:end] = array("d", line[:end])
+            getattr(self.lines, name).array[:end] = array("d", line[:end].tobytes())
 
     def _session_lines(self, close_ms: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """Every line at every bar, (bars,) each."""

@@ -134,4 +134,4 @@ class MicroScore(bt.Indicator):
         scored = score_sessions(macro.table, macro.timeline, macro.states)
         self.score_s = [(time.perf_counter() - began) / max(end, 1)]
         for name, values in bars_of(macro, scored).items():
-            getattr(self.lines, name).array[:end] = array("d", values[:end])
+            getattr(self.lines, name).array[:end] = array("d", values[:end].tobytes())
