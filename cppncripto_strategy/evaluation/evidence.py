@@ -72,7 +72,7 @@ class EvidenceSettings:
     alpha: float = 0.05
     clip_bps: float = 100.0
     prior_days: int = 1
-    closing_days: float = 365.0
+    closing_days: float = 90.0
     per: Literal["account", "symbol"] = "account"
     sides: Literal["trade", "both"] = "trade"
     horizon: int = 0

@@ -181,7 +181,9 @@ def _backtest(recording: Recording, strategy: Mapping[str, Any]) -> ParityReport
     fills = fills[fills["reason"] != "end"].reset_index(drop=True)
     differences += _of_fills(tables["fills"], fills)
     differences += _of_equity(tables["equity"], _since(replayed.equity, since))
-    compared = {f"backtest: {name}": len(tables[name]) for name in ("signals", "fills", "equity")}
+    differences += _of_evidence(tables["evidence"], replayed.evidence)
+    names = ("signals", "fills", "equity", "evidence")
+    compared = {f"backtest: {name}": len(tables[name]) for name in names}
     return ParityReport(compared, differences, worst)
 
 
@@ -236,6 +238,21 @@ def _of_fills(recorded: pd.DataFrame, replayed: pd.DataFrame) -> list[Difference
             for name in ("quantity", "price", "notional", "fee")
             if not _equal(ours[name], theirs[name], 1e-9 * max(1.0, abs(ours["notional"])))
         ]
+    return differences
+
+
+def _of_evidence(recorded: pd.DataFrame, replayed: pd.DataFrame) -> list[Difference]:
+    """To the last bit: the same closes and signals make the same results."""
+    pairs = zip(recorded.to_dict("records"), replayed.to_dict("records"), strict=False)
+    differences = [
+        Difference("backtest", "evidence", row, str(name), ours[name], theirs[name])
+        for row, (ours, theirs) in enumerate(pairs)
+        for name in ours
+        if repr(ours[name]) != repr(theirs[name])
+    ]
+    if len(replayed) < len(recorded):
+        counts = len(recorded), len(replayed)
+        differences.append(Difference("backtest", "evidence", counts[1], "count", *counts))
     return differences
 
 

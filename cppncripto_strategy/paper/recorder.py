@@ -57,6 +57,8 @@ class SessionView:
     rounds: int = 0
     orders: int = 0
     missed: int = 0
+    evidence: dict[str, tuple[float, float, bool]] = field(default_factory=dict)
+    """Bet ("account", or a symbol) -> its wealth, what is needed, whether there is evidence."""
     replaying: bool = False
     stopped: dict[str, str] = field(default_factory=dict)
     """Symbols that the stream does not wait for and that are not traded now, and why."""
@@ -115,6 +117,7 @@ class PaperStrategy(MacroMicroStrategy):
             "symbols": {state.data._name: state.snapshot() for state in self.states},
             "account": self.broker.snapshot(),
             "session": [self._session_ms, self._session_equity, self._entries_blocked],
+            "evidence": None if self.meter is None else self.meter.snapshot(self._bars()),
             "recorder": self.p.recorder.snapshot(),
         }
 
@@ -124,7 +127,13 @@ class PaperStrategy(MacroMicroStrategy):
             symbol = state.data._name
             state.restore(kept["symbols"][symbol], orders.get(symbol))
         self._session_ms, self._session_equity, self._entries_blocked = kept["session"]
+        if self.meter is not None:
+            self.meter.restore(kept["evidence"], self._bars())
         self.p.recorder.restore(kept["recorder"])
+
+    def _bars(self) -> dict[str, int]:
+        """Number of each symbol's present bar."""
+        return {state.data._name: state.bars - 1 for state in self.states}
 
 
 def _bar(data: Any) -> list[float]:
@@ -242,6 +251,7 @@ class Recorder:
             row = {"t": moment.close_ms, "equity": equity, "cash": cash}
             self._derived["equity"].add(row)
             self._note_embeddings(strategy, moment.close_ms)
+        self._note_evidence(strategy)
         self._settle()
         untold, self._untold = self._untold, []
         for event in untold:
@@ -256,9 +266,21 @@ class Recorder:
             self._derived["fills"].add(record)
             late = fill.status == "refused" and fill.reason == "can_trade"
             self.view.missed += late and self._went_live
-            self.view.orders += not late
+            self.view.orders += not late and fill.reason != "evidence"
             if self._told:
                 self._untold.append({"kind": "fill", **record})
+
+    def _note_evidence(self, strategy: PaperStrategy) -> None:
+        """The days that were weighed since the round before, and how every bet stands."""
+        if strategy.meter is None:
+            return
+        rows, strategy.meter.rows = strategy.meter.rows, []
+        for record in rows:
+            self._derived["evidence"].add(record)
+            if self._told:
+                self._untold.append({"kind": "evidence", **record})
+        for name, bet in strategy.meter.bets.items():
+            self.view.evidence[name] = (bet.wealth, bet.needed, bet.open)
 
     def _note_embeddings(self, strategy: MacroMicroStrategy, close_ms: int) -> None:
         """The active embeddings, once per day and symbol."""

@@ -28,7 +28,7 @@ from cppncripto_strategy.paper.session import (
     read_facts,
 )
 from cppncripto_strategy.results import FILL_COLUMNS, SIGNAL_COLUMNS
-from cppncripto_strategy.tables import equity_from_marks, trades_table
+from cppncripto_strategy.tables import equity_from_marks, evidence_table, trades_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,8 @@ class Recording:
     def tables(self) -> dict[str, pd.DataFrame]:
         """signals, fills, trades and equity since the session went live, as a backtest gives them.
 
-        What the strategy would have done during the warm-up is history and is left out.
+        What the strategy would have done during the warm-up is history and is left out. Evidence is
+        whole: it counts the days that the networks scored before the session went live.
 
         Raises
         ------
@@ -123,6 +124,7 @@ class Recording:
             "fills": fills,
             "trades": trades_table(fills, signals, steps),
             "equity": equity_from_marks(marks),
+            "evidence": evidence_table(self.derived["evidence"]),
         }
 
     def missed(self) -> pd.DataFrame:

@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cppncripto_strategy.evaluation.evidence_summary import short
+from cppncripto_strategy.evidence_meter import ACCOUNT
 from cppncripto_strategy.feeds.clock import DAY_MS, MINUTE_MS, ms_to_utc
 from cppncripto_strategy.paper.exchange_events import in_words
 from cppncripto_strategy.paper.recorder import SessionView, SymbolView
@@ -107,7 +109,7 @@ class Screen:
 
 
 def account_line(view: SessionView, now_ms: int) -> Text:
-    """Equity, the day's return, drawdown, connection, next rollover."""
+    """Equity, the day's return, drawdown, connection, next rollover, evidence."""
     to_midnight_min = (DAY_MS - now_ms % DAY_MS) / MINUTE_MS if now_ms else math.nan
     state = "replaying the session's own past" if view.replaying else _STATUS.get(view.status, "")
     drawdown = 1 - view.equity / view.peak_equity if view.peak_equity else math.nan
@@ -119,8 +121,22 @@ def account_line(view: SessionView, now_ms: int) -> Text:
         f"drawdown {_percent(drawdown)}",
         f"rollover in {_number(to_midnight_min, 0)} min",
         f"orders {view.orders}, missed {view.missed}",
+        *_evidence(view),
     ]
     return Text.from_markup("   ".join(parts))
+
+
+def _evidence(view: SessionView) -> list[str]:
+    """How every bet stands; green where there is evidence."""
+    return [
+        f"[green]{text}[/]" if is_open else text
+        for name, (wealth, needed, is_open) in list(view.evidence.items())
+        for text in [f"evidence {_owner(name)}{short(wealth)} of {needed:,.0f}"]
+    ]
+
+
+def _owner(bet: str) -> str:
+    return "" if bet == ACCOUNT else f"for {bet} "
 
 
 def symbols_table(view: SessionView, frames: dict[str, tuple[float, int]], now_ms: int) -> Table:
@@ -172,6 +188,12 @@ def _line(event: dict[str, Any]) -> str:
         return (
             f"{ms_to_utc(event['executed_ms'])} {event['symbol']} {event['side']}"
             f" {event['quantity']:g}{price}: {event['status']}, {event['reason']}"
+        )
+    if kind == "evidence":
+        state = "open" if event["open"] else "closed"
+        return (
+            f"{ms_to_utc(event['session_ms'])[:10]} evidence {_owner(event['bet'])}"
+            f"{short(event['wealth'])} of {event['needed']:,.0f}: {state}"
         )
     words = in_words(event)
     if words:

@@ -7,6 +7,7 @@
     <session>/opened.jsonl      which round was shown next, and who might trade on it
     <session>/decisions.jsonl   one line per symbol and candle
     <session>/embeddings.jsonl  one line per symbol and rollover
+    <session>/evidence.jsonl    one line per bet and day with signals
     <session>/fills.jsonl       every fill, refusal and cancellation
     <session>/equity.jsonl      the account after every round
     <session>/events.jsonl      starts, stops, days, retraining, what the exchange did
@@ -57,7 +58,7 @@ log = logging.getLogger(__name__)
 SESSION_FILE = "session.json"
 FORMAT = 2
 # Computed again from rounds and opened: written without waiting for the disk.
-DERIVED = ("decisions", "embeddings", "fills", "equity")
+DERIVED = ("decisions", "embeddings", "evidence", "fills", "equity")
 Record = dict[str, Any]
 
 

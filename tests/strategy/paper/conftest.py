@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cppncripto_strategy.evaluation.evidence import EvidenceSettings
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
@@ -73,6 +74,7 @@ def options(timeline: SessionTimeline) -> dict[str, Any]:
         "window": 60,
         "quantile": 0.3,
         "hold_candles": 5,
+        "evidence_settings": EvidenceSettings(sides="both"),
         "fraction": 0.5,
     }
 

@@ -87,6 +87,8 @@ def test_run_that_is_cut_off_has_something_to_lose(whole: Any) -> None:
     assert sum(row["status"] == "filled" for row in records["fills"]) >= 30
     assert {"refused", "cancelled"} <= {row["status"] for row in records["fills"]}
     assert len({row["model_hash"] for row in records["embeddings"]}) == 2
+    assert len(records["evidence"]) >= 5
+    assert len({row["mean_net_bps"] for row in records["evidence"]}) >= 5
     waiting = [unpack(kept)["account"]["orders"] for kept in whole.run.snapshots]
     assert sum(len(orders) > 0 for orders in waiting) >= 30
     assert len({unpack(kept)["symbols"]["X"]["threshold"]["threshold"]["quantile"]

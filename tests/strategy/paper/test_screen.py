@@ -118,3 +118,37 @@ def test_screen_is_chosen_by_where_it_is_shown() -> None:
     assert isinstance(choose_screen(True, terminal), JsonEvents)
     assert isinstance(choose_screen(False, pipe), PlainLines)
     assert isinstance(choose_screen(False, terminal), Screen)
+
+
+@pytest.mark.parametrize(
+    ("bets", "expected"),
+    [
+        ({}, ""),
+        ({"account": (0.43, 20.0, False)}, "evidence 0.43 of 20"),
+        ({"BTCUSDT": (412.0, 40.0, True)}, "evidence for BTCUSDT 412 of 40"),
+    ],
+)
+def test_account_line_shows_the_evidence(bets: Any, expected: str) -> None:
+    """A session that waits, and does not say for what."""
+    line = account_line(view(evidence=bets), NOW_MS).plain
+    assert expected in line
+    assert ("evidence" in line) == bool(bets)
+
+
+def test_a_weighed_day_is_one_line_and_one_event(capsys: pytest.CaptureFixture[str]) -> None:
+    """Evidence that opens without a word in the log."""
+    event = {
+        "kind": "evidence",
+        "bet": "account",
+        "session_ms": utc_to_ms("2024-05-01"),
+        "wealth": 21.4,
+        "needed": 20.0,
+        "open": 1,
+        "mean_net_bps": math.nan,
+    }
+    output = io.StringIO()
+    PlainLines(Console(file=output, width=200))(event)
+    assert output.getvalue() == "2024-05-01 evidence 21 of 20: open\n"
+    JsonEvents()(event)
+    read = json.loads(capsys.readouterr().out)
+    assert (read["kind"], read["wealth"], read["mean_net_bps"]) == ("evidence", 21.4, None)
