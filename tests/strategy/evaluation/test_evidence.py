@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
@@ -39,6 +39,12 @@ def by_definition(x, prior):
         wealth *= 1 + stakes[-1] * x[day]
         wealths.append(wealth)
     return stakes, wealths
+
+
+def test_the_example_opens_and_closes():
+    """Equal paths on which nothing happens."""
+    path = weigh(np.array([1.0] * 6 + [-0.5] * 9 + [0.8] * 9), QUICK)
+    assert len(np.flatnonzero(np.diff(path.open.astype(int)))) >= 2
 
 
 def drawn(days, mean, seed):
@@ -105,6 +111,7 @@ def test_the_sum_of_bets_is_that_of_every_start_day():
     np.testing.assert_allclose(closing_sum(x), expected, rtol=1e-12)
 
 
+@example([1.0] * 6 + [-0.5] * 9 + [0.8] * 9)
 @given(RESULTS)
 def test_day_by_day_is_all_at_once_to_the_last_bit(results):
     """A live session that sees another wealth than its backtest."""
@@ -145,6 +152,7 @@ def test_the_account_needs_more_where_each_symbol_bets():
     assert EvidenceSettings(alpha=0.05).needed(bets=15) == pytest.approx(300)
 
 
+@example([1.0] * 6 + [-0.5] * 9 + [0.8] * 9, 8)
 @given(RESULTS, st.integers(0, 60))
 def test_a_restored_bet_continues_to_the_last_bit(results, cut):
     """A restart after which E is another number."""

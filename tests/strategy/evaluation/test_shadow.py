@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cppncripto_strategy.evaluation.shadow import (
@@ -77,6 +77,7 @@ def by_hand(signals, horizon, sells):
 HOURS = st.lists(st.integers(0, 100), min_size=1, max_size=101, unique=True)
 
 
+@settings(max_examples=40)
 @given(HOURS, st.integers(1, 30), st.booleans(), st.integers(0, 9))
 def test_days_are_what_they_are_by_hand(hours, horizon, sells, seed):
     """An outcome on the wrong day, across a gap or beyond midnight; a cost forgotten."""
@@ -92,6 +93,7 @@ def test_days_are_what_they_are_by_hand(hours, horizon, sells, seed):
         )
 
 
+@settings(max_examples=40)
 @given(HOURS, st.integers(1, 30), st.booleans(), st.integers(0, 9))
 def test_bar_by_bar_is_all_at_once(hours, horizon, sells, seed):
     """A live session whose day is not the backtest's, in its last bit."""
@@ -108,6 +110,7 @@ def test_bar_by_bar_is_all_at_once(hours, horizon, sells, seed):
         )
 
 
+@settings(max_examples=40)
 @given(HOURS, st.integers(0, 100))
 def test_a_restart_forgets_no_signal(hours, bar):
     """Signals that waited for their outcome when the process ended."""
