@@ -18,8 +18,8 @@ def command(session: Path, as_json: bool) -> None:
     """Replay SESSION (a folder such as paper/demo) and compare it bar by bar.
 
     Twice: its rounds in the order in which it saw them, which must agree to the last bit, and its
-    candles as a backtest runs them, whose orders and fills must be the same. Exits with 1 on any
-    difference.
+    candles as a backtest runs them, whose orders and fills must be the same. What has no
+    counterpart in a backtest is counted and named. Exits with 1 on any difference.
     """
     from cppncripto_strategy.paper.create import options_of
     from cppncripto_strategy.paper.parity import compare
@@ -33,6 +33,7 @@ def command(session: Path, as_json: bool) -> None:
             "differences": [str(difference) for difference in report.differences],
             "worst_score": report.worst_score,
             "notes": report.notes,
+            "apart": report.apart,
         }
         click.echo(json.dumps(document, allow_nan=False))
     else:
@@ -56,6 +57,8 @@ def _show(session: Path, report: object) -> None:
         console.print(f"[red]{difference}[/]", highlight=False)
     if len(report.differences) > SHOWN:
         console.print(f"and {len(report.differences) - SHOWN} more")
+    for name, count in report.apart.items():
+        console.print(f"without a counterpart in a backtest: {count:,} {name}")
     for note in report.notes:
         console.print(note)
     verdict = "[green]0 differences[/]" if report.same else f"[red]{len(report.differences)}[/]"

@@ -5,13 +5,19 @@ embedding, fill and equity value must be equal to the last bit. *Backtest*: the 
 `ReplayFeed` and the indicators' batch path, as a backtest runs; orders and fills must be the same,
 scores and equity equal within the arithmetic of batches. Both know what the session knew: which
 candles it was too late to trade on.
+
+Where a symbol's candles came after newer ones of others, a backtest has no such order of time. Its
+scores, thresholds and signals do not depend on that order and are compared all the same; orders,
+fills and equity are those of the backtest's scores shown in the session's order. What has no
+counterpart is counted by name (`ParityReport.apart`). So are candles that differ from what the
+exchange says now: restated ones, and gaps that were withdrawn.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +30,7 @@ from cppncripto_strategy.feeds.live.rounds import RecordedRounds
 from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder
 from cppncripto_strategy.paper.recording import Recording
-from cppncripto_strategy.paper.session import DERIVED, Collected
+from cppncripto_strategy.paper.session import DERIVED, Collected, Record
 from cppncripto_strategy.paper.trader import paper_cerebro, session_broker
 from cppncripto_strategy.strategy import MacroMicroStrategy
 
@@ -32,6 +38,7 @@ from cppncripto_strategy.strategy import MacroMicroStrategy
 SCORE_TOLERANCE = 1e-4
 MONEY_TOLERANCE = 0.005
 _NUMBERS = ("score", "p_buy", "p_sell", "score_zero", "upper", "lower", "drift")
+LOOKED_UP = ("score", "p_buy", "p_sell", "score_zero", "upper", "lower")
 _ORDER_FIELDS = ("symbol", "created_ms", "executed_ms", "side", "status", "reason")
 
 
@@ -62,13 +69,15 @@ class ParityReport:
     compared : records compared, by replay and table.
     differences : all of them, in order.
     worst_score : largest difference of a score between batch and stream.
-    notes : what could not be compared, and why.
+    notes : what could not be compared, and why; and what differs from the exchange of today.
+    apart : how many of what had no counterpart in a backtest, by name.
     """
 
     compared: dict[str, int]
     differences: list[Difference]
     worst_score: float
     notes: list[str] = field(default_factory=list)
+    apart: dict[str, int] = field(default_factory=dict)
 
     @property
     def same(self) -> bool:
@@ -90,14 +99,26 @@ def compare(session: Path, strategy: Mapping[str, Any]) -> ParityReport:
         When the folder is no session or its journals are damaged.
     """
     recording = Recording.read(session)
-    report = _recorded_order(recording, strategy)
-    if any(moment.catch_up for moment, _ in recording.past):
-        report.notes.append(
-            "a symbol was late beyond the deadline: its candles came after newer ones of others,"
-            " an order of time that a backtest does not have, so only the recorded order counts"
+    report = _joined(_recorded_order(recording, strategy), _backtest(recording, strategy))
+    report.notes.extend(_not_as_today(recording))
+    return report
+
+
+def _not_as_today(recording: Recording) -> Iterator[str]:
+    """Where a later fetch has other candles than the session, in sentences."""
+    for gap in recording.withdrawn():
+        yield (
+            f"{gap['symbol']}: the candle of {ms_to_utc(gap['open_ms'])} was a gap and appeared"
+            f" later; {gap['decided_without']} decisions were made without it until then, and the"
+            " strategy never saw it"
         )
-        return report
-    return _joined(report, _backtest(recording, strategy))
+    for event in recording.events:
+        if event["kind"] == "restated":
+            yield (
+                f"{event['symbol']}: the exchange restated the candle of"
+                f" {ms_to_utc(event['open_ms'])} (close {event['first'][4]:g}, now"
+                f" {event['now'][4]:g}); the session keeps the first values, a fetch has the others"
+            )
 
 
 def _joined(first: ParityReport, second: ParityReport) -> ParityReport:
@@ -106,11 +127,24 @@ def _joined(first: ParityReport, second: ParityReport) -> ParityReport:
         first.differences + second.differences,
         max(first.worst_score, second.worst_score),
         first.notes + second.notes,
+        first.apart | second.apart,
     )
 
 
 def _recorded_order(recording: Recording, strategy: Mapping[str, Any]) -> ParityReport:
     """Round by round, as the session saw it; bit for bit."""
+    again = _shown_again(recording, strategy)
+    differences: list[Difference] = []
+    compared = {}
+    for name in DERIVED:
+        recorded, replayed = recording.derived[name], again[name]
+        compared[f"recorded order: {name}"] = len(recorded)
+        differences += _of_records(name, recorded, replayed)
+    return ParityReport(compared, differences, 0.0)
+
+
+def _shown_again(recording: Recording, strategy: Mapping[str, Any]) -> dict[str, list[Record]]:
+    """What a strategy derives from the rounds as they were shown."""
     facts = recording.facts
     source = RecordedRounds(recording.past)
     derived = {name: Collected() for name in DERIVED}
@@ -125,13 +159,7 @@ def _recorded_order(recording: Recording, strategy: Mapping[str, Any]) -> Parity
     recorder = Recorder(derived, source)
     cerebro.addstrategy(PaperStrategy, recorder=recorder, keep_rows=False, **strategy)
     cerebro.run()
-    differences: list[Difference] = []
-    compared = {}
-    for name in DERIVED:
-        recorded, replayed = recording.derived[name], derived[name].records
-        compared[f"recorded order: {name}"] = len(recorded)
-        differences += _of_records(name, recorded, replayed)
-    return ParityReport(compared, differences, 0.0)
+    return {name: sink.records for name, sink in derived.items()}
 
 
 def _of_records(
@@ -154,6 +182,73 @@ def _of_records(
 
 
 def _backtest(recording: Recording, strategy: Mapping[str, Any]) -> ParityReport:
+    """The candles as a backtest runs them; where some were late, in two steps."""
+    replayed = _batch_run(recording, strategy)
+    last_ms = max((moment.close_ms for moment, _ in recording.past), default=0)
+    since = recording.live_from_ms or last_ms + 1
+    tables = recording.tables()
+    differences, worst = _of_signals(tables["signals"], _since(replayed.signals, since))
+    compared = {"backtest: signals": len(tables["signals"])}
+    fills, equity, evidence = replayed.fills, replayed.equity, replayed.evidence
+    late = recording.late()
+    how = "backtest"
+    if late:
+        how = "backtest's scores, order shown"
+        shown = _shown_again(recording, _with_scores(replayed.signals, strategy))
+        again = replace(recording, derived=shown).tables()
+        fills, equity, evidence = again["fills"], again["equity"], again["evidence"]
+    fills = _since(fills, since, "created_ms")
+    # The end of a replay cancels what still rests; the session continues.
+    fills = fills[fills["reason"] != "end"].reset_index(drop=True)
+    differences += _of_fills(tables["fills"], fills)
+    differences += _of_equity(tables["equity"], _since(equity, since))
+    differences += _of_evidence(tables["evidence"], evidence)
+    compared |= {f"{how}: {name}": len(tables[name]) for name in ("fills", "equity", "evidence")}
+    notes = [
+        f"{symbol}: {count} candles, closing {ms_to_utc(first)} to {ms_to_utc(last)}, came after"
+        " newer ones of others, an order of time that a backtest does not have: fills and equity"
+        " were compared with the backtest's scores in the order shown"
+        for symbol, (count, first, last) in late.items()
+    ]
+    apart = {f"late candles of {symbol}": count for symbol, (count, *_) in late.items()}
+    return ParityReport(compared, differences, worst, notes, apart)
+
+
+class BatchScore(bt.Indicator):
+    """Scores and thresholds that were computed before, looked up by closing time; NaN elsewhere.
+
+    Params
+    ------
+    rows : close time (UTC ms) -> the lines' values.
+    """
+
+    lines: Any = ("score", "p_buy", "p_sell", "score_zero", "upper", "lower")
+    params: Any = (("rows", None),)
+
+    def next(self) -> None:
+        """The present candle's."""
+        nothing = (math.nan,) * len(LOOKED_UP)
+        values = self.p.rows.get(bar_close_ms(self.data), nothing)
+        for name, value in zip(LOOKED_UP, values, strict=True):
+            getattr(self.lines, name)[0] = value
+
+
+def _with_scores(signals: pd.DataFrame, strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """The strategy's options with a backtest's scores and thresholds in place of its own."""
+    rows: dict[str, dict[int, tuple[float, ...]]] = {}
+    columns = zip(*(signals[name].tolist() for name in LOOKED_UP), strict=True)
+    stamps = zip(signals["symbol"], signals["close_time_ms"].tolist(), strict=True)
+    for (symbol, close_ms), values in zip(stamps, columns, strict=True):
+        rows.setdefault(symbol, {})[close_ms] = values
+    make: Any = BatchScore  # its params become keywords by Backtrader's metaclass
+    return {
+        **strategy,
+        "score_factory": lambda data: make(data, rows=rows.get(data._name, {})),
+        "threshold_factory": lambda _traded, _data, score: score,
+    }
+
+
+def _batch_run(recording: Recording, strategy: Mapping[str, Any]) -> MacroMicroStrategy:
     """The candles as a backtest runs them: preloaded, indicators in batches."""
     facts = recording.facts
     allowed = {
@@ -171,20 +266,7 @@ def _backtest(recording: Recording, strategy: Mapping[str, Any]) -> ParityReport
         if len(candles):
             cerebro.adddata(ReplayFeed(candles=candles, interval_ms=facts.interval_ms, name=symbol))
     cerebro.addstrategy(MacroMicroStrategy, **strategy)
-    replayed = cerebro.run()[0]
-    last_ms = max((moment.close_ms for moment, _ in recording.past), default=0)
-    since = recording.live_from_ms or last_ms + 1
-    tables = recording.tables()
-    differences, worst = _of_signals(tables["signals"], _since(replayed.signals, since))
-    fills = _since(replayed.fills, since, "created_ms")
-    # The end of a replay cancels what still rests; the session continues.
-    fills = fills[fills["reason"] != "end"].reset_index(drop=True)
-    differences += _of_fills(tables["fills"], fills)
-    differences += _of_equity(tables["equity"], _since(replayed.equity, since))
-    differences += _of_evidence(tables["evidence"], replayed.evidence)
-    names = ("signals", "fills", "equity", "evidence")
-    compared = {f"backtest: {name}": len(tables[name]) for name in names}
-    return ParityReport(compared, differences, worst)
+    return cerebro.run()[0]  # type: ignore[no-any-return]
 
 
 def _since(table: pd.DataFrame, start_ms: int, column: str = "close_time_ms") -> pd.DataFrame:

@@ -77,11 +77,18 @@ class Recording:
         }
 
     def gaps(self) -> list[dict[str, Any]]:
-        """Proved gaps: symbol, start_ms, end_ms, candles; touching ones joined."""
+        """Proved gaps: symbol, start_ms, end_ms, candles; touching ones joined.
+
+        Those that were withdrawn are none: see `withdrawn`.
+        """
+        appeared = {
+            (symbol, moment.close_ms) for moment, _ in self.past for symbol in moment.withdrawn
+        }
         joined: list[dict[str, Any]] = []
         step = self.facts.interval_ms
         for symbol in self.facts.symbols:
-            for close_ms in (moment.close_ms for moment, _ in self.past if symbol in moment.gaps):
+            shut = (moment.close_ms for moment, _ in self.past if symbol in moment.gaps)
+            for close_ms in (ms for ms in shut if (symbol, ms) not in appeared):
                 last = joined[-1] if joined else None
                 if last and last["symbol"] == symbol and last["end_ms"] == close_ms - step:
                     last["end_ms"], last["candles"] = close_ms, last["candles"] + 1
@@ -91,6 +98,37 @@ class Recording:
                         {"symbol": symbol, "start_ms": start_ms, "end_ms": close_ms, "candles": 1}
                     )
         return joined
+
+    def withdrawn(self) -> list[dict[str, Any]]:
+        """Gaps whose candle appeared later: symbol, open_ms, row, seen_ms, decided_without.
+
+        seen_ms is the newest close shown when it appeared; decided_without counts the decisions on
+        the symbol from the gap on until then. They stay as they were, and so do all later ones: the
+        strategy never sees the candle.
+        """
+        found: list[dict[str, Any]] = []
+        newest_ms = 0
+        for moment, _ in self.past:
+            newest_ms = max(newest_ms, moment.close_ms)
+            found += [
+                {"symbol": symbol, "open_ms": int(row[0]), "row": row, "seen_ms": newest_ms}
+                for symbol, row in moment.withdrawn.items()
+            ]
+        stamps: dict[str, list[int]] = {one["symbol"]: [] for one in found}
+        for decision in self.derived["decisions"] if found else ():
+            stamps.get(decision["symbol"], []).append(decision["close_time_ms"])
+        for one in found:
+            after = [ms for ms in stamps[one["symbol"]] if one["open_ms"] < ms <= one["seen_ms"]]
+            one["decided_without"] = len(after)
+        return found
+
+    def late(self) -> dict[str, tuple[int, int, int]]:
+        """Symbol -> how many of its candles came after newer ones of others; first, last close."""
+        behind: dict[str, list[int]] = {}
+        for moment, _ in self.past:
+            for symbol in moment.candles if moment.catch_up else ():
+                behind.setdefault(symbol, []).append(moment.close_ms)
+        return {symbol: (len(ms), min(ms), max(ms)) for symbol, ms in behind.items()}
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """signals, fills, trades and equity since the session went live, as a backtest gives them.

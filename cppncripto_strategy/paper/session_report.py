@@ -50,6 +50,11 @@ def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
         "downtime": recording.downtime(),
         "rounds": len(recording.past),
         "exchange": exchange_rows(recording.events),
+        "withdrawn": [
+            {name: gap[name] for name in ("symbol", "open_ms", "seen_ms", "decided_without")}
+            for gap in recording.withdrawn()
+        ],
+        "late": {symbol: count for symbol, (count, *_) in recording.late().items()},
     }
     return RunResult(
         recipe=recipe.to_plain(),

@@ -445,7 +445,20 @@ def test_symbol_that_was_left_behind_replays_in_the_order_it_came(tmp_path: Path
         assert rows_of(recording.candles()[symbol]) == rows_of(walk(COUNT, seed)[: COUNT - 1])
     report = compare(path, STRATEGY)
     assert [str(one) for one in report.differences] == []
-    assert "late" in report.notes[0]
+    assert report.apart == {"late candles of ETHUSDT": sum(len(one.candles) for one in behind)}
+    assert "ETHUSDT" in report.notes[0]
+    # One late symbol switches nothing off: every signal, fill and mark has been compared.
+    tables = recording.tables()
+    shown = "backtest's scores, order shown"
+    assert report.compared["backtest: signals"] == len(tables["signals"]) >= 2 * (COUNT - 32)
+    assert report.compared[f"{shown}: fills"] == len(tables["fills"]) >= 20
+    assert report.compared[f"{shown}: equity"] == len(tables["equity"]) >= COUNT - 32
+    records = read_lines(path / "fills.jsonl")
+    last = max(n for n, record in enumerate(records) if record["status"] == "filled")
+    records[last]["price"] += 0.01
+    (path / "fills.jsonl").write_bytes(b"".join(line_of(record) for record in records))
+    found = {one.replay for one in compare(path, STRATEGY).differences}
+    assert found == {"recorded order", "backtest"}
 
 
 def test_second_process_is_refused(tmp_path: Path) -> None:
