@@ -144,12 +144,16 @@ class PaperSession:
         )
 
     def _opening(self, moment: Round, allowed: frozenset[str]) -> None:
-        """Before a live round is shown: on disk first, then whatever else must precede it."""
+        """Before a live round is shown: what must precede it, then that it was shown, on disk.
+
+        Networks that are active from this round on are kept before it counts as shown: a kill in
+        between would else replay it without them.
+        """
         if not moment.catch_up:
             changes = self.folder.rules.before_round(moment.close_ms)
             self.cerebro.broker.change_rules(changes)
-        self.folder.opened(moment, allowed, last=self.queue.waiting() == 0)
         self._before_round(moment)
+        self.folder.opened(moment, allowed, last=self.queue.waiting() == 0)
         if self._until_ms is not None and moment.close_ms >= self._until_ms:
             self.queue.abandon()
 
