@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import random
+import textwrap
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +15,16 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round, rows_of
+from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
+from cppncripto_strategy.ledger import AccountCheck
+from cppncripto_strategy.models.scoring.streaming import MacroStream, MicroStream, Ring, ScoreStream
+from cppncripto_strategy.models.scoring.threshold import ScoreThreshold
 from cppncripto_strategy.paper.networks import SessionTimeline
 from cppncripto_strategy.paper.packing import pack, unpack
 from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder, rounds_of_bars
 from cppncripto_strategy.paper.session import DERIVED, Collected
 from cppncripto_strategy.paper.trader import paper_cerebro
+from cppncripto_strategy.strategy import MacroMicroStrategy, SymbolState
 
 SYMBOLS = ("X", "Y", "Z")
 DAYS, COUNT = 26, 26 * 24
@@ -129,3 +137,70 @@ def test_continued_from_any_round_it_records_the_same_to_the_bit(
         assert rest.records[name] == expected, name
     assert rest.snapshots == run.snapshots[-1:]
     assert rest.view == run.view
+
+
+# Attribute -> why a restart need not be handed it; everything else a class sets must be kept.
+KEPT: dict[type, set[str]] = {
+    MacroStream: {"_candles", "_market", "_coming", "_features", "rows", "next_open_ms",
+                  "session_ms", "state", "_kept", "_forecasts"},
+    ScoreStream: {"_streams"},
+    MicroStream: {"_step", "_rings", "_recent", "_values", "_lit"},
+    Ring: {"end", "_rows"},
+    ScoreThreshold: {"quantile", "_recent", "_ordered", "_fixed", "_session", "_counts_sessions",
+                     "_signals", "_counts"},
+    AdaptiveThreshold: {"_state", "_next_seed"},
+    SymbolState: {"order", "entry_price", "entry_open_ms", "exit_reason", "no_entry_before_ms"},
+    AccountCheck: {"_cash", "_moved", "_positions", "_traded", "_difference"},
+    MacroMicroStrategy: {"states", "_session_ms", "_session_equity", "_entries_blocked"},
+    Recorder: {"view", "_session_ms", "_went_live"},
+}  # fmt: skip
+NOT_STATE: dict[type, dict[str, str]] = {
+    MacroStream: {
+        **dict.fromkeys(("timeline", "settings", "_table", "_scaled", "_cache"), "given"),
+        "rolled": "of the last candle alone",
+        "fresh_rows": "of the last candle alone",
+        "rollover_s": "a measurement",
+    },
+    ScoreStream: dict.fromkeys(("macro", "_window"), "given"),
+    MicroStream: dict.fromkeys(
+        ("net", "_weights", "_kernel", "_embed", "_layers", "_seen", "_dark"), "the network"
+    ) | {"_taps": "scratch"},
+    Ring: {"size": "given"},
+    ScoreThreshold: {"settings": "given"},
+    AdaptiveThreshold: {
+        "_seeds": "of the timeline",
+        "_done": "counts the bars of this run",
+        "_stamps": "a line",
+    },
+    SymbolState: dict.fromkeys(
+        ("data", "clock", "score", "threshold", "interval_ms", "lines", "readers"), "given"
+    ) | {"bars": "counts the bars of this run"},
+    AccountCheck: {},
+    MacroMicroStrategy: {
+        **dict.fromkeys(("_state_of", "_fraction", "_opened", "_has_ledger", "_reports"), "given"),
+        **dict.fromkeys(("_quick_step", "_marks", "signals", "fills", "trades", "equity"),
+                        "of backtests"),
+    },
+    Recorder: {
+        **dict.fromkeys(("_derived", "_source", "_on_event", "_settle", "_after_round"), "given"),
+        "_untold": "empty between rounds",
+        "latency_s": "a measurement",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("owner", KEPT, ids=lambda owner: owner.__name__)
+def test_whatever_a_class_remembers_is_kept_or_need_not_be(owner: type) -> None:
+    """An attribute that is added later, and is missing from the restarted session alone."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(owner)))
+    targets = [
+        target
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign)
+        for target in ast.walk(node)
+        if isinstance(target, ast.Attribute) and isinstance(target.ctx, ast.Store)
+    ]
+    mine = {t.attr for t in targets if isinstance(t.value, ast.Name) and t.value.id == "self"}
+    unplaced = mine - KEPT[owner] - NOT_STATE[owner].keys()
+    assert not unplaced, f"keep {unplaced} in {owner.__name__}.snapshot, or say why not"
+    assert KEPT[owner] | NOT_STATE[owner].keys() <= mine
