@@ -166,6 +166,11 @@ class MacroEmbedding(bt.Indicator):
             super().__init__()
             self._build()
 
+    def follow(self, timeline: BundleTimeline) -> None:
+        """Go by this timeline from the next rollover on: the one there was, with bundles added."""
+        self.timeline = timeline
+        self.stream.follow(timeline)
+
     def _build(self) -> None:
         self.timeline = load_timeline(self.p.bundles)
         _require_lines(self.data, self.timeline)

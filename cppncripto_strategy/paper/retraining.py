@@ -122,7 +122,7 @@ class Retrainer:
         self.timeline = self.timeline.with_bundle(bundle, session_ms)
         self.timeline.save(self.session)  # on disk first: a restart replays this rollover
         for state in self._states():
-            state.score.macro.timeline = state.score.macro.stream.timeline = self.timeline
+            state.score.macro.follow(self.timeline)
             state.threshold.add_seed(session_ms, bundle.score_seed)
         self._note("bundle", session_ms=session_ms, bundle=bundle.model_hash)
         log.info("bundle %s is active from %s", bundle.model_hash, ms_to_utc(session_ms))

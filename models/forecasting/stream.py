@@ -29,6 +29,10 @@ class ForecastStream:
         self._days: DayTable | None = None
         self._market: DayTable | None = None
 
+    def follow(self, forecasters: Sequence[Forecaster | None]) -> None:
+        """Forecast with these from now on: those there were, and newer ones behind them."""
+        self._forecasters = forecasters
+
     def close_day(self, grid: CandleGrid) -> None:
         """Take the candles of the day that is over, and the one before them where there is one."""
         self._days = _longer(self._days, grid)

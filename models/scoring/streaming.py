@@ -103,6 +103,11 @@ class MacroStream:
         self.fresh_rows = 0
         self.rollover_s: list[float] = []
 
+    def follow(self, timeline: BundleTimeline) -> None:
+        """Go by this timeline from the next rollover on: the one there was, with bundles added."""
+        self.timeline = timeline
+        self._forecasts.follow([bundle.forecaster for bundle in timeline.bundles])
+
     def push_market(self, open_time_ms: int, candle: FloatArray) -> bool:
         """Take a closed candle of the market symbol, before the symbol's own of that time.
 

@@ -18,6 +18,8 @@ from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import create_session
 from cppncripto_strategy.recipe import Recipe
 
+NOW_MS = 1_704_067_200_000
+
 
 def test_session_in_the_past_of_its_bundle_is_refused(
     papers: Any, toy: Any, tmp_path: Path
@@ -45,7 +47,7 @@ def test_symbol_that_the_exchange_leaves_out_is_refused_by_name(
     """A symbol without rules, whose every order would be accepted."""
     exchange = LoopbackExchange(
         {"X": toy.candles(days=3), "Y": toy.candles(days=3)},
-        clock=ManualClock(0),
+        clock=ManualClock(NOW_MS),
         settings=ExchangeSettings(interval="1h"),
     )
     entries = create.symbol_entries
@@ -58,6 +60,6 @@ def test_symbol_that_the_exchange_leaves_out_is_refused_by_name(
         here = Connection(
             Sources(host.archive_url, host.rest_url, host.stream_url), retry=papers.retry
         )
-        assert create.ask_exchange(here, ["X"])[0] == 0
+        assert create.ask_exchange(here, ["X"])[0] == NOW_MS
         with pytest.raises(SourceError, match=r"does not list Y: .*recipe's symbols"):
             create.ask_exchange(here, ["X", "Y"])
