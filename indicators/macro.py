@@ -166,11 +166,6 @@ class MacroEmbedding(bt.Indicator):
             super().__init__()
             self._build()
 
-    def follow(self, timeline: BundleTimeline) -> None:
-        """Go by this timeline from the next rollover on: the one there was, with bundles added."""
-        self.timeline = timeline
-        self.stream.follow(timeline)
-
     def _build(self) -> None:
         self.timeline = load_timeline(self.p.bundles)
         _require_lines(self.data, self.timeline)
@@ -183,6 +178,10 @@ class MacroEmbedding(bt.Indicator):
         self.states: SessionStates | None = None
         self.bar_rows: NDArray[np.int64] | None = None
         self._batch_s: list[float] = []
+
+    def follow(self, timeline: BundleTimeline) -> None:
+        """Go by this timeline from the next rollover on: the one there was, with bundles added."""
+        self.timeline = self.stream.timeline = timeline
 
     @property
     def rollover_s(self) -> list[float]:

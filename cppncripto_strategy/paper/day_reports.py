@@ -11,17 +11,13 @@ start's. Left out: what stands in a report (`session_report`), how a checkpoint 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import suppress
-from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
 from cppncripto_strategy.errors import CheckpointError, CppnError
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
+from cppncripto_strategy.paper.beside import FAILED, Beside, Says
 from cppncripto_strategy.paper.checking import next_checkpoint
 from cppncripto_strategy.paper.create import options_of
 from cppncripto_strategy.paper.packing import digest_of
@@ -50,8 +46,7 @@ class DayReports:
 
     def __init__(self, path: Path, on_event: Event) -> None:
         self._path, self._on_event = path, on_event
-        self._process: Any = None
-        self._pipe: Pipe | None = None
+        self._process: Beside | None = None
         self._day: int | None = None
         self._session: PaperSession | None = None
 
@@ -84,30 +79,23 @@ class DayReports:
         except CppnError as error:
             self._note(REFUSED, reason=str(error))
             digest = None
-        context = multiprocessing.get_context("spawn")
-        self._pipe, told = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=see_to_day, args=(str(self._path), until_ms, rounds, digest, told), daemon=True
-        )
-        self._process.start()
-        told.close()
+        self._process = Beside(see_to_day, str(self._path), until_ms, rounds, digest)
 
     def _hear(self) -> None:
         """Pass on what the process said; let go of it once it has ended."""
-        if self._pipe is None:
+        if self._process is None:
             return
-        with suppress(EOFError, OSError):
-            while self._pipe.poll():
-                self._pass_on(self._pipe.recv())
-        if not self._process.is_alive():
-            if self._process.exitcode:
-                self._note("day process failed", exit_code=self._process.exitcode)
-            self._pipe.close()
-            self._process = self._pipe = None
+        ended = not self._process.running
+        for event in self._process.events():
+            self._pass_on(event)
+        if ended:
+            self._process = None
 
     def _pass_on(self, event: dict[str, Any]) -> None:
         if event["kind"] == REPORT:
             self._on_event(event)
+        elif event["kind"] == FAILED:
+            self._note("day process failed", reason=event["reason"])
         else:
             self._note(**event)
 
@@ -120,37 +108,24 @@ class DayReports:
         """Wait a while for what is under way; what is not done then is left to the next start."""
         if self._process is None:
             return
-        self._process.join(PATIENCE_S)
-        if self._process.is_alive():
-            self._process.terminate()
-            self._process.join(5)
+        self._process.stop(PATIENCE_S)
         self._hear()
 
 
-def see_to_day(
-    session: str, until_ms: int, rounds: int, digest: str | None, told: Pipe | None
-) -> None:
+def see_to_day(session: str, until_ms: int, rounds: int, digest: str | None, says: Says) -> None:
     """Report the days that are over, then make a checkpoint; runs in a process of its own.
 
     Parameters
     ----------
     session : its folder. until_ms : 00:00 UTC of the day that has begun.
     rounds, digest : as `checking.next_checkpoint` takes them; no checkpoint when digest is None.
-    told : where events are sent, each a dictionary with its `kind`.
+    says : hears events, each a dictionary with its `kind`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is for the session
-    os.nice(19)
     path = Path(session)
-
-    def tell(event: dict[str, Any]) -> None:
-        if told is not None:
-            with suppress(OSError):  # the session is gone: the files say the same
-                told.send(event)
-
     for report in missing_reports(path, until_ms):
-        tell({"kind": REPORT, **report})
+        says({"kind": REPORT, **report})
     if digest is not None:
-        tell(_checkpoint(path, rounds, digest))
+        says(_checkpoint(path, rounds, digest))
 
 
 def missing_reports(path: Path, until_ms: int) -> Iterator[dict[str, Any]]:

@@ -7,20 +7,14 @@ the next 00:00 UTC after it is ready, and that moment is written down, so that a
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cppncripto_strategy.errors import CppnError, SessionError
+from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.candles import Candles, merge
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.live.journal import read_lines
@@ -35,6 +29,7 @@ from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.models.learning.drift import Repair, RetrainDecision
 from cppncripto_strategy.models.learning.retraining import carry_out, decide
+from cppncripto_strategy.paper.beside import FAILED, Beside, Says
 from cppncripto_strategy.paper.create import recipe_of
 from cppncripto_strategy.paper.networks import SessionTimeline, todays_bundle
 from cppncripto_strategy.paper.recording import Recording
@@ -67,8 +62,7 @@ class Retrainer:
         self, session: Path, recipe: Recipe, timeline: SessionTimeline, cache: Path | None
     ) -> None:
         self.session, self.recipe, self.timeline, self.cache = session, recipe, timeline, cache
-        self._process: Any = None
-        self._said: Any = None
+        self._process: Beside | None = None
         self._strategy: Any = None
         self._note: Callable[..., None] = lambda _kind, **_facts: None
 
@@ -86,21 +80,15 @@ class Retrainer:
     def _take_over(self, session_ms: int) -> None:
         """Activate a bundle that is ready, from this session on."""
         if self._process is not None:
-            if self._process.is_alive():
+            if self._process.running:
                 return
-            if self._process.exitcode != 0:
-                reason = self._reason()
-                self._note("retraining failed", session_ms=session_ms, reason=reason)
-                log.error("retraining failed, the active bundle stays: %s", reason)
+            for event in self._process.events():
+                if event["kind"] == FAILED:
+                    reason = event["reason"]
+                    self._note("retraining failed", session_ms=session_ms, reason=reason)
+                    log.error("retraining failed, the active bundle stays: %s", reason)
             self._process = None
         self._adopt(session_ms)
-
-    def _reason(self) -> str:
-        """Why the training process failed, in its own words where it had time for any."""
-        try:
-            return str(self._said.recv())
-        except (EOFError, OSError):
-            return f"its process ended with {self._process.exitcode}"
 
     def _adopt(self, session_ms: int) -> None:
         """What the training process left, if anything: judged, activated, taken away."""
@@ -136,45 +124,17 @@ class Retrainer:
         if due != session_ms or due <= newest_ms or self._process is not None:
             return
         self._note("retraining", session_ms=session_ms)
-        context = multiprocessing.get_context("spawn")
         cache = None if self.cache is None else str(self.cache)
-        self._said, says = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=_retrain_beside, args=(str(self.session), session_ms, cache, says), daemon=True
-        )
-        # Ctrl-C reaches every process of a terminal; this one is ended by the session (`stop`).
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        says.close()
+        self._process = Beside(_retrain_beside, str(self.session), session_ms, cache)
 
     def stop(self) -> None:
         """End a training that is under way; the next start begins it again at its next stamp."""
-        if self._process is not None and self._process.is_alive():
-            self._process.terminate()
-            self._process.join(5)
+        if self._process is not None:
+            self._process.stop()
 
 
-def _retrain_beside(session: str, until_ms: int, cache: str | None, says: Connection) -> None:
-    """`retrain` in a process of its own, behind everything else: `os.nice(19)`, one thread."""
-    os.nice(19)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        retrain(session, until_ms, cache)
-    except Exception as error:  # whatever it was, the session goes on and says so
-        name = "" if isinstance(error, CppnError) else f"{type(error).__name__}: "
-        says.send(f"{name}{error}")
-        sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    """A training must not outlive its session: the next one would find two of them writing."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _retrain_beside(session: str, until_ms: int, cache: str | None, _says: Says) -> None:
+    retrain(session, until_ms, cache)
 
 
 def retrain(session: str, until_ms: int, cache: str | None) -> None:

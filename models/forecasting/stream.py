@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,17 +20,17 @@ NO_FORECAST = np.full(len(FORECAST_COLUMNS), np.nan)
 
 
 class ForecastStream:
-    """Whole days in, the coming session's forecast out. One symbol; lives for one run."""
+    """Whole days in, the coming session's forecast out. One symbol; lives for one run.
 
-    def __init__(self, symbol: str, forecasters: Sequence[Forecaster | None]) -> None:
-        self.symbol, self._forecasters = symbol, forecasters
-        self.needed = any(forecaster is not None for forecaster in forecasters)
+    Parameters
+    ----------
+    needed : whether any forecast is made; without, no day need be taken.
+    """
+
+    def __init__(self, symbol: str, needed: bool) -> None:
+        self.symbol, self.needed = symbol, needed
         self._days: DayTable | None = None
         self._market: DayTable | None = None
-
-    def follow(self, forecasters: Sequence[Forecaster | None]) -> None:
-        """Forecast with these from now on: those there were, and newer ones behind them."""
-        self._forecasters = forecasters
 
     def close_day(self, grid: CandleGrid) -> None:
         """Take the candles of the day that is over, and the one before them where there is one."""
@@ -48,14 +47,16 @@ class ForecastStream:
         self._days = None if kept["days"] is None else DayTable(*kept["days"])
         self._market = None if kept["market"] is None else DayTable(*kept["market"])
 
-    def forecast(self, bundle: int, session_ms: int, embedding: NDArray[np.float32]) -> FloatArray:
-        """The session's forecast by a bundle, (4,) as `FORECAST_COLUMNS`; NaN where there is none.
+    def forecast(
+        self, forecaster: Forecaster | None, session_ms: int, embedding: NDArray[np.float32]
+    ) -> FloatArray:
+        """The session's forecast, (4,) as `FORECAST_COLUMNS`; NaN where there is none.
 
         Parameters
         ----------
+        forecaster : the active bundle's.
         embedding : float32 (E,), the session's.
         """
-        forecaster = self._forecasters[bundle]
         if forecaster is None or self._days is None:
             return NO_FORECAST
         found: FloatArray = forecaster.predict(

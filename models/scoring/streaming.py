@@ -88,7 +88,8 @@ class MacroStream:
         self._cache = cache
         keep = self.settings.warmup + self.settings.day_candles + timeline.receptive_field + 1
         terms = term_rows(self.settings.terms, self.settings.day_candles)
-        self._forecasts = ForecastStream(symbol, [b.forecaster for b in timeline.bundles])
+        forecasts = any(bundle.forecaster is not None for bundle in timeline.bundles)
+        self._forecasts = ForecastStream(symbol, forecasts)
         day = self.settings.day_candles + 1 if self._forecasts.needed else 0
         self._candles = Ring(max(self._table.memory, terms, day), N_COLUMNS)
         self._market = Ring(self._candles.size, N_COLUMNS) if self.settings.reads_market else None
@@ -102,11 +103,6 @@ class MacroStream:
         self.rolled = False
         self.fresh_rows = 0
         self.rollover_s: list[float] = []
-
-    def follow(self, timeline: BundleTimeline) -> None:
-        """Go by this timeline from the next rollover on: the one there was, with bundles added."""
-        self.timeline = timeline
-        self._forecasts.follow([bundle.forecaster for bundle in timeline.bundles])
 
     def push_market(self, open_time_ms: int, candle: FloatArray) -> bool:
         """Take a closed candle of the market symbol, before the symbol's own of that time.
@@ -286,7 +282,7 @@ class MacroStream:
             statistics = np.concatenate([center[0], np.log(scale[0]), terms]).astype(np.float32)
             embedding = self._embed(bundle, scaled, statistics)
             drift = bank_drift(bundle, embedding, session_ms)
-        forecast = self._forecasts.forecast(number, session_ms, embedding)
+        forecast = self._forecasts.forecast(bundle.forecaster, session_ms, embedding)
         return MacroState(session_ms, number, center[0], scale[0], embedding, drift, forecast)
 
     def _terms(self, session_ms: int) -> FloatArray:

@@ -22,17 +22,6 @@ from cppncripto_strategy.paper.packing import digest_of
 from cppncripto_strategy.paper.session import SessionFolder
 
 
-class Told:
-    """The end of a pipe into which a process speaks."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-
-    def send(self, event: dict[str, Any]) -> None:
-        """Take an event."""
-        self.events.append(event)
-
-
 @pytest.fixture
 def day(
     papers: Any, toy_session: tuple[Path, Any, BundleTimeline, int], monkeypatch: pytest.MonkeyPatch
@@ -58,22 +47,22 @@ def test_days_that_are_over_are_reported_once_and_the_state_is_kept(
 ) -> None:
     """A day that nobody reported because the session stopped at its end, or one reported twice."""
     path, until_ms, rounds, digest = day
-    told: Any = Told()
-    day_reports.see_to_day(str(path), until_ms, rounds, digest, told)
+    told: list[dict[str, Any]] = []
+    day_reports.see_to_day(str(path), until_ms, rounds, digest, told.append)
     names = [ms_to_utc(until_ms - back * DAY_MS)[:10] for back in (2, 1)]
-    assert [event["kind"] for event in told.events] == ["day", "day", "checkpoint"]
-    assert [event["day"] for event in told.events[:2]] == names
-    for event in told.events[:2]:
+    assert [event["kind"] for event in told] == ["day", "day", "checkpoint"]
+    assert [event["day"] for event in told[:2]] == names
+    for event in told[:2]:
         kept = json.loads((path / "days" / f"{event['day']}.json").read_text())
         assert {"kind": "day", **kept} == event
-    assert told.events[0]["candles"] == 24 - 7
-    assert told.events[1]["candles"] == 24
+    assert told[0]["candles"] == 24 - 7
+    assert told[1]["candles"] == 24
     checkpoint = Checkpoint.load(path)
     assert checkpoint is not None
     assert (checkpoint.rounds, checkpoint.close_ms) == (rounds, until_ms)
-    again: Any = Told()
-    day_reports.see_to_day(str(path), until_ms, rounds, None, again)
-    assert again.events == []
+    again: list[dict[str, Any]] = []
+    day_reports.see_to_day(str(path), until_ms, rounds, None, again.append)
+    assert again == []
 
 
 def test_wrong_checkpoint_is_replaced_by_one_from_the_beginning(
@@ -81,16 +70,16 @@ def test_wrong_checkpoint_is_replaced_by_one_from_the_beginning(
 ) -> None:
     """A state that leads elsewhere must not be handed from day to day."""
     path, until_ms, rounds, digest = day
-    told: Any = Told()
-    day_reports.see_to_day(str(path), until_ms, rounds, digest, told)
+    told: list[dict[str, Any]] = []
+    day_reports.see_to_day(str(path), until_ms, rounds, digest, told.append)
     good = Checkpoint.load(path)
     assert good is not None
     wrong = Checkpoint(**{name: getattr(good, name) for name in Checkpoint.__slots__})
     wrong.state["account"]["cash"] -= 1.0
     wrong.save(path)
-    day_reports.see_to_day(str(path), until_ms, rounds, digest, told)
-    assert told.events[-1]["kind"] == "checkpoint"
-    assert told.events[-1]["not"]
+    day_reports.see_to_day(str(path), until_ms, rounds, digest, told.append)
+    assert told[-1]["kind"] == "checkpoint"
+    assert told[-1]["not"]
     again = Checkpoint.load(path)
     assert again is not None
     assert digest_of(again.state) == digest
@@ -104,10 +93,10 @@ def test_session_that_its_journals_do_not_give_gets_no_checkpoint(
     records = read_lines(path / "fills.jsonl")
     records[-1]["price"] = 1.0
     (path / "fills.jsonl").write_bytes(b"".join(map(line_of, records)))
-    told: Any = Told()
-    day_reports.see_to_day(str(path), until_ms, rounds, digest, told)
-    assert told.events[-1]["kind"] == "checkpoint refused"
-    assert "the replay gives" in told.events[-1]["reason"]
+    told: list[dict[str, Any]] = []
+    day_reports.see_to_day(str(path), until_ms, rounds, digest, told.append)
+    assert told[-1]["kind"] == "checkpoint refused"
+    assert "the replay gives" in told[-1]["reason"]
     assert Checkpoint.load(path) is None
 
 

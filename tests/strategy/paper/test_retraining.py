@@ -125,7 +125,7 @@ def test_training_that_fails_says_why_and_changes_nothing(
     retrainer.attach(SimpleNamespace(folder=SimpleNamespace(event=note)))
     day_ms = timeline.first_session_ms + DAY_MS
     retrainer.before_round(Round(day_ms, {}))
-    retrainer._process.join(120)
+    retrainer._process.process.join(120)
     retrainer.before_round(Round(day_ms + DAY_MS, {}))
     retrainer.stop()
     assert [event["kind"] for event in noted] == ["retraining", "retraining failed", "retraining"]
@@ -135,9 +135,9 @@ def test_training_that_fails_says_why_and_changes_nothing(
 
 ORPHAN = """
 import multiprocessing, time
-from cppncripto_strategy.paper.retraining import _end_with_parent
+from cppncripto_strategy.paper.beside import end_with_parent
 if __name__ == "__main__":
-    child = multiprocessing.get_context("spawn").Process(target=_end_with_parent)
+    child = multiprocessing.get_context("spawn").Process(target=end_with_parent)
     child.start()
     print(child.pid, flush=True)
     time.sleep(600)
