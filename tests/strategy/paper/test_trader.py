@@ -540,6 +540,32 @@ def test_long_session_keeps_no_finished_order() -> None:
     assert strategy.broker.ledger == []
 
 
+def test_symbol_that_is_removed_stops_alone_and_changed_rules_are_obeyed(tmp_path: Path) -> None:
+    """One symbol that ends the session, or whose position is lost sight of; steps of yesterday."""
+    stop, back, change = WARMUP + 20, WARMUP + 40, WARMUP + 50
+    path, heard = tmp_path / "attacked", list[dict[str, Any]]()
+    quick = dataclasses.replace(QUICK, info_every_s=0.05, retry_first_s=0.05, retry_cap_s=0.1)
+    with market(
+        StreamFault("removed", at(stop), at(back), symbol="ETHUSDT"),
+        StreamFault("new_rules", at(change), at(COUNT), symbol="BTCUSDT"),
+    ) as host:
+        trade(host, path, COUNT - 2, heard.append, quick)
+    recording = Recording.read(path)
+    kinds = {event["kind"]: event for event in recording.events}
+    assert kinds["symbol_stopped"]["symbol"] == kinds["symbol_back"]["symbol"] == "ETHUSDT"
+    assert kinds["symbol_stopped"]["position"] >= 0
+    assert {"symbol_stopped", "symbol_back", "rules_changed"} <= {e["kind"] for e in heard}
+    for seed, symbol in enumerate(SYMBOLS):
+        assert rows_of(recording.candles()[symbol]) == rows_of(walk(COUNT, seed)[: COUNT - 1])
+    filled = [fill for fill in recording.derived["fills"] if fill["status"] == "filled"]
+    within = [f for f in filled if at(stop + 4) < f["executed_ms"] <= at(back - 2)]
+    assert {fill["symbol"] for fill in within} == {"BTCUSDT"}
+    [later] = [c for c in recording.rule_changes if c.close_ms > at(change)]
+    assert later.entry["symbol"] == "BTCUSDT"
+    report = compare(path, STRATEGY)
+    assert [str(one) for one in report.differences] == []
+
+
 SOAK_COUNT = 2000
 SOAK_SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 SOAK_STREAM = {
