@@ -166,7 +166,7 @@ class Assembly:
     def complete(self, now_ms: int = 0) -> list[Round]:
         """The rounds that are complete now, oldest first; each is given once.
 
-        `now_ms` is the exchange's time, by which the past is told from the present: nobody trades
+        `now_ms` is the exchange's time, which divides the past from the present: nobody trades
         on the past, so there symbols whose past is still being read are waited for longer.
         """
         self._past_ms = now_ms - _PRESENT_CANDLES * self.interval_ms

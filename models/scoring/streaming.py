@@ -3,9 +3,8 @@
 `MacroStream` keeps the last candles' features and, at each UTC midnight, activates a new state
 (bundle, scaler, embedding). `MicroStream` runs MicroNet through numpy ring buffers, one row per
 candle; at a rollover the scaler changes, so it replays the rows its receptive field still sees. A
-candle that never came is a row of missing values in both, exactly as on the batch grid. Where the
-networks read a market symbol, its candles are given by themselves, each before the traded symbol's
-of the same closing time.
+candle that never came is a row of missing values in both, as on the batch grid. A market symbol's
+candles are given by themselves, each before the traded symbol's of the same closing time.
 
 What a stream will still look at it hands over (`snapshot`) and takes back (`restore`): a restored
 stream gives the very bits of one that was never interrupted.
