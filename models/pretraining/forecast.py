@@ -13,9 +13,9 @@ their days are over by then; those of validation sessions are over by the stamp.
 Source: heteroscedastic regression after Nix and Weigend (1994), eq. 2; the linear part is HAR
 (Corsi 2009) in logarithms with a calendar. Deviations: the linear part is not learned further; the
 width starts at the linear forecast's own error; and the mean is not weighed by the width, which
-lets a network excuse its errors instead of repairing them (Seitzer et al. 2022). Left out: quantiles,
-and the forecast of a direction. The head is dropped afterwards: terms and encoder, both in the
-embedding, are what a forecast is read from.
+lets a network excuse its errors instead of reducing them (Seitzer et al. 2022). Left out:
+quantiles, and the forecast of a direction. The head is dropped afterwards: terms and encoder, both
+in the embedding, are what a forecast is read from.
 """
 
 from __future__ import annotations
