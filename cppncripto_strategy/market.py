@@ -13,7 +13,7 @@ from cppncripto_strategy.feeds import planted
 from cppncripto_strategy.feeds.candles import Candles, validate
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, ms_to_utc, utc_to_ms
 from cppncripto_strategy.feeds.history.files import open_source
-from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.grid import CandleGrid, market_grid
 from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable, build_sessions
 from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.recipe import Recipe
@@ -42,19 +42,27 @@ class Market:
         """Traded candles, then those beside them."""
         return {**self.candles, **self.beside}
 
-    def grid(self, symbol: str, settings: SessionSettings) -> CandleGrid:
-        """A symbol's candles on their grid, the market symbol's on the same rows where it is read.
+    def grids(self, settings: SessionSettings) -> dict[str, CandleGrid]:
+        """Each traded symbol's candles on their grid, the market symbol's beside them where read.
+
+        The market's candles are laid out once, and shared: fifteen symbols do not hold fifteen.
 
         Raises
         ------
         CandleError
-            When the market symbol is read and has no candles here.
+            When the market symbol is read and has no candles here, or they close at other times.
         """
-        grid = CandleGrid.from_candles(self.candles[symbol], settings.interval_ms)
-        if settings.reads_market:
-            grid = grid.with_market(self.every.get(settings.market or ""))
+        step = settings.interval_ms
+        grids = {symbol: CandleGrid.from_candles(c, step) for symbol, c in self.candles.items()}
+        read = self.every.get(settings.market or "") if settings.reads_market else None
+        if read is not None:
+            first_ms = min(grid.start_ms for grid in grids.values())
+            last_ms = max(grid.end_ms for grid in grids.values())
+            whole = market_grid(read, step, first_ms, last_ms)
+            grids = {symbol: grid.beside(whole) for symbol, grid in grids.items()}
+        for symbol, grid in grids.items():
             settings.require_market(symbol, grid)
-        return grid
+        return grids
 
 
 def load_market(recipe: Recipe) -> Market:
@@ -133,11 +141,10 @@ def _planted_market(recipe: Recipe) -> Market:
 
 def session_tables(market: Market, settings: SessionSettings) -> list[SessionTable]:
     """Sessions of every symbol; refuses candles that lack a column some feature needs."""
-    tables = []
     for symbol, candles in market.candles.items():
         settings.table.require(symbol, candles)
-        tables.append(build_sessions(symbol, market.grid(symbol, settings), settings))
-    return tables
+    grids = market.grids(settings)
+    return [build_sessions(symbol, grid, settings) for symbol, grid in grids.items()]
 
 
 def traded_span(recipe: Recipe, market: Market) -> Span:

@@ -42,6 +42,7 @@ from cppncripto_strategy.models.hyperneat.options import CPPNOptions
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.models.hyperneat.workers import Spread, evaluator
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import (
     SessionSet,
     SessionSettings,
@@ -93,9 +94,10 @@ class Ground:
 
     def probe_data(self, session: SessionSettings, substrate: Substrate) -> ProbeData:
         """Days to judge on, for any long window, stride or (coarser) candle interval."""
+        market = _resampled(self.market, self.session.interval_ms, session.interval_ms)
         tables = [
-            _table(symbol, self.market, self.session.interval_ms, session, self.until_ms)
-            for symbol in self.market.candles
+            _table(symbol, grid, session, self.until_ms)
+            for symbol, grid in market.grids(session).items()
         ]
         sessions = SessionSet.between(tables, self.from_ms, self.until_ms)
         return ProbeData.of_sessions(sessions, self.until_ms, substrate.stride)
@@ -133,19 +135,17 @@ def substrate_of(recipe: Recipe, session: SessionSettings) -> Substrate:
     return replace(where, features=session.names)
 
 
-def _table(
-    symbol: str, market: Market, candle_ms: int, session: SessionSettings, until_ms: int
-) -> SessionTable:
-    """Sessions of the candles that closed by `until_ms`, at the session's interval."""
-    if session.interval_ms != candle_ms:
-        market = _resampled(market, interval_text(candle_ms), interval_text(session.interval_ms))
-    grid = market.grid(symbol, session)
+def _table(symbol: str, grid: CandleGrid, session: SessionSettings, until_ms: int) -> SessionTable:
+    """Sessions of the candles that closed by `until_ms`."""
     grid = grid.rows(0, int(np.clip(grid.row_of(until_ms), 0, len(grid))))
     return build_sessions(symbol, grid, session)
 
 
-def _resampled(market: Market, interval: str, coarser: str) -> Market:
-    """The market's candles at a coarser interval."""
+def _resampled(market: Market, candle_ms: int, coarser_ms: int) -> Market:
+    """The market's candles at a coarser interval, or as they are at their own."""
+    if coarser_ms == candle_ms:
+        return market
+    interval, coarser = interval_text(candle_ms), interval_text(coarser_ms)
     parts = (market.candles, market.beside)
     traded, beside = (
         {symbol: resample(candles, interval, coarser) for symbol, candles in part.items()}

@@ -131,13 +131,16 @@ class CandleGrid:
         """
         if candles is None:
             return self
-        try:
-            market = CandleGrid.from_candles(candles, self.interval_ms, self.start_ms, self.end_ms)
-        except ValueError as cause:
-            raise CandleError(
-                f"the market symbol's candles do not close when the traded symbol's do: {cause}"
-            ) from cause
-        return dataclasses.replace(self, market=market)
+        market = market_grid(candles, self.interval_ms, self.start_ms, self.end_ms)
+        return self.beside(market)
+
+    def beside(self, market: CandleGrid) -> CandleGrid:
+        """This grid with the rows of a market's grid that covers it: views of them, no copies."""
+        first = market.row_of(self.start_ms)
+        rows = market.rows(first, first + len(self))
+        assert first >= 0
+        assert (rows.start_ms, len(rows)) == (self.start_ms, len(self))
+        return dataclasses.replace(self, market=rows)
 
     def of_market(self) -> CandleGrid:
         """The market symbol's candles on the same rows.
@@ -190,3 +193,19 @@ class CandleGrid:
             present=self.present[first:last],
             market=None if self.market is None else self.market.rows(first, last),
         )
+
+
+def market_grid(candles: CandleColumns, interval_ms: int, start_ms: int, end_ms: int) -> CandleGrid:
+    """A market symbol's candles on the grid [start_ms, end_ms) of traded symbols.
+
+    Raises
+    ------
+    CandleError
+        When they are not on this grid's intervals.
+    """
+    try:
+        return CandleGrid.from_candles(candles, interval_ms, start_ms, end_ms)
+    except ValueError as cause:
+        raise CandleError(
+            f"the market symbol's candles do not close when the traded symbol's do: {cause}"
+        ) from cause

@@ -15,6 +15,7 @@ from cppncripto_strategy.market import (
     session_tables,
     traded_span,
 )
+from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.learning.calendar import calendar
 
 
@@ -70,6 +71,20 @@ def test_a_market_symbol_is_read_beside_what_is_traded(hourly, toy, tmp_path):
         np.testing.assert_array_equal(table.grid.of_market().close, expected)
     closed = closed_market(recipe, hourly.day(10) + HOUR_MS // 2)
     assert {int(c.open_time[-1]) for c in closed.every.values()} == {hourly.day(10) - HOUR_MS}
+
+
+def test_symbols_share_one_market_whatever_they_cover(hourly, toy):
+    """A market's rows moved where a symbol begins later, or held once for every symbol."""
+    recipe = hourly.recipe(symbols=["A", "B"], features={"market": "M"})
+    settings = recipe.learn_settings().session
+    whole = toy.candles(days=30, seed=1)
+    part, market = whole[np.arange(100, 500)], toy.candles(days=25, seed=2, missing=[130])
+    grids = Market({"A": whole, "B": part}, beside={"M": market}).grids(settings)
+    for symbol, candles in {"A": whole, "B": part}.items():
+        expected = CandleGrid.from_candles(candles, HOUR_MS).with_market(market).of_market()
+        np.testing.assert_array_equal(grids[symbol].of_market().close, expected.close)
+        assert grids[symbol].of_market().start_ms == grids[symbol].start_ms
+    assert np.shares_memory(grids["A"].of_market().close, grids["B"].of_market().close)
 
 
 def test_a_market_symbol_that_is_traded_is_its_own_market(hourly, toy):
