@@ -342,7 +342,9 @@ class RestClient:
     async def shown(self, symbol: str, interval: str, span: Span) -> Candles:
         """The candles of a span as the exchange shows them now, the forming one included.
 
-        Nothing is judged: neither whether a candle has closed, nor its values.
+        Nothing is judged: neither whether a candle has closed, nor its values. A candle that a
+        newer one follows was shown together with it, in one answer: the last of a page is read
+        again with the next, because it may have been forming.
 
         Raises
         ------
@@ -351,7 +353,16 @@ class RestClient:
         SourceError
             When the exchange does not answer as it should, after every retry.
         """
-        return await self._pages(symbol, interval, span)
+        pages: list[Candles] = []
+        start_ms, full = span.start_ms, True
+        while full:
+            page = await self._page(symbol, interval, Span(start_ms, span.end_ms))
+            if pages:
+                pages[-1] = pages[-1][:-1]
+            pages.append(page)
+            full = len(page) >= PAGE_ROWS
+            start_ms = int(page.open_time[-1]) if full else span.end_ms
+        return concat(pages)
 
     async def _again(
         self,

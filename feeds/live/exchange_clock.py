@@ -111,9 +111,10 @@ class ExchangeClock:
 
     def hear_frame(self, event_ms: int) -> None:
         """The time at which a frame says it was sent."""
-        first = self._frames.now_ms() is None
+        before_ms = self._frames.now_ms()
         self._frames.move_on(event_ms, self.bound_ms)
-        if first:
+        # A jump may not be believed for as long as it takes to look at all clocks again.
+        if before_ms is None or event_ms > before_ms + self.bound_ms:
             self.judge()
 
     def hear_candle(self, open_ms: int) -> bool:

@@ -96,6 +96,33 @@ def test_pages_are_joined_into_exactly_the_exchanges_candles(host):
     assert read.span == WHOLE
 
 
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_what_is_shown_is_joined_whatever_the_pages_hold(host, monkeypatch, rows):
+    """A candle lost or doubled where a page ends, or a read that never does."""
+    monkeypatch.setattr("cppncripto_strategy.feeds.binance.rest.PAGE_ROWS", max(2, rows))
+    span = Span(WHOLE.start_ms, WHOLE.start_ms + 50 * FIVE_MS)
+    shown = ask(host, lambda client: client.shown("BTCUSDT", "5m", span))
+    truth = host.exchange.candles["BTCUSDT"]
+    assert shown.equals(truth.between(span.start_ms, span.end_ms))
+
+
+def test_a_candle_that_a_newer_one_follows_was_shown_together_with_it(monkeypatch):
+    """The last of a page, still forming, taken as closed because the next page begins after it."""
+    monkeypatch.setattr("cppncripto_strategy.feeds.binance.rest.PAGE_ROWS", 2)
+    closed = make_candles()[:3]
+    forming = closed.replace(volume=closed.volume / 2)
+
+    async def page(_client, _symbol, _interval, span, rows=2):
+        source = forming if span.start_ms == closed.open_time[0] else closed
+        return source.between(span.start_ms, span.end_ms)[:rows]
+
+    monkeypatch.setattr(RestClient, "_page", page)
+    client = RestClient(Sources(rest_url="http://127.0.0.1:1"))
+    span = Span(int(closed.open_time[0]), int(closed.open_time[-1]) + FIVE_MS)
+    shown = asyncio.run(client.shown("BTCUSDT", "5m", span))
+    assert closed.volume[1:].tolist() == shown.volume[1:].tolist()
+
+
 @pytest.mark.parametrize(
     "kind",
     ["500", "503", "403", "502_html", "200_html", "empty", "bad_json", "truncated", "reset"],

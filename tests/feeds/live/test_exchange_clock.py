@@ -158,6 +158,17 @@ def test_one_frame_from_the_future_moves_nothing():
     assert world.clock.agree
 
 
+def test_a_trusted_clock_that_jumps_is_judged_at_once():
+    """Frames trusted from an earlier disagreement, a day ahead with the next of them."""
+    world = World(rest_ms=10 * MINUTE_MS)
+    world.run(60)
+    assert world.clock.trusted == FRAMES
+    world.clock.hear_rest(world.now_ms + 5_000)
+    world.clock.trusted = FRAMES  # as judged, before REST was right again
+    world.clock.hear_frame(world.now_ms + 24 * 60 * MINUTE_MS)
+    assert world.clock.now_ms() <= world.now_ms + 5_000
+
+
 def test_rest_alone_closes_only_what_a_newer_candle_follows():
     """Started without a stream, REST ahead by minutes: nothing confirms its time."""
     world = World(rest_ms=4 * MINUTE_MS)
