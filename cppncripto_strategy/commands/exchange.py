@@ -10,9 +10,50 @@ import click
 
 if TYPE_CHECKING:
     from cppncripto_strategy.feeds.candles import Candles
+    from cppncripto_strategy.feeds.loopback.faults import RandomFaults
     from cppncripto_strategy.feeds.loopback.server import LoopbackExchange
 
 DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+
+
+def _rates(_: click.Context, __: click.Parameter, faults: tuple[str, ...]) -> dict[str, float]:
+    """Name -> rate of NAME=RATE."""
+    rates: dict[str, float] = {}
+    for fault in faults:
+        name, _sign, rate = fault.partition("=")
+        try:
+            rates[name] = float(rate)
+        except ValueError as cause:
+            raise click.BadParameter(f"{fault!r}: expected NAME=RATE, as slow=0.02") from cause
+    return rates
+
+
+def _list_faults(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from cppncripto_strategy.feeds.loopback.faults import (
+        ARCHIVE_FAULTS,
+        RANDOM_STREAM_FAULTS,
+        REST_FAULTS,
+    )
+
+    for where, names in (
+        ("REST", REST_FAULTS),
+        ("archives", ARCHIVE_FAULTS),
+        ("stream", RANDOM_STREAM_FAULTS),
+    ):
+        click.echo(f"{where}: {', '.join(names)}")
+    context.exit()
+
+
+def _random_faults(seed: int, rates: dict[str, float]) -> RandomFaults:
+    from cppncripto_strategy.feeds.loopback.faults import random_faults
+
+    try:
+        return random_faults(seed, rates)
+    except ValueError as cause:
+        said = str(cause).partition(": expected one of")[0]
+        raise click.UsageError(f"--fault: {said}; --list-faults prints the names") from cause
 
 
 @click.command()
@@ -46,6 +87,14 @@ DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
     help="Days already past when the clock starts.",
 )  # fmt: skip
 @click.option(
+    "--fault", "faults", multiple=True, metavar="NAME=RATE", callback=_rates,
+    help="Let a fault strike at random, such as slow=0.02; repeat for more.",
+)  # fmt: skip
+@click.option(
+    "--list-faults", is_flag=True, expose_value=False, is_eager=True, callback=_list_faults,
+    help="Print the names that --fault takes, and end.",
+)  # fmt: skip
+@click.option(
     "--for", "for_s", type=click.FloatRange(min=0, min_open=True),
     help="Stop after so many wall seconds.",
 )  # fmt: skip
@@ -60,13 +109,14 @@ def command(
     days: int,
     seed: int,
     history_days: float,
+    faults: dict[str, float],
     for_s: float | None,
     as_json: bool,
 ) -> None:
     """Serve a loopback Binance: REST, archives and streams, on 127.0.0.1.
 
     The market's clock starts --history-days after the first candle and runs --speed times as fast
-    as the wall's. Stop it with Ctrl-C.
+    as the wall's. --fault makes it a broken or hostile one, by --seed. Stop it with Ctrl-C.
     """
     if planted and store is not None:
         raise click.UsageError("--planted and --candles exclude each other")
@@ -76,6 +126,7 @@ def command(
     else:
         candles = planted_candles(symbols or DEFAULT_SYMBOLS, days, interval, seed)
     exchange = _exchange(candles, interval, port, speed, history_days)
+    exchange.faults.random = _random_faults(seed, faults)
     _serve(exchange, for_s, as_json)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.answers import Json, is_time
+from cppncripto_strategy.feeds.candles import LARGEST
 from cppncripto_strategy.feeds.filters import TRADING, KnownFilters, SymbolFilters, quote_of
 from cppncripto_strategy.foreign import reading
 
@@ -70,12 +71,12 @@ def symbol_filters(entry: Mapping[str, Any]) -> SymbolFilters:
 
 
 def _amount(text: object) -> Decimal:
-    """A number of a filter. Raises ValueError when it is none, negative or not finite."""
+    """A number of a filter. Raises ValueError when it is none, or beyond any market."""
     try:
         amount = Decimal(str(text))
     except ArithmeticError:
         amount = Decimal("NaN")
-    if not amount.is_finite() or amount < 0:
+    if not amount.is_finite() or not 0 <= amount <= LARGEST:
         raise ValueError(f"a filter says {str(text)[:40]!r} where a number is expected")
     return amount
 

@@ -83,7 +83,8 @@ def read_number(value: object) -> float:
         isinstance(value, str) and value.isascii() and "_" not in value
     )
     if not plain:
-        raise ValueError(f"expected a number, found {str(value)[:80]!r}")
+        said = value[:80] if isinstance(value, str) else type(value).__name__
+        raise ValueError(f"expected a number, found {said!r}")
     try:
         return float(value)  # type: ignore[arg-type]
     except OverflowError as cause:

@@ -60,7 +60,7 @@ class StreamSocket(ReconnectingWebsocket):
     def _handle_message(self, evt: Any) -> Any:
         try:
             return self.json_loads(evt)
-        except (ValueError, TypeError):
+        except Exception:  # whatever a text makes the parser raise: deep nesting, long numbers, ...
             self._malformed += 1
             return None
 

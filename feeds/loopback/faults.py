@@ -111,6 +111,8 @@ LASTING_FAULTS = (
     *(*TIME_FAULTS, *CANDLE_FAULTS, *SYMBOL_FAULTS),
 )
 STREAM_FAULTS = (*CONNECTION_FAULTS, *FRAME_FAULTS, *LASTING_FAULTS)
+# Those that a seed may draw.
+RANDOM_STREAM_FAULTS = (*CONNECTION_FAULTS, *FRAME_FAULTS, "missed_close")
 
 # After so many random faults the same request is answered, so that every schedule ends.
 MOST_PER_REQUEST = 2
@@ -220,9 +222,26 @@ class RandomFaults:
         for kind in self.archive:
             _known(kind, ARCHIVE_FAULTS)
         for kind in self.stream:
-            _known(kind, (*CONNECTION_FAULTS, *FRAME_FAULTS, "missed_close"))
+            _known(kind, RANDOM_STREAM_FAULTS)
         for name in ("rest", "archive", "stream"):
             _require_rates(name, getattr(self, name))
+
+
+def random_faults(seed: int, rates: Mapping[str, float]) -> RandomFaults:
+    """Faults at random by name, each wherever it can strike: REST, archives, stream.
+
+    Raises
+    ------
+    ValueError
+        When no fault has a name, or rates are none.
+    """
+    places = (REST_FAULTS, ARCHIVE_FAULTS, RANDOM_STREAM_FAULTS)
+    for name in rates:
+        _known(name, tuple(dict.fromkeys(kind for kinds in places for kind in kinds)))
+    rest, archive, stream = (
+        {name: rate for name, rate in rates.items() if name in kinds} for kinds in places
+    )
+    return RandomFaults(seed, rest, archive, stream)
 
 
 class FaultBook:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import CppnError, SourceError
 from cppncripto_strategy.feeds.binance import archive_text, rest
-from cppncripto_strategy.feeds.binance.answers import LONGEST_BAN_S, read_pause_s
+from cppncripto_strategy.feeds.binance.answers import LONGEST_BAN_S, read_pause_s, read_server_time
 from cppncripto_strategy.feeds.binance.archive import (
     ArchiveFile,
     archive_csv,
@@ -246,6 +246,13 @@ def test_a_refusal_that_does_not_say_how_long_still_waits(host, monkeypatch, kin
 def test_how_long_to_wait_is_read_or_not_said(header, message, expected):
     """A negative, absurd or written-out Retry-After obeyed, or taken for no wait at all."""
     assert read_pause_s({"Retry-After": header}, message, DAY) == expected
+
+
+@pytest.mark.parametrize("stamp", [0, -1, 10**18, 1.5, "1735776000000", True, None])
+def test_an_absurd_server_time_is_none(stamp):
+    """A clock in the year 56000, by which every forming candle has closed."""
+    with pytest.raises(ValueError, match="serverTime is"):
+        read_server_time({"serverTime": stamp})
 
 
 def test_bounds_hold_what_is_honest():

@@ -141,3 +141,29 @@ def test_real_exchange_info_is_read() -> None:
     )
     assert btc.floor_quantity(0.123456789) == 0.12345
     assert btc.floor_quantity(500.0) == 100.05381
+
+
+@pytest.mark.parametrize("text", ["NaN", "-1", "Infinity", "much", None, [], "1e999999999999"])
+@pytest.mark.parametrize(("rule", "field"), [(1, "stepSize"), (1, "maxQty"), (0, "tickSize")])
+def test_a_filter_that_is_no_amount_is_refused(text, rule, field):
+    """Quantities floored to NaN, or an exception that is none of ours."""
+    broken = entry()
+    broken["filters"][rule][field] = text
+    with pytest.raises(SourceError, match="statement of its filters"):
+        symbol_filters(broken)
+
+
+@pytest.mark.parametrize("rules", [None, 7, ["LOT_SIZE"], [None], {"a": 1}])
+def test_filters_of_another_form_are_refused(rules):
+    """A list of anything that raises past the one door."""
+    with pytest.raises(SourceError, match="XUSDT"):
+        symbol_filters(entry() | {"filters": rules})
+
+
+@pytest.mark.parametrize(("limit", "number"), [(0, 1), (-5, 1), (10**9, 1), (6000, 0)])
+def test_an_absurd_weight_limit_is_refused(limit, number):
+    """A division by zero, a gate that never opens, or one that lets everything through."""
+    answer = exchange_info(1, limit, [])
+    answer["rateLimits"][0]["intervalNum"] = number
+    with pytest.raises((ValueError, ZeroDivisionError)):
+        read_weight_limit(answer)

@@ -84,12 +84,36 @@ def test_odd_messages_say_nothing(text):
     assert read_frame(json.loads(text)) is None
 
 
-@pytest.mark.parametrize("broken", [{"h": None}, {"v": "many"}])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        *({"h": None}, {"v": "many"}, {"o": 10**400}, {"o": "1_0"}, {"o": "\u0661"}),
+        *({"o": True}, {"o": []}, {"o": {}}),
+    ],
+)
 def test_a_candle_without_its_numbers_has_no_row(broken):
     """A missing high read as zero, or an exception in the stream's loop."""
     frame = json.loads(RECORDED)
     frame["k"].update(broken)
     assert read_frame(frame).row is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**400), 10**400) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(changes=st.dictionaries(st.sampled_from("tTsifLochlvnxqVQ"), JSON, max_size=4), event=JSON)
+def test_no_message_raises(changes, event):
+    """A message of the right form and of senseless values that ends the stream."""
+    frame = json.loads(RECORDED)
+    frame["k"].update(changes)
+    for message in (frame, event, {"data": event}, {"e": "kline", "k": event}, {"e": event}):
+        read = read_frame(message)
+        assert read is None or isinstance(read, KlineEvent | StreamEnd)
 
 
 @pytest.mark.parametrize("stamp", ["1757523000000", 1.5, None])
