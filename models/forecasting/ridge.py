@@ -4,11 +4,11 @@ One penalty for all columns makes 128 columns of an embedding a burden: the pena
 shrinks the few terms that are worth having. Here each block has its own, chosen in order: the first
 block alone, then the second beside it, and so on. Each later block may get an infinite penalty,
 which leaves it out, so what is added cannot take away but by the luck of the choice; and it must
-earn its place: unless it lowers the error on validation days by more than its standard error over
-days, it is left out.
+earn its place: unless it lowers the error on validation days by more than chance would (one-sided,
+5 %, on daily means), it is left out.
 
-Sources: Hoerl & Kennard 1970; a penalty per block: Brown & Zidek 1980; the rule of one standard
-error: Breiman, Friedman, Olshen & Stone 1984, sec. 3.4.3.
+Sources: Hoerl & Kennard 1970; a penalty per block: Brown & Zidek 1980; the test: Diebold & Mariano
+1995, one step ahead.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ PENALTIES = (1e-3, 1.0, *(10.0**k for k in np.arange(1.0, 6.5, 0.5)))
 INFINITE = math.inf
 # Parts that the later half of the learning days is predicted in, to choose the penalties.
 VALIDATION_PARTS = 3
+# Standard errors by which a later block has to lower the error: one-sided, 5 %. With one standard
+# error, noise beside 120 days of one symbol cost up to 0.013 of R2; with this, up to 0.007.
+EARNED_ERRORS = 1.645
 # A later block earns its place on at least so many validation days, or is left out.
 MIN_EARN_DAYS = 20
 
@@ -188,7 +191,7 @@ def _best(trials: list[FloatArray], judged: IntArray) -> int:
 
 
 def _earned(trials: list[FloatArray], judged: IntArray, earn_from: int | None) -> int:
-    """The best penalty where it lowers the error by more than a standard error, else the last one.
+    """The best penalty where it lowers the error by more than chance, else the last one.
 
     The last one is infinite, and leaves the block out.
     """
@@ -199,7 +202,7 @@ def _earned(trials: list[FloatArray], judged: IntArray, earn_from: int | None) -
     best = int(np.argmin(losses.mean(axis=1)))
     gain = losses[-1] - losses[best]  # (days,)
     error = gain.std(ddof=1) / math.sqrt(len(gain))
-    return best if gain.mean() > error else len(trials) - 1
+    return best if gain.mean() > EARNED_ERRORS * error else len(trials) - 1
 
 
 def _by_day(values: FloatArray, day: IntArray) -> FloatArray:

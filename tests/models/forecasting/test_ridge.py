@@ -100,11 +100,11 @@ def test_columns_that_do_not_vary_or_repeat_each_other_do_no_harm(rows) -> None:
 def test_days_that_an_encoder_learned_from_do_not_speak_for_its_embedding(rows) -> None:
     """Kills an embedding trusted for days it was fitted to, and one trusted after three days."""
     terms, noise, target, symbol, day = rows
-    memory = noise.copy()  # knows every answer up to day 200 and nothing afterwards
-    memory[day < 200, 0] = 10 * target[day < 200]
+    memory = noise.copy()  # knows every answer up to day 218 and nothing afterwards
+    memory[day < 218, 0] = target[day < 218]
     trusting = fit_blocks([terms, memory], target, symbol, day)
     assert math.isfinite(trusting.penalties[1])
-    wary = fit_blocks([terms, memory], target, symbol, day, earn_from=200)
+    wary = fit_blocks([terms, memory], target, symbol, day, earn_from=218)
     assert wary.penalties[1] == math.inf
     useful = noise.copy()
     useful[:, 0] = target
