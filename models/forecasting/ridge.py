@@ -66,9 +66,11 @@ class BlockRidge:
         constants = np.where(known, self.constants, self.constants[known].mean())
         own = np.append(constants, self.constants[known].mean())[symbol]
         # Blocks left out are not added as zeros: they would move the last bit.
-        used = np.flatnonzero(self.weights)
-        predicted: FloatArray = own + np.concatenate(blocks, axis=1)[:, used] @ self.weights[used]
-        return predicted
+        ends = np.cumsum([block.shape[1] for block in blocks])
+        parts = zip(blocks, np.split(self.weights, ends[:-1]), strict=True)
+        used = [(block, weights) for block, weights in parts if weights.any()]
+        predicted = own + sum((block @ weights for block, weights in used), np.zeros(len(own)))
+        return np.asarray(predicted, dtype=np.float64)
 
 
 def fit_blocks(
@@ -109,6 +111,14 @@ def fit_blocks(
             chosen.append(options[_best(trials, judged)])
         else:
             chosen.append(options[_earned(trials, judged, earn_from)])
+    kept = [block for block, penalty in enumerate(chosen) if penalty < INFINITE]
+    if len(kept) < len(blocks):  # to the bit as if what is left out had never been there
+        alone = fit_blocks([blocks[k] for k in kept], target, symbol, day, earn_from, symbols)
+        weights = np.zeros(len(member))
+        weights[np.isin(member, kept)] = alone.weights
+        for block, penalty in zip(kept, alone.penalties, strict=True):
+            chosen[block] = penalty
+        return BlockRidge(weights, alone.constants, tuple(chosen), alone.errors)
     errors = _errors(systems, folds, (x, target, symbol), member, chosen)
     whole = _System.of(x, target, symbol, count)
     weights, constants = whole.solve(member, chosen)
