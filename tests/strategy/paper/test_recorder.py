@@ -13,6 +13,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from cppncripto_strategy.evaluation.evidence import Bet
+from cppncripto_strategy.evaluation.shadow import ShadowSignals
+from cppncripto_strategy.evidence_meter import EvidenceMeter
 from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round, rows_of
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
@@ -151,7 +154,10 @@ KEPT: dict[type, set[str]] = {
     AdaptiveThreshold: {"_state", "_next_seed"},
     SymbolState: {"order", "entry_price", "entry_open_ms", "exit_reason", "no_entry_before_ms"},
     AccountCheck: {"_cash", "_moved", "_positions", "_traded", "_difference"},
-    MacroMicroStrategy: {"states", "_session_ms", "_session_equity", "_entries_blocked"},
+    MacroMicroStrategy: {"states", "meter", "_session_ms", "_session_equity", "_entries_blocked"},
+    EvidenceMeter: {"session_ms", "bets", "shadows"},
+    Bet: {"open", "wealth", "_days", "_sum", "_squares", "_against"},
+    ShadowSignals: {"due_ms", "_waiting", "_day"},
     Recorder: {"view", "_session_ms", "_went_live"},
 }  # fmt: skip
 NOT_STATE: dict[type, dict[str, str]] = {
@@ -174,12 +180,15 @@ NOT_STATE: dict[type, dict[str, str]] = {
     },
     SymbolState: dict.fromkeys(
         ("data", "clock", "score", "threshold", "interval_ms", "lines", "readers"), "given"
-    ) | {"bars": "counts the bars of this run"},
+    ) | {"bars": "counts the bars of this run", "shadow": "of the meter"},
     AccountCheck: {},
+    EvidenceMeter: {"settings": "given", "waits": "given", "rows": "empty between rounds"},
+    Bet: {"_settings": "given", "needed": "given"},
+    ShadowSignals: {"measure": "given"},
     MacroMicroStrategy: {
-        **dict.fromkeys(("_state_of", "_fraction", "_opened", "_has_ledger", "_reports"), "given"),
-        **dict.fromkeys(("_quick_step", "_marks", "signals", "fills", "trades", "equity"),
-                        "of backtests"),
+        **dict.fromkeys(("_state_of", "_sizing", "_opened", "_has_ledger", "_reports"), "given"),
+        **dict.fromkeys(("_quick_step", "_marks", "signals", "fills", "trades", "equity",
+                         "evidence"), "of backtests"),
     },
     Recorder: {
         **dict.fromkeys(("_derived", "_source", "_on_event", "_settle", "_after_round"), "given"),
