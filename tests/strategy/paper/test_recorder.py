@@ -27,6 +27,7 @@ from cppncripto_strategy.paper.packing import pack, unpack
 from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder, rounds_of_bars
 from cppncripto_strategy.paper.session import DERIVED, Collected
 from cppncripto_strategy.paper.trader import paper_cerebro
+from cppncripto_strategy.sizing import FixedFraction, VolatilityTarget
 from cppncripto_strategy.strategy import MacroMicroStrategy, SymbolState
 
 SYMBOLS = ("X", "Y", "Z")
@@ -154,10 +155,12 @@ KEPT: dict[type, set[str]] = {
     AdaptiveThreshold: {"_state", "_next_seed"},
     SymbolState: {"order", "entry_price", "entry_open_ms", "exit_reason", "no_entry_before_ms"},
     AccountCheck: {"_cash", "_moved", "_positions", "_traded", "_difference"},
-    MacroMicroStrategy: {"states", "meter", "_session_ms", "_session_equity", "_entries_blocked"},
+    MacroMicroStrategy: {"states", "_session_ms", "_session_equity", "_entries_blocked", "meter"},
+    FixedFraction: set(),
+    VolatilityTarget: set(),
     EvidenceMeter: {"session_ms", "bets", "shadows"},
-    Bet: {"open", "wealth", "_days", "_sum", "_squares", "_against"},
     ShadowSignals: {"due_ms", "_waiting", "_day"},
+    Bet: {"open", "wealth", "_days", "_sum", "_squares", "_against"},
     Recorder: {"view", "_session_ms", "_went_live"},
 }  # fmt: skip
 NOT_STATE: dict[type, dict[str, str]] = {
@@ -182,13 +185,17 @@ NOT_STATE: dict[type, dict[str, str]] = {
         ("data", "clock", "score", "threshold", "interval_ms", "lines", "readers"), "given"
     ) | {"bars": "counts the bars of this run", "shadow": "of the meter"},
     AccountCheck: {},
-    EvidenceMeter: {"settings": "given", "waits": "given", "rows": "empty between rounds"},
-    Bet: {"_settings": "given", "needed": "given"},
+    FixedFraction: {"_share": "given"},
+    VolatilityTarget: dict.fromkeys(("_daily", "_fraction", "_symbols", "_lines", "_readers"),
+                                    "given"),
+    EvidenceMeter: {"settings": "given", "waits": "given", "rows": "journalled each round"},
     ShadowSignals: {"measure": "given"},
+    Bet: {"_settings": "given", "needed": "given"},
     MacroMicroStrategy: {
         **dict.fromkeys(("_state_of", "_sizing", "_opened", "_has_ledger", "_reports"), "given"),
         **dict.fromkeys(("_quick_step", "_marks", "signals", "fills", "trades", "equity",
-                         "evidence"), "of backtests"),
+                         "evidence"),
+                        "of backtests"),
     },
     Recorder: {
         **dict.fromkeys(("_derived", "_source", "_on_event", "_settle", "_after_round"), "given"),
