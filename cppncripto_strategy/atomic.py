@@ -45,10 +45,15 @@ def stage(path: Path, content: bytes) -> Path:
             os.fsync(sink.fileno())
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk does not say whose write it refused
+        name_file(error, path)
         raise
     return temporary
+
+
+def name_file(error: BaseException, path: Path) -> None:
+    """Name the file in a system's error: a full disk does not say whose write it refused."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        error.filename = str(path)
 
 
 def put(staged: Mapping[Path, Path]) -> None:

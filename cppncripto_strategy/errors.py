@@ -8,7 +8,8 @@ CppnError
 ├── BundleError        a bundle is damaged, unknown, or asked to score its own past
 ├── TrainingError      there is too little, or too poor, data to learn from
 ├── SessionError       a paper session cannot start, resume or be compared
-│   └── CheckpointError  a kept state of a session does not fit what the session recorded
+│   ├── CheckpointError  a kept state of a session does not fit what the session recorded
+│   └── NothingLiveError  a session has seen too little to be reported
 └── AccountError       an account's records contradict each other
 """
 
@@ -47,6 +48,10 @@ class SessionError(CppnError):
 
 class CheckpointError(SessionError):
     """A kept state of a session does not fit what the session recorded: it is not to be used."""
+
+
+class NothingLiveError(SessionError):
+    """A session has seen fewer than two live candles: there is nothing to report yet."""
 
 
 class AccountError(CppnError):

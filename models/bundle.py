@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from cppncripto_strategy.atomic import sync_folder
+from cppncripto_strategy.atomic import name_file, sync_folder
 from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.feeds.clock import ms_to_date, ms_to_utc
 from cppncripto_strategy.foreign import read_object, reading, sealed, unsealed
@@ -188,8 +188,9 @@ class Bundle:
             temporary.chmod(0o755)
             temporary.replace(folder)
             sync_folder(folder.parent)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            name_file(error, folder)
             raise
         return folder
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.errors import NothingLiveError, SessionError
 from cppncripto_strategy.feeds.binance.filters import stated_filters
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.history.store import CandleStore
@@ -36,13 +36,13 @@ def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
 
     Raises
     ------
-    SessionError
+    NothingLiveError
         When nothing was traded or watched live yet.
     """
     recording = Recording.read(session)
     tables: dict[str, Any] = dict(recording.tables())
     if len(tables["equity"]) < 2:
-        raise SessionError(f"{session}: fewer than two live candles so far, nothing to report")
+        raise NothingLiveError(f"{session}: fewer than two live candles so far, nothing to report")
     judged = judge(recipe, tables)
     metrics = judged.metrics
     metrics["session"] = {

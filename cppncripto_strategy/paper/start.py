@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from cppncripto_strategy.errors import BundleError, CppnError, SessionError
+from cppncripto_strategy.errors import BundleError, CppnError, NothingLiveError, SessionError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import HOUR_MS
@@ -156,11 +156,21 @@ def _run(plan: PaperPlan, screen: Listener) -> RunResult | None:
             days.stop()
             screen.close()
             retrainer.stop()
+    return _results(plan.path, recipe)
+
+
+def _results(path: Path, recipe: Recipe) -> RunResult | None:
+    """The reports of a session that is over; None when nothing was live."""
     try:
-        return write_session_results(plan.path, recipe, SessionTimeline.of_session(plan.path))
-    except SessionError as error:
+        return write_session_results(path, recipe, SessionTimeline.of_session(path))
+    except NothingLiveError as error:
         log.info("%s", error)
         return None
+    except OSError as cause:
+        raise SessionError(
+            f"the reports could not be written ({cause.filename or path}: {cause.strerror}). The"
+            " session itself is kept: make room, then ask for them with --report"
+        ) from cause
 
 
 def _open(plan: PaperPlan, screen: Listener) -> tuple[SessionFolder, SessionTimeline, Recipe]:

@@ -101,9 +101,10 @@ def test_saving_again_is_idle_and_another_bundle_is_refused(timeline, tmp_path):
 
 def test_interrupted_save_leaves_nothing_that_looks_like_a_bundle(timeline, tmp_path, monkeypatch):
     """Half a bundle under its final name after a crash."""
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "disk full")))
+    with pytest.raises(OSError, match="disk full") as refused:
         timeline.bundles[0].save(tmp_path / "one")
+    assert refused.value.filename == str(tmp_path / "one")
     assert list(tmp_path.iterdir()) == []
 
 

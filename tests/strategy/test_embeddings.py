@@ -22,6 +22,7 @@ from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, ms_to_utc
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+from cppncripto_strategy.locks import FileLock
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
@@ -375,3 +376,15 @@ def test_the_documented_query_finds_the_same_days(
     followed = embeddings.outcomes(held, HOUR_MS, [day.session_ms for day in expected])
     np.testing.assert_allclose([row[2] for row in rows], [f.simple_return for f in followed])
     np.testing.assert_allclose([row[3] for row in rows], [f.realised_volatility for f in followed])
+
+
+def test_file_that_another_one_is_writing_is_left_alone(tmp_path: Path) -> None:
+    """Kills embeddings of one bundle beside the quality card of another."""
+    out = tmp_path / "mine.parquet"
+    (tmp_path / "bundle").mkdir()
+    with (
+        FileLock.take(tmp_path / ".mine.parquet.lock", "it", StoreError, ""),
+        pytest.raises(StoreError, match=r"mine\.parquet is in use by this process.*another --out"),
+    ):
+        _run("embed", tmp_path / "bundle", "--out", out)
+    assert not out.exists()

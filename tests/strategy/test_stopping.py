@@ -75,7 +75,8 @@ def test_signal_ends_with_a_sentence_and_the_shells_status(work, number):
 def test_second_signal_ends_at_once():
     """A user who presses Ctrl-C again and again, and is told nothing."""
     script = BEGIN.replace("0.5", "600") + WORK["swallows"].replace("ready()", "text = 'ready'")
-    script = script.replace("time.sleep", "print(text, flush=True); text = 'again'; time.sleep")
+    say = "said, text = text, 'again'; print(said, flush=True); time.sleep"
+    script = script.replace("time.sleep", say)
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -173,3 +174,18 @@ def test_exchange_that_is_stopped_has_done_its_work(number, tmp_path):
     process.send_signal(number)
     _, complaint = process.communicate(timeout=30)
     assert (process.returncode, complaint) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_after_the_last_word_keeps_the_status(number):
+    """Work that is done, and a supervisor that reads "killed"."""
+    script = (
+        "import atexit, sys, time\n"
+        "atexit.register(lambda: (print('ready', flush=True), time.sleep(60)))\n"
+        "from cppncripto_strategy.__main__ import main\n"
+        "sys.argv = ['cppn-bt', 'data', 'list', '--store', '/nowhere', '--json']\n"
+        "sys.stdout = sys.stderr\n"
+        "main()"
+    )
+    script = script.replace("print('ready', ", "print('ready', file=sys.__stdout__, ")
+    assert run(script, number) == (0, '{"store": "/nowhere", "series": []}\n')

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cppncripto_strategy.errors import SessionError
+from cppncripto_strategy.errors import NothingLiveError
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.networks import SessionTimeline
@@ -25,7 +25,7 @@ def test_report_of_a_session_without_live_candles_says_so(
     """An empty report would look like a session that lost nothing."""
     path, _, _, _ = toy_session
     timeline = SessionTimeline.of_session(path)
-    with pytest.raises(SessionError, match="nothing to report"):
+    with pytest.raises(NothingLiveError, match="nothing to report"):
         session_result(path, Recipe(symbols=("X",), interval="1h"), timeline)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -17,10 +18,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.live.journal import line_of, read_lines
 from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.paper import start
 from cppncripto_strategy.paper.recording import Recording
+from cppncripto_strategy.recipe import Recipe
 
+BEGUN = """print('{"kind": "begun"}', flush=True)"""
 SIGNALS = int(os.environ.get("CPPN_BT_SIGNALS", "0"))
 
 
@@ -276,6 +281,22 @@ def test_signals_at_many_moments_end_cleanly(papers: Any, tmp_path: Path) -> Non
         assert p.returncode == 0, complaint
         assert run_command(tmp_path, "parity", str(session)).exit_code == 0
     print(dict(codes))
+
+
+def test_reports_that_a_full_disk_refuses_leave_the_session_and_say_so(
+    toy_session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that looks lost because its last picture could not be drawn."""
+    path = toy_session[0]
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path / "fills.parquet"))
+
+    recipe = Recipe(symbols=("X",), interval="1h")
+    assert start._results(path, recipe) is None  # nothing was live yet: no error
+    monkeypatch.setattr(start, "write_session_results", full)
+    with pytest.raises(SessionError, match=r"fills\.parquet: No space left .* --report"):
+        start._results(path, recipe)
 
 
 @pytest.mark.slow
