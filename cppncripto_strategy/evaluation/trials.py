@@ -128,12 +128,15 @@ class TrialLedger:
 
 
 def _checked(trial: Trial) -> Trial:
-    """The trial, when its values are of the types that are counted. Raises TypeError."""
+    """The trial, when its values are of the types that are counted. Raises TypeError, or
+    OverflowError where the Sharpe ratio is larger than any float."""
     sharpe = trial.daily_sharpe
     texts = all(isinstance(v, str) for v in (trial.fingerprint, trial.kind, trial.name))
     numbers = all(type(v) is int for v in (trial.seed, trial.days))
     if not (texts and numbers and (sharpe is None or isinstance(sharpe, int | float))):
         raise TypeError(f"not a trial: {trial}")
+    if sharpe is not None:
+        float(sharpe)
     return trial
 
 

@@ -151,11 +151,16 @@ def test_trial_of_another_type_is_skipped_and_a_folder_in_its_place_is_named(tmp
     ledger.append(Trial("f", "run", "x", 1, 0.5, 10))
     line = json.loads(ledger.path.read_text())
     with ledger.path.open("a") as stream:
-        for change in ({"daily_sharpe": "0.5"}, {"days": 1.5}, {"fingerprint": ["f"]}):
+        for change in (
+            {"daily_sharpe": "0.5"},
+            {"daily_sharpe": 10**400},
+            {"days": 1.5},
+            {"fingerprint": ["f"]},
+        ):
             stream.write(json.dumps({**line, **change}) + "\n")
         stream.write("[" * 100_000 + "\n")
     assert [trial.fingerprint for trial in ledger.read()] == ["f"]
-    assert caplog.text.count("unreadable line") == 4
+    assert caplog.text.count("unreadable line") == 5
     (tmp_path / "other" / "trials.jsonl").mkdir(parents=True)
     folder = TrialLedger(tmp_path / "other")
     with pytest.raises(SourceError, match="not a readable trial ledger: Is a directory"):
