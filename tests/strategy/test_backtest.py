@@ -57,7 +57,7 @@ def test_stopped_run_says_so_in_its_log(hourly, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         backtest.run_backtest(recipe, tmp_path / "out")
     last = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
-    assert last["message"] == "run stopped: KeyboardInterrupt"
+    assert last["message"] == "stopped by a signal"
 
 
 def test_crash_is_named_in_the_log_too(hourly, tmp_path, monkeypatch):

@@ -125,9 +125,9 @@ def test_market_that_stops_moving_where_it_is_traded_is_warned_of(recipe, market
     )
 
 
-@pytest.mark.parametrize("horizon", [20 * 24, 10**30])
+@pytest.mark.parametrize("horizon", [20 * 24, 10**9])
 def test_horizon_beyond_the_training_days_is_refused_at_once(recipe, market, horizon):
-    """A label nobody can know; a horizon of 10**30 candles that is computed for ever."""
+    """A label nobody can know; a horizon of 10**9 candles that is computed for ever."""
     with pytest.raises(TrainingError, match=r"label\.horizon = .* beyond the 480 candles"):
         checked_span(recipe(label={"horizon": horizon}), market)
 
