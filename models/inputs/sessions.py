@@ -199,9 +199,9 @@ class SessionTable:
         pool, length = self.settings.pool, self.settings.long_window
         first = self.row[index] - length
         if pool == 1:
-            return self._scaled(self.features, first, length, index)
+            return self._scaled(first, length, index)
         # Every midnight, and so every window, is as far from a pooled row's first candle.
-        return self._scaled(self.pooled, first // pool, length // pool, index)
+        return self._scaled(first // pool, length // pool, index, self.pooled)
 
     def micro_inputs(
         self, index: IntArray, receptive_field: int, scaler_of: IntArray | None = None
@@ -214,11 +214,17 @@ class SessionTable:
         first = self.row[index] - receptive_field
         length = receptive_field - 1 + self.settings.day_candles
         scaler_of = index if scaler_of is None else scaler_of
-        return self._scaled(self.features, first, length, scaler_of)
+        return self._scaled(first, length, scaler_of)
 
     def _scaled(
-        self, features: FloatArray, first: IntArray, length: int, scaler_of: IntArray
+        self,
+        first: IntArray,
+        length: int,
+        scaler_of: IntArray,
+        features: FloatArray | None = None,
     ) -> Tensor:
+        """Scaled rows (B, length, F) from each `first` on, of `features` or else of candles."""
+        features = self.features if features is None else features
         rows = first[:, None] + np.arange(length)  # (B, T)
         scaled = apply_scaling(
             features[rows],
