@@ -20,7 +20,6 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, cast
 
 import aiohttp
-from yarl import URL
 
 from cppncripto_strategy.errors import SourceError, StoreError
 from cppncripto_strategy.feeds.binance.archive import (
@@ -147,10 +146,10 @@ class ArchiveClient:
 
     async def _download(self, file: ArchiveFile) -> tuple[str, _Body] | None:
         """Checksum text and zip; None when either is not published or does not arrive."""
-        url = URL(file.url(self.sources.archive_url))
+        url = file.url(self.sources.archive_url)
         bounds = archive_bounds(file.span, interval_to_ms(file.interval))
         try:
-            checksum = await self._checksum(file, url.with_path(url.path + CHECKSUM_SUFFIX))
+            checksum = await self._checksum(file, f"{url}{CHECKSUM_SUFFIX}")
             body = None if checksum is None else await self._get(url, bounds.zip_bytes)
         except SourceError as error:
             self._unanswered += 1
@@ -159,7 +158,7 @@ class ArchiveClient:
         self._unanswered = 0
         return None if checksum is None or body is None else (checksum, body)
 
-    async def _checksum(self, file: ArchiveFile, url: URL) -> str | None:
+    async def _checksum(self, file: ArchiveFile, url: str) -> str | None:
         """The text of the .CHECKSUM; of one that is too large its beginning, which matches none."""
         body = await self._get(url, CHECKSUM_BYTES)
         if body is None:
@@ -171,7 +170,7 @@ class ArchiveClient:
             body.content.seek(0)
             return body.content.read().decode("ascii", errors="replace")
 
-    async def _get(self, url: URL, limit: int) -> _Body | None:
+    async def _get(self, url: str, limit: int) -> _Body | None:
         """What is there; None for a 404. Raises SourceError after the last attempt."""
         problem = ""
         for attempt in range(self.retry.attempts):
@@ -190,7 +189,7 @@ class ArchiveClient:
             await asyncio.sleep(self.retry.wait_s(attempt, self._rng))
         raise SourceError(f"{url} did not arrive after {self.retry.attempts} attempts: {problem}")
 
-    async def _once(self, url: URL, limit: int) -> _Body | int:
+    async def _once(self, url: str, limit: int) -> _Body | int:
         """What is there, after redirects on the same host; the status where it is not 200."""
         assert self._session is not None, "use `async with ArchiveClient(...)`"
         hops = 0

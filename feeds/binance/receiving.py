@@ -10,9 +10,9 @@ import asyncio
 import time
 import zlib
 from collections.abc import AsyncIterator
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
-from yarl import URL
 
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.bounds import REDIRECTS, SLOWEST_BYTES_PER_S, rest_bytes
@@ -85,7 +85,7 @@ def unpack(body: bytes, encoding: str, limit: int) -> bytes:
     return text
 
 
-def redirected(response: aiohttp.ClientResponse, hops: int) -> URL | None:
+def redirected(response: aiohttp.ClientResponse, hops: int) -> str | None:
     """Where a response sends its reader; None when it sends nowhere.
 
     Raises
@@ -96,11 +96,12 @@ def redirected(response: aiohttp.ClientResponse, hops: int) -> URL | None:
     target = response.headers.get("Location")
     if response.status not in (301, 302, 303, 307, 308) or target is None:
         return None
-    url = response.url.join(URL(target))
-    if url.origin() != response.url.origin() or hops >= REDIRECTS:
+    asked = str(response.url)
+    url = urljoin(asked, target)
+    if urlsplit(url)[:2] != urlsplit(asked)[:2] or hops >= REDIRECTS:
         raise SourceError(
-            f"{response.url} sends its reader to {str(url)[:200]}: another host, or one redirect"
-            f" more than {REDIRECTS}; it was not followed"
+            f"{asked} sends its reader to {url[:200]}: another host, or one redirect more than"
+            f" {REDIRECTS}; it was not followed"
         )
     return url
 
@@ -127,7 +128,7 @@ class BoundedResponse(aiohttp.ClientResponse):
         return unpack(bytes(body), self.headers.get("Content-Encoding", ""), limit)
 
 
-def _refuse_beyond(limit: int, size: int, url: URL) -> None:
+def _refuse_beyond(limit: int, size: int, url: object) -> None:
     if size > limit:
         raise TooLargeError(
             f"{url} sends {size:,} bytes or more; it can honestly have {limit:,} at most"
