@@ -228,6 +228,20 @@ class SessionFolder:
         first_ms = self.facts.first_ms
         return advanced(first_ms, dict.fromkeys(self.facts.symbols, first_ms), rounds)
 
+    def standing_gaps(self) -> dict[str, list[int]]:
+        """Symbol -> open times (UTC ms) of the gaps that nothing has withdrawn since.
+
+        Of the rounds read at the start: with a checkpoint, those of the last day or so.
+        """
+        standing: dict[str, dict[int, None]] = {symbol: {} for symbol in self.facts.symbols}
+        for moment in (*(shown for shown, _ in self.past), *self.unopened):
+            open_ms = moment.close_ms - self.facts.interval_ms
+            for symbol in moment.gaps:
+                standing[symbol][open_ms] = None
+            for symbol in moment.withdrawn:
+                standing[symbol].pop(open_ms, None)
+        return {symbol: list(opens) for symbol, opens in standing.items()}
+
     def without_checkpoint(self, reason: str) -> None:
         """Begin at the beginning after all: the replay showed that the checkpoint does not fit.
 

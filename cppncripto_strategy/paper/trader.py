@@ -103,6 +103,7 @@ class PaperSession:
                 frontier,
                 following,
                 seed or {},
+                gaps=folder.standing_gaps(),
                 rules=latest_rules(folder.facts.filters, folder.rules.changes),
             ),
             sources=connection.sources,

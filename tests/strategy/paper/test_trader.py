@@ -461,6 +461,21 @@ def test_symbol_that_was_left_behind_replays_in_the_order_it_came(tmp_path: Path
     assert found == {"recorded order", "backtest"}
 
 
+def test_gap_published_before_a_restart_can_still_be_withdrawn(tmp_path: Path) -> None:
+    """A restart that has forgotten what it called a gap, and drops the candle as a stale one."""
+    path, candles = tmp_path / "gaps", rows_of(walk(3, 0))
+    gaps = [Round(at(n + 1), {"BTCUSDT": candles[n]}, ("ETHUSDT",)) for n in range(2)]
+    late = Round(at(1), {}, catch_up=True, withdrawn={"ETHUSDT": candles[0]})
+    with SessionFolder.create(path, facts()) as folder:
+        folder.journal([*gaps, late])
+    with SessionFolder(path) as folder:
+        assert {"BTCUSDT": [], "ETHUSDT": [at(1)]} == folder.standing_gaps()
+        stream = PaperSession(folder, STRATEGY).stream
+        stream._assembly.accept(stream._assembly.series["ETHUSDT"], candles[1])
+        (withdrawn,) = stream._assembly.complete()
+        assert {"ETHUSDT": candles[1]} == withdrawn.withdrawn
+
+
 def test_second_process_is_refused(tmp_path: Path) -> None:
     """Two writers would interleave their journals."""
     with (
