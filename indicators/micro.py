@@ -104,12 +104,17 @@ class MicroScore(bt.Indicator):
 
     def snapshot(self) -> dict[str, Any]:
         """The state of both networks' streams between two bars."""
-        return {"macro": self.macro.stream.snapshot(), "micro": self._stream.snapshot()}
+        present = [float(line[0]) for line in self.macro.lines] if len(self.macro) else []
+        streams = {"macro": self.macro.stream.snapshot(), "micro": self._stream.snapshot()}
+        return {**streams, "present": present}
 
     def restore(self, kept: dict[str, Any]) -> None:
         """Continue where an indicator of the same bundles was. Raises as `MacroStream.restore`."""
         self.macro.stream.restore(kept["macro"])
         self._stream.restore(kept["micro"])
+        # Until the symbol's next candle others read its present bar: sizing asks for forecasts.
+        for line, value in zip(self.macro.lines, kept["present"], strict=False):
+            line[0] = value
 
     def next(self) -> None:
         """Score the present candle, once."""

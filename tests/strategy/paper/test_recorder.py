@@ -68,8 +68,11 @@ def play(shown: Shown, options: dict[str, Any], resume: dict[str, Any] | None = 
     derived = {name: Collected() for name in DERIVED}
     counts: list[dict[str, int]] = []
     snapshots: list[bytes] = []
+    lines: list[str] = []
 
     def keep(strategy: PaperStrategy) -> None:
+        macros = [state.score.macro for state in strategy.states if len(state.data)]
+        lines.append(repr([[float(line[0]) for line in macro.lines] for macro in macros]))
         counts.append({name: len(sink.records) for name, sink in derived.items()})
         if resume is None or source.finished:
             snapshots.append(pack(strategy.snapshot()))
@@ -79,7 +82,9 @@ def play(shown: Shown, options: dict[str, Any], resume: dict[str, Any] | None = 
     cerebro.addstrategy(PaperStrategy, recorder=recorder, resume=resume, keep_rows=False, **options)
     cerebro.run()
     records = {name: sink.records for name, sink in derived.items()}
-    return SimpleNamespace(records=records, counts=counts, snapshots=snapshots, view=recorder.view)
+    return SimpleNamespace(
+        records=records, counts=counts, snapshots=snapshots, lines=lines, view=recorder.view
+    )
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +145,7 @@ def test_continued_from_any_round_it_records_the_same_to_the_bit(
         expected = run.records[name][run.counts[cut - 1][name] :]
         assert rest.records[name] == expected, name
     assert rest.snapshots == run.snapshots[-1:]
+    assert rest.lines == run.lines[cut:]
     assert rest.view == run.view
 
 
