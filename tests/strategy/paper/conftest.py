@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,6 +108,20 @@ class Stepper(threading.Thread):
                 return
 
 
+def tell_shown(folder: SessionFolder, tell: Callable[[int], None]) -> None:
+    """Call `tell` with each round's close, once it is written that the round was shown.
+
+    A candle that closes before that would let a killed session's last round be too old to trade on.
+    """
+    opened = folder.opened
+
+    def and_tell(moment: Any, allowed: frozenset[str], last: bool = True) -> None:
+        opened(moment, allowed, last)
+        tell(moment.close_ms)
+
+    folder.opened = and_tell  # type: ignore[method-assign]
+
+
 def trade(
     path: Path, candles: Any, start_ms: int, until_ms: int, after_round: Any = lambda *_: None
 ) -> None:
@@ -120,17 +135,14 @@ def trade(
         {"X": candles}, clock=ManualClock(start_ms), settings=ExchangeSettings(interval="1h")
     )
 
-    def before_round(one: Any) -> None:
-        stepper.shown_ms = one.close_ms
-        retrainer.before_round(one)
-
     with ExchangeThread(exchange) as host, SessionFolder(path) as folder:
         shown_ms = folder.past[-1][0].close_ms if folder.past else 0
+        tell_shown(folder, lambda close_ms: setattr(stepper, "shown_ms", close_ms))
         session = PaperSession(
             folder,
             options(timeline),
             Connection(Sources(host.archive_url, host.rest_url, host.stream_url), QUICK, RETRY),
-            before_round=before_round,
+            before_round=retrainer.before_round,
             after_round=lambda strategy: after_round(folder, strategy),
             until_ms=until_ms,
         )

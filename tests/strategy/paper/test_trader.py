@@ -185,9 +185,14 @@ def trade(
     exists = (path / "session.json").exists()
     folder = SessionFolder(path) if exists else SessionFolder.create(path, facts())
 
-    def before_round(one: Any) -> None:
-        stepper.shown_ms = one.close_ms
+    opened = folder.opened
 
+    def shown(moment: Any, allowed: frozenset[str], last: bool = True) -> None:
+        """The next candle may close once it is written that this round was shown, not before."""
+        opened(moment, allowed, last)
+        stepper.shown_ms = moment.close_ms
+
+    folder.opened = shown  # type: ignore[method-assign]
     with folder:
         last_ms = folder.past[-1][0].close_ms if folder.past else START_MS
         session = PaperSession(
@@ -200,7 +205,6 @@ def trade(
                 random.Random(1),
             ),
             on_event=on_event,
-            before_round=before_round,
             until_ms=at(until + 1),
         )
         stepper = Stepper(host, session, last_ms)
