@@ -61,7 +61,7 @@ def json_text(rows, seconds=False):
 def rest_text(rows):
     """The exchange's own twelve fields, numbers as text."""
     return json.dumps(
-        [[s, *cells, s + HOUR_MS - 1, "1.5", 7, "0.25", "0.125", "0"] for s, cells in rows]
+        [[s, *cells, s + HOUR_MS - 1, "1.5", 7, cells[4], "0.125", "0"] for s, cells in rows]
     )
 
 

@@ -165,6 +165,6 @@ def test_the_stream_judges_rows_by_the_same_grid():
     """A live candle refused that the store would take."""
     good, stray = rows_of(three_days(1)[:1])[0], rows_of(three_days(2)[:1])[0]
     assert row_problem(good, THREE_MS, RECORDED) is None
-    assert "multiple" in str(row_problem(stray, THREE_MS, RECORDED))
+    assert "misaligned" in str(row_problem(stray, THREE_MS, RECORDED))
     week = rows_of(candles_at([MONDAY]))[0]
     assert row_problem(week, interval_to_ms("1w")) is None

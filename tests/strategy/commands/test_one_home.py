@@ -67,6 +67,7 @@ def planned(monkeypatch):
 
     plans = []
     monkeypatch.setattr(start, "run_paper", lambda plan, _screen: plans.append(plan))
+    monkeypatch.setattr(start, "run_demo", lambda plan, _speed, _screen: plans.append(plan))
     return plans
 
 
