@@ -43,10 +43,11 @@ from cppncripto_strategy.models.hyperneat.options import CPPNOptions
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable, build_sessions
-from cppncripto_strategy.models.judging.probes import fit_ridge, profile_targets, sign_accuracy
+from cppncripto_strategy.models.judging.probes import profile_targets, sign_accuracy
 from cppncripto_strategy.models.labels import LabelSettings
 from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.pretraining import build_objective, pretrain
+from cppncripto_strategy.models.ridge import fit_ridge
 from cppncripto_strategy.models.scoring.batch import score_span
 from cppncripto_strategy.models.settings import (
     EMBEDDING_SIZE,

@@ -25,7 +25,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features.returns import log_returns
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet
-from cppncripto_strategy.models.judging.probes import fit_ridge
+from cppncripto_strategy.models.ridge import fit_ridge
 
 BLOCKS = 12
 """Parts of the coming day, where its candles can be shared out among so many."""

@@ -12,13 +12,13 @@ from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, build_sessions
 from cppncripto_strategy.models.judging.probes import (
     MIN_FIT_DAYS,
-    fit_ridge,
     fold_rows,
     next_day_profile,
     profile_targets,
     sign_accuracy,
     walk_forward_r2,
 )
+from cppncripto_strategy.models.ridge import fit_ridge
 
 INTERVAL_MS = 300_000
 
@@ -32,44 +32,6 @@ def table():
     market = generate(PlantedSettings(days=14, seed=3))
     grid = CandleGrid.from_candles(market.candles, INTERVAL_MS)
     return build_sessions("P", grid, SessionSettings(long_window=576))
-
-
-@pytest.mark.parametrize("columns", [3, 40])
-def test_ridge_solves_the_normal_equations(columns):
-    """A penalty applied to the wrong power of the singular values shrinks wrongly."""
-    inputs, targets = normal(30, columns) * 3 + 1, normal(30, 2, seed=1)
-    ridge = fit_ridge(inputs, targets)
-    z = (inputs - inputs.mean(0)) / inputs.std(0)
-    gram = z.T @ z + ridge.penalty * np.eye(columns)
-    expected = np.linalg.solve(gram, z.T @ (targets - targets.mean(0)))
-    np.testing.assert_allclose(ridge.weights, expected, atol=1e-9)
-    np.testing.assert_allclose(ridge.predict(inputs), targets.mean(0) + z @ expected, atol=1e-9)
-
-
-def test_penalty_is_the_one_that_leaves_one_out_best():
-    """Generalised cross-validation with equal leverages is leave-one-out: brute force agrees."""
-    n = 16  # the columns of a Fourier basis give every row the same leverage
-    turn = 2 * np.pi * np.arange(n) / n
-    inputs = np.stack([np.cos(turn), np.sin(turn), np.cos(2 * turn), np.sin(2 * turn)], axis=1)
-    penalties = (0.01, 1.0, 10.0, 100.0)
-    for seed in range(5):
-        targets = inputs[:, :1] * 0.8 + normal(n, 1, seed=seed)
-
-        def left_out_error(penalty, targets=targets):
-            z = inputs / inputs.std(0)
-            hat = 1 / n + z @ np.linalg.solve(z.T @ z + penalty * np.eye(4), z.T)
-            return (((targets - hat @ targets) / (1 - np.diag(hat)[:, None])) ** 2).sum()
-
-        assert fit_ridge(inputs, targets, penalties).penalty == min(penalties, key=left_out_error)
-
-
-def test_column_that_never_moves_gets_no_weight():
-    """A dead channel must not divide by zero, nor weigh in when it first moves."""
-    inputs = normal(40, 3)
-    inputs[:, 1] = 7.0
-    ridge = fit_ridge(inputs, inputs[:, :1])
-    assert ridge.weights[1, 0] == 0
-    assert np.isfinite(ridge.predict(inputs)).all()
 
 
 def test_r2_is_one_for_what_is_linear_and_nothing_for_noise():
