@@ -28,7 +28,7 @@ from cppncripto_strategy.feeds.live.journal import LineJournal, line_of, read_li
 from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round, rows_of
 from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
 from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
-from cppncripto_strategy.feeds.loopback.faults import REST_FAULTS, Halt, RandomFaults, StreamFault
+from cppncripto_strategy.feeds.loopback.faults import Halt, RandomFaults, StreamFault
 from cppncripto_strategy.feeds.loopback.market import ManualClock, SpeedClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
 from cppncripto_strategy.paper.connection import Connection
@@ -600,7 +600,19 @@ SOAK_STREAM = {
     "broken_candle": 0.01,
     "misaligned": 0.01,
 }
-SOAK_REST = dict.fromkeys(REST_FAULTS, 0.02) | {"hang": 0.003, "418": 0.002, "429": 0.004}
+# Left out: what orders a wait of a minute or more, and answers too large for a market this fast.
+SOAK_OFTEN = (
+    "403",
+    "500",
+    "503",
+    "502_html",
+    "200_html",
+    "empty",
+    "bad_json",
+    "truncated",
+    "reset",
+)
+SOAK_REST = dict.fromkeys(SOAK_OFTEN, 0.02) | {"hang": 0.003, "418": 0.002, "429": 0.004}
 
 
 @pytest.mark.slow
@@ -637,9 +649,10 @@ def test_soak_loses_nothing_and_its_replay_is_the_same(tmp_path: Path) -> None:
         session.run()
         guard.cancel()
     struck = exchange.faults.struck
+    print(f"{sum(struck.values())} faults: {dict(struck)}")
     assert struck["stream:abort"] >= 50
     assert struck["stream:missed_close"] >= 0.04 * 3 * SOAK_COUNT
-    assert {f"rest:{kind}" for kind in REST_FAULTS} <= set(struck) | {"rest:418", "rest:hang"}
+    assert {f"rest:{kind}" for kind in SOAK_OFTEN} <= set(struck)
     recording = Recording.read(path)
     for symbol, held in exchange.candles.items():
         assert rows_of(recording.candles()[symbol]) == rows_of(held)
