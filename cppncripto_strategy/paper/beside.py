@@ -36,6 +36,7 @@ class Beside:
     def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self._heard, says = context.Pipe(duplex=False)
+        self._given_up = False
         self.process = context.Process(target=_run, args=(target, arguments, says), daemon=True)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it
         try:
@@ -50,13 +51,17 @@ class Beside:
         return self.process.is_alive()
 
     def events(self) -> list[dict[str, Any]]:
-        """What it said since it was asked last; one that died without a word has FAILED, too."""
+        """What it said since it was asked last; one that died without a word has FAILED, too.
+
+        One that `stop` ended has not: what it did is left to the next start.
+        """
         ended, found = not self.running, []
         with suppress(EOFError, OSError):
             while self._heard.poll():
                 found.append(self._heard.recv())
         code = self.process.exitcode
-        if ended and code and not any(event["kind"] == FAILED for event in found):
+        silent = ended and code and not self._given_up
+        if silent and not any(event["kind"] == FAILED for event in found):
             found.append({"kind": FAILED, "reason": f"its process ended with {code}"})
         return found
 
@@ -64,6 +69,7 @@ class Beside:
         """Wait so many seconds for it, then end it."""
         self.process.join(patience_s)
         if self.running:
+            self._given_up = True
             self.process.terminate()
             self.process.join(5)
 

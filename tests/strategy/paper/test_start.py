@@ -59,8 +59,8 @@ def test_demo_trades_retrains_reports_and_is_the_same_again(papers: Any, tmp_pat
     assert "retraining" in [event["kind"] for event in events]
     assert "retraining failed" not in [event["kind"] for event in events]
     assert list((session / "days").iterdir())
-    assert "checkpoint" in [event["kind"] for event in events]
-    assert "checkpoint refused" not in [event["kind"] for event in events]
+    # A checkpoint that is not ready when the session stops is left to the next start.
+    assert not {"checkpoint refused", "day process failed"} & {event["kind"] for event in events}
     again = run_command(tmp_path, *arguments, "--stop-after", "20")
     assert again.exit_code == 0, (again.output, again.exception)
     parity = run_command(tmp_path, "parity", str(session), "--json")
