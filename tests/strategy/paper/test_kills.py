@@ -47,6 +47,7 @@ PATIENCE_S = 300.0
 SETTINGS = dataclasses.replace(
     StreamSettings.for_speed(12_000, "1h"),
     stale_after_s=1e9,
+    watchdog_s=20.0,  # nothing is sent while the clock stands still
     settle_ms=0,
     clock_bound_ms=2**62,
     market_speed=1.0,
