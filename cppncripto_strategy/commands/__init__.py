@@ -21,7 +21,7 @@ SHORT_HELP = {
     "fetch": "Fetch Binance history: checked, resumable, every gap named.",
     "data": "Import, list, verify, repair and draw the candle store.",
     "exchange": "Serve a loopback Binance on this machine, at any speed.",
-    "check": "Look for the future in a recipe's past: seven leak checks.",
+    "check": "Look for the future in a recipe's past: eight leak checks.",
     "embed": "Write the embedding of every day to Parquet, and judge it.",
     "days": "List the past days most like a day, and what followed.",
     "forecast": "Forecast a symbol's coming day: volatility and range, with intervals.",
