@@ -101,7 +101,8 @@ def test_a_market_symbol_is_subscribed_and_read_and_not_traded(papers: Any, tmp_
     session = tmp_path / "paper" / "small"
     recording = Recording.read(session)
     assert set(recording.candles()) == {"PLANTED", "BESIDE"}
-    assert len(recording.candles()["BESIDE"]) == len(recording.candles()["PLANTED"]) > 900
+    # The warm-up alone is longer than the long window; how many follow depends on the machine.
+    assert len(recording.candles()["BESIDE"]) == len(recording.candles()["PLANTED"]) > 288 + 60
     tables = recording.tables()
     assert set(tables["signals"]["symbol"]) == {"PLANTED"}
     assert tables["signals"]["score"].notna().sum() >= 40
