@@ -242,7 +242,7 @@ def test_cell_that_two_experiments_share_is_run_once_at_a_time(tmp_path):
     runner, others = Slow(), dataclasses.replace(MACRO, name="e2")
 
     def heard(done, total, text):
-        if "waiting for this process" in text:
+        if "waiting for" in text:
             waits.set()
 
     def go(experiment):
