@@ -189,7 +189,7 @@ def main() -> None:
     line["passed"] = (
         line["decision_p99_ms"] < limit_ms
         and line["micronet_p50_us"] < MICRO_LIMIT_US
-        and line["idle_cpu_share"] < IDLE_LIMIT
+        and (line["idle_cpu_share"] or 0.0) < IDLE_LIMIT  # null: it was never idle long enough
         and (speed != 1.0 or line["live_s"] - line["first_live_s"] < LIVE_LIMIT_S)
     )
     print(json.dumps({key: round(v, 4) if isinstance(v, float) else v for key, v in line.items()}))
