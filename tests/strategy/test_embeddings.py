@@ -44,6 +44,18 @@ def _candles(seed: int) -> Candles:
     return generate(PlantedSettings(DAYS, "1h", seed, start_ms=START_MS, sigma=0.004)).candles
 
 
+LEARN = LearnSettings(
+    session=SESSION,
+    encoder_options={"stride": 4, "channels": 8, "dilations": [1]},
+    pretrain=PretrainSettings(epochs=1),
+    train=TrainSettings(epochs=1, initialisations=1),
+    short_window=12,
+    label=LabelSettings(horizon=6),
+    train_days=60,
+    validate_days=20,
+)
+
+
 @pytest.fixture(scope="module")
 def series() -> dict[str, Candles]:
     return {"BTCUSDT": _candles(1), "ETHUSDT": _candles(2)}
@@ -52,21 +64,11 @@ def series() -> dict[str, Candles]:
 @pytest.fixture(scope="module")
 def bundle(series: dict[str, Candles]) -> Bundle:
     torch.set_num_threads(1)
-    learn = LearnSettings(
-        session=SESSION,
-        encoder_options={"stride": 4, "channels": 8, "dilations": [1]},
-        pretrain=PretrainSettings(epochs=1),
-        train=TrainSettings(epochs=1, initialisations=1),
-        short_window=12,
-        label=LabelSettings(horizon=6),
-        train_days=60,
-        validate_days=20,
-    )
     tables = [
         build_sessions(symbol, CandleGrid.from_candles(candles, HOUR_MS), SESSION)
         for symbol, candles in series.items()
     ]
-    return learn_bundle(tables, int(tables[0].start_ms[85]), learn, seed=0)
+    return learn_bundle(tables, int(tables[0].start_ms[85]), LEARN, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -104,19 +106,10 @@ def test_bundles_that_read_a_market_embed_beside_it_and_not_without(
     session = replace(
         SESSION, names=(*SESSION.names, *MARKET_COLUMNS), market="BTCUSDT", terms=("weekday",)
     )
-    learn = LearnSettings(
-        session=session,
-        encoder_options={"stride": 4, "channels": 8, "dilations": [1]},
-        pretrain=PretrainSettings(epochs=1),
-        train=TrainSettings(epochs=1, initialisations=1),
-        short_window=12,
-        label=LabelSettings(horizon=6),
-        train_days=60,
-        validate_days=20,
-    )
     own, market = series["ETHUSDT"], series["BTCUSDT"]
     grid = CandleGrid.from_candles(own, HOUR_MS).with_market(market)
     table = build_sessions("ETHUSDT", grid, session)
+    learn = replace(LEARN, session=session)
     bundle = learn_bundle([table], int(table.start_ms[85]), learn, seed=0)
     timeline = BundleTimeline((bundle,))
     beside = embeddings.embed_candles("ETHUSDT", own, timeline, market)
