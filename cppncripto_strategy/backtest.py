@@ -3,8 +3,7 @@
 Steps: read candles, refuse what could not mean anything, lay out sessions, train bundles on the
 walk-forward calendar, replay the traded span through Cerebro (once with macro and, for comparison,
 once with a MicroNet that never saw an embedding, and once under the other rule about evidence),
-judge, write. Nothing here prints; progress goes
-to a callback.
+judge, write. Nothing here prints; progress goes to a callback.
 
 Left out: choosing a recipe for you. Each run is one trial and is counted as one.
 """

@@ -54,7 +54,6 @@ from cppncripto_strategy.models.scoring.batch import embed_sessions
 
 # Past days on which it is counted how often intervals held.
 PAST_DAYS = 365
-NOTHING = Estimate(None, None, None, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.evaluation.returns import DAYS_PER_YEAR
 from cppncripto_strategy.lines import Reader, line_reader, named_line
 
-DAYS_PER_YEAR = 365
 # Shares are floored to this step: the last bits of a forecast must not move a quantity.
 STEP = 1e-3
 

@@ -1,21 +1,29 @@
-"""--market: the symbol whose days a forecast of any other symbol looks at, too."""
+"""--candles, where candles are read from, and --market, whose days a forecast looks at, too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from cppncripto_strategy.paths import CANDLES
 
 if TYPE_CHECKING:
     from cppncripto_strategy.feeds.candles import Candles
     from cppncripto_strategy.feeds.history.files import CandleSource
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 DEFAULT_MARKET = "BTCUSDT"
 NO_MARKET = "none"
 
+candles_option = click.option(
+    "--candles",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=CANDLES,
+    show_default=True,
+    help="Candle store, or folder of SYMBOL-5m files.",
+)
 market_option = click.option(
     "--market",
     help="Symbol whose days HAR-X sees as the market's, or none.  [default: BTCUSDT where its"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from cppncripto_strategy.commands._market_option import market_option
-from cppncripto_strategy.paths import CANDLES, EMBEDDINGS
+from cppncripto_strategy.commands._candle_options import candles_option, market_option
+from cppncripto_strategy.paths import EMBEDDINGS
 
 if TYPE_CHECKING:
     from cppncripto_strategy.evaluation.statistics import Estimate
@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--candles",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=CANDLES,
-    show_default=True,
-    help="Candle store, or folder of SYMBOL-5m files.",
-)
+@candles_option
 @click.option("--symbols", help="BTCUSDT,ETHUSDT: default, the symbols the bundle learned from.")
 @click.option(
     "--out",
@@ -97,7 +91,9 @@ def command(
             " full macro window before it (--in-sample adds earlier days)"
         )
     write_embeddings(table, out)
-    judged = _judge(timeline, series, in_sample, candles, market, console) if card else None
+    known = series if read is None else {**series, str(timeline.session.market): read}
+    asked = market or timeline.session.market
+    judged = _judge(timeline, series, known, in_sample, candles, asked, console) if card else None
     if judged is not None:
         write_json(out.with_name(f"{out.name}.card.json"), judged.to_json())
     days = {symbol: len(part) for symbol, part in zip(series, parts, strict=True)}
@@ -140,21 +136,21 @@ def _read_market(folder: Path, timeline: BundleTimeline) -> Candles | None:
 def _judge(
     timeline: BundleTimeline,
     series: dict[str, Candles],
+    known: dict[str, Candles],
     in_sample: bool,
     folder: Path,
     market: str | None,
     console: Console,
 ) -> JudgedEmbedding:
-    """The bundle's quality card and its forecasts beside HAR-X."""
-    from cppncripto_strategy.commands._market_option import market_candles
+    """The bundle's quality card and its forecasts beside HAR-X; `known`: candles read already."""
+    from cppncripto_strategy.commands._candle_options import market_candles
     from cppncripto_strategy.embeddings import interval_text
     from cppncripto_strategy.feeds.history.files import open_source
     from cppncripto_strategy.forecasts import judge_embedding
 
     interval = interval_text(timeline.session.interval_ms)
     with console.status("judging the embedding"):
-        asked = market or timeline.session.market
-        name, candles = market_candles(open_source(folder), asked, interval, series)
+        name, candles = market_candles(open_source(folder), market, interval, known)
         return judge_embedding(timeline.bundles[0], series, name, candles, in_sample)
 
 

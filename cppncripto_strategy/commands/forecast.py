@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from cppncripto_strategy.commands._market_option import market_option
-from cppncripto_strategy.paths import CANDLES
+from cppncripto_strategy.commands._candle_options import candles_option, market_option
 
 if TYPE_CHECKING:
     from cppncripto_strategy.evaluation.statistics import Estimate
@@ -21,13 +20,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("symbol")
-@click.option(
-    "--candles",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=CANDLES,
-    show_default=True,
-    help="Candle store, or folder of SYMBOL-5m files.",
-)
+@candles_option
 @click.option("--interval", help="Candle length  [default: the bundle's, else 5m]")
 @click.option("--date", help="UTC day to forecast  [default: the first that is not over]")
 @market_option
@@ -70,7 +63,7 @@ def command(
     if chart is not None and chart.suffix not in (".html", ".png"):
         raise click.BadParameter(f"{chart} must end in .html or .png", param_hint="--chart")
 
-    from cppncripto_strategy.commands._market_option import market_candles
+    from cppncripto_strategy.commands._candle_options import market_candles
     from cppncripto_strategy.embeddings import interval_text
     from cppncripto_strategy.feeds.clock import interval_to_ms
     from cppncripto_strategy.feeds.history.files import open_source

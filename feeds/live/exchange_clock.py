@@ -191,10 +191,6 @@ class ExchangeClock:
         latest, second = told[:2]
         return latest if latest - second <= self.bound_ms else second
 
-    def wall_s_since(self, market_ms: int) -> float:
-        """Wall seconds since the exchange's clock showed this time."""
-        return (self.now_ms() - market_ms) / 1000 / self._speed
-
     def _fits(self, stated_ms: int) -> bool:
         """Whether the newest candle can be forming at this time; True before there is one."""
         opened, forming = self._opened.now_ms(), self._forming.now_ms()

@@ -181,7 +181,7 @@ class CandleStream:
     def allowed(self, shown: Round) -> frozenset[str]:
         """Symbols that may be traded on a round now: fresh, and listed as TRADING on the exchange.
 
-        None while the exchange's clocks disagree and no two of them agree.
+        No symbol while the exchange's clocks disagree and no two of them agree.
         """
         if not self.fresh(shown) or self._watch.blind:
             return frozenset()

@@ -23,7 +23,11 @@ from cppncripto_strategy.models.forecasting.panel import (
     interval_of,
     lift_of,
 )
-from cppncripto_strategy.models.forecasting.terms import MONTH_DAYS, har_x_terms
+from cppncripto_strategy.models.forecasting.terms import (
+    MONTH_DAYS,
+    har_x_count,
+    har_x_terms,
+)
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 
@@ -83,7 +87,7 @@ class Forecaster:
     @property
     def uses_embedding(self) -> bool:
         """Whether the embedding has earned a weight."""
-        terms = 12 if self.market is None else 15
+        terms = har_x_count(self.market is not None)
         return any(bool(e.weights[terms:].any()) for e in (self.volatility, self.range))
 
     def predict(

@@ -17,14 +17,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
-from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.feeds.clock import DAY_MS, FIRST_MONDAY_MS
 from cppncripto_strategy.models.forecasting.days import DayTable
 
 HAR_DAYS = (1, 5, 22)
 # The month that volume is compared with, and whose mean is the benchmark of R2.
 MONTH_DAYS = 30
-# 1970-01-01, day 0, was a Thursday; Monday is 0.
-_EPOCH_WEEKDAY = 3
 # A trailing mean needs this share of its days, else it would name a day a month.
 MIN_KNOWN_SHARE = 0.5
 
@@ -69,9 +67,14 @@ def har_x_terms(days: DayTable, session_ms: IntArray, market: DayTable | None = 
     return np.concatenate(blocks, axis=1)
 
 
+def har_x_count(market: bool) -> int:
+    """Terms of HAR-X, without a market symbol or with one."""
+    return len(HAR_DAYS) + 6 + 3 + (len(HAR_DAYS) if market else 0)
+
+
 def weekday_dummies(session_ms: IntArray) -> FloatArray:
     """1 in the column of a session's weekday, Tuesday to Sunday; Monday has none. (D, 6)."""
-    weekday = (np.asarray(session_ms) // DAY_MS + _EPOCH_WEEKDAY) % 7
+    weekday = (np.asarray(session_ms) - FIRST_MONDAY_MS) // DAY_MS % 7
     dummies: FloatArray = (weekday[:, None] == np.arange(1, 7)).astype(np.float64)
     return dummies
 

@@ -4,7 +4,7 @@ Made for what a network is given (`terms`) and what it is asked (`outcomes`), in
 each number is a fixed tree of additions over the day's candles, so it is bitwise the same from any
 start. A day is the candles that close after one 00:00 UTC and by the next.
 
-Left out: `judging.days`, which describes days with statistics that need no such promise.
+Left out: `forecasting.days`, which describes days by statistics that need no such promise.
 """
 
 from __future__ import annotations

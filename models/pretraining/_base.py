@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ class MacroWindows(Protocol):
         ...
 
 
+@runtime_checkable
 class InformedWindows(MacroWindows, Protocol):
     """Windows with what is known of their sessions, for an objective that needs it."""
 
@@ -194,14 +195,12 @@ def _facts(objective: Objective, windows: MacroWindows) -> SessionFacts | None:
     """
     if not objective.needs_facts:
         return None
-    asked = getattr(windows, "facts", None)
-    if asked is None:
+    if not isinstance(windows, InformedWindows):
         raise TrainingError(
             f"{type(objective).__name__} learns from what followed each window, and"
             f" {type(windows).__name__} does not know it: give it a SessionSet"
         )
-    facts: SessionFacts = asked()
-    return facts
+    return windows.facts()
 
 
 def _loss(
