@@ -94,6 +94,7 @@ def save_forecast_picture(
     """Save the figure as a PNG of 1210 by 550 pixels; parameters as `forecast_figure`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(11, 5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -114,6 +115,9 @@ def save_forecast_picture(
         stamps = part["day_ms"].to_numpy().astype("datetime64[ms]")
         axis.plot(stamps, 100 * part["came"], ".", color=colour, label=name)
     axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set_title(
         f"{symbol}: volatility of the day, % (UTC; the last is to come)", loc="left", fontsize=12
     )

@@ -42,7 +42,8 @@ def evidence(result: RunResult) -> Section | None:
         note="A bet against luck on every day's signals, traded or not, at this account's costs. If"
         " signals earn nothing, its wealth reaches what is needed with a probability of at most"
         f" {100 * _alpha(found):.3g} %, however often somebody looks. Signals whose outcome closes"
-        " on a later day are left out. It says nothing about what a recipe chosen from many shows.",
+        " on a later day are left out. It says nothing about what a recipe chosen from many shows."
+        " Shaded: while there was evidence.",
     )
 
 
