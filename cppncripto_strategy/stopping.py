@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -60,7 +61,7 @@ def stops_cleanly(patience_s: float = PATIENCE_S) -> Iterator[None]:
         yield
         return
     handler, hook = _Handler(patience_s), sys.unraisablehook
-    sys.unraisablehook = _quiet
+    sys.unraisablehook = handler.unraisable
     for number, present in before.items():
         if present is not signal.SIG_IGN:
             signal.signal(number, handler.first)
@@ -80,7 +81,7 @@ class _Handler:
     that interrupts the starting of a thread cannot start another one."""
 
     def __init__(self, patience_s: float) -> None:
-        self._patience_s, self._said = patience_s, False
+        self._patience_s, self._said, self._stopping = patience_s, False, False
         self._reader, self._writer = os.pipe()
         threading.Thread(target=self._watch, name="stop-watchdog", daemon=True).start()
 
@@ -88,6 +89,8 @@ class _Handler:
         os.write(self._writer, bytes([number]))
         for name in _NAMES:
             signal.signal(name, self.second)
+        self._stopping = True
+        warnings.simplefilter("ignore")  # of a coroutine that nobody awaits any more
         raise Stopped(number)
 
     def second(self, number: int, frame: FrameType | None) -> None:
@@ -108,6 +111,11 @@ class _Handler:
         with suppress(OSError):  # nobody may listen any more
             os.write(2, text.encode())
 
+    def unraisable(self, raised: sys.UnraisableHookArgs) -> None:
+        """Nothing of what is destroyed half built, once a signal has cut its building short."""
+        if not self._stopping:
+            sys.__unraisablehook__(raised)
+
     def _end(self, stopped: Stopped) -> None:
         self.say(stopped)
         os._exit(stopped.status)
@@ -118,9 +126,3 @@ class _Handler:
             time.sleep(self._patience_s)
             self._end(Stopped(heard[0]))
         os.close(self._reader)
-
-
-def _quiet(unraisable: sys.UnraisableHookArgs) -> None:
-    """A signal that came while Python was tidying up: the watchdog ends the process."""
-    if not isinstance(unraisable.exc_value, Stopped):
-        sys.__unraisablehook__(unraisable)

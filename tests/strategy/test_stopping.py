@@ -23,6 +23,14 @@ WORK = {
     "imports": "ready(); exec('while True: import importlib, json; importlib.reload(json)')",
     "waits for a lock": "lock = threading.Lock(); lock.acquire(); ready(); lock.acquire()",
     "runs a loop": "ready(); asyncio.run(asyncio.sleep(60))",
+    "builds a loop": """
+    class Loop(asyncio.SelectorEventLoop):
+        def _make_self_pipe(self):
+            ready()
+            time.sleep(60)
+    asyncio.events.new_event_loop = Loop
+    asyncio.run(asyncio.sleep(60))
+""",
     "swallows": """
     ready()
     while True:
