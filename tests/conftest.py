@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Before numpy: on a busy machine its small decompositions are far slower on two threads.
@@ -32,10 +33,17 @@ if TYPE_CHECKING:
     from cppncripto_strategy.models.inputs.sessions import SessionSettings, SessionTable
 
 HOUR_MS = 3_600_000
+TESTS = Path(__file__).parent
 
 # The same examples in every run of the same code: a red test must be red again when looked at.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The whole suite on two processes; what somebody picked out of it on this one."""
+    whole = [Path(name).resolve() for name in config.args] == [TESTS] and not config.option.keyword
+    return min(2, os.cpu_count() or 1) if whole else 0
 
 
 class WithoutTorch(MetaPathFinder):

@@ -27,7 +27,7 @@ BOUNDED = {"websockets"}
 # Oracles that a test does without: they build only where a C++ compiler and Boost are.
 ORACLES = {"confseq"}
 # Of the test extra, what is run and not imported.
-TOOLS = {"build", "mypy", "pandas-stubs", "ruff", "setuptools"}
+TOOLS = {"build", "mypy", "pandas-stubs", "pytest-xdist", "ruff", "setuptools"}
 
 
 @pytest.fixture(scope="module")
