@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,16 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def stage(path: Path, content: bytes) -> Path:
-    """Write a file beside `path`, synced; returns where, for `put`.
+    """Write a file beside `path`, synced; returns where, for `put`. Raises as `stage_by`."""
+
+    def write(sink: BinaryIO) -> None:
+        sink.write(content)
+
+    return stage_by(path, write)
+
+
+def stage_by(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Let `write` fill a file beside `path`, synced; returns where, for `put`.
 
     Threads and processes may stage at once, even the same path.
 
@@ -40,7 +50,7 @@ def stage(path: Path, content: bytes) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as sink:
-            sink.write(content)
+            write(sink)
             sink.flush()
             os.fsync(sink.fileno())
     except BaseException as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -188,7 +189,7 @@ def merge(base: Candles, newer: Candles) -> Candles:
 
 # One candle in the order of COLUMNS: open time (UTC ms), then nine floats.
 Row = tuple[float, ...]
-_Rules = list[tuple[BoolArray, str]]
+_Rules = Iterator[tuple[BoolArray, str]]
 # A rule is True of the rows that break it: of arrays (N,) and of single numbers alike. NaN breaks
 # no comparison, so a null of an optional column breaks no rule.
 _Rule = tuple[Callable[[Any], Any], str]
@@ -269,23 +270,20 @@ _VALUE_RULES: tuple[_Rule, ...] = (
 def _order_rules(before: IntArray, open_time: IntArray) -> _Rules:
     """Rules that compare each row after the first with the row `before` it."""
     step = open_time - np.concatenate([open_time[:1] - 1, before[:-1]])
-    return [
-        (step == 0, "its open time repeats the row before it (duplicate)"),
-        (step < 0, "its open time is earlier than the row before it (unsorted)"),
-    ]
+    yield step == 0, "its open time repeats the row before it (duplicate)"
+    yield step < 0, "its open time is earlier than the row before it (unsorted)"
 
 
 def _row_rules(candles: Candles, interval_ms: int, anchor_ms: int | None) -> _Rules:
-    """Rules that judge each row by itself."""
+    """Rules that judge each row by itself, one at a time: all at once take a third of the rows."""
     anchor = anchor_ms
     if anchor is None:
         anchor = interval_anchor_ms(interval_ms, candles.open_time)
     off_grid = (candles.open_time - anchor) % interval_ms != 0
-    return [
-        (np.asarray(_TIME_RULE[0](candles)), _TIME_RULE[1]),
-        (off_grid, _misaligned(interval_ms, anchor)),
-        *((np.asarray(broken(candles)), rule) for broken, rule in _VALUE_RULES),
-    ]
+    yield np.asarray(_TIME_RULE[0](candles)), _TIME_RULE[1]
+    yield off_grid, _misaligned(interval_ms, anchor)
+    for broken, rule in _VALUE_RULES:
+        yield np.asarray(broken(candles)), rule
 
 
 class _One(NamedTuple):
@@ -333,8 +331,9 @@ def first_violation(
 
     `anchor_ms` is the series' own, where it is known; None learns it from these candles.
     """
-    rules = _order_rules(candles.open_time, candles.open_time) + _row_rules(
-        candles, interval_ms, anchor_ms
+    rules = chain(
+        _order_rules(candles.open_time, candles.open_time),
+        _row_rules(candles, interval_ms, anchor_ms),
     )
     broken = [(int(np.argmax(bad)), rule) for bad, rule in rules if bad.any()]
     return min(broken, key=lambda violation: violation[0]) if broken else None

@@ -354,7 +354,7 @@ def write_recorded(
     interval_ms = interval_to_ms(interval)
     months = month_names(candles.open_time)
     stale = [month for month in months if not month_matches(ledger, store, month)]
-    states = store.write_months(symbol, interval, candles, sparse=sparse)
+    states = store.write_months(symbol, interval, [candles], sparse=sparse)
     ledger.anchor_ms = store.anchor_ms(symbol, interval)
     ledger.widen(Span(int(candles.open_time[0]), int(candles.open_time[-1]) + interval_ms))
     for state in states:
@@ -381,7 +381,7 @@ def record_month(ledger: Ledger, state: MonthState, entries: list[Entry]) -> Non
     record = ledger.months.setdefault(state.month, MonthRecord())
     ledger.record(state.month, entries)
     within = ledger.slots_of(state.month)
-    record.entries = settle(record.entries, state.candles, ledger, within)
+    record.entries = settle(record.entries, state, ledger, within)
     record.file_sha256 = state.file_sha256
 
 
@@ -402,7 +402,7 @@ def name_holes(ledger: Ledger, store: CandleStore) -> None:
             record_month(ledger, store.month_state(ledger.symbol, ledger.interval, month), [])
 
 
-def settle(entries: list[Entry], stored: Candles, ledger: Ledger, within: Span) -> list[Entry]:
+def settle(entries: list[Entry], state: MonthState, ledger: Ledger, within: Span) -> list[Entry]:
     """Entries that agree with what is stored: no stored span without candles, no candle without
     an entry, no hole inside the wanted span unnamed."""
     interval_ms = interval_to_ms(ledger.interval)
@@ -412,13 +412,13 @@ def settle(entries: list[Entry], stored: Candles, ledger: Ledger, within: Span) 
         max(within.start_ms, asked.start_ms, min(within.end_ms, asked.end_ms)),
     )
     settled = entries
-    for run in runs(stored.open_time, interval_ms):
-        known = [e.span for e in settled if e.status in STORED]
-        for part in uncovered(run, known):
-            candles = stored.between(part.start_ms, part.end_ms)
-            entry = Entry(*_ends(part), "imported", UNRECORDED, content_digest(candles))
-            settled = overlay(settled, entry)
-    for hole in gaps(stored.open_time, interval_ms, within):
+    known = [e.span for e in settled if e.status in STORED]
+    unknown = [part for run in runs(state.open_time, interval_ms) for part in uncovered(run, known)]
+    stored = state.candles if unknown else Candles.empty()
+    for part in unknown:
+        digest = content_digest(stored.between(part.start_ms, part.end_ms))
+        settled = overlay(settled, Entry(*_ends(part), "imported", UNRECORDED, digest))
+    for hole in gaps(state.open_time, interval_ms, within):
         for part in _overlaps(settled, hole):
             settled = overlay(settled, Entry(*_ends(part), "missing", reason="lost from the file"))
     for part in uncovered(wanted, [entry.span for entry in settled]):

@@ -21,7 +21,7 @@ from cppncripto_strategy.feeds.binance.archive import ArchiveFile
 from cppncripto_strategy.feeds.binance.archive_client import ArchiveClient
 from cppncripto_strategy.feeds.binance.klines import PAGE_ROWS
 from cppncripto_strategy.feeds.binance.rest import RestClient, UnknownSymbolError
-from cppncripto_strategy.feeds.candles import Rejected, concat, gaps, inside, split_valid
+from cppncripto_strategy.feeds.candles import Rejected, gaps, inside, split_valid
 from cppncripto_strategy.feeds.clock import (
     DAY_MS,
     Span,
@@ -294,11 +294,8 @@ class SeriesFetch:
 
     def _commit(self, month: str, pieces: list[Piece], absent: list[Entry]) -> None:
         """Write the candles, then record them; the order a kill can interrupt safely."""
-        candles = concat([piece.candles for piece in pieces])
-        ascending = bool((np.diff(candles.open_time) > 0).all())
-        order = slice(None) if ascending else np.argsort(candles.open_time, kind="stable")
-        ordered = candles[order]
-        written = self.store.write_months(self.symbol, self.interval, ordered, sparse=True)
+        parts = [piece.candles for piece in pieces]  # not joined: they may be a month of seconds
+        written = self.store.write_months(self.symbol, self.interval, parts, sparse=True)
         self._changed.update(state.month for state in written if state.changed)
         entries = [entry for piece in pieces for entry in piece.entries(self.interval)]
         # A misspelt symbol leaves no trace; a delisted one has candles.

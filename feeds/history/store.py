@@ -12,16 +12,18 @@ bytes. What the store does not do: it never fills a gap and never judges where c
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from cppncripto_strategy import atomic
+from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.errors import CandleError, StoreError
 from cppncripto_strategy.feeds.candles import (
     EARLIEST_MS,
@@ -30,7 +32,6 @@ from cppncripto_strategy.feeds.candles import (
     concat,
     first_violation,
     gaps,
-    merge,
     validate,
 )
 from cppncripto_strategy.feeds.clock import (
@@ -40,13 +41,14 @@ from cppncripto_strategy.feeds.clock import (
     interval_to_ms,
     month_names,
     month_span,
+    ms_to_utc,
 )
 from cppncripto_strategy.feeds.history.month_file import (
     file_digest,
-    month_bytes,
     month_files,
     read_month,
     row_count,
+    write_month,
 )
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 
@@ -92,12 +94,30 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class MonthState:
-    """One month as it is on disk: its candles, and the sha256 of its file ('' without one)."""
+    """One month as it is on disk.
+
+    Parameters
+    ----------
+    open_time : of its candles, UTC ms, int64 (N,).
+    read : gives its candles; those of a month just written are read again, once it is in place.
+    file_sha256 : of its file, '' without one.
+    """
 
     month: str
-    candles: Candles
+    open_time: IntArray
+    read: Callable[[], Candles]
     file_sha256: str
     changed: bool = False
+
+    @classmethod
+    def of(cls, month: str, candles: Candles, file_sha256: str = "") -> MonthState:
+        """The state of a month whose candles are at hand."""
+        return cls(month, candles.open_time, lambda: candles, file_sha256)
+
+    @property
+    def candles(self) -> Candles:
+        """The month's candles, perhaps read from its file."""
+        return self.read()
 
 
 _States = list[MonthState]  # as above
@@ -170,19 +190,28 @@ class CandleStore:
             When the store cannot be written, or a month already there is damaged. After either
             error every month is as it was.
         """
-        written = self.write_months(symbol, interval, candles, sparse=sparse)
+        written = self.write_months(symbol, interval, [candles], sparse=sparse)
         return tuple(state.month for state in written if state.changed)
 
     def write_months(
-        self, symbol: str, interval: str, candles: Candles, *, sparse: bool = False
+        self, symbol: str, interval: str, parts: Sequence[Candles], *, sparse: bool = False
     ) -> _States:
-        """`write`, but returns every month touched as it is now: for keepers of a ledger."""
-        anchor_ms = self.anchor_ms(symbol, interval)
-        _check_candles(candles, interval_to_ms(interval), f"{symbol} {interval}", sparse, anchor_ms)
-        if len(candles) == 0:
+        """`write` of several parts that share no candle; returns every month touched as it is now.
+
+        For keepers of a ledger, and for those who hold a month of seconds in parts.
+        """
+        anchor_ms, origin = self.anchor_ms(symbol, interval), f"{symbol} {interval}"
+        for candles in parts:
+            _check_candles(candles, interval_to_ms(interval), origin, sparse, anchor_ms)
+        _require_disjoint(parts, origin)
+        months: dict[str, list[Candles]] = {}
+        for candles in parts:
+            for month, part in by_month(candles):
+                months.setdefault(month, []).append(part)
+        if not months:
             return []
         with self.writing(symbol, interval) as batch:
-            return [batch.stage(month, part) for month, part in by_month(candles)]
+            return [batch.stage(month, *months[month]) for month in sorted(months)]
 
     @contextlib.contextmanager
     def writing(self, symbol: str, interval: str) -> Iterator[WriteBatch]:
@@ -244,8 +273,8 @@ class CandleStore:
         """
         path = self.month_path(symbol, interval, month)
         if not path.exists():
-            return MonthState(month, Candles.empty(), "")
-        return MonthState(month, read_month(path), file_digest(path))
+            return MonthState.of(month, Candles.empty())
+        return MonthState.of(month, read_month(path), file_digest(path))
 
     def anchor_ms(self, symbol: str, interval: str) -> int | None:
         """Offset from the epoch of a series' grid; None where nothing stored tells it yet.
@@ -344,10 +373,11 @@ class WriteBatch:
         self.folder = folder
         self._staged: dict[Path, Path] = {}
 
-    def stage(self, month: str, newer: Candles) -> MonthState:
+    def stage(self, month: str, *newer: Candles) -> MonthState:
         """Merge valid candles of one month with what is there and write them beside the old file.
 
-        Threads may stage different months at once; a month is staged once.
+        Later parts count over earlier ones. Threads may stage different months at once; a month is
+        staged once.
 
         Raises
         ------
@@ -355,13 +385,20 @@ class WriteBatch:
             When the month's present file is damaged.
         """
         target = self.folder / f"{month}.parquet"
-        present = target.read_bytes() if target.exists() else None
-        candles = newer if present is None else merge(read_month(target), newer)
-        data = month_bytes(candles)
-        changed = present != data
+        stored = target if target.exists() else None
+        written: list[IntArray] = []
+
+        def write(sink: BinaryIO) -> None:
+            written.append(write_month(sink, stored, newer))
+
+        staged = atomic.stage_by(target, write)
+        digest = file_digest(staged)
+        changed = digest != file_digest(target)
         if changed:
-            self._staged[target] = atomic.stage(target, data)
-        return MonthState(month, candles, hashlib.sha256(data).hexdigest(), changed)
+            self._staged[target] = staged
+        else:
+            atomic.discard({target: staged})
+        return MonthState(month, written[0], partial(read_month, target), digest, changed)
 
     def commit(self) -> None:
         """Put every staged month in place."""
@@ -400,6 +437,19 @@ def write_atomically(target: Path, data: bytes) -> None:
             f"{target} could not be written ({cause}); it was left as it was. Is the disk full, or"
             " the folder read-only?"
         ) from cause
+
+
+def _require_disjoint(parts: Sequence[Candles], origin: str) -> None:
+    """Refuse a candle that two parts hold: nobody could say which of them counts."""
+    if len(parts) < 2:
+        return
+    stamps = np.sort(np.concatenate([part.open_time for part in parts]))
+    twice = stamps[1:][np.diff(stamps) == 0]
+    if len(twice):
+        raise CandleError(
+            f"{origin}: the candle of {ms_to_utc(int(twice[0]))} came from two sources (duplicate)."
+            " Nothing was written."
+        )
 
 
 def _check_candles(

@@ -291,10 +291,10 @@ def _recomputed(ledger: Ledger, states: list[MonthState], span: Span, interval: 
     by_month = {state.month: state for state in states}
     entries: list[Entry] = []
     for month in months_between(span):
-        state = by_month.get(month, MonthState(month, Candles.empty(), ""))
+        state = by_month.get(month, MonthState.of(month, Candles.empty()))
         record = ledger.months.get(month, MonthRecord())
         within = believed.slots_of(month)
-        entries += settle(record.entries, state.candles, believed, within)
+        entries += settle(record.entries, state, believed, within)
     return join(entries)
 
 
@@ -372,7 +372,7 @@ def _clear_damage(store: CandleStore, symbol: str, interval: str) -> Span:
 
 def _restate(store: CandleStore, symbol: str, interval: str, fresh: Candles) -> None:
     ledger = Ledger.load(store, symbol, interval)
-    for state in store.write_months(symbol, interval, fresh, sparse=True):
+    for state in store.write_months(symbol, interval, [fresh], sparse=True):
         within = ledger.slots_of(state.month)
         part = fresh.between(within.start_ms, within.end_ms)
         record_month(ledger, state, entries_of(part, interval, "rest"))

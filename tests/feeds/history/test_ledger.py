@@ -169,7 +169,7 @@ def test_verified_candles_that_vanish_from_the_file_become_missing(tmp_path):
     store = CandleStore(tmp_path)
     write_recorded(store, "BTCUSDT", "5m", candles_at([0, 1, 2, 3]), "test")
     ledger = Ledger.load(store, "BTCUSDT", "5m")
-    record_month(ledger, MonthState("2024-01", candles_at([0, 3]), "x"), [])
+    record_month(ledger, MonthState.of("2024-01", candles_at([0, 3]), "x"), [])
     assert ledger.spans("missing") == [Span(START_MS + FIVE_MS, START_MS + 3 * FIVE_MS)]
 
 
