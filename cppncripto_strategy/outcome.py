@@ -28,7 +28,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.judgement import Tables, judge
 from cppncripto_strategy.market import Market
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
-from cppncripto_strategy.models.scoring.streaming import MicroStream
+from cppncripto_strategy.models.scoring.micro_stream import MicroStream
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.replay import Replay
 from cppncripto_strategy.reports.picture import save_picture

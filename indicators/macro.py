@@ -25,7 +25,7 @@ from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
 from cppncripto_strategy.models.scoring.batch import ScoredSpan, SessionStates, embed_sessions
 from cppncripto_strategy.models.scoring.embedding_cache import EmbeddingCache
-from cppncripto_strategy.models.scoring.streaming import MacroStream
+from cppncripto_strategy.models.scoring.macro_stream import MacroStream
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.indicators.macro import MacroEmbedding, bars_of
 from cppncripto_strategy.models.scoring.batch import score_sessions
-from cppncripto_strategy.models.scoring.streaming import ScoreStream
+from cppncripto_strategy.models.scoring.micro_stream import ScoreStream
 
 LINES = ("score", "p_buy", "p_sell", "score_zero")
 

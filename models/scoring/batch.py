@@ -2,7 +2,7 @@
 
 Two halves, as the indicators need them apart: `embed_sessions` decides what is active in each
 session (bundle, scaler, embedding), `score_sessions` runs MicroNet under it. The streaming twins
-are in `streaming.py`; tests hold the two equal.
+are in `macro_stream.py` and `micro_stream.py`; tests hold the two equal.
 
 A score is NaN, never 0, where there is no candle, where less than half of the short window exists,
 where no bundle may score the session, and where the last good rollover is too old.

@@ -123,7 +123,7 @@ def test_a_half_stored_month_is_merged_without_holding_it(tmp_path, monkeypatch)
 def test_a_candle_in_two_parts_is_refused(tmp_path):
     """Which of two sources counted would be decided by the order in which they answered."""
     candles, store = seconds(np.arange(20)), CandleStore(tmp_path)
-    with pytest.raises(CandleError, match="2024-02-01 00:00:09.*came from two sources"):
+    with pytest.raises(CandleError, match=r"2024-02-01 00:00:09.*came from two sources"):
         store.write_months("BTCUSDT", "1s", [candles[:10], candles[9:]])
     assert store.months("BTCUSDT", "1s") == []
 

@@ -21,7 +21,7 @@ from cppncripto_strategy.models.forecasting.forecaster import (
 )
 from cppncripto_strategy.models.inputs.sessions import SessionSet, build_sessions
 from cppncripto_strategy.models.scoring.batch import embed_sessions
-from cppncripto_strategy.models.scoring.streaming import MacroStream
+from cppncripto_strategy.models.scoring.macro_stream import MacroStream
 
 DAYS, LEARNED = 150, 110
 MARKET = PlantedSettings(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cppncripto_strategy.models.scoring.embedding_cache import EmbeddingCache
-from cppncripto_strategy.models.scoring.streaming import MacroStream
+from cppncripto_strategy.models.scoring.macro_stream import MacroStream
 
 COLUMNS = ("open", "high", "low", "close", "volume", "taker_buy_volume")
 

@@ -11,8 +11,9 @@ from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS
 from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.inputs.terms import TERMS
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, score_span
+from cppncripto_strategy.models.scoring.macro_stream import MacroStream
+from cppncripto_strategy.models.scoring.micro_stream import MicroStream, ScoreStream
 from cppncripto_strategy.models.scoring.ring import Ring
-from cppncripto_strategy.models.scoring.streaming import MacroStream, MicroStream, ScoreStream
 
 HOUR_MS = 3_600_000
 LINES = ("score", "p_buy", "p_sell", "score_zero", "drift", "age_ms")

@@ -20,7 +20,9 @@ from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round, rows_of
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
 from cppncripto_strategy.ledger import AccountCheck
-from cppncripto_strategy.models.scoring.streaming import MacroStream, MicroStream, Ring, ScoreStream
+from cppncripto_strategy.models.scoring.macro_stream import MacroStream
+from cppncripto_strategy.models.scoring.micro_stream import MicroStream, ScoreStream
+from cppncripto_strategy.models.scoring.ring import Ring
 from cppncripto_strategy.models.scoring.threshold import ScoreThreshold
 from cppncripto_strategy.paper.networks import SessionTimeline
 from cppncripto_strategy.paper.packing import pack, unpack
