@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,7 @@ class MacroEmbedding(bt.Indicator):
     Attributes
     ----------
     vector : the embedding active at the present bar, float32 (128,); None without one.
-    rollover_s : seconds each embedding took (under `once`, the mean).
+    rollover_s : seconds each embedding took, the last `TIMES_KEPT` (under `once`, the mean).
 
     Examples
     --------
@@ -184,7 +185,7 @@ class MacroEmbedding(bt.Indicator):
         self.timeline = self.stream.timeline = timeline
 
     @property
-    def rollover_s(self) -> list[float]:
+    def rollover_s(self) -> Sequence[float]:
         """Seconds each rollover took."""
         return self._batch_s or self.stream.rollover_s
 
@@ -260,6 +261,10 @@ class MacroEmbedding(bt.Indicator):
         values = [data.open[0], data.high[0], data.low[0], data.close[0], data.volume[0], taker]
         close_ms = num_to_ms(data.lines.datetime[0])
         return close_ms - self.timeline.session.interval_ms, np.array(values)
+
+    def forget(self) -> None:
+        """Let go of the embeddings of days gone by, which `embeddings` lists: in a long session."""
+        self._streamed = ()
 
     def _remember(self, stream: MacroStream) -> None:
         state = stream.state

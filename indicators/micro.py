@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.indicators.macro import MacroEmbedding, bars_of
 from cppncripto_strategy.models.scoring.batch import score_sessions
+from cppncripto_strategy.models.scoring.macro_stream import TIMES_KEPT
 from cppncripto_strategy.models.scoring.micro_stream import ScoreStream
 
 LINES = ("score", "p_buy", "p_sell", "score_zero")
@@ -37,7 +39,8 @@ class MicroScore(bt.Indicator):
     macro : the MacroEmbedding.
     bundle_seeds : list of (valid_from_close_ms, scores): where AdaptiveThreshold starts afresh,
         with the validation scores of the bundle that becomes active.
-    score_s : seconds a score took, one per bar under `next` (under `once`, the mean).
+    score_s : seconds a score took under `next`, the last `TIMES_KEPT` bars' (under `once`, the
+        mean).
 
     Examples
     --------
@@ -82,7 +85,7 @@ class MicroScore(bt.Indicator):
         self.macro: MacroEmbedding = macro
         self._stream = ScoreStream(self.macro.stream)
         self._done = 0
-        self.score_s: list[float] = []
+        self.score_s: deque[float] = deque(maxlen=TIMES_KEPT)
 
     @property
     def bundle_seeds(self) -> list[tuple[int, NDArray[np.float64]]]:
@@ -137,6 +140,6 @@ class MicroScore(bt.Indicator):
             return
         began = time.perf_counter()
         scored = score_sessions(macro.table, macro.timeline, macro.states)
-        self.score_s = [(time.perf_counter() - began) / max(end, 1)]
+        self.score_s.append((time.perf_counter() - began) / max(end, 1))
         for name, values in bars_of(macro, scored).items():
             getattr(self.lines, name).array[:end] = array("d", values[:end].tobytes())

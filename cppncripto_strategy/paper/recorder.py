@@ -333,6 +333,10 @@ def _forget(strategy: Any) -> None:
     for groups in (broker._ocos, broker._ocol):
         for ref in [ref for ref in groups if ref not in waiting]:
             del groups[ref]
+    for state in strategy.states:
+        forget = getattr(getattr(state.score, "macro", None), "forget", None)
+        if forget is not None:
+            forget()
     for trades in strategy._trades.values():
         for history in trades.values():
             del history[:-1]

@@ -12,6 +12,7 @@ stream gives the very bits of one that was never interrupted.
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,9 @@ from cppncripto_strategy.models.scoring.ring import Ring
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 
 N_COLUMNS = 6  # open, high, low, close, volume, taker buy volume
+# Candles that may wait for somebody to ask for their features: a day of 5-minute ones, and more.
+MOST_WAITING = 512
+TIMES_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +74,7 @@ class MacroStream:
     session_ms : session of the last candle, -1 before any.
     rolled : whether the last candle activated another state (or took it away).
     fresh_rows : rows the last candle added, missing ones included.
-    rollover_s : seconds each rollover's scaler and embedding took.
+    rollover_s : seconds each rollover's scaler and embedding took, the last `TIMES_KEPT`.
     """
 
     def __init__(
@@ -85,10 +89,11 @@ class MacroStream:
         forecasts = any(bundle.forecaster is not None for bundle in timeline.bundles)
         self._forecasts = ForecastStream(symbol, forecasts)
         day = self.settings.day_candles + 1 if self._forecasts.needed else 0
-        self._candles = Ring(max(self._table.memory, terms, day), N_COLUMNS)
+        self._candles = Ring(max(self._table.memory + MOST_WAITING, terms, day), N_COLUMNS)
         self._market = Ring(self._candles.size, N_COLUMNS) if self.settings.reads_market else None
         self._coming: dict[int, FloatArray] = {}  # market candles that no row has taken yet
         self._features = Ring(keep, len(self._table))
+        self._waiting = 0  # last candles whose features nobody has asked for yet
         self.rows = 0  # grid rows seen since the first candle
         self.next_open_ms = -1
         self.session_ms = -1
@@ -96,7 +101,7 @@ class MacroStream:
         self._kept: MacroState | None = None
         self.rolled = False
         self.fresh_rows = 0
-        self.rollover_s: list[float] = []
+        self.rollover_s: deque[float] = deque(maxlen=TIMES_KEPT)
 
     def push_market(self, open_time_ms: int, candle: FloatArray) -> bool:
         """Take a closed candle of the market symbol, before the symbol's own of that time.
@@ -144,12 +149,12 @@ class MacroStream:
     def scaled(self, count: int, before: int = 0) -> NDArray[np.float32]:
         """The last `count` feature rows but `before` under the active scaler, (count, F)."""
         assert self.state is not None
-        rows = self._features.last(count, before)
+        rows = self._known_features().last(count, before)
         return scale_columns(rows, self._scaled, self.state.center, self.state.scale)
 
     def present_share(self, window: int) -> float:
         """Share of the last `window` rows that have a candle; rows before the first have none."""
-        return float(self._features.last(window)[:, self._table.present].sum()) / window
+        return float(self._known_features().last(window)[:, self._table.present].sum()) / window
 
     def age_ms(self) -> float:
         """Milliseconds from the midnight of the active state to the last close; NaN for none."""
@@ -168,7 +173,7 @@ class MacroStream:
             "candles": self._candles.snapshot(),
             "market": None if self._market is None else self._market.snapshot(),
             "coming": [[open_ms, candle.copy()] for open_ms, candle in self._coming.items()],
-            "features": self._features.snapshot(),
+            "features": self._known_features().snapshot(),
             "rows": self.rows,
             "next_open_ms": self.next_open_ms,
             "session_ms": self.session_ms,
@@ -195,6 +200,7 @@ class MacroStream:
             self._market.restore(kept["market"])
         self._coming = dict(kept["coming"])
         self._features.restore(kept["features"])
+        self._waiting = 0
         self._forecasts.restore(kept["forecasts"])
         for name in ("rows", "next_open_ms", "session_ms"):
             setattr(self, name, kept[name])
@@ -215,10 +221,12 @@ class MacroStream:
         if self._market is not None:
             market = self._coming.pop(self.next_open_ms, None)
             self._market.append(np.full(N_COLUMNS, np.nan) if market is None else market)
-        self._features.append(self._feature_row())
         self.rows += 1
         self.fresh_rows += 1
         self.next_open_ms += self.settings.interval_ms
+        self._waiting += 1
+        if self._waiting == MOST_WAITING:
+            self._known_features()
         session_ms = self.next_open_ms // DAY_MS * DAY_MS  # next_open_ms is this row's close
         if session_ms != self.session_ms:
             self.session_ms = session_ms
@@ -227,8 +235,21 @@ class MacroStream:
                 self._forecasts.close_day(self._grid(self.settings.day_candles + 1, last_open_ms))
             self._roll_over(session_ms)
 
-    def _feature_row(self) -> FloatArray:
-        return self._table.last_row(self._grid(self._table.memory, self.next_open_ms))
+    def _known_features(self) -> Ring:
+        """The ring of features, those of the candles that waited in it: in batch, the same bits.
+
+        A session that begins is given days of candles before the first rollover looks at them.
+        """
+        count, self._waiting = self._waiting, 0
+        if not count:
+            return self._features
+        last_open_ms = self.next_open_ms - self.settings.interval_ms
+        grid = self._grid(self._table.memory - 1 + count, last_open_ms)
+        if count == 1:
+            self._features.append(self._table.last_row(grid))
+        else:
+            self._features.extend(self._table.last_rows(grid, count))
+        return self._features
 
     def _grid(self, rows: int, last_open_ms: int) -> CandleGrid:
         """The last `rows` candles as a grid, the market symbol's beside them."""
@@ -257,7 +278,7 @@ class MacroStream:
         number = int(self.timeline.active_in([session_ms])[0])
         if number < 0 or self.rows < self.settings.warmup:
             return None
-        window = self._features.last(self.settings.long_window)
+        window = self._known_features().last(self.settings.long_window)
         center, scale, ok = fit_sessions(
             window,
             np.array([len(window)]),

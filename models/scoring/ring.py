@@ -24,6 +24,17 @@ class Ring:
         self._rows[self.end] = row
         self.end += 1
 
+    def extend(self, rows: FloatArray) -> None:
+        """Put rows (N, width) behind the last, lying where appending each would leave them."""
+        while len(rows):
+            if self.end == len(self._rows):
+                self._rows[: self.size] = self._rows[-self.size :]
+                self.end = self.size
+            taken = rows[: len(self._rows) - self.end]
+            self._rows[self.end : self.end + len(taken)] = taken
+            self.end += len(taken)
+            rows = rows[len(taken) :]
+
     def last(self, count: int, before: int = 0) -> FloatArray:
         """The last `count` rows but `before`, oldest first, a view (count, width)."""
         end = max(self.end - before, 0)

@@ -154,6 +154,11 @@ class FeatureTable:
         CandleError
             When a feature reads the market symbol's candles, and the grid carries none.
         """
+        features = self._columns(grid)
+        self._require_finite(features)
+        return features
+
+    def _columns(self, grid: CandleGrid) -> FloatArray:
         features = np.empty((len(grid), len(self.features)))  # (T, F)
         for i, feature in enumerate(self.features):
             column = feature.batch(grid)
@@ -165,8 +170,15 @@ class FeatureTable:
             features[:, i] = column
         missing = np.flatnonzero(~grid.present)
         features[missing[:, None], list(self.scaled)] = np.nan
-        self._require_finite(features)
         return features
+
+    def last_rows(self, grid: CandleGrid, count: int) -> FloatArray:
+        """The last `count` rows of `compute(grid)`, bit for bit, float64 (count, F).
+
+        As `last_row`, for a stream that was given several candles before anybody asked; the grid
+        has `memory` - 1 rows before them, or begins with the stream.
+        """
+        return self._columns(grid)[len(grid) - count :]
 
     def last_row(self, grid: CandleGrid) -> FloatArray:
         """The last row of `compute(grid)`, bit for bit, float64 (F,).

@@ -214,6 +214,72 @@ def test_candle_that_does_not_follow_is_refused(toy, start):
     assert stream.rows == 2
 
 
+def untraded(candles, rows):
+    """The same candles, those rows without a trade."""
+    volume, taker = candles.volume.copy(), candles.taker_buy_volume.copy()
+    volume[rows], taker[rows] = 0.0, 0.0
+    return dataclasses.replace(candles, volume=volume, taker_buy_volume=taker)
+
+
+WARM_UPS = {
+    "whole": ([], [], 0),
+    "gaps": ([3, 4, *range(300, 320), 500, 511, 512, 513], [], 0),
+    "a gap as long as a day of windows": (list(range(320, 640)), [], 0),
+    "without trades": ([], [0, 1, 290, 291, 400, *range(500, 530)], 0),
+    "listed late, with both": ([400, 401, 650], [380, 402, 403], 371),
+}
+
+
+@pytest.mark.parametrize("market", [False, True], ids=["alone", "beside a market"])
+@pytest.mark.parametrize("warm_up", WARM_UPS)
+def test_candles_that_wait_for_their_features_get_the_same_bits(toy, warm_up, market):
+    """A warm-up computed in batch that differs in a last bit from the session it warms up."""
+    missing, quiet, first = WARM_UPS[warm_up]
+    names = MARKET_NAMES if market else (*DEFAULT_COLUMNS, "taker_imbalance")
+    settings = dataclasses.replace(toy.settings, names=names, market="M" if market else "")
+    candles = toy.candles(days=60, missing=missing)
+    wave = 0.5 + 0.3 * np.sin(np.arange(len(candles)) / 7)
+    candles = dataclasses.replace(candles, taker_buy_volume=candles.volume * wave)
+    grid = toy.grid(untraded(candles, quiet))
+    if market:
+        grid = grid.with_market(toy.candles(days=60, seed=9, missing=[430, *range(600, 700)]))
+    grid = grid.rows(first, len(grid))
+    timeline, rng = toy.timeline(grid, settings, sessions=(40,)), np.random.default_rng(1)
+    asked, waited = MacroStream(timeline), MacroStream(timeline)
+    whole = settings.table.compute(grid)
+    for row in range(len(grid)):
+        for stream in (asked, waited):
+            if market and grid.market.present[row]:
+                stream.push_market(int(grid.open_time[row]), candle_of(grid.market, row))
+            if grid.present[row]:
+                stream.push(int(grid.open_time[row]), candle_of(grid, row))
+        if not grid.present[row]:
+            continue
+        asked.present_share(1)
+        if rng.random() < 0.01:
+            shares = [stream.present_share(48) for stream in (asked, waited)]
+            assert shares[0] == shares[1]
+            kept, other = (stream.snapshot() for stream in (asked, waited))
+            assert kept["features"]["end"] == other["features"]["end"]
+            rows = kept["features"]["rows"]
+            np.testing.assert_array_equal(rows, other["features"]["rows"], strict=True)
+            np.testing.assert_array_equal(rows, whole[row + 1 - len(rows) : row + 1])
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_rows_put_into_a_ring_together_lie_where_each_alone_would(size):
+    """A checkpoint that differs from its replay because the ring was filled in another rhythm."""
+    rng = np.random.default_rng(size)
+    one, many = Ring(size, 2), Ring(size, 2)
+    for count in rng.integers(0, 6 * size, 50):
+        rows = rng.random((count, 2))
+        many.extend(rows)
+        for row in rows:
+            one.append(row)
+        assert one.end == many.end
+        np.testing.assert_array_equal(one.last(size), many.last(size))
+
+
 def test_ring_keeps_the_last_rows_through_many_turns():
     """Rows lost or doubled when the ring is compacted."""
     ring, size = Ring(5, 2), 5

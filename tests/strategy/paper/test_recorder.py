@@ -177,6 +177,7 @@ NOT_STATE: dict[type, dict[str, str]] = {
         "rolled": "of the last candle alone",
         "fresh_rows": "of the last candle alone",
         "rollover_s": "a measurement",
+        "_waiting": "none once the features are kept",
     },
     ScoreStream: dict.fromkeys(("macro", "_window"), "given"),
     MicroStream: dict.fromkeys(
