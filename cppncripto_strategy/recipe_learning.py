@@ -76,8 +76,10 @@ class MacroRecipe(Section):
     """What the embedding holds of a session as it is, known at its 00:00 UTC: weekday (of the day
     that begins), har (ln realised variance of the last 1, 5, 22 and 30 days), market_har (that of
     `features.market`), yesterday (the last day's return over its volatility, its volume against the
-    month's, its share of falls). Each takes numbers from the encoder's 128; days back mean a longer
-    warm-up. Unset, none; with objective forecast all, market_har where there is a market."""
+    month's, its share of falls), hours (mean hourly ln variance of the last day, and of its last 1,
+    3, 6 and 12 hours less it), market_hours. Each takes numbers from the encoder's 128; days back
+    mean a longer warm-up. Unset, none; with objective forecast all, the market's where there is
+    one."""
     pool: Count = 1
     """Candles averaged into one row before the encoder reads the long window: 12 of 5 minutes make
     hourly rows, and 30 days 720 of them. An encoder's stride counts rows: with 12, give it 1."""

@@ -12,10 +12,14 @@ from __future__ import annotations
 import numpy as np
 
 from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
-from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.models.inputs.features.returns import log_returns
 from cppncripto_strategy.models.inputs.features.windows import trailing, trailing_counts
 from cppncripto_strategy.models.inputs.grid import CandleGrid
+
+# Added to an hour's variance before its logarithm: an hour that hardly trades moves by less than a
+# third of a basis point, and how much less is a matter of ticks.
+QUIET_VARIANCE = 1e-9
 
 
 class DaysBefore:
@@ -81,6 +85,28 @@ class DaysBefore:
         if not len(column):
             return np.full(self._rows.shape, np.nan)
         return np.where(self._inside, column[np.where(self._inside, self._rows, 0)], np.nan)
+
+
+def hourly_log_variance(grid: CandleGrid, session_ms: IntArray) -> FloatArray:
+    """ln realised variance of each hour of the day before each session, latest first, (D, 24).
+
+    Of each candle where those are longer than an hour, (D, candles of a day). An hour with an
+    outage is brought to the length of a whole one; NaN where it leaves the grid, or fewer than half
+    of its returns are known.
+    """
+    size = max(1, HOUR_MS // grid.interval_ms)
+    last = (session_ms - grid.start_ms) // grid.interval_ms - 1  # the row that closes at 00:00
+    rows = last[:, None] - size * np.arange(DAY_MS // grid.interval_ms // size)  # (D, 24)
+    inside = (rows >= size) & (rows < len(grid))  # its first return needs the close before it
+    if not len(grid):
+        return np.full(rows.shape, np.nan)
+    returns = log_returns(grid)
+    known = ~np.isnan(returns)
+    flat = np.where(known, returns, 0.0)
+    at = np.where(inside, rows, 0)
+    count = trailing_counts(known, size)[at]
+    variance = trailing(flat * flat, size)[at] * size / np.maximum(count, 1)
+    return np.where(inside & (count * 2 >= size), np.log(variance + QUIET_VARIANCE), np.nan)
 
 
 def mean_known(values: FloatArray) -> FloatArray:

@@ -9,8 +9,9 @@ Bitwise start-invariant, like features: a day's sums are a fixed tree of additio
 added one after the other.
 
 Source: the lags of HAR are those of Corsi (2009), of the logarithm, with the month of a market that
-never closes beside his 22 days; signed variance after Patton and Sheppard (2015). Left out: terms
-of a user's own, which belong into an encoder.
+never closes beside his 22 days; signed variance after Patton and Sheppard (2015). Means of hourly
+logarithms say what the day's summed variance hides: a jump moves one of 24 of them, and the last
+hours say where the day was going. Left out: terms of a user's own, which belong into an encoder.
 """
 
 from __future__ import annotations
@@ -23,11 +24,17 @@ import numpy as np
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, FIRST_MONDAY_MS
-from cppncripto_strategy.models.inputs.days_before import DaysBefore, mean_known
+from cppncripto_strategy.models.inputs.days_before import (
+    DaysBefore,
+    hourly_log_variance,
+    mean_known,
+)
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 
 HAR_DAYS = (1, 5, 22, 30)
 """Days behind the lags of `har`: a day, a trading week and month, and a calendar month."""
+LAST_HOURS = (1, 3, 6, 12)
+"""Hours at the end of the last day that `hours` compares with the whole of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +134,29 @@ def yesterday(grid: CandleGrid, session_ms: IntArray) -> FloatArray:
     return np.stack([drift, volume, 2.0 * days.fall_share[:, 0] - 1.0], axis=1)
 
 
+def hours(grid: CandleGrid, session_ms: IntArray) -> FloatArray:
+    """Mean hourly ln variance of the last day, and that of its last hours less it, (D, 5).
+
+    The day first, then the last 1, 3, 6 and 12 hours, each less the day; 0 where fewer than half of
+    them are known, so that an outage before midnight says nothing instead of losing the session.
+    NaN where fewer than half of the day's hours are known.
+    """
+    hourly = hourly_log_variance(grid, session_ms)  # (D, hours of a day)
+    day = mean_known(hourly)
+    parts = [mean_known(hourly[:, : max(1, hourly.shape[1] * n // 24)]) for n in LAST_HOURS]
+    return np.stack([day, *(np.where(np.isnan(part), 0.0, part - day) for part in parts)], axis=1)
+
+
+def market_hours(grid: CandleGrid, session_ms: IntArray) -> FloatArray:
+    """`hours` of the market symbol, (D, 5)."""
+    return hours(grid.of_market(), session_ms)
+
+
 TERMS: dict[str, Term] = {
     "weekday": Term(weekday, (1,) * 7, days=0),
     "har": Term(har, (1,) * len(HAR_DAYS), days=max(HAR_DAYS)),
     "market_har": Term(market_har, (1,) * len(HAR_DAYS), days=max(HAR_DAYS), market=True),
     "yesterday": Term(yesterday, (-1, 1, -1), days=30),
+    "hours": Term(hours, (1,) * (len(LAST_HOURS) + 1), days=1),
+    "market_hours": Term(market_hours, (1,) * (len(LAST_HOURS) + 1), days=1, market=True),
 }

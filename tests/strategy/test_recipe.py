@@ -288,9 +288,10 @@ def test_a_forecast_brings_the_terms_it_starts_from():
     """A forecast without its anchor, or a market's lags without a market."""
     forecast = {"objective": "forecast"}
     own = parse_recipe({"macro": forecast}).learn_settings().session.terms
-    assert own == ("weekday", "har", "yesterday")
+    assert own == ("weekday", "har", "yesterday", "hours")
     market = parse_recipe({"macro": forecast, "features": {"market": "BTCUSDT"}})
-    assert market.learn_settings().session.terms == ("weekday", "har", "market_har", "yesterday")
+    expected = ("weekday", "har", "market_har", "yesterday", "hours", "market_hours")
+    assert market.learn_settings().session.terms == expected
     assert parse_recipe({}).learn_settings().session.terms == ()
     with pytest.raises(RecipeError, match=r"starts from HAR: add 'har' to macro\.terms"):
         parse_recipe({"macro": {**forecast, "terms": ["weekday"]}})

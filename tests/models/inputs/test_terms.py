@@ -62,6 +62,34 @@ def day_values(grid: CandleGrid, session_ms: int, back: int) -> tuple[float, flo
     return np.log(squares * DAY / len(moves)), sum(moves), falls / squares, np.mean(np.log(volumes))
 
 
+def hour_values(grid: CandleGrid, session_ms: int) -> np.ndarray:
+    """ln variance of the 24 hours before a session, latest first, by a plain loop; NaN of none."""
+    size = HOUR_MS // grid.interval_ms
+    close = dict(zip(grid.close_time.tolist(), grid.close.tolist(), strict=True))
+    found = []
+    for hour in range(24):
+        end = session_ms - hour * HOUR_MS
+        times = range(end - HOUR_MS + grid.interval_ms, end + 1, grid.interval_ms)
+        moves = [np.log(close[t] / close[t - grid.interval_ms]) for t in times]
+        moves = [move for move in moves if not np.isnan(move)]
+        enough = 2 * len(moves) >= size
+        square = sum(m * m for m in moves) * size / max(len(moves), 1)
+        found.append(np.log(square + 1e-9) if enough else np.nan)
+    return np.array(found)
+
+
+def hour_terms(grid: CandleGrid, session_ms: int) -> list[float]:
+    """The day's mean hourly ln variance, and that of its last hours less it; 0 where unknown."""
+    hourly = hour_values(grid, session_ms)
+    day = mean_known(hourly) if np.isfinite(hourly).sum() >= 12 else np.nan
+    found = [day]
+    for count in (1, 3, 6, 12):
+        part = hourly[:count]
+        known = 2 * np.count_nonzero(~np.isnan(part)) >= count
+        found.append(mean_known(part) - day if known else 0.0)
+    return found
+
+
 def mean_known(values: np.ndarray) -> float:
     """Mean of what is known; NaN of nothing."""
     known = values[~np.isnan(values)]
@@ -82,6 +110,7 @@ def test_terms_are_the_sums_of_the_days_before() -> None:
             expected += [mean_known(days[:n, 0]) for n in HAR_DAYS]
         drift = own[0, 1] / np.exp(own[0, 0] / 2)
         expected += [drift, own[0, 3] - mean_known(own[:, 3]), 2 * own[0, 2] - 1]
+        expected += hour_terms(grid, session_ms) + hour_terms(grid.of_market(), session_ms)
         np.testing.assert_allclose(found[row], expected, rtol=1e-9, atol=1e-12)
     assert np.isfinite(found).mean() > 0.9
 
@@ -93,6 +122,20 @@ def test_a_day_mostly_missing_is_unknown_and_a_month_is_not() -> None:
     day, week, month, _ = session_terms(grid, session, ["har"])[0]
     assert np.isnan(day)
     assert np.isfinite([week, month]).all()
+
+
+def test_the_last_hours_are_those_of_five_minute_candles() -> None:
+    """An hour of the wrong twelve candles, or an outage before midnight that loses the session."""
+    size, five_ms = 288, HOUR_MS // 12
+    grid = random_grid(5 * size, 8, 0.03, 0.03, start_ms=START_MS, interval_ms=five_ms)
+    midnight = grid.row_of(-(-grid.start_ms // DAY_MS) * DAY_MS + 2 * DAY_MS)
+    grid = with_hole(grid, midnight - 26, midnight + 1)  # two hours before midnight
+    sessions = grid.start_ms + five_ms * np.array([midnight, midnight + size])
+    found = session_terms(grid, sessions, ["hours"])
+    expected = [hour_terms(grid, int(session_ms)) for session_ms in sessions]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    assert found[0, 1] == found[0, 2] == 0.0 != found[0, 3]
+    assert (found[1, 1:] != 0.0).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -120,7 +163,7 @@ def test_terms_follow_the_candles_they_are_named_for(name: str) -> None:
     of_market = not same_bits(
         session_terms(grid, sessions, [name]), session_terms(beside, sessions, [name])
     )
-    assert of_market == TERMS[name].market == (name == "market_har")
+    assert of_market == TERMS[name].market == name.startswith("market_")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,7 +183,7 @@ def test_the_embedding_holds_the_terms_behind_the_scaler_and_mirrors_them() -> N
     grid = market_pair()
     table = build_sessions("X", grid, settings)
     assert settings.warmup == 30 * DAY + 1
-    assert settings.n_statistics == 4 + 7 + 4 + 4 + 3
+    assert settings.n_statistics == 4 + 7 + 4 + 4 + 3 + 5 + 5
     sessions = SessionSet.between([table], 0, 2**62)
     macro = build_macronet("tcn", 3, settings.n_statistics, {"channels": 4, "dilations": [1]})
     index = sessions.members[:, 1]
@@ -148,7 +191,7 @@ def test_the_embedding_holds_the_terms_behind_the_scaler_and_mirrors_them() -> N
     for flipped in (False, True):
         raw = embed_set(macro, sessions, raw=True, mirrored=flipped).detach().numpy()
         expected = terms * (settings.term_signs if flipped else 1)
-        np.testing.assert_allclose(raw[:, -18:], expected, rtol=1e-6)
+        np.testing.assert_allclose(raw[:, -28:], expected, rtol=1e-6)
 
 
 def test_a_session_whose_days_are_unknown_is_not_usable() -> None:
