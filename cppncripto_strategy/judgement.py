@@ -18,6 +18,7 @@ from cppncripto_strategy.evaluation.account import (
     account_metrics,
     buy_and_hold,
 )
+from cppncripto_strategy.evaluation.class_scores import class_scores
 from cppncripto_strategy.evaluation.evidence_summary import evidence_summary
 from cppncripto_strategy.evaluation.metrics import run_metrics
 from cppncripto_strategy.evaluation.signals import Yardstick
@@ -43,6 +44,7 @@ def judge(
     without_macro: Tables | None = None,
     resamples: int = DEFAULT_RESAMPLES,
     other_rule: Tables | None = None,
+    classes: pd.DataFrame | None = None,
 ) -> Judgement:
     """Judge what a run traded, and what it would have traded without macro.
 
@@ -51,6 +53,8 @@ def judge(
     traded, without_macro : tables of the span; None where there was no run without macro.
     resamples : of days, for the intervals of signal quality; 0 leaves them undefined.
     other_rule : tables of the same run under the other rule of `strategy.evidence`, or None.
+    classes : labels and class frequencies (`class_labels.class_table`), or None: then the
+        probabilities of the classes are not judged.
     """
     costs = Costs(recipe.broker.fee_bps, recipe.broker.slippage_bps)
     yardstick = Yardstick(
@@ -64,7 +68,15 @@ def judge(
     benchmark = buy_and_hold(traded["signals"], recipe.broker.cash, costs)
     bare = _account(without_macro) if without_macro is not None else None
     evidence = _evidence(recipe, traded, other_rule)
-    metrics = run_metrics(traded["signals"], _account(traded), benchmark, yardstick, bare, evidence)
+    metrics = run_metrics(
+        traded["signals"],
+        _account(traded),
+        benchmark,
+        yardstick,
+        bare,
+        evidence,
+        _probabilities(traded, without_macro, classes, yardstick),
+    )
     return Judgement(metrics, benchmark)
 
 
@@ -73,6 +85,15 @@ def _evidence(recipe: Recipe, traded: Tables, other_rule: Tables | None) -> dict
         return None
     other = None if other_rule is None else asdict(account_metrics(_account(other_rule)))
     return evidence_summary(traded["evidence"], recipe.strategy.evidence, other)
+
+
+def _probabilities(
+    traded: Tables, without_macro: Tables | None, classes: pd.DataFrame | None, yardstick: Yardstick
+) -> dict[str, Any] | None:
+    if classes is None:
+        return None
+    bare = None if without_macro is None else without_macro["signals"]
+    return class_scores(traded["signals"], bare, classes, yardstick)
 
 
 def _account(tables: Tables) -> Account:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cppncripto_strategy.class_labels import class_table
 from cppncripto_strategy.evaluation.returns import daily_returns, daily_sharpe
 from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, discounted_sharpe, fingerprint
 from cppncripto_strategy.feeds import planted_hits
@@ -62,7 +63,8 @@ def build_result(
     other = replays.get("without macro") if main != "without macro" else None
     bare = other.tables(span) if other is not None else None
     beside = other_rule.tables(span) if other_rule is not None else None
-    judged = judge(recipe, traded, bare, other_rule=beside)
+    classes = class_table(recipe, market, span)
+    judged = judge(recipe, traded, bare, other_rule=beside, classes=classes)
     metrics = judged.metrics
     metrics["speed"] = _speed(timeline, replays[main], clock)
     data_hash = timeline.bundles[-1].info.data_fingerprint

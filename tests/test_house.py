@@ -32,7 +32,7 @@ STOREYS = (
     {"symbol_rules"},
     {"analyzers", "embeddings", "forecasts", "judgement", "market", "recipe_reference", "reports"}
     | {"strategy", "testing"},
-    {"preflight", "replay"},
+    {"class_labels", "preflight", "replay"},
     {"outcome"},
     {"backtest", "checks", "evolution", "experiments", "paper"},
     {"commands"},

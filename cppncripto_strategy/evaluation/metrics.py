@@ -26,6 +26,7 @@ def run_metrics(
     yardstick: Yardstick,
     without_macro: Account | None = None,
     evidence: dict[str, Any] | None = None,
+    probabilities: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All metrics of a run as plain nested values, ready for metrics.json.
 
@@ -37,11 +38,13 @@ def run_metrics(
     yardstick : what the signals are measured against.
     without_macro : the account that traded without macro, or None where it was not run.
     evidence : what `evidence_summary.evidence_summary` gives, or None where none was counted.
+    probabilities : what `class_scores.class_scores` gives, or None where there are none.
 
     Returns
     -------
     Mapping with strategy, without_macro (None where it was not run), benchmark (`AccountMetrics`
-    each), signals (`SignalQuality`), macro (`macro_contribution`), drift, evidence, verdict.
+    each), signals (`SignalQuality`), macro (`macro_contribution`), probabilities, drift,
+    evidence, verdict.
     """
     metrics: dict[str, Any] = {
         "strategy": asdict(account_metrics(account)),
@@ -49,6 +52,7 @@ def run_metrics(
         "benchmark": asdict(account_metrics(Account(benchmark_equity))),
         "signals": asdict(signal_quality(signals, yardstick)),
         "macro": macro_contribution(signals, yardstick),
+        "probabilities": probabilities,
         "drift": drift_summary(signals),
         "evidence": evidence,
     }

@@ -5,7 +5,7 @@ lowest, on average, for the true probabilities. Beside it stands the constant fo
 frequencies of the training days: probabilities that score worse than that know less than nothing.
 
 Sources: Good 1952 (log loss); Brier 1950; Gneiting & Raftery 2007. Left out: comparing arms
-(`experiments.probabilities`).
+(`class_scores`).
 """
 
 from __future__ import annotations

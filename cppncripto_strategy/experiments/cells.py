@@ -21,10 +21,10 @@ import pandas as pd
 
 from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.errors import SourceError
+from cppncripto_strategy.evaluation.class_scores import with_classes
 from cppncripto_strategy.evaluation.returns import daily_returns
 from cppncripto_strategy.evaluation.signals import forward_returns
 from cppncripto_strategy.experiments.comparison import CellTables
-from cppncripto_strategy.experiments.probabilities import with_classes
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe, parse_recipe
@@ -72,7 +72,7 @@ class CellOutcome:
     validation_losses : of the active bundles.
     setups : symbol -> close times (UTC ms) of planted setups, or None on real candles.
     probes : measurements of the embedding (reconstruction_error, probe_r2), or {}.
-    classes : label and class frequencies of every candle (`probabilities.class_table`), or None.
+    classes : label and class frequencies of every candle (`class_labels.class_table`), or None.
     """
 
     signals: pd.DataFrame

@@ -20,20 +20,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cppncripto_strategy.arrays import FloatArray
-from cppncripto_strategy.evaluation.returns import drawdown_series, sharpe_of_sums
-from cppncripto_strategy.evaluation.statistics import (
-    DieboldMariano,
-    Estimate,
-    bootstrap_days,
-    diebold_mariano,
-)
-from cppncripto_strategy.experiments.probabilities import (
+from cppncripto_strategy.evaluation.class_scores import (
     CONSTANT,
     SCORES,
     A,
     B,
     paired_probabilities,
     score_totals,
+)
+from cppncripto_strategy.evaluation.returns import drawdown_series, sharpe_of_sums
+from cppncripto_strategy.evaluation.statistics import (
+    DieboldMariano,
+    Estimate,
+    bootstrap_days,
+    diebold_mariano,
 )
 from cppncripto_strategy.feeds.clock import DAY_MS
 
@@ -55,7 +55,7 @@ class CellTables:
     daily : daily UTC returns of the account, indexed by day.
 
     Decisions have p_buy, p_sell, label, constant_buy and constant_sell too, where probabilities are
-    compared (see `probabilities`).
+    compared (see `evaluation.class_scores`).
     """
 
     seed: int

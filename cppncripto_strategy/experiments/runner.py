@@ -18,11 +18,11 @@ import torch
 
 import cppncripto_strategy
 from cppncripto_strategy.arrays import IntArray
+from cppncripto_strategy.class_labels import class_table
 from cppncripto_strategy.codehash import closure_digest
 from cppncripto_strategy.errors import CppnError
 from cppncripto_strategy.experiments.cells import Arm, CellOutcome, changed
 from cppncripto_strategy.experiments.embedding_probes import probe_embedding
-from cppncripto_strategy.experiments.probabilities import class_table
 from cppncripto_strategy.feeds import planted_hits
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
 from cppncripto_strategy.judgement import judge
@@ -116,8 +116,7 @@ class RecipeRunner:
             validation_losses=[b.info.validation["loss"] for b in timeline.bundles],
             setups=setups_of(market),
             probes=probe_embedding(first, tables, first.info.trained_until_ms, span.end_ms),
-            # A regression head gives no probabilities that a proper score could judge.
-            classes=class_table(recipe, market, span) if recipe.micro.head == "classes" else None,
+            classes=class_table(recipe, market, span),
         )
 
     def identity(self, arm: Arm) -> str:

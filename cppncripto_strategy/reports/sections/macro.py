@@ -1,14 +1,16 @@
-"""What the embedding adds: candle by candle, in the score, and how far it has drifted."""
+"""What macro adds: candle by candle, in probabilities, in the score; and how far it has drifted."""
 
 from __future__ import annotations
 
-from cppncripto_strategy.reports.blocks import Chart, Section, Table
-from cppncripto_strategy.reports.values import MISSING, interval, percent
+from typing import Any
+
+from cppncripto_strategy.reports.blocks import Chart, Content, Section, Table
+from cppncripto_strategy.reports.values import MISSING, interval, number, percent
 from cppncripto_strategy.results import RunResult
 
 
 def macro(result: RunResult) -> Section:
-    """Hit ratios with the embedding and under a zero one, on the same candles."""
+    """Hit ratios with the embedding and under a zero one; proper scores with and without macro."""
     found = result.metrics.get("macro") or {}
     test = found.get("diebold_mariano")
     shown = (
@@ -20,12 +22,70 @@ def macro(result: RunResult) -> Section:
         ["Difference, percentage points", interval(found.get("hit_difference"), 100, "")],
         ["Diebold-Mariano p (negative statistic: macro errs less)", shown],
     ]
-    return Section(
-        "What macro adds, candle by candle",
-        Table(["", ""], rows),
-        note="Every candle is scored twice: with the day's embedding and with a zero one. Both"
-        " scores are compared on the same candles.",
+    note = (
+        "Every candle is scored twice: with the day's embedding and with a zero one. Both"
+        " scores are compared on the same candles."
     )
+    judged = result.metrics.get("probabilities")
+    content: list[Content] = [Table(["", ""], rows)]
+    if judged is not None:
+        note += (
+            " Below, probabilities: lower scores are better; brackets are 95 % intervals from"
+            " resampling whole days. Without macro is a network that was trained so."
+        )
+        content += [class_words(judged, result.uses_macro), class_table(judged, result.uses_macro)]
+    return Section("What macro adds, candle by candle", content, note=note)
+
+
+_SCORES = {"log_loss": "Log loss", "brier": "Brier score"}
+# Key of a difference in `class_scores.class_scores` -> what it compares.
+_GAPS = {
+    "over_without": "with macro − without",
+    "over_constant": "with macro − constant",
+    "without_over_constant": "without macro − constant",
+}
+
+
+def class_table(judged: dict[str, Any], uses_macro: bool) -> Table:
+    """Log loss and Brier score of each forecast, and their differences with intervals."""
+    both = judged["log_loss"]["without_macro"] is not None
+    means = {"traded": "With macro" if uses_macro else "Strategy (no macro)"}
+    means |= {"without_macro": "Without macro"} if both else {}
+    means |= {"constant": "Constant: how often each class came on the training days"}
+    rows = [[name, *(number(judged[s][key], 4) for s in _SCORES)] for key, name in means.items()]
+    gaps = _GAPS if both else {"over_constant": f"{means['traded']} − constant"}
+    rows += [
+        [f"Difference, {name[:1].lower()}{name[1:]}", *(_gap(judged[s][key]) for s in _SCORES)]
+        for key, name in gaps.items()
+    ]
+    return Table(["Probabilities of buy, nothing, sell", *_SCORES.values()], rows)
+
+
+def class_words(judged: dict[str, Any], uses_macro: bool) -> str:
+    """Whether macro made the probabilities better, in a sentence, by the log loss."""
+    found = judged["log_loss"]
+    whose = " with macro" if uses_macro else ""
+    constant = f"{_relation(found['over_constant'])} that of the constant forecast"
+    if found["over_without"] is not None:
+        other = f"{_relation(found['over_without'])} that of a network trained without it"
+        constant = f"{other}, and {constant}"
+    return (
+        f"On {judged['candles']:,} candles with a label, the log loss of the probabilities{whose}"
+        f" is {constant}."
+    )
+
+
+def _relation(gap: dict[str, Any]) -> str:
+    if gap["low"] is not None and gap["high"] < 0:
+        return "lower than"
+    if gap["low"] is not None and gap["low"] > 0:
+        return "higher than"
+    return "not shown to differ from"
+
+
+def _gap(gap: dict[str, Any]) -> str:
+    text = f"{gap['value']:+.4f}"
+    return text if gap["low"] is None else f"{text} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
 
 
 def contribution(result: RunResult) -> Section:

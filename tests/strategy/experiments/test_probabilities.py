@@ -15,10 +15,7 @@ from cppncripto_strategy.experiments.comparison import (
     Resampling,
     compare,
 )
-from cppncripto_strategy.experiments.probabilities import class_table, with_classes
-from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, Span
-from cppncripto_strategy.market import Market
-from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.feeds.clock import HOUR_MS
 
 TRUE = {True: (0.1, 0.1), False: (0.35, 0.35)}  # p_buy, p_sell on calm and on wild days
 CONSTANT = (0.225, 0.225)
@@ -88,33 +85,3 @@ def test_candles_of_one_arm_alone_are_left_out_and_old_cells_have_no_scores() ->
     assert compared([dataclasses.replace(full, decisions=old)], [full]).proper_scores is None
     silent = full.decisions.assign(p_buy=np.nan)  # a regression head has no classes
     assert compared([dataclasses.replace(full, decisions=silent)], [full]).proper_scores is None
-
-
-def test_class_frequencies_are_those_of_labels_known_before_the_span(hourly, toy) -> None:
-    """Kills frequencies that have seen the span, and labels on the wrong candle."""
-    recipe = hourly.recipe(symbols=["A"], label={"horizon": 6, "threshold_bps": 25})
-    candles = toy.candles(days=60, seed=3)
-    start = int(candles.open_time[0])
-    span = Span(start + 45 * DAY_MS, start + 55 * DAY_MS)
-    found = class_table(recipe, Market({"A": candles}), span)
-    grid = CandleGrid.from_candles(candles, HOUR_MS)
-    labels = recipe.learn_settings().label.compute(grid)
-    of = dict(zip(grid.close_time.tolist(), labels.target.tolist(), strict=True))
-    assert found["close_time_ms"].between(span.start_ms, span.end_ms).all()
-    assert [of[t] for t in found["close_time_ms"]] == found["label"].tolist()
-    first = span.start_ms - 35 * DAY_MS
-    known = [
-        of[t]
-        for t, valid in zip(grid.close_time.tolist(), labels.valid, strict=True)
-        if valid and first < t <= span.start_ms - 6 * HOUR_MS
-    ]
-    assert found["constant_buy"].unique() == pytest.approx([np.mean(np.array(known) == 1)])
-    assert found["constant_sell"].unique() == pytest.approx([np.mean(np.array(known) == -1)])
-    later = candles.replace(
-        close=np.where(candles.open_time >= span.start_ms, candles.close * 3, candles.close)
-    )
-    moved = class_table(recipe, Market({"A": later}), span)
-    assert moved["constant_buy"].iloc[0] == found["constant_buy"].iloc[0]
-    bare = pd.DataFrame({"symbol": ["A"], "close_time_ms": [span.start_ms]})
-    assert with_classes(bare, found)["label"].notna().all()
-    assert with_classes(bare, None)["label"].isna().all()

@@ -46,6 +46,9 @@ def test_report_says_the_verdict_and_shows_every_part(run, tmp_path):
         "Break-even",
         "BTCUSDT: one week of scores and trades",
         "ETHUSDT: one week of scores and trades",
+        "with macro is lower than that of a network trained without it, and higher than",
+        "0.9223",
+        "−0.0123 [−0.0200, −0.0040]",
         "How far macro moved the score",
         "Calibration",
         "Embedding drift",
@@ -93,6 +96,9 @@ def test_report_of_a_run_without_macro_does_not_claim_it(tmp_path, made_run):
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "Strategy (no macro)" in page
     assert "With macro" not in page
+    assert "the log loss of the probabilities is higher than that of the constant" in page
+    for number in ("0.9223", "−0.0123"):  # of the arm that there is none of
+        assert number not in page
 
 
 def test_report_of_a_run_that_did_nothing_is_still_a_page(tmp_path, no_warnings, made_run):
