@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cppncripto_strategy.arrays import FloatArray
-from cppncripto_strategy.evaluation.returns import DAYS_PER_YEAR
+from cppncripto_strategy.evaluation.returns import DAYS_PER_YEAR, sharpe_of_sums
 from cppncripto_strategy.evaluation.undefined import defined
 from cppncripto_strategy.feeds.clock import DAY_MS
 
@@ -164,6 +164,38 @@ def paired_hit_difference(
     count = np.ones_like(a)
     columns = np.stack([a, count, b, count], 1)
     return ratio_difference(day_totals(time_ms, columns), seed, resamples)
+
+
+def sharpe_estimate(
+    daily_returns: ArrayLike, seed: int, resamples: int = DEFAULT_RESAMPLES
+) -> Estimate:
+    """Annual Sharpe ratio of daily returns (days,) with its 95 % interval, days resampled."""
+    returns = np.asarray(daily_returns, dtype=np.float64)
+    moments = np.stack([np.ones_like(returns), returns, returns**2], axis=1)
+    return _estimate_of(moments, lambda sums: _sharpe(sums, 1, 2), seed, resamples)
+
+
+def sharpe_gap(
+    a: ArrayLike, b: ArrayLike, seed: int, resamples: int = DEFAULT_RESAMPLES
+) -> Estimate:
+    """Annual Sharpe ratio of a minus that of b, daily returns (days,) of the same days, paired."""
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    moments = np.stack([np.ones_like(x), x, x**2, y, y**2], axis=1)
+    return _estimate_of(
+        moments, lambda sums: _sharpe(sums, 1, 2) - _sharpe(sums, 3, 4), seed, resamples
+    )
+
+
+def _sharpe(sums: FloatArray, total: int, squares: int) -> FloatArray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return sharpe_of_sums(sums[:1], sums[[total]], sums[[squares]])
+
+
+def _estimate_of(
+    totals: FloatArray, statistic: Callable[[FloatArray], FloatArray], seed: int, resamples: int
+) -> Estimate:
+    low, high = _interval(totals, statistic, 1, seed, resamples, 0.95)
+    return _estimate(statistic(totals.sum(axis=0))[0], low[0], high[0], len(totals))
 
 
 def _safe_divide(top: FloatArray, bottom: FloatArray) -> FloatArray:

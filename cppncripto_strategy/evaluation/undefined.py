@@ -1,12 +1,23 @@
-"""Numbers that may not exist: None where a metric is undefined, never 0, NaN or infinity."""
+"""Numbers that may not exist: None where a metric is undefined, never 0, NaN or infinity.
+
+A test that cannot be made says why: `Refusal`.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a test was not made, in a sentence for a reader: what there was, and what it takes."""
+
+    reason: str
 
 
 def defined(value: float | np.floating[Any]) -> float | None:
