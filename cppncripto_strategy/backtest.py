@@ -34,7 +34,11 @@ log = logging.getLogger(__name__)
 
 
 def run_backtest(
-    recipe: Recipe, folder: Path, cache: Path | None = None, progress: PhaseProgress = silent
+    recipe: Recipe,
+    folder: Path,
+    cache: Path | None = None,
+    progress: PhaseProgress = silent,
+    plain_loop: bool = False,
 ) -> RunResult:
     """Run a recipe and write its results into `folder`.
 
@@ -43,6 +47,7 @@ def run_backtest(
     folder : the results folder; made if absent.
     cache : where finished bundles are kept between runs; None trains afresh.
     progress : see `progress.PhaseProgress`.
+    plain_loop : as in `replay`: the same results, more slowly.
 
     Raises
     ------
@@ -79,7 +84,7 @@ def run_backtest(
             settings = recipe.learn_settings()
             tables = session_tables(market, settings.session)
         arms = _train_arms(recipe, tables, span, cache, clock)
-        replays, other = _replay(recipe, market, span, arms, clock)
+        replays, other = _replay(recipe, market, span, arms, clock, plain_loop)
         with clock.phase("report"):
             result = build_result(recipe, market, span, arms, replays, clock, folder, other)
             write_outputs(result, folder)
@@ -122,15 +127,17 @@ def _replay(
     span: Span,
     arms: dict[str, BundleTimeline],
     clock: PhaseClock,
+    plain_loop: bool,
 ) -> tuple[dict[str, Replay], Replay | None]:
     """Every arm traded, and the first one once more under the other rule about evidence."""
     replays = {}
     for arm, timeline in arms.items():
         with clock.phase(f"backtest {arm}"):
-            replays[arm] = replay(recipe, market.every, timeline, span)
+            replays[arm] = replay(recipe, market.every, timeline, span, plain_loop=plain_loop)
     other = recipe.other_rule()
     if other is None:
         return replays, None
     name = "waiting for evidence" if other.strategy.evidence == "wait" else "without waiting"
     with clock.phase(f"backtest {name}"):
-        return replays, replay(other, market.every, next(iter(arms.values())), span)
+        timeline = next(iter(arms.values()))
+        return replays, replay(other, market.every, timeline, span, plain_loop=plain_loop)

@@ -64,6 +64,7 @@ def replay(
     span: Span,
     strategy_class: type[MacroMicroStrategy] = MacroMicroStrategy,
     filters: Mapping[str, KnownFilters] | None = None,
+    plain_loop: bool = False,
 ) -> Replay:
     """Trade [start, end) through Cerebro with ready bundles.
 
@@ -75,6 +76,8 @@ def replay(
     candles : by symbol; those of `recipe.beside` are fed to the networks and not traded.
     filters : each symbol's exchange rules; None takes them from recipe and candles
         (`symbol_rules`).
+    plain_loop : take every bar, instead of passing over those at which nothing can happen
+        (`fast_loop`); what is left is the same, to the last bit.
 
     Raises
     ------
@@ -107,6 +110,7 @@ def replay(
         strategy_class,
         score_factory=lambda data: MicroScore(data, bundles=timeline),
         untraded=tuple(name for name in recipe.beside if name in candles),
+        plain_loop=plain_loop,
         **recipe.strategy_params(),
     )
     began = time.perf_counter()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
@@ -23,83 +22,17 @@ import pandas as pd
 from cppncripto_strategy import tables
 from cppncripto_strategy.broker import Entry
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.evaluation.shadow import ShadowSignals
 from cppncripto_strategy.evidence_meter import meter_of
+from cppncripto_strategy.fast_loop import FastLoop, fast_loop
 from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms, nums_to_ms
-from cppncripto_strategy.feeds.replay import bar_interval_ms
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
-from cppncripto_strategy.lines import Reader, SymbolLines, named_line, score_line
+from cppncripto_strategy.lines import named_line, score_line
 from cppncripto_strategy.models.scoring.threshold import signal_of
 from cppncripto_strategy.runonce import QuickStep, quick_step
 from cppncripto_strategy.sizing import make_sizing
+from cppncripto_strategy.symbol_state import Decision, SymbolState
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One candle of one symbol as it was judged; fields as in the `signals` table."""
-
-    symbol: str
-    close_time_ms: int
-    close: float
-    score: float
-    p_buy: float
-    p_sell: float
-    score_zero: float
-    upper: float
-    lower: float
-    signal: int
-    drift: float
-    age_ms: float
-
-
-class SymbolState:
-    """What the strategy knows about one symbol; lives as long as the strategy."""
-
-    def __init__(self, data: Any, score: Any, threshold: Any, traded_line: str) -> None:
-        self.data = data
-        self.clock = data.lines.datetime
-        self.score = score
-        self.threshold = threshold
-        self.interval_ms = bar_interval_ms(data)
-        self.lines = SymbolLines(data, score, threshold, traded_line)
-        self.readers: dict[str, Reader] = {}
-        self.bars = 0  # bars already decided on
-        self.order: Any = None
-        self.entry_price = math.nan
-        self.entry_open_ms = 0
-        self.exit_reason = ""  # why an exit was sent, until the position is flat
-        self.no_entry_before_ms = 0
-        self.shadow: ShadowSignals | None = None  # of the evidence meter, where there is one
-
-    _KEPT = ("entry_price", "entry_open_ms", "exit_reason", "no_entry_before_ms")
-
-    def snapshot(self) -> dict[str, Any]:
-        """What later decisions depend on: the indicators' state and the position's story.
-
-        Raises
-        ------
-        RecipeError
-            When the score or the threshold is an indicator that cannot hand its state over.
-        """
-        parts = {"score": self.score, "threshold": self.threshold}
-        for what, indicator in parts.items():
-            if not hasattr(indicator, "snapshot"):
-                raise RecipeError(
-                    f"the {what} {type(indicator).__name__} of {self.data._name!r} has no"
-                    " snapshot() and restore(): its state cannot be kept"
-                )
-        kept = {name: getattr(self, name) for name in self._KEPT}
-        return kept | {what: indicator.snapshot() for what, indicator in parts.items()}
-
-    def restore(self, kept: dict[str, Any], order: Any) -> None:
-        """Continue where another was, with the order that waits (None for none)."""
-        for name in self._KEPT:
-            setattr(self, name, kept[name])
-        self.order, self.bars = order, self.clock.lencount
-        self.score.restore(kept["score"])
-        self.threshold.restore(kept["threshold"])
 
 
 class MacroMicroStrategy(bt.Strategy):
@@ -135,6 +68,8 @@ class MacroMicroStrategy(bt.Strategy):
     untraded : names of feeds that are not traded, such as a market symbol that networks only read.
     keep_rows : under exactbars=1, copy each bar's lines for the tables; False keeps memory flat in
         a long live session, which then has `decided` but no signals and equity tables.
+    plain_loop : in a backtest take every bar, instead of passing over those at which nothing can
+        happen (`fast_loop`); the results are the same.
 
     Attributes (after the run, or at any time after `refresh_tables()`)
     ----------
@@ -194,6 +129,7 @@ class MacroMicroStrategy(bt.Strategy):
         ("threshold_factory", None),
         ("untraded", ()),
         ("keep_rows", True),
+        ("plain_loop", False),
     )
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
@@ -229,6 +165,7 @@ class MacroMicroStrategy(bt.Strategy):
         self._entries_blocked = False
         self._opened = False
         self._quick_step: QuickStep | None = None
+        self._fast_loop: FastLoop | None = None
         self._marks: list[tuple[int, float, float]] = []  # for brokers without a ledger
         self.signals = self.fills = self.trades = self.equity = self.evidence = pd.DataFrame()
 
@@ -456,13 +393,18 @@ class MacroMicroStrategy(bt.Strategy):
 
     def _oncepost(self, dt: float) -> None:
         """Backtrader's step after a bar under runonce, less what nobody listens to."""
-        if not self._opened:
+        first = not self._opened
+        if first:
             scores = [state.score for state in self.states]
             self._quick_step = quick_step(self, MacroMicroStrategy, scores)
         if self._quick_step is None:
             super()._oncepost(dt)
         else:
             self._quick_step(dt)
+        if first:
+            self._fast_loop = fast_loop(self, MacroMicroStrategy)
+        if self._fast_loop is not None:
+            self._fast_loop.jump()
 
     # Tables -------------------------------------------------------------------------------------
 
@@ -472,6 +414,8 @@ class MacroMicroStrategy(bt.Strategy):
 
     def stop(self) -> None:
         """Cancel the orders that still wait and build the tables."""
+        if self._fast_loop is not None:
+            self._fast_loop.report()
         cancel_pending = getattr(self.broker, "cancel_pending", None)
         if cancel_pending is not None:
             cancel_pending("end", "the run ended before the next bar")

@@ -26,8 +26,9 @@ STOREYS = (
     | {"runlog"},
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models", "spot_account"},
     {"broker", "evidence_meter", "feeds.history", "feeds.live", "feeds.loopback"}
-    | {"feeds.planted_hits", "indicators", "recipe_sections", "sizing", "tables"},
-    {"recipe_learning", "recipe_strategy"},
+    | {"feeds.planted_hits", "indicators", "recipe_sections", "sizing", "symbol_state"}
+    | {"tables"},
+    {"fast_loop", "recipe_learning", "recipe_strategy"},
     {"recipe"},
     {"symbol_rules"},
     {"analyzers", "embeddings", "forecasts", "judgement", "market", "recipe_reference", "reports"}

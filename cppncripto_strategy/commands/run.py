@@ -29,8 +29,15 @@ Examples:
     help="Where the recipe's home goes; default: beside the recipe.",
 )
 @click.option("--no-cache", is_flag=True, help="Train again, even where finished bundles exist.")
+@click.option(
+    "--plain-loop",
+    is_flag=True,
+    help="Take every candle in the backtest, also where nothing can happen: the same results.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the metrics as one JSON document.")
-def command(request: RecipeRequest, out: Path | None, no_cache: bool, as_json: bool) -> None:
+def command(
+    request: RecipeRequest, out: Path | None, no_cache: bool, plain_loop: bool, as_json: bool
+) -> None:
     """Train both networks and backtest them out of sample.
 
     RECIPE is a TOML file, or the name of a shipped recipe; without one, the demo runs. Every candle
@@ -47,7 +54,7 @@ def command(request: RecipeRequest, out: Path | None, no_cache: bool, as_json: b
     cache = None if no_cache else home.bundles
     folder = home.claim_run()
     with ProgressBars() as progress:
-        result = run_backtest(settings, folder, cache, progress)
+        result = run_backtest(settings, folder, cache, progress, plain_loop)
     if as_json:
         document = {"folder": str(folder), "planted": result.planted, **result.metrics}
         click.echo(json.dumps(to_plain(document), allow_nan=False))

@@ -4,14 +4,20 @@ import os
 from decimal import Decimal
 from pathlib import Path
 
+import backtrader as bt
 import numpy as np
+import pandas as pd
 import pytest
 
 from cppncripto_strategy import outcome
 from cppncripto_strategy.backtest import run_backtest
+from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.feeds.clock import utc_to_ms
+from cppncripto_strategy.feeds.replay import ReplayFeed
+from cppncripto_strategy.market import load_market
 from cppncripto_strategy.recipe import parse_recipe
-from cppncripto_strategy.results import read_results
+from cppncripto_strategy.results import TABLES, read_results
+from cppncripto_strategy.strategy import MacroMicroStrategy
 
 MARKET = os.environ.get("CPPN_BT_REAL_MARKET", "")
 pytestmark = [
@@ -94,6 +100,39 @@ def test_gap_is_reported_and_no_order_crosses_it(name, tmp_path, monkeypatch):
     half_window = 12 // 2 * CANDLE_MS
     assert scored["close_time_ms"].min() >= after_ms + half_window
     assert np.isfinite(result.equity["equity"]).all()
+
+
+@pytest.mark.parametrize("rules", [{"evidence": "wait"}, {"stop_pct": 1.0, "renew_hold": True}])
+def test_both_loops_leave_the_same_on_real_candles(rules):
+    """Half a year of two symbols with an outage, passed over or taken bar by bar."""
+    every = load_market(recipe_of("20230105-20230701")).every
+    span = utc_to_ms("2023-01-05"), utc_to_ms("2023-07-01")
+    candles = {symbol: part.between(*span) for symbol, part in every.items()}
+    left = []
+    for plain in (False, True):
+        cerebro = bt.Cerebro(stdstats=False)
+        cerebro.broker = SpotBroker(cash=10_000.0, filters={})
+        for symbol, part in candles.items():
+            cerebro.adddata(ReplayFeed(candles=part, interval_ms=CANDLE_MS, name=symbol))
+        cerebro.addstrategy(
+            MacroMicroStrategy,
+            score_factory=lambda data: bt.indicators.RateOfChange(data.close, period=12),
+            quantile=0.02,
+            hold_candles=48,
+            plain_loop=plain,
+            **rules,
+        )
+        left.append(cerebro.run()[0])
+    fast, plain = left
+    loop = fast._fast_loop
+    assert loop.passed > loop.steps / 2
+    assert len(fast.fills) > 200
+    for name in TABLES:
+        one, other = (getattr(strategy, name, None) for strategy in left)
+        if one is not None:
+            pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert fast.broker.ledger == plain.broker.ledger
+    assert fast.broker.getvalue() == plain.broker.getvalue()
 
 
 # What Binance asked of quantities in 2024; ticks do not show in market orders' fills.

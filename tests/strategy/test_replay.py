@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cppncripto_strategy.errors import BundleError, RecipeError
@@ -83,3 +84,22 @@ def test_in_sample_span_is_refused(hourly, traded):
     recipe, candles, timeline = traded
     with pytest.raises(BundleError, match="in-sample"):
         replay(recipe, candles, timeline, Span(timeline.first_session_ms - 1, hourly.day(34)))
+
+
+@pytest.mark.parametrize("evidence", ["trade", "wait"])
+def test_both_loops_of_a_replay_leave_the_same_tables(hourly, traded, evidence):
+    """Networks, thresholds with seeds and gaps: a recipe whose results hang on the loop."""
+    recipe, candles, timeline = traded
+    rules = {"hold_candles": 2, "evidence": evidence, "max_daily_loss_pct": 0.5}
+    recipe = hourly.recipe(symbols=["A", "B"], strategy=rules)
+    span = Span(timeline.first_session_ms, hourly.day(34))
+    fast, plain = (
+        replay(recipe, candles, timeline, span, plain_loop=plain) for plain in (False, True)
+    )
+    assert fast.strategy._fast_loop.passed > 0
+    assert plain.strategy._fast_loop is None
+    left, right = fast.tables(span), plain.tables(span)
+    assert len(left["fills"]) > 10
+    for name, table in left.items():
+        pd.testing.assert_frame_equal(table, right[name], check_exact=True)
+    assert fast.strategy.broker.ledger == plain.strategy.broker.ledger
