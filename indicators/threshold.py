@@ -1,7 +1,7 @@
 """AdaptiveThreshold: trailing score quantiles as a Backtrader indicator.
 
-One state class (`models.scoring.threshold.ScoreThreshold`) serves `once` and `next`, so that a
-backtest and a live session agree to the last bit.
+One state class (`models.scoring.threshold.ScoreThreshold`) serves `once` in batches and `next` one
+bar at a time, so that a backtest and a live session agree to the last bit.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import backtrader as bt
 import numpy as np
 
+from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.feeds.clock import num_to_ms
+from cppncripto_strategy.feeds.clock import num_to_ms, nums_to_ms
 from cppncripto_strategy.models.scoring.threshold import ScoreThreshold, ThresholdSettings
 
 
@@ -126,12 +127,16 @@ class AdaptiveThreshold(bt.Indicator):
 
     def _judge(self, score: float, stamp: float) -> tuple[float, float]:
         close_time_ms = num_to_ms(stamp)
+        self._take_seeds(close_time_ms)
+        return self._state.update(score, close_time_ms)
+
+    def _take_seeds(self, close_time_ms: int) -> None:
+        """Start afresh with each bundle's scores that is active by now."""
         while self._next_seed < len(self._seeds) and (
             close_time_ms >= self._seeds[self._next_seed][0]
         ):
             self._state.seed(self._seeds[self._next_seed][1])
             self._next_seed += 1
-        return self._state.update(score, close_time_ms)
 
     def next(self) -> None:
         """Judge the present bar, once."""
@@ -142,13 +147,25 @@ class AdaptiveThreshold(bt.Indicator):
         self.lines.upper[0], self.lines.lower[0] = upper, lower
 
     def once(self, start: int, end: int) -> None:
-        """Judge bars [start, end) in one loop over the same state as `next`."""
-        scores = self.data.lines[0].array[start:end]
-        stamps = self._stamps.array[start:end]
-        pairs = [self._judge(score, stamp) for score, stamp in zip(scores, stamps, strict=True)]
-        self.lines.upper.array[start:end] = array("d", [pair[0] for pair in pairs])
-        self.lines.lower.array[start:end] = array("d", [pair[1] for pair in pairs])
+        """Judge bars [start, end), all between two seeds at once, by the state of `next`."""
+        scores = np.array(self.data.lines[0].array[start:end], dtype=np.float64)
+        close_ms = nums_to_ms(np.array(self._stamps.array[start:end], dtype=np.float64))
+        first = 0
+        while first < len(scores):
+            self._take_seeds(int(close_ms[first]))
+            last = self._next_start(close_ms, first)
+            part = self._state.update_all(scores[first:last], close_ms[first:last])
+            for line, values in zip((self.lines.upper, self.lines.lower), part, strict=True):
+                line.array[start + first : start + last] = array("d", values.tobytes())
+            first = last
         self._done = end
+
+    def _next_start(self, close_ms: IntArray, first: int) -> int:
+        """The first bar after `first` at which another seed is due, or how many bars there are."""
+        if self._next_seed >= len(self._seeds):
+            return len(close_ms)
+        due = np.flatnonzero(close_ms[first:] >= self._seeds[self._next_seed][0])
+        return first + int(due[0]) if len(due) else len(close_ms)
 
 
 def _datetime_line(source: Any) -> Any:

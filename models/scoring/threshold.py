@@ -14,6 +14,8 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +25,7 @@ from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS
 
 NAN_PAIR = (math.nan, math.nan)
+NAN_FOUR = NAN_PAIR + NAN_PAIR
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +127,31 @@ def sorted_quantile(ordered: list[float], quantile: float) -> float:
     return high - width * (1.0 - share) if share >= 0.5 else low + width * share
 
 
+class _Ranks:
+    """Where a quantile lies in ascending lists of some lengths, as `sorted_quantile` finds it.
+
+    Attributes
+    ----------
+    below, above : int64 (N,), the places between which it lies; share : how far, in [0, 1).
+    """
+
+    def __init__(self, lengths: IntArray, quantile: float) -> None:
+        position = (lengths - 1) * quantile
+        self.below = np.maximum(np.floor(position).astype(np.int64), 0)  # an empty list has none
+        self.above = np.maximum(np.minimum(self.below + 1, lengths - 1), 0)
+        self.share = position - self.below
+
+    def between(self, low: FloatArray, high: FloatArray) -> FloatArray:
+        """The quantile from the values at both places, (N,) each."""
+        width = high - low
+        upper_end, lower_end = high - width * (1.0 - self.share), low + width * self.share
+        return np.where(self.share >= 0.5, upper_end, lower_end)
+
+
 class ScoreThreshold:
     """The threshold state of one symbol; lives as long as the symbol's run or live session.
 
-    `update` must be called once per candle, in order of time.
+    `update` must be called once per candle, in order of time, or `update_all` for a batch of them.
     """
 
     def __init__(self, settings: ThresholdSettings | None = None) -> None:
@@ -198,6 +222,69 @@ class ScoreThreshold:
         if not static:
             self._insert(score)
         return pair
+
+    def update_all(
+        self, scores: FloatArray, close_times_ms: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Thresholds (upper, lower) of many candles at once, (N,) each; as `update` of each.
+
+        The same bits, and the same state afterwards: the sorted list is the same, and only the
+        interpolation is done for a whole session at a time.
+
+        Parameters
+        ----------
+        scores : (N,), in order of time; NaN as in `update`.
+        close_times_ms : int64 (N,), UTC milliseconds of the closes.
+        """
+        upper, lower = np.full(len(scores), np.nan), np.full(len(scores), np.nan)
+        sessions = close_times_ms // DAY_MS
+        edges = [*np.flatnonzero(np.diff(sessions, prepend=-1)).tolist(), len(scores)]
+        for first, last in pairwise(edges):
+            if sessions[first] != self._session:
+                self._begin_session(int(sessions[first]))
+            part = scores[first:last]
+            known = first + np.flatnonzero(~np.isnan(part))
+            upper[known], lower[known] = self._judge_all(scores[known])
+            signals = signals_of(part, upper[first:last], lower[first:last])
+            self._signals += int(np.abs(signals).sum())
+        return upper, lower
+
+    def _judge_all(self, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Thresholds at each of some scores without NaN, all of one session; then they join."""
+        if self.settings.mode == "static":
+            high, low = self._fixed
+            return np.full(len(scores), high), np.full(len(scores), low)
+        # So many scores lie before each: the history grows until the window is full.
+        before = np.minimum(len(self._ordered) + np.arange(len(scores)), self.settings.window)
+        ranks = [_Ranks(before, quantile) for quantile in (1.0 - self.quantile, self.quantile)]
+        places = np.stack([column for rank in ranks for column in (rank.below, rank.above)], axis=1)
+        found = np.array(self._insert_all(scores.tolist(), places), dtype=np.float64)
+        found = found.reshape(len(scores), 4)
+        few = before < self.settings.least_scores
+        upper, lower = (
+            np.where(few, np.nan, rank.between(found[:, 2 * i], found[:, 2 * i + 1]))
+            for i, rank in enumerate(ranks)
+        )
+        return upper, lower
+
+    def _insert_all(self, scores: list[float], places: IntArray) -> list[tuple[float, ...]]:
+        """Each score into the history; before it, the history's values at its places (N, 4)."""
+        ordered, recent, window = self._ordered, self._recent, self.settings.window
+        growing = min(max(window - len(recent), 0), len(scores))
+        found = []
+        for score, (a, b, c, d) in zip(scores, places[:growing].tolist(), strict=False):
+            found.append((ordered[a], ordered[b], ordered[c], ordered[d]) if ordered else NAN_FOUR)
+            recent.append(score)
+            insort(ordered, score)
+        if growing == len(scores):
+            return found
+        at = itemgetter(*places[growing].tolist())  # with a full window they do not move
+        for score in scores[growing:]:
+            found.append(at(ordered))
+            del ordered[bisect_left(ordered, recent.popleft())]
+            recent.append(score)
+            insort(ordered, score)
+        return found
 
     def _thresholds(self) -> tuple[float, float]:
         ordered = self._ordered

@@ -203,3 +203,52 @@ def test_settings_out_of_range_are_refused(bad: dict[str, object]) -> None:
     """A setting that cannot work, accepted in silence, dies here."""
     with pytest.raises(RecipeError, match="threshold"):
         ThresholdSettings(**bad)  # type: ignore[arg-type]
+
+
+def as_text(kept: object) -> str:
+    """A snapshot with every bit of its floats."""
+    return repr({k: v.tolist() if hasattr(v, "tolist") else v for k, v in vars_of(kept).items()})
+
+
+def vars_of(kept: object) -> dict[str, object]:
+    assert isinstance(kept, dict)
+    return kept
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    window=st.integers(2, 60),
+    quantile=st.sampled_from([0.02, 0.15, 0.3, 0.49]),
+    mode=st.sampled_from(["adaptive", "adaptive", "adaptive", "static"]),
+    band=st.sampled_from([None, (1.0, 3.0), (0.0, 0.0)]),
+    decimals=st.sampled_from([1, 12]),
+    nan_share=st.sampled_from([0.0, 0.1, 0.9]),
+)
+def test_batch_has_the_bits_and_the_state_of_the_live_class(
+    seed, window, quantile, mode, band, decimals, nan_share
+) -> None:
+    """A rank one off while the window fills, a tie evicted twice, a session counted wrongly."""
+    rng = np.random.default_rng(seed)
+    how = ThresholdSettings(
+        window=window, quantile=quantile, mode=mode, band=band, lookback_sessions=2, step=1.5
+    )
+    live, batch = ScoreThreshold(how), ScoreThreshold(how)
+    bar = 0
+    for length in rng.integers(0, 150, size=int(rng.integers(1, 6))):
+        if rng.random() < 0.5:
+            scores = np.round(rng.normal(size=int(rng.integers(0, 90))), decimals)
+            for state in (live, batch):
+                state.seed(scores)
+        values = np.round(rng.normal(size=length), decimals)
+        values[rng.random(length) < nan_share] = math.nan
+        # Days of 24 candles, some missing, some days missing altogether.
+        bars = bar + np.cumsum(rng.choice([1, 1, 1, 2, 40], size=length))
+        stamps = bars.astype(np.int64) * (DAY_MS // 24)
+        bar = int(bars[-1]) if length else bar
+        pairs = [live.update(float(v), int(ms)) for v, ms in zip(values, stamps, strict=True)]
+        expected = np.array(pairs, dtype=np.float64).reshape(length, 2)
+        upper, lower = batch.update_all(values, stamps)
+        assert upper.tobytes() == expected[:, 0].tobytes()
+        assert lower.tobytes() == expected[:, 1].tobytes()
+        assert as_text(batch.snapshot()) == as_text(live.snapshot())
