@@ -164,6 +164,9 @@ class MicroRecipe(Section):
     alone."""
     initialisations: Count = default(TrainSettings, "initialisations")
     """Networks trained from different seeds; the best on validation days is kept."""
+    trial_epochs: Count = default(TrainSettings, "trial_epochs")
+    """Epochs after which only the best of these networks goes on; as many as `epochs` let each of
+    them learn to its end, at up to twice the time."""
     epochs: Count = default(TrainSettings, "epochs")
     """Epochs of a training from the start, at most."""
     warm_epochs: Count = default(LearnSettings, "warm_epochs")

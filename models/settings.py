@@ -106,11 +106,11 @@ class PretrainSettings:
     patience : int, epochs without a better validation loss before stopping.
     """
 
-    epochs: int = 30
+    epochs: int = 20
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
-    patience: int = 6
+    patience: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,8 @@ class TrainSettings:
     ----------
     epochs : int, at most; patience : epochs without a better validation loss before stopping.
     initialisations : int, networks trained from different seeds; the best on validation is kept.
+    trial_epochs : int, epochs after which only the best of them goes on; as many as `epochs` let
+        each of them learn to its end.
     batch_sessions : int, sessions (days of one symbol) per step.
     learning_rate, weight_decay : of AdamW; label_smoothing in [0, 1), classes only.
     mirror : bool, mirror half of the sessions of each step.
@@ -132,6 +134,7 @@ class TrainSettings:
     epochs: int = 24
     patience: int = 6
     initialisations: int = 3
+    trial_epochs: int = 4
     batch_sessions: int = 8
     learning_rate: float = 5e-3
     weight_decay: float = 1e-2

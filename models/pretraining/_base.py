@@ -160,7 +160,7 @@ def pretrain(
     objective.to(device)
     parameters = [p for m in (encoder, objective) for p in m.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     generator = torch.Generator().manual_seed(seed)
     shuffler = np.random.default_rng(seed)

@@ -153,6 +153,51 @@ def test_best_of_several_initialisations_is_kept():
         assert torch.equal(weight, trained.net.state_dict()[name]), name
 
 
+def alone(how, number, seed=5):
+    """The training of one of several initialisations by itself."""
+    how = dataclasses.replace(how, initialisations=1)
+    return train_micronet(toy_data(), toy_data(16, seed=1), SHAPE, how, seed + 1000 * number)
+
+
+def test_only_the_best_after_the_trial_learns_on_and_as_if_it_were_alone():
+    """The trial's worst carried on, or draws of one network that move with another's."""
+    how = dataclasses.replace(QUICK, epochs=7, trial_epochs=2, initialisations=3)
+    trained = train_micronet(toy_data(), toy_data(16, seed=1), SHAPE, how, seed=5)
+    singles = [alone(how, number) for number in range(3)]
+    after_trial = [min(single.curves[0]["validation"][:2]) for single in singles]
+    best = int(np.argmin(after_trial))
+    for number, (curve, single) in enumerate(zip(trained.curves, singles, strict=True)):
+        whole = single.curves[0]["validation"]
+        assert curve["validation"] == (whole if number == best else whole[:2])
+    expected = singles[best].net.state_dict()
+    for name, weight in trained.net.state_dict().items():
+        assert torch.equal(weight, expected[name]), name
+
+
+def test_trial_as_long_as_the_training_lets_each_learn_to_its_end():
+    """A trial that cuts off a network which would have been the best in the end."""
+    how = dataclasses.replace(QUICK, epochs=6, trial_epochs=6, initialisations=3, patience=3)
+    trained = train_micronet(toy_data(), toy_data(16, seed=1), SHAPE, how, seed=5)
+    assert trained.curves == [alone(how, number).curves[0] for number in range(3)]
+    assert trained.validation_loss == min(min(c["validation"]) for c in trained.curves)
+
+
+def test_progress_of_a_training_only_grows_and_reaches_its_total():
+    """A bar that runs back when the best network learns on, or never gets to its end."""
+    seen = []
+    how = dataclasses.replace(QUICK, epochs=5, trial_epochs=2, initialisations=3)
+    train_micronet(
+        toy_data(),
+        toy_data(16, seed=1),
+        SHAPE,
+        how,
+        seed=5,
+        progress=lambda done, total, _text: seen.append((done, total)),
+    )
+    assert {total for _, total in seen} == {3 * 2 + 3}
+    assert [done for done, _ in seen] == [*range(1, 10), 9]
+
+
 def test_same_seed_same_bits_other_seed_other_bits():
     """Randomness from a global generator."""
     nets = []
