@@ -105,6 +105,32 @@ class FileLock:
         self.release()
 
 
+def holder_runs(path: Path) -> bool | None:
+    """Whether the process that signed the lock at `path` still runs; the lock is not touched.
+
+    None where that cannot be known from here: another machine, or a holder that did not sign yet.
+    Without a lock file nobody holds it: False. Left out: a process that got the same number since.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        pid, host = int(values["pid"]), str(values["host"])
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if host != platform.node() or pid <= 0:
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # it runs, and is another user's
+    except OverflowError:
+        return None
+    return True
+
+
 def holder(path: Path) -> str:
     """Who holds the lock at `path`, in words; "another process" where it did not say yet."""
     try:

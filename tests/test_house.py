@@ -36,12 +36,16 @@ STOREYS = (
     {"class_labels", "preflight", "replay"},
     {"outcome"},
     {"backtest", "checks", "evolution", "experiments", "paper"},
+    {"desk"},
     {"commands"},
     {"cli"},
     {"__main__"},
 )
 # Rooms that know only some of what lies below them, and the leaves.
 ONLY: dict[str, set[str]] = {
+    # Readers alone: nothing that orders, trades or runs a backtest can be reached from a page.
+    "desk": {"atomic", "embeddings", "feeds.candles", "feeds.clock", "feeds.history", "feeds.live"}
+    | {"forecasts", "foreign", "locks", "models", "paper", "paths", "reports", "results"},
     "models": {"atomic", "feeds.clock", "foreign", "locks", "plugins", "registry"},
     "indicators": {"feeds.clock", "models"},
     "feeds.candles": {"feeds.clock"},

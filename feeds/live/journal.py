@@ -171,7 +171,7 @@ def _scan(path: Path, start: int, advice: str) -> tuple[list[dict[str, Any]], in
     records: list[dict[str, Any]] = []
     whole = 0
     for number, line in enumerate(lines[:-1]):
-        record = _record_of(line)
+        record = record_of(line)
         if record is None:
             if any(lines[number + 1 :]):
                 raise SessionError(_damage(path, start, records, len(lines) - 1, advice))
@@ -181,7 +181,7 @@ def _scan(path: Path, start: int, advice: str) -> tuple[list[dict[str, Any]], in
     return records, whole, len(content) - whole
 
 
-def _record_of(line: bytes) -> dict[str, Any] | None:
+def record_of(line: bytes) -> dict[str, Any] | None:
     """The record of a line without its end, None where the line is damaged."""
     check, _, text = line.partition(b" ")
     if len(check) != 8 or check != b"%08x" % zlib.crc32(text):

@@ -1,0 +1,333 @@
+"""A paper session as its journals tell it, followed while it runs; nothing of it is locked.
+
+The journals are read once and then from where the last look ended, and folded into counters and
+bounded windows: memory does not grow with a session's age. Left out: what only the session's
+process knows (its connection, its latency, weights of requests): no journal holds them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cppncripto_strategy.desk.journals import Follower, Record
+from cppncripto_strategy.desk.listing import Entry
+from cppncripto_strategy.desk.problems import item, readable
+from cppncripto_strategy.desk.schema import (
+    Event,
+    Evidence,
+    Instant,
+    Session,
+    SessionDetail,
+    SymbolNow,
+)
+from cppncripto_strategy.feeds.clock import DAY_MS, SECOND_MS
+from cppncripto_strategy.locks import LOCK_FILE, holder_runs
+from cppncripto_strategy.paper.exchange_events import in_words
+from cppncripto_strategy.paper.session import read_facts
+
+# Of each symbol's candles and decisions, and of the account, what a page draws.
+CANDLES_KEPT, EQUITY_KEPT, FILLS_KEPT, EVENTS_KEPT = 600, 20_000, 500, 200
+# Decisions are long lines, of which only the last ones are drawn.
+DECISIONS_BYTES = 4 << 20
+# Looks at the files are at least so far apart, however many people watch.
+LOOK_S = 0.2
+# The session itself; the other journals follow from these.
+RAW = ("opened", "rounds")
+# Of a position, what the rounding of sums leaves.
+DUST = 1e-12
+
+
+@dataclass(slots=True)
+class Folded:
+    """Counters and windows made of a session's records so far.
+
+    Parameters
+    ----------
+    candles, decisions : symbol -> its last records; a candle is (close_ms, row).
+    equity : (close_ms, equity, cash) since the session went live.
+    start_equity, peak, max_drawdown : of the account since then.
+    stale, allowed : symbols that were late in, and that might trade on, the last round.
+    positions : symbol -> quantity, from the fills.
+    """
+
+    rounds: int = 0
+    gaps: int = 0
+    withdrawn: int = 0
+    filled: int = 0
+    refused: int = 0
+    missed: int = 0
+    starts: int = 0
+    last_ms: int | None = None
+    live_ms: int | None = None
+    last_run_event: str = ""
+    start_equity: float | None = None
+    peak: float = 0.0
+    max_drawdown: float = 0.0
+    stale: frozenset[str] = frozenset()
+    allowed: frozenset[str] = frozenset()
+    candles: dict[str, deque[tuple[int, list[Any]]]] = field(default_factory=dict)
+    decisions: dict[str, deque[Record]] = field(default_factory=dict)
+    equity: deque[tuple[int, float, float]] = field(
+        default_factory=lambda: deque(maxlen=EQUITY_KEPT)
+    )
+    fills: deque[Record] = field(default_factory=lambda: deque(maxlen=FILLS_KEPT))
+    events: deque[Record] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
+    evidence: dict[str, Record] = field(default_factory=dict)
+    positions: dict[str, float] = field(default_factory=dict)
+
+
+class SessionWatch:
+    """One session, looked at by any number of people. Any thread may ask.
+
+    Parameters
+    ----------
+    entry : where it lies.
+    clock : seconds that only grow.
+
+    Attributes
+    ----------
+    version : grows whenever anything new was read.
+    """
+
+    def __init__(self, entry: Entry, clock: Callable[[], float] = time.monotonic) -> None:
+        self.entry = entry
+        self.version = 0
+        self._clock, self._lock = clock, threading.Lock()
+        self._looked_s = float("-inf")
+        self._begin()
+
+    def _begin(self) -> None:
+        path = self.entry.path
+        self._followers = {
+            name: Follower(path / f"{name}.jsonl", DECISIONS_BYTES if name == "decisions" else None)
+            for name in _FOLDS
+        }
+        self._folded = Folded()
+
+    def look(self) -> Folded:
+        """What is known now; reads what came since the last look."""
+        with self._lock:
+            if self._clock() - self._looked_s >= LOOK_S:
+                self._read()
+                if any(follower.replaced for follower in self._followers.values()):
+                    self._begin()
+                    self._read()
+                self._looked_s = self._clock()
+            return self._folded
+
+    def _read(self) -> None:
+        # What follows from a round is written after it was opened. Read in the other order, no
+        # record is of a round that is not known yet.
+        derived = {name: list(self._followers[name].fresh()) for name in _FOLDS if name not in RAW}
+        for name, follower in self._followers.items():
+            records = follower.fresh() if name in RAW else derived[name]
+            self.version += _fold(self._folded, follower, records)
+
+    @property
+    def damaged(self) -> dict[str, int]:
+        """Journal -> lines left out, of those that have any."""
+        return {name: f.damaged for name, f in self._followers.items() if f.damaged}
+
+    def summary(self) -> Session:
+        """The session in numbers; damage stands in `problem`."""
+        return readable(self.entry, Session, lambda: Session(**self._numbers()))
+
+    def detail(self) -> SessionDetail:
+        """As `summary`, with every symbol and the latest events."""
+        return readable(self.entry, SessionDetail, self._detail)
+
+    def _detail(self) -> SessionDetail:
+        numbers, folded = self._numbers(), self.look()
+        now = [_symbol_now(folded, symbol) for symbol in numbers["symbols"]]
+        events = [event_of(record) for record in reversed(list(folded.events))]
+        return SessionDetail(**numbers, now=now, events=events)
+
+    def _numbers(self) -> dict[str, Any]:
+        facts, folded = read_facts(self.entry.path), self.look()
+        changed_s = self._followers["rounds"].changed_s
+        return {
+            **item(self.entry),
+            **_counted(folded),
+            **_money(folded),
+            "problem": "; ".join(
+                f"{name}.jsonl: {count} damaged lines are left out"
+                for name, count in self.damaged.items()
+            ),
+            "state": _state(self.entry.path, folded),
+            "symbols": list(facts.symbols),
+            "interval": facts.interval,
+            "created": Instant.of(facts.created_ms),
+            "silent_s": None if changed_s is None else max(0.0, time.time() - changed_s),
+        }
+
+
+def _fold(folded: Folded, follower: Follower, records: Iterable[Record]) -> int:
+    """Take records in; one that is not what its journal holds counts as damaged."""
+    fold, count = _FOLDS[follower.path.stem], 0
+    for record in records:
+        try:
+            fold(folded, record)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+            follower.damaged += 1
+        count += 1
+    return count
+
+
+def _opened(folded: Folded, record: Record) -> None:
+    folded.allowed = frozenset(record["a"])
+    if folded.live_ms is None and folded.allowed:
+        folded.live_ms = int(record["t"])
+
+
+def _round(folded: Folded, record: Record) -> None:
+    close_ms = int(record["t"])
+    for symbol, row in record["c"].items():
+        kept = folded.candles.setdefault(symbol, deque(maxlen=CANDLES_KEPT))
+        kept.append((close_ms, [float(number) for number in row]))
+    folded.rounds += 1
+    folded.gaps += len(record.get("g", ()))
+    folded.withdrawn += len(record.get("w", ()))
+    folded.stale = frozenset(record.get("s", ()))
+    folded.last_ms = max(close_ms, folded.last_ms or 0)
+
+
+def _equity(folded: Folded, record: Record) -> None:
+    close_ms, equity, cash = int(record["t"]), float(record["equity"]), float(record["cash"])
+    if folded.live_ms is None or close_ms < folded.live_ms:
+        return  # warm-up
+    folded.equity.append((close_ms, equity, cash))
+    folded.start_equity = equity if folded.start_equity is None else folded.start_equity
+    folded.peak = max(folded.peak, equity)
+    folded.max_drawdown = max(folded.max_drawdown, 1 - equity / folded.peak)
+
+
+def _fill(folded: Folded, record: Record) -> None:
+    late = record["status"] == "refused" and record["reason"] == "can_trade"
+    live = folded.live_ms is not None and int(record["created_ms"]) >= folded.live_ms
+    if record["status"] == "filled":
+        sign = 1 if record["side"] == "buy" else -1
+        symbol = record["symbol"]
+        quantity = folded.positions.get(symbol, 0.0) + sign * float(record["quantity"])
+        folded.positions[symbol] = 0.0 if abs(quantity) < DUST else quantity
+        folded.filled += 1
+    elif live:
+        folded.missed += late
+        folded.refused += not late
+    if live:
+        folded.fills.append(record)
+
+
+def _decision(folded: Folded, record: Record) -> None:
+    kept = folded.decisions.setdefault(record["symbol"], deque(maxlen=CANDLES_KEPT))
+    int(record["close_time_ms"])
+    kept.append(record)
+
+
+def _evidence(folded: Folded, record: Record) -> None:
+    folded.evidence[str(record["bet"])] = record
+
+
+def _event(folded: Folded, record: Record) -> None:
+    kind = str(record["kind"])
+    folded.events.append(record)
+    folded.starts += kind == "start"
+    if kind in ("start", "stop"):
+        folded.last_run_event = kind
+
+
+# In this order: what is live is known before what follows from it.
+_FOLDS: dict[str, Callable[[Folded, Record], None]] = {
+    "opened": _opened,
+    "rounds": _round,
+    "equity": _equity,
+    "fills": _fill,
+    "decisions": _decision,
+    "evidence": _evidence,
+    "events": _event,
+}
+
+
+def _state(path: Path, folded: Folded) -> str:
+    runs = holder_runs(path / LOCK_FILE)
+    if runs is None:
+        return "unknown"
+    if runs:
+        return "running"
+    return "died" if folded.last_run_event == "start" else "stopped"
+
+
+def _counted(folded: Folded) -> dict[str, Any]:
+    rollover_ms = None if folded.last_ms is None else (folded.last_ms // DAY_MS + 1) * DAY_MS
+    return {
+        "live_from": Instant.of(folded.live_ms),
+        "last_round": Instant.of(folded.last_ms),
+        "next_rollover": Instant.of(rollover_ms),
+        "rounds": folded.rounds,
+        # A withdrawn gap is none: its candle appeared after all.
+        "gaps": max(0, folded.gaps - folded.withdrawn),
+        "withdrawn": folded.withdrawn,
+        "fills": folded.filled,
+        "refused": folded.refused,
+        "missed": folded.missed,
+        "starts": folded.starts,
+        "evidence": [_bet(record) for record in folded.evidence.values()],
+    }
+
+
+def _money(folded: Folded) -> dict[str, Any]:
+    if not folded.equity or not folded.start_equity:
+        return {}
+    _, equity, cash = folded.equity[-1]
+    return {
+        "equity": equity,
+        "cash": cash,
+        "total_return": equity / folded.start_equity - 1,
+        "drawdown": 1 - equity / folded.peak,
+        "max_drawdown": folded.max_drawdown,
+    }
+
+
+def _bet(record: Record) -> Evidence:
+    return Evidence(
+        bet=str(record["bet"]),
+        wealth=record.get("wealth"),
+        needed=record.get("needed"),
+        open=bool(record.get("open")),
+        session=Instant.of(record.get("session_ms")),
+    )
+
+
+def _symbol_now(folded: Folded, symbol: str) -> SymbolNow:
+    last = folded.decisions[symbol][-1] if folded.decisions.get(symbol) else {}
+    age_ms = last.get("age_ms")
+    return SymbolNow(
+        symbol=symbol,
+        close=last.get("close"),
+        close_time=Instant.of(last.get("close_time_ms")),
+        score=last.get("score"),
+        upper=last.get("upper"),
+        lower=last.get("lower"),
+        drift=last.get("drift"),
+        embedding_age_s=None if age_ms is None else age_ms / SECOND_MS,
+        position=folded.positions.get(symbol, 0.0),
+        tradable=symbol in folded.allowed,
+        stale=symbol in folded.stale,
+    )
+
+
+def event_of(record: Record) -> Event:
+    """An event as it is shown: words where the exchange did it, else its facts."""
+    facts = {name: value for name, value in record.items() if name not in ("kind", "at_ms")}
+    try:
+        words = in_words(record)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        words = ""
+    return Event(
+        kind=str(record["kind"]), at=Instant.of(record.get("at_ms")), what=words, facts=facts
+    )

@@ -1,0 +1,132 @@
+"""Sessions as their journals tell them, while they grow and when they are damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+
+import pytest
+
+from cppncripto_strategy.desk import sessions
+from cppncripto_strategy.desk.listing import Listing
+from cppncripto_strategy.desk.sessions import SessionWatch
+from cppncripto_strategy.paper.recording import Recording
+
+
+def watch_of(root) -> SessionWatch:
+    [entry] = Listing(root).of("session")
+    return SessionWatch(entry)
+
+
+def test_numbers_are_those_that_the_reports_are_made_of(results, desk):
+    """A page that counts otherwise than `cppn-bt paper --report` does."""
+    seen = watch_of(results).summary()
+    recording = Recording.read(results / "paper" / "real")
+    tables = recording.tables()
+    assert seen.problem == ""
+    assert seen.rounds == len(recording.past) == desk.rounds
+    assert seen.live_from is not None
+    assert seen.live_from.ms == recording.live_from_ms == desk.close_ms(desk.live_from)
+    assert seen.missed == len(recording.missed()) == 1
+    assert seen.fills == (tables["fills"]["status"] == "filled").sum()
+    assert seen.gaps == sum(gap["candles"] for gap in recording.gaps()) == 1
+    account = tables["equity"]["equity"].to_numpy()
+    assert seen.equity == account[-1]
+    assert seen.total_return == pytest.approx(account[-1] / account[0] - 1)
+    peaks = [1 - value / max(account[: i + 1]) for i, value in enumerate(account)]
+    assert seen.max_drawdown == pytest.approx(max(peaks))
+    assert seen.drawdown == pytest.approx(peaks[-1])
+
+
+def test_detail_says_how_every_symbol_stands(results, desk):
+    """A stale number, or one of another symbol."""
+    detail = watch_of(results).detail()
+    assert [now.symbol for now in detail.now] == list(desk.symbols)
+    last = desk.rounds - 1
+    assert detail.now[0].close == 101.0 + last
+    assert detail.now[0].close_time is not None
+    assert detail.now[0].close_time.ms == desk.close_ms(last)
+    assert detail.now[0].position == pytest.approx(0.5 * detail.fills)
+    assert detail.now[0].embedding_age_s == 3_600
+    assert [event.kind for event in detail.events] == ["stop", "symbol_back", "start"]
+    assert "traded again" in detail.events[1].what
+
+
+def test_a_growing_session_is_followed(copy_of, desk):
+    """A page that shows yesterday until it is restarted, or counts a candle twice."""
+    now = [0.0]
+    [entry] = Listing(copy_of).of("session")
+    watch = SessionWatch(entry, clock=lambda: now[0])
+    before = watch.summary()
+    for number in range(desk.rounds, desk.rounds + 5):
+        desk.append(entry.path, desk.round_records(number))
+        now[0] += 1.0
+        after = watch.summary()
+        assert after.rounds == number + 1
+        assert after.equity == desk.equity(number)
+    assert after.fills == before.fills + 1
+
+
+def test_memory_does_not_grow_with_age(copy_of, desk, monkeypatch):
+    """A session of months that fills the desk's memory."""
+    monkeypatch.setattr(sessions, "CANDLES_KEPT", 7)
+    folded = watch_of(copy_of).look()
+    assert {len(kept) for kept in folded.candles.values()} == {7}
+    assert {len(kept) for kept in folded.decisions.values()} == {7}
+
+
+@pytest.mark.parametrize(
+    ("lock", "kinds", "state"),
+    [
+        ({"pid": os.getpid(), "host": platform.node()}, ["start"], "running"),
+        ({"pid": 2**22 + 1, "host": platform.node()}, ["start"], "died"),
+        ({"pid": 2**22 + 1, "host": platform.node()}, ["start", "stop"], "stopped"),
+        ({"pid": 1, "host": "elsewhere"}, ["start"], "unknown"),
+        (None, ["start", "stop"], "stopped"),
+        (None, ["start"], "died"),
+        ("{half", ["start"], "unknown"),
+    ],
+)
+def test_state_of_the_process(copy_of, desk, lock, kinds, state):
+    """A dead session called running, a running one called dead."""
+    folder = copy_of / "paper" / "real"
+    (folder / "events.jsonl").unlink()
+    desk.append(folder, {"events": [{"kind": kind, "at_ms": 1} for kind in kinds]})
+    if lock is not None:
+        (folder / ".lock").write_text(lock if isinstance(lock, str) else json.dumps(lock))
+    assert watch_of(copy_of).summary().state == state
+
+
+@pytest.mark.parametrize("name", ["session.json", "rounds.jsonl", "fills.jsonl", "events.jsonl"])
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"\0" * 4_096, b'{"a": 1}\n', b"[" * 100_000, None],
+    ids=["empty", "zeros", "no checksum", "deep", "folder"],
+)
+def test_damage_gives_a_row_with_its_reason(copy_of, name, damage):
+    """A half-written file that takes the whole page down."""
+    path = copy_of / "paper" / "real" / name
+    if damage is None:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(damage)
+    watch = watch_of(copy_of) if path.is_file() or name != "session.json" else None
+    if watch is None:
+        return  # a folder without the file is no session
+    seen, detail = watch.summary(), watch.detail()
+    assert seen.name == detail.name == "paper/real"
+    if name == "session.json" or (damage and b"\n" in damage):
+        assert seen.problem
+        assert str(copy_of) not in seen.problem
+
+
+def test_records_of_another_kind_are_left_out(copy_of, desk):
+    """A record with a sound checksum and nothing of what its journal holds."""
+    folder = copy_of / "paper" / "real"
+    for name in ("rounds", "opened", "equity", "fills", "decisions", "evidence", "events"):
+        desk.append(folder, {name: [{}, {"t": "x", "c": 3}, {"symbol": [], "kind": 1, "bet": {}}]})
+    seen = watch_of(copy_of).detail()
+    assert seen.rounds == desk.rounds
+    assert "damaged lines are left out" in seen.problem
