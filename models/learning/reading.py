@@ -1,22 +1,26 @@
-"""How MicroNet reads the embedding: the directions that tell of the coming day come first.
+"""How MicroNet reads the embedding: the directions that predict the coming days come first.
 
 A label that is mostly noise cannot fit a hundred inputs, so that only a few directions of the
 embedding reach MicroNet. The directions of most variance need not be those worth knowing: a regime
 that one number in a hundred holds is lost among them. Here they are chosen by what they say of the
-coming day's profile of volume and volatility, which every candle file holds and no label enters:
+coming days' profile of volume and volatility, which every candle file holds and no label enters:
 
-1. a ridge of the profile on the embedding (Hoerl & Kennard 1970), penalty by cross-validation;
-2. the leading principal directions of what it predicts: reduced-rank regression (Izenman 1975);
-3. each with unit variance, times its correlation with what came, on days left out of the ridge: a
-   direction that only fitted its own days shrinks towards zero, and a useless embedding with it.
+1. ridges of the profile on the embedding (Hoerl & Kennard 1970), penalties by cross-validation over
+   blocks of days: neighbouring windows overlap, and leaving out one row would leave out nothing;
+2. the leading principal directions of what they predict: reduced-rank regression (Izenman 1975);
+   each by the penalty that predicts it best, since a regime may lie where there is little variance;
+3. each with unit variance, times the share of its correlation on days left out that is not chance:
+   a direction that only fitted its own days shrinks to zero, and a useless embedding with it.
 
 A direction's sign and order are settled by its largest weight, so that one candle more does not
-turn it over. Left out: what the embedding knows of the label and not of the day's profile.
+turn it over. Left out: what the embedding knows of the label and not of the days' profile.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,10 +29,12 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features.returns import log_returns
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet
-from cppncripto_strategy.models.ridge import fit_ridge
+from cppncripto_strategy.models.ridge import PENALTIES, RidgePath, ridge_path
 
 BLOCKS = 12
 """Parts of the coming day, where its candles can be shared out among so many."""
+COMING_DAYS = 3
+"""Days whose profiles are averaged: what lasts shows through one day's noise."""
 # Fewer days with a known profile, and the correlation of one direction is a guess.
 MIN_DAYS = 60
 FOLDS = 6
@@ -37,11 +43,12 @@ GAP_DAYS = 5
 
 
 def coming_profiles(sessions: SessionSet, until_ms: int) -> FloatArray:
-    """What each session was like, against the days before it, float64 (N, 2 B).
+    """What each session and the next two days were like, against the days before, (N, 2 B).
 
-    B parts of the day: the mean ln volume of candles with trades, then the ln of the mean squared
-    return; each less the same of the macro window. NaN throughout for a session that ends after
-    `until_ms`; NaN where a part has no candle, no trade or no movement.
+    B parts of a day: the mean ln volume of candles with trades, then the ln of the mean squared
+    return; each averaged over the days, less the same of the macro window. float64; NaN throughout
+    where the last of the days ends after `until_ms`; NaN where a part of any day has no candle, no
+    trade or no movement.
     """
     settings = sessions.tables[0].settings
     blocks = math.gcd(BLOCKS, settings.day_candles)
@@ -50,11 +57,13 @@ def coming_profiles(sessions: SessionSet, until_ms: int) -> FloatArray:
     for place, (number, session) in enumerate(sessions.members):
         table = sessions.tables[number]
         first = int(table.row[session])  # the candle that opens at 00:00
-        last = first + settings.day_candles
-        if last <= len(table.grid) and table.start_ms[session] + DAY_MS <= until_ms:
-            day = _levels(table.grid, returns[number], slice(first, last), blocks)
+        last = first + COMING_DAYS * settings.day_candles
+        known_ms = table.start_ms[session] + COMING_DAYS * DAY_MS
+        if last <= len(table.grid) and known_ms <= until_ms:
+            days = _levels(table.grid, returns[number], slice(first, last), COMING_DAYS * blocks)
+            came = days.reshape(2, COMING_DAYS, blocks).mean(axis=1)
             before = slice(first - settings.long_window, first)
-            profiles[place] = (day - _levels(table.grid, returns[number], before, 1)).ravel()
+            profiles[place] = (came - _levels(table.grid, returns[number], before, 1)).ravel()
     return profiles
 
 
@@ -79,41 +88,87 @@ def predictive_reading(
     days = np.unique(day_ms[known])
     if len(days) < MIN_DAYS or not (context[known].std(axis=0) > 1e-6).any():
         return None
-    inputs, day = context[known], day_ms[known]
-    targets = profiles[known]
-    spread = targets.std(axis=0)
-    targets = (targets - targets.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0)
-    whole = fit_ridge(inputs, targets)
-    slopes = whole.weights / whole.scale[:, None]  # (E, K)
-    predicted = (inputs - whole.center) @ slopes  # (N, K)
-    _, strength, axes = np.linalg.svd(predicted - predicted.mean(axis=0), full_matrices=False)
-    count = min(components, int((strength > 1e-9 * len(inputs) ** 0.5).sum()))
-    axes = axes[:count].T  # (K, count)
-    weights = slopes @ axes
-    scale = _left_out_correlation(inputs, targets, day, axes) / (inputs @ weights).std(axis=0)
-    turn = np.sign(weights[np.abs(weights).argmax(axis=0), np.arange(count)])
+    inputs, targets = context[known], _standardised(profiles[known])
+    folds = _Folds.of(inputs, targets, day_ms[known])
+    whole = ridge_path(inputs, targets)
+    axes = _axes((inputs - whole.center) @ whole.slopes[folds.shared], components)  # (K, count)
+    came, predicted = folds.along(axes.shape[1])  # (N, count), (P, N, count)
+    own = ((predicted - came) ** 2).sum(axis=1).argmin(axis=0)  # penalty of each direction
     reading = np.zeros((context.shape[1], components))
-    reading[:, :count] = weights * (scale * turn)
+    for place, axis in enumerate(axes.T):
+        weights = whole.slopes[own[place]] @ axis  # (E,)
+        held = predicted[own[place], :, place]
+        kept = _kept(held, came[:, place], len(days) / GAP_DAYS)
+        turn = np.sign(weights[np.abs(weights).argmax()])
+        reading[:, place] = weights * (kept * turn / (inputs @ weights).std())
     return reading
 
 
-def _left_out_correlation(
-    inputs: FloatArray, targets: FloatArray, day: IntArray, axes: FloatArray
-) -> FloatArray:
-    """Correlation of each direction with what came, on days it was not fitted to; at least 0."""
-    predicted = np.zeros((len(inputs), axes.shape[1]))
-    for fold in np.array_split(np.unique(day), FOLDS):
-        near = (day >= fold[0] - GAP_DAYS * DAY_MS) & (day <= fold[-1] + GAP_DAYS * DAY_MS)
-        judged = (day >= fold[0]) & (day <= fold[-1])
-        ridge = fit_ridge(inputs[~near], targets[~near])
-        predicted[judged] = ridge.predict(inputs[judged]) @ axes
-    came = targets @ axes
-    found = [
-        np.corrcoef(a, b)[0, 1] if a.std() > 0 and b.std() > 0 else 0.0
-        for a, b in zip(predicted.T, came.T, strict=True)
-    ]
-    correlation: FloatArray = np.maximum(found, 0.0)
-    return correlation
+def _standardised(values: FloatArray) -> FloatArray:
+    spread = values.std(axis=0)
+    standard: FloatArray = (values - values.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0)
+    return standard
+
+
+def _axes(predicted: FloatArray, most: int) -> FloatArray:
+    """Leading principal directions of predictions (N, K), (K, count); no more than they have."""
+    centred = predicted - predicted.mean(axis=0)
+    _, strength, axes = np.linalg.svd(centred, full_matrices=False)
+    count = min(most, int((strength > 1e-9 * len(predicted) ** 0.5).sum()))
+    leading: FloatArray = axes[:count].T
+    return leading
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Folds:
+    """Blocks of days, each predicted under every penalty by ridges that did not learn from it."""
+
+    inputs: FloatArray
+    targets: FloatArray
+    rows: Sequence[BoolArray]
+    """Which rows each block judges."""
+    paths: Sequence[RidgePath]
+    shared: int
+    """Number of the penalty that predicts all targets best."""
+
+    @classmethod
+    def of(cls, inputs: FloatArray, targets: FloatArray, day: IntArray) -> _Folds:
+        """Learn the ridges of every block."""
+        rows, paths, error = [], [], np.zeros(len(PENALTIES))
+        for fold in np.array_split(np.unique(day), FOLDS):
+            near = (day >= fold[0] - GAP_DAYS * DAY_MS) & (day <= fold[-1] + GAP_DAYS * DAY_MS)
+            rows.append((day >= fold[0]) & (day <= fold[-1]))
+            paths.append(ridge_path(inputs[~near], targets[~near]))
+            missed = paths[-1].predict(inputs[rows[-1]]) - targets[rows[-1]]
+            error += (missed**2).sum(axis=(1, 2))
+        return cls(inputs, targets, rows, paths, int(error.argmin()))
+
+    def along(self, count: int) -> tuple[FloatArray, FloatArray]:
+        """What came along `count` directions (N, count), and what was predicted (P, N, count).
+
+        The directions, too, are those of the other days: chosen on all of them, they would fit the
+        days that they are judged on.
+        """
+        came = np.zeros((len(self.targets), count))
+        predicted = np.zeros((len(PENALTIES), *came.shape))
+        for judged, path in zip(self.rows, self.paths, strict=True):
+            axes = _axes(self.inputs @ path.slopes[self.shared], count)
+            came[judged, : axes.shape[1]] = (self.targets[judged] - path.intercept) @ axes
+            forecast = (self.inputs[judged] - path.center) @ path.slopes @ axes
+            predicted[:, judged, : axes.shape[1]] = forecast
+        return came, predicted
+
+
+def _kept(predicted: FloatArray, came: FloatArray, independent: float) -> float:
+    """How much of a direction is kept, 0 to 1, by its correlation with what came.
+
+    c^2 / (c^2 + 4 / n): chance alone gives a correlation over n independent days a standard error
+    of 1 / sqrt(n), and at two of them half is kept.
+    """
+    if not (predicted.std() > 0 and came.std() > 0):
+        return 0.0
+    squared = max(float(np.corrcoef(predicted, came)[0, 1]), 0.0) ** 2
+    return squared / (squared + 4 / independent)
 
 
 def _levels(grid: CandleGrid, returns: FloatArray, rows: slice, blocks: int) -> FloatArray:

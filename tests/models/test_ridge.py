@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cppncripto_strategy.models.ridge import fit_ridge
+from cppncripto_strategy.models.ridge import PENALTIES, fit_ridge, ridge_path
 
 
 def normal(*shape, seed=0):
@@ -46,3 +46,15 @@ def test_column_that_never_moves_gets_no_weight():
     ridge = fit_ridge(inputs, inputs[:, :1])
     assert ridge.weights[1, 0] == 0
     assert np.isfinite(ridge.predict(inputs)).all()
+
+
+def test_path_holds_the_ridge_of_every_penalty():
+    """Slopes left in standardised units, or one penalty's weights beside another's name."""
+    inputs, targets = normal(30, 5) * 3 + 1, normal(30, 2, seed=1)
+    inputs[:, 2] = 7.0
+    path, fresh = ridge_path(inputs, targets), normal(4, 5, seed=2)
+    predictions = path.predict(fresh)
+    assert predictions.shape == (len(PENALTIES), 4, 2)
+    for penalty, predicted in zip(PENALTIES, predictions, strict=True):
+        ridge = fit_ridge(inputs, targets, [penalty])
+        np.testing.assert_allclose(predicted, ridge.predict(fresh), atol=1e-9)

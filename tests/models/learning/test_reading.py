@@ -1,4 +1,4 @@
-"""What MicroNet reads of an embedding: the directions that tell of the coming day, no others."""
+"""What MicroNet reads of an embedding: the directions that predict the coming days, no others."""
 
 import dataclasses
 import math
@@ -12,6 +12,7 @@ from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettin
 from cppncripto_strategy.models.learning import learner
 from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.learning.reading import (
+    COMING_DAYS,
     MIN_DAYS,
     coming_profiles,
     predictive_reading,
@@ -69,6 +70,19 @@ def test_embedding_that_tells_nothing_is_turned_down(seed):
     assert (context @ reading).std(axis=0).max() < 0.35
 
 
+def test_direction_of_little_variance_has_a_penalty_of_its_own():
+    """One penalty for all: what little variance says is shrunk away with the noise of the rest."""
+    rng, days = np.random.default_rng(2), 360
+    latent = rng.normal(size=(days, 24))
+    mix = np.linalg.qr(rng.normal(size=(40, 24)))[0]
+    context = latent * 0.7 ** np.arange(24) @ mix.T  # the 13th has 1 % of the first one's spread
+    shapes = np.linalg.qr(rng.normal(size=(24, 2)))[0]
+    profiles = latent[:, [0, 12]] * [3, 0.9] @ shapes.T + rng.normal(size=(days, 24))
+    read = context @ predictive_reading(context, profiles, days_of(days), 2)
+    assert abs(np.corrcoef(read[:, 0], latent[:, 0])[0, 1]) > 0.95
+    assert abs(np.corrcoef(read[:, 1], latent[:, 12])[0, 1]) > 0.5
+
+
 def test_zero_embedding_reads_as_zero_and_there_is_nothing_to_choose_by():
     """An offset: a network without macro would hear one. A ridge over no days."""
     context, profiles, _ = planted()
@@ -116,7 +130,7 @@ def test_profiles_are_what_came_after_the_window():
     found = coming_profiles(sessions, 2**62)
     for place, (_, session) in enumerate(sessions.members):
         first = int(table.start_ms[session]) // HOUR_MS
-        if first + 24 > len(grid):
+        if first + 24 * COMING_DAYS > len(grid):
             assert np.isnan(found[place]).all()
             continue
 
@@ -131,9 +145,13 @@ def test_profiles_are_what_came_after_the_window():
             return math.log(mean) if mean > 0 else math.nan
 
         window = range(first - 48, first)
-        parts = [range(first + 2 * k, first + 2 * k + 2) for k in range(12)]
-        expected = [volume(p) - volume(window) for p in parts]
-        expected += [variance(p) - variance(window) for p in parts]
+        days = range(first, first + 24 * COMING_DAYS, 24)
+        parts = [[range(day + 2 * k, day + 2 * k + 2) for day in days] for k in range(12)]
+        expected = [
+            sum(map(level, part)) / COMING_DAYS - level(window)
+            for level in (volume, variance)
+            for part in parts
+        ]
         np.testing.assert_allclose(found[place], expected, rtol=1e-9, atol=1e-12)
     assert np.isfinite(found).all(axis=1).any()
 
@@ -144,13 +162,13 @@ def test_profiles_see_no_candle_after_the_span():
     grid = dataclasses.replace(grid, interval_ms=HOUR_MS, start_ms=0)
     until = 24 * DAY_MS
     found = []
-    for candles in (grid, changed_from(grid, 24 * 24)):
+    for candles in (grid, changed_from(grid, until // HOUR_MS)):
         table = build_sessions("X", candles, SETTINGS)
         sessions = SessionSet.between([table], 0, until + DAY_MS)
         found.append(coming_profiles(sessions, until))
-        days = sessions.start_ms()
-        assert np.isnan(found[-1][days + DAY_MS > until]).all()
-        assert (days + DAY_MS > until).any()
+        known = sessions.start_ms() + COMING_DAYS * DAY_MS <= until
+        assert np.isnan(found[-1][~known]).all()
+        assert np.isfinite(found[-1][known]).any()
     np.testing.assert_array_equal(*found)
 
 
