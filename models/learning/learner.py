@@ -102,9 +102,10 @@ def learn_bundle(
     """
     days = Days.before(tables, until_ms, settings)
     macro = _macronet(days, settings, seed, previous, progress)
-    micro = _micronet(days, macro.net, settings, seed, previous, progress)
+    data = _micro_data(days, macro.net, settings)
+    micro = _micronet(days, data, settings, seed, previous, progress)
     parts = days.train, days.validation
-    bank = np.concatenate([embed_set(macro.net, part).numpy() for part in parts])
+    bank = np.concatenate([part.context.numpy() for part in data])
     return Bundle(
         info=_info(days, settings, seed, macro, micro),
         macro=macro.net,
@@ -199,15 +200,10 @@ def _macronet(
     return _Macro(macro, curve.to_json(), macro.encoder.options.to_json())
 
 
-def _micronet(
-    days: Days,
-    macro: MacroNet | None,
-    settings: LearnSettings,
-    seed: int,
-    previous: Bundle | None,
-    progress: Progress | None,
-) -> TrainedMicro:
-    """Train MicroNet under a MacroNet, purged and embargoed at the split."""
+def _micro_data(
+    days: Days, macro: MacroNet | None, settings: LearnSettings
+) -> tuple[MicroData, MicroData]:
+    """What MicroNet learns from and stops by, purged and embargoed at the split."""
     labels = [settings.label.compute(table.grid) for table in days.tables]
     field_rows = settings.micro_settings().receptive_field
     reach_rows = settings.session.table.memory + field_rows
@@ -216,10 +212,21 @@ def _micronet(
     make = functools.partial(
         micro_data, labels=labels, macro=macro, receptive_field=field_rows, return_scale=scale
     )
-    train_data = make(days.train, from_ms=0, until_ms=days.split_ms)
-    validation_data = make(
-        days.validation, from_ms=days.split_ms + embargo_ms, until_ms=days.until_ms
+    return (
+        make(days.train, from_ms=0, until_ms=days.split_ms),
+        make(days.validation, from_ms=days.split_ms + embargo_ms, until_ms=days.until_ms),
     )
+
+
+def _micronet(
+    days: Days,
+    data: tuple[MicroData, MicroData],
+    settings: LearnSettings,
+    seed: int,
+    previous: Bundle | None,
+    progress: Progress | None,
+) -> TrainedMicro:
+    """Train MicroNet, afresh or from the bundle before."""
     how, warm = settings.train, None
     if previous is not None:
         how = dataclasses.replace(how, epochs=settings.warm_epochs, initialisations=1)
@@ -230,10 +237,9 @@ def _micronet(
             half = 0 if previous is not None else total
             progress(half + done, half + total, f"MicroNet {text}")
 
-    reading = _reading(days, train_data, settings)
+    reading = _reading(days, data[0], settings)
     return train_micronet(
-        train_data,
-        validation_data,
+        *data,
         settings.micro_settings(),
         how,
         seed,
@@ -244,7 +250,7 @@ def _micronet(
 
 
 def _reading(days: Days, data: MicroData, settings: LearnSettings) -> FloatArray | None:
-    """The directions that tell of the coming day; None for the principal components."""
+    """The directions that predict the coming days; None for the principal components."""
     shape = settings.micro_settings()
     if shape.reading == "variance" or not settings.use_macro:
         return None
@@ -256,7 +262,7 @@ def _reading(days: Days, data: MicroData, settings: LearnSettings) -> FloatArray
     )
     if reading is None:
         log.warning(
-            "%d training days are too few to see what the embedding tells of the coming day (or it"
+            "%d training days are too few to see what the embedding says of the coming days (or it"
             " never varies): MicroNet reads its principal components",
             len(days.train),
         )
