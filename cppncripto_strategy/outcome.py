@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.class_labels import class_table
-from cppncripto_strategy.evaluation.returns import daily_returns, daily_sharpe
+from cppncripto_strategy.evaluation.metrics import verdict
+from cppncripto_strategy.evaluation.returns import daily_returns
 from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, discounted_sharpe, fingerprint
 from cppncripto_strategy.feeds import planted_hits
 from cppncripto_strategy.feeds.candles import gaps
@@ -69,6 +70,7 @@ def build_result(
     metrics["speed"] = _speed(timeline, replays[main], clock)
     data_hash = timeline.bundles[-1].info.data_fingerprint
     metrics["statistics"] = _count_trial(recipe, traded["equity"], data_hash, folder)
+    metrics["verdict"] = verdict(metrics, traded["fills"])  # once more, with all trials counted
     return RunResult(
         recipe=recipe.to_plain(),
         manifest=_manifest(recipe, arms, data_hash, metrics, clock),
@@ -125,15 +127,8 @@ def _count_trial(
     """Append the run to the ledger beside its folder and judge its Sharpe ratio by all trials."""
     daily = daily_returns(equity)
     ledger = TrialLedger(folder.parent)
-    trial = Trial(
-        fingerprint=fingerprint(recipe.to_plain(), recipe.seed, data_hash),
-        kind="run",
-        name=recipe.name,
-        seed=recipe.seed,
-        daily_sharpe=daily_sharpe(daily),
-        days=len(daily),
-        folder=folder.name,
-    )
+    mark = fingerprint(recipe.to_plain(), recipe.seed, data_hash)
+    trial = Trial.of(mark, "run", recipe.name, recipe.seed, daily, folder.name)
     ledger.append(trial)
     return discounted_sharpe(daily, ledger)
 

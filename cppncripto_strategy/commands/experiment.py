@@ -145,21 +145,24 @@ def _transfer(runner: RecipeRunner, folder: Path, markdown: Path | None, as_json
         write_transfer_page,
     )
     from cppncripto_strategy.locks import LOCK_FILE, FileLock
-    from cppncripto_strategy.results import to_plain, write_table, write_text
+    from cppncripto_strategy.results import write_table, write_text
 
     advice = "wait for it to end, or give this one another --out"
     path, name = folder / f".transfer{LOCK_FILE}", f"the experiment transfer in {folder}"
     click.get_current_context().with_resource(FileLock.take(path, name, SourceError, advice))
     with ProgressBars(as_json, transient=True) as bars:
-        table = recipe_transfer(runner, bars.phase("transfer"))
+        found = recipe_transfer(runner, bars.phase("transfer"))
     about: dict[str, Any] = runner.about(_command_line(), [runner.recipe.seed])
-    write_table(table, folder / "transfer.parquet")
-    write_transfer_page(table, folder / "transfer.html", about)
-    head, rows = readable(table)
+    write_table(found.table, folder / "transfer.parquet")
+    write_transfer_page(found, folder / "transfer.html", about)
+    head, rows = readable(found.table)
+    words = found.family.words()
     if markdown is not None:
-        write_text(markdown, "\n".join(["## Transfer", "", *markdown_table(head, rows), ""]))
+        said = [f"- {sentence}" for sentence in words]
+        lines = ["## Transfer", "", *said, "", *markdown_table(head, rows), ""]
+        write_text(markdown, "\n".join(lines))
     if as_json:
-        click.echo(json.dumps(to_plain(table.to_dict("records")), allow_nan=False))
+        click.echo(json.dumps(found.to_plain(), allow_nan=False))
         return
     from rich.table import Table
 
@@ -168,4 +171,6 @@ def _transfer(runner: RecipeRunner, folder: Path, markdown: Path | None, as_json
         shown.add_row(*row)
     printed = Console(highlight=False)
     printed.print(shown)
+    for sentence in words:
+        printed.print(f"  {sentence}")
     printed.print(f"  [dim]{folder / 'transfer.html'}[/]", soft_wrap=True)

@@ -64,9 +64,10 @@ def verdict(metrics: dict[str, Any], fills: pd.DataFrame | None = None) -> dict[
     """Whether there is an edge after costs, in words a person can act on.
 
     An edge needs all of these: money made, a Sharpe ratio that is positive with 95 % probability,
-    signals whose mean net return has its whole 95 % interval above 0, and, where it was weighed,
-    evidence that was reached and is not gone. Its sentence comes first. Without a trade, the
-    reasons in `fills` are counted.
+    and that beats the luck of the best of all trials with as much where trials were counted (under
+    `statistics`, as `trials.discounted_sharpe` gives them); signals whose mean net return has its
+    whole 95 % interval above 0; and, where it was weighed, evidence that was reached and is not
+    gone. Its sentence comes first. Without a trade, the reasons in `fills` are counted.
     """
     found = _judgement(metrics, fills)
     evidence = metrics.get("evidence")
@@ -83,7 +84,11 @@ def _judgement(metrics: dict[str, Any], fills: pd.DataFrame | None) -> dict[str,
         detail = _why_no_trade(fills)
         return {"edge": False, "headline": "No trade was made", "detail": detail}
     profitable = earned is not None and earned > 0
-    certain = certainty is not None and certainty >= 0.95
+    trials = metrics.get("statistics")
+    certain = all(
+        sure is not None and sure >= 0.95
+        for sure in (certainty, trials["deflated_sharpe"] if trials else certainty)
+    )
     paying = net["low"] is not None and net["low"] > 0
     evidence = metrics.get("evidence")
     edge = profitable and certain and paying and (evidence is None or evidence["open"])
@@ -94,7 +99,7 @@ def _judgement(metrics: dict[str, Any], fills: pd.DataFrame | None) -> dict[str,
         if profitable
         else "No edge after fees"
     )
-    return {"edge": edge, "headline": headline, "detail": _verdict_detail(account, signals)}
+    return {"edge": edge, "headline": headline, "detail": _verdict_detail(account, signals, trials)}
 
 
 def _why_no_trade(fills: pd.DataFrame | None) -> str:
@@ -107,7 +112,9 @@ def _why_no_trade(fills: pd.DataFrame | None) -> str:
     return f"Nothing to judge: of {len(fills):,} decisions to trade none was filled ({reasons})."
 
 
-def _verdict_detail(account: dict[str, Any], signals: dict[str, Any]) -> str:
+def _verdict_detail(
+    account: dict[str, Any], signals: dict[str, Any], trials: dict[str, Any] | None
+) -> str:
     hit, needed = signals["hit_ratio"], signals["break_even_hit_ratio"]
     parts = [f"The account returned {_percent(account['total_return'])}"]
     if account["fees_paid"] is not None:
@@ -123,16 +130,34 @@ def _verdict_detail(account: dict[str, Any], signals: dict[str, Any]) -> str:
             + (f"; breaking even needs {_percent(needed)}" if needed is not None else "")
         )
     if account["probabilistic_sharpe"] is not None:
-        chance = account["probabilistic_sharpe"]
-        words = (
-            "over 99.9 %"
-            if chance > 0.999
-            else "under 0.1 %"
-            if chance < 0.001
-            else _percent(chance)
-        )
-        parts.append(f"the true Sharpe ratio is above 0 with a probability of {words}")
+        chance = _chance(account["probabilistic_sharpe"])
+        parts.append(f"the true Sharpe ratio is above 0 with a probability of {chance}")
+    if trials and trials["trials"] > 1:
+        parts.append(_trials_counted(trials))
     return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+
+
+def _trials_counted(trials: dict[str, Any]) -> str:
+    """What counting the trials makes of the Sharpe ratio, and whether the record is long enough."""
+    words = (
+        f"that it is more than the luck of the best of {trials['trials']:,} trials has a"
+        f" probability of {_chance(trials['deflated_sharpe'])}"
+        f" ({_chance(trials['deflated_sharpe_effective'])} with about"
+        f" {trials['effective_trials']:,} independent ones)"
+    )
+    needed, days = trials["minimum_backtest_days"], trials["days"]
+    if needed is not None and needed > days:
+        words += (
+            f"; luck alone shows as much on records shorter than {needed:,.0f} days, and this one"
+            f" has {days:,}"
+        )
+    return words
+
+
+def _chance(value: float | None) -> str:
+    if value is None:
+        return "an unknown size"
+    return "over 99.9 %" if value > 0.999 else "under 0.1 %" if value < 0.001 else _percent(value)
 
 
 def _percent(value: float | None) -> str:

@@ -4,9 +4,11 @@ A search judges its trials on inner days and opens the sealed days once, for the
 Two questions are asked, and each is answered twice, on the inner days with all trials counted and
 on the sealed days, which nothing was chosen on:
 
-- Is there an edge? Inner: the deflated Sharpe ratio over all trials. Sealed: the probability that
-  the true Sharpe ratio is above 0; each further opening of the sealed days divides what may be
-  wrong by one more.
+- Is there an edge? Inner: StepM of all trials against cash names the chosen one, or its deflated
+  Sharpe ratio does. (The latter takes what trials really differ in for luck: a search over good and
+  bad settings spreads their Sharpe ratios, and the best has to beat that spread.) Sealed: the
+  probability that the true Sharpe ratio is above 0; each further opening of the sealed days divides
+  what may be wrong by one more.
 - Is it the search's doing? Inner: SPA of all trials against the untuned recipe. Sealed: the
   difference of the Sharpe ratios, chosen less untuned, with its interval.
 
@@ -27,7 +29,7 @@ Sources: as `statistics`, `superiority`, `cross_paths` and `many_trials`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,7 @@ from cppncripto_strategy.evaluation.statistics import (
     sharpe_gap,
 )
 from cppncripto_strategy.evaluation.superiority import (
+    CASH,
     MIN_TEST_DAYS,
     SIZE,
     Superiority,
@@ -134,7 +137,8 @@ class SearchWorth:
     gain : on the sealed days, Sharpe ratio of the chosen recipe less that of the untuned one.
     shrinkage : of the chosen recipe, inner Sharpe ratio less the sealed one.
     overfitting : probability of backtest overfitting among the complete trials, 0 to 1.
-    against_untuned : SPA and StepM of the complete trials ("trial 3") against the untuned recipe.
+    against_cash, against_untuned : SPA and StepM of the complete trials ("trial 3") against an
+        account in cash, and against the untuned recipe.
     paths : Sharpe ratios of what choosing earns on days that it did not choose on.
 
     A test that could not be made is a Refusal, with its reason.
@@ -160,8 +164,9 @@ class SearchWorth:
     gain: Estimate
     shrinkage: float | None
     overfitting: float | None
+    against_cash: Superiority | Refusal
     against_untuned: Superiority | Refusal
-    paths: PathSpread | Refusal = field(default_factory=lambda: Refusal("not made"))
+    paths: PathSpread | Refusal
 
     @property
     def found(self) -> bool:
@@ -195,7 +200,7 @@ def search_worth(returns: SearchReturns, seed: int = 0, resamples: int = 1_000) 
     rows = returns.inner[complete]
     chosen = returns.inner[returns.chosen]
     names = [f"trial {number}" for number in complete]
-    against = superiority(rows, names, returns.untuned_inner, UNTUNED, seed, resamples)
+    cash = np.zeros_like(returns.untuned_inner)
     paths = selection_paths(rows, SELECTION_FOLDS)
     measured: dict[str, Any] = {
         "count": count,
@@ -213,7 +218,10 @@ def search_worth(returns: SearchReturns, seed: int = 0, resamples: int = 1_000) 
         "gain": sharpe_gap(returns.sealed, returns.untuned_sealed, seed, resamples),
         "shrinkage": _difference(sharpe_ratio(chosen), sharpe_ratio(returns.sealed)),
         "overfitting": overfitting_probability(rows, PBO_BLOCKS),
-        "against_untuned": against,
+        "against_cash": superiority(rows, names, cash, CASH, seed, resamples),
+        "against_untuned": superiority(
+            rows, names, returns.untuned_inner, UNTUNED, seed, resamples
+        ),
         "paths": paths if isinstance(paths, Refusal) else spread_of(paths, SELECTION_FOLDS),
     }
     return _judged(measured)
@@ -266,15 +274,15 @@ def _judged(found: dict[str, Any]) -> SearchWorth:
 
 def _proofs(found: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
     """What is asked for, and whether it holds: edge inner, edge sealed, gain inner, gain sealed."""
-    raw, against, gain = found["count"].raw, found["against_untuned"], found["gain"]
-    deflated, certainty = found["chosen"].deflated, found["sealed_certainty"]
+    against, gain, certainty = found["against_untuned"], found["gain"], found["sealed_certainty"]
     needed = 1 - SIZE / found["openings"]
     enough = found["sealed_days"] >= MIN_TEST_DAYS
     return (
         (
-            f"on the inner days the chosen Sharpe ratio beats what the best of {raw:,} shows by"
-            f" luck, with {100 * (1 - SIZE):g} % probability",
-            deflated is not None and deflated >= 1 - SIZE,
+            f"on the inner days the chosen trial earns more than the luck of the best of"
+            f" {found['count'].raw:,} explains (StepM against cash, or the deflated Sharpe ratio,"
+            f" at {100 * SIZE:g} %)",
+            _more_than_luck(found),
         ),
         (
             f"on at least {MIN_TEST_DAYS} sealed days it is above 0 with {100 * needed:.3g} %"
@@ -292,6 +300,12 @@ def _proofs(found: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
             enough and gain.low is not None and gain.low > 0,
         ),
     )
+
+
+def _more_than_luck(found: dict[str, Any]) -> bool:
+    chosen, cash = found["chosen"], found["against_cash"]
+    deflated = chosen.deflated is not None and chosen.deflated >= 1 - SIZE
+    return deflated or (isinstance(cash, Superiority) and f"trial {chosen.trial}" in cash.superior)
 
 
 def _headline(edge: bool, improved: bool, found: dict[str, Any]) -> str:
@@ -326,7 +340,7 @@ def _detail(found: dict[str, Any]) -> list[str]:
             "The best of one half of the days falls below the median on the other half with a"
             f" probability of {_percent(found['overfitting'])}."
         )
-    sentences.append(_against(found["against_untuned"]))
+    sentences += [_against(found[name]) for name in ("against_cash", "against_untuned")]
     sentences.append(_paths(found["paths"]))
     if found["openings"] > 1:
         sentences.append(
@@ -337,11 +351,12 @@ def _detail(found: dict[str, Any]) -> list[str]:
 
 def _against(found: Superiority | Refusal) -> str:
     if isinstance(found, Refusal):
-        return f"Trials were not compared with {UNTUNED}: {found.reason}."
+        return f"Trials were not compared: {found.reason}."
     better = len(found.superior)
     words = "no trial is" if not better else "1 trial is" if better == 1 else f"{better} trials are"
     return (
-        f"Against {UNTUNED} {words} better with all of them counted (SPA p = {found.p_value:.2g})."
+        f"Against {found.benchmark} {words} better with all of them counted (SPA p ="
+        f" {found.p_value:.2g})."
     )
 
 

@@ -8,6 +8,11 @@ distinguished from the best.
 Losses are negative daily returns, so an account that trades less on a market that gives nothing
 loses less, and "beats" one that trades more: an arm has to beat cash, too, before it earns.
 
+With few days the bootstrap understates how far means stray: in its textbook form, on 60 days of
+four equal accounts, SPA found something in 7 to 11 % of null runs, and the confidence set lost an
+equal account in 15 to 18 %. Means are therefore shrunk (`_small_sample`), after which neither did
+so in more than 5 %, with 30, 60 and 120 days.
+
 The resampling is arch's. Its SPA does not use its `studentize` (arch 8.0: the p-values are the same
 with and without), so differences are divided by their own long-run deviation here, as Hansen 2005
 has it; without that, one wild arm hides a good one. Its StepM fails where all accounts are better,
@@ -23,6 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,7 +53,7 @@ class Superiority:
     benchmark : its name. days : that all of them share.
     compared : names of the accounts; those that are the benchmark's own account are not among them.
     p_value : of SPA (consistent): probability that luck alone makes the best of equals or worse
-        look this much better than the benchmark.
+        look this much better than the benchmark; 1 where none of them was better.
     superior : accounts that StepM finds better, at most `SIZE` of such findings wrong.
     best : the account with the highest mean return over its deviation, against the benchmark.
     """
@@ -103,7 +109,9 @@ def superiority(
     other = gains.std(axis=0) > _LEAST_DEVIATION
     if not other.any():
         return Refusal(f"no account differs from {benchmark_name}: there is nothing to compare")
-    scaled = gains[:, other] / _long_run_deviation(gains[:, other], _block(len(gains)))
+    block, number = _block(len(gains)), int(other.sum())
+    scaled = gains[:, other] / _long_run_deviation(gains[:, other], block)
+    scaled = _shrunk(scaled, _small_sample(len(gains), block, number))
     compared = tuple(name for name, differs in zip(names, other, strict=True) if differs)
     p_value, better = _spa_and_stepm(scaled, seed, resamples)
     return Superiority(
@@ -123,7 +131,8 @@ def _spa_and_stepm(scaled: FloatArray, seed: int, resamples: int) -> tuple[float
     days, accounts = scaled.shape
     test = SPA(np.zeros(days), -scaled, block_size=_block(days), reps=resamples, seed=seed)
     test.compute()
-    share = float(test.pvalues["consistent"])
+    # As in Hansen 2005 the statistic is at least 0; arch leaves that out.
+    share = float(test.pvalues["consistent"]) if (scaled.mean(axis=0) > 0).any() else 1.0
     better: list[int] = []
     while found := [int(k) for k in test.better_models(SIZE)]:
         better += found
@@ -159,7 +168,10 @@ def _set_p_values(columns: FloatArray, seed: int, resamples: int) -> FloatArray:
     """p-value (accounts,) of each different account (days, accounts)."""
     from arch.bootstrap import MCS
 
-    test = MCS(-columns, SIZE, reps=resamples, block_size=_block(len(columns)), seed=seed)
+    days, accounts = columns.shape
+    factor = _small_sample(days, _block(days), accounts * (accounts - 1))
+    losses = -_shrunk(columns, factor)
+    test = MCS(losses, SIZE, reps=resamples, block_size=_block(days), seed=seed)
     test.compute()
     found = test.pvalues["Pvalue"]
     return np.array([float(found.loc[k]) for k in range(columns.shape[1])])
@@ -184,16 +196,49 @@ def _block(days: int) -> int:
     return max(1, round(math.cbrt(days)))
 
 
+def _weights(days: int, block: int) -> FloatArray:
+    """Weights (days - 1,) of the autocovariances at lags 1, 2, ... under the stationary bootstrap.
+
+    Source: Politis & Romano 1994, eq. 4.
+    """
+    lag, keep = np.arange(1, days), 1 - 1 / block
+    weights: FloatArray = (1 - lag / days) * keep**lag + lag / days * keep ** (days - lag)
+    return weights
+
+
+def _small_sample(days: int, block: int, comparisons: int) -> float:
+    """Factor, at most 1, that makes up for how the bootstrap understates the deviation of means.
+
+    Two parts. Of days without memory the bootstrap's variance is too small, in expectation, by its
+    weights times the negative autocovariances that subtracting the mean leaves. And it is itself an
+    estimate, so the statistic follows Student's distribution, with days / (1 + 2 x the sum of
+    squared weights) degrees of freedom: the factor is the normal quantile over Student's at `SIZE`
+    over `comparisons` (by the expansion of Cornish & Fisher 1937).
+    """
+    weights, lag = _weights(days, block), np.arange(1, days)
+    bias = 1 - 1 / days - 2 * float((weights * (days - lag)).sum()) / days**2
+    freedom = days / (1 + 2 * float((weights**2).sum()))
+    z = NormalDist().inv_cdf(1 - SIZE / max(comparisons, 1))
+    first = (z**3 + z) / (4 * freedom)
+    student = z + first + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return math.sqrt(bias) * z / student
+
+
+def _shrunk(columns: FloatArray, factor: float) -> FloatArray:
+    """The columns (days, K) with their means times `factor` and their deviations as they were."""
+    shrunk: FloatArray = columns + (factor - 1) * columns.mean(axis=0)
+    return shrunk
+
+
 def _long_run_deviation(columns: FloatArray, block: int) -> FloatArray:
     """Deviation (K,) of sqrt(days) x mean under the stationary bootstrap, of columns (days, K).
 
-    Source: Politis & Romano 1994, eq. 4. Where the estimate is not positive, the plain deviation.
+    Where the estimate is not positive, the plain deviation.
     """
     days, centred = len(columns), columns - columns.mean(axis=0)
     plain: FloatArray = (centred**2).mean(axis=0)
-    variance, keep = plain, 1 - 1 / block
-    for lag in range(1, days):
-        weight = (1 - lag / days) * keep**lag + lag / days * keep ** (days - lag)
+    variance = plain
+    for lag, weight in enumerate(_weights(days, block), 1):
         if weight > 1e-9:
             variance = variance + 2 * weight * (centred[:-lag] * centred[lag:]).sum(axis=0) / days
     deviation: FloatArray = np.sqrt(np.where(variance > 1e-3 * plain, variance, plain))

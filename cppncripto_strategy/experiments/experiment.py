@@ -24,7 +24,6 @@ import pandas as pd
 
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.evaluation.account import BPS
-from cppncripto_strategy.evaluation.returns import daily_sharpe
 from cppncripto_strategy.evaluation.statistics import overfitting_probability
 from cppncripto_strategy.evaluation.trials import (
     LOCK_TIMEOUT_S,
@@ -43,6 +42,7 @@ from cppncripto_strategy.experiments.comparison import (
     Where,
     compare,
 )
+from cppncripto_strategy.experiments.family import arm_family
 from cppncripto_strategy.experiments.page import Findings, write_experiment_page
 from cppncripto_strategy.experiments.verdicts import Verdict
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
@@ -159,11 +159,8 @@ def _count_trial(
 ) -> None:
     if any(trial.fingerprint == key for trial in ledger.read()):
         return
-    ratio = daily_sharpe(cell.tables.daily)
-    days = len(cell.tables.daily)
-    ledger.append(
-        Trial(key, experiment.name, arm.name, cell.tables.seed, ratio, days, f"cells/{key}")
-    )
+    seed, daily = cell.tables.seed, cell.tables.daily
+    ledger.append(Trial.of(key, experiment.name, arm.name, seed, daily, f"cells/{key}"))
 
 
 def conclude(
@@ -199,6 +196,7 @@ def conclude(
         cells=table,
         curves=curves,
         luck=_luck(curves, ledger),
+        family=arm_family(curves, experiment.pairs[0][1], _shared(cells, experiment.pairs[0][0])),
         about=about,
         notes=notes,
         wanted_points=experiment.wanted_points,
@@ -210,6 +208,11 @@ def _where(cells: Mapping[str, Sequence[Cell]], arm: str) -> Where:
     return "setups" if planted else "signals"
 
 
+def _shared(cells: Mapping[str, Sequence[Cell]], arm: str) -> bool:
+    """Whether all seeds of an arm saw the same candles."""
+    return len({cell.row["market"] for cell in cells[arm]}) == 1
+
+
 def _compare(
     cells: Mapping[str, Sequence[Cell]],
     a: str,
@@ -217,7 +220,7 @@ def _compare(
     about: Mapping[str, Any],
     resamples: int,
 ) -> Comparison:
-    shared = len({cell.row["market"] for cell in cells[a]}) == 1
+    shared = _shared(cells, a)
     question = Question(
         where=_where(cells, a),
         horizon=int(about["horizon"]),
@@ -294,6 +297,7 @@ def summary(findings: Findings) -> dict[str, Any]:
             }
             for table in findings.seeds
         ],
+        "family": findings.family.to_plain(),
         "luck": to_plain(findings.luck),
         "about": to_plain(findings.about),
     }

@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 
 from cppncripto_strategy.evaluation.statistics import Estimate
 from cppncripto_strategy.experiments.comparison import Comparison
+from cppncripto_strategy.experiments.family import Family
 from cppncripto_strategy.experiments.verdicts import Verdict, points
 from cppncripto_strategy.reports.blocks import Chart, Section, Table
 from cppncripto_strategy.reports.charts import (
@@ -72,7 +73,8 @@ class Findings:
         seed alone would have claimed.
     cells : one row per arm and seed (the columns of `results.parquet`).
     curves : arm -> per seed, daily returns indexed by day.
-    luck : arm -> trials, probabilistic_sharpe, deflated_sharpe; and "pbo" for the family.
+    luck : arm -> what `trials.discounted_sharpe` gives; and "pbo" for the family.
+    family : all arms at once.
     about : what was run: command, recipe, candles, span, seeds, date, commit.
     notes : sentences a reader needs, such as the ceiling of a planted market.
     wanted_points : gain of hit ratio the criterion asks for, in percentage points, if any.
@@ -88,6 +90,7 @@ class Findings:
     cells: pd.DataFrame
     curves: Mapping[str, Sequence[pd.Series[float]]]
     luck: Mapping[str, Any]
+    family: Family
     about: Mapping[str, Any]
     notes: Sequence[str] = ()
     wanted_points: float | None = None
@@ -102,6 +105,7 @@ def write_experiment_page(findings: Findings, path: Path) -> None:
         Section("The question", question),
         _differences_section(findings),
         *(Section(verdict.headline, _proofs(verdict)) for verdict in others),
+        family_section(findings.family),
         Section(
             "Accounts by arm",
             Chart(accounts_figure(findings.curves), "accounts", scales=True),
@@ -196,6 +200,18 @@ def _shown(show: Any, value: Any) -> str:
     return MISSING if pd.isna(value) else str(show(value))
 
 
+def family_section(family: Family, what: str = "daily returns of the accounts") -> Section:
+    """All arms at once, in words."""
+    return Section(
+        "All arms at once",
+        family.words(),
+        note=f"By {what}. SPA (Hansen 2005) asks whether any arm is better, StepM (Romano & Wolf"
+        " 2005) which ones, with at most 5 % of such findings wrong however many arms there are."
+        " The best arm is in the model confidence set (Hansen, Lunde & Nason 2011) with 95 %"
+        " confidence. Days are resampled in blocks.",
+    )
+
+
 def _seeds_section(seeds: Sequence[pd.DataFrame]) -> Section:
     head = ["Arms", "Seed", "Hit difference, points", "Diebold-Mariano p", "Claimed"]
     return Section(
@@ -236,11 +252,20 @@ def _luck_section(luck: Mapping[str, Any]) -> Section:
             arm,
             percent(value["probabilistic_sharpe"], 1),
             percent(value["deflated_sharpe"], 1),
-            whole(value["trials"]),
+            percent(value["deflated_sharpe_effective"], 1),
+            f"{whole(value['trials'])} ({whole(value['effective_trials'])})",
+            number(value["minimum_backtest_days"], 0),
         ]
         for arm, value in arms.items()
     ]
-    head = ["Arm, first seed", "Sharpe above 0", "The same, trials counted", "Trials"]
+    head = [
+        "Arm, first seed",
+        "Sharpe above 0",
+        "All trials counted",
+        "Independent ones counted",
+        "Trials (independent)",
+        "Minimum days",
+    ]
     pbo = luck.get("pbo")
     words = (
         ""
@@ -251,7 +276,9 @@ def _luck_section(luck: Mapping[str, Any]) -> Section:
         "How much may be luck",
         Table(head, rows),
         note="Probability that the true Sharpe ratio is above 0, and the same after discounting for"
-        f" every configuration in the trial ledger (Bailey & Lopez de Prado 2014).{words}",
+        " every configuration in the trial ledger, and for the independent ones among them (Bailey"
+        " & Lopez de Prado 2014). On records shorter than the minimum luck alone shows as much."
+        f"{words}",
     )
 
 
@@ -275,7 +302,7 @@ def terminal_table(findings: Findings) -> RenderableType:
         Text(verdict.headline, style="bold green" if verdict.met else "bold yellow")
         for verdict in findings.verdicts
     ]
-    notes = [Text(note, style="dim") for note in findings.notes]
+    notes = [Text(note, style="dim") for note in [*findings.family.words(), *findings.notes]]
     title = Text(f"{findings.name.upper()}: {findings.title}", style="italic")
     return Group(title, table, *words, *notes)
 
@@ -368,6 +395,7 @@ def markdown(findings: Findings) -> str:
         *([f"**{verdict.headline}**"] for verdict in findings.verdicts),
         [f"- {'yes' if holds else 'no'}: {claim}" for claim, holds in proofs],
         list(findings.notes),
+        ["All arms at once:", *(f"- {sentence}" for sentence in findings.family.words())],
         markdown_table(*_differences(findings.comparisons)),
         [f"Seeds that alone would have claimed a gain: {_claims(findings.seeds)}."],
         markdown_table(*_seed_table(findings.seeds)),

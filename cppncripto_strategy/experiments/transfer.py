@@ -21,7 +21,11 @@ from numpy.typing import NDArray
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES, day_totals, ratio_estimates
+from cppncripto_strategy.evaluation.superiority import confidence_set, superiority
+from cppncripto_strategy.experiments.family import Family
+from cppncripto_strategy.experiments.page import family_section
 from cppncripto_strategy.experiments.runner import RecipeRunner, setups_of
+from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.market import session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
@@ -38,6 +42,11 @@ from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.reports.blocks import Section, Table
 from cppncripto_strategy.reports.pages import write_page
 from cppncripto_strategy.reports.values import MISSING, interval, settings_rows
+from cppncripto_strategy.results import to_plain
+
+# What a network learned from, in the order of `training_sets`.
+ROLES = ("the symbol itself", "the others", "all symbols")
+COIN = "a coin"
 
 
 @dataclass(frozen=True)
@@ -61,8 +70,29 @@ class TransferPlan:
     cache: Path | None = None
 
 
-def recipe_transfer(runner: RecipeRunner, progress: Progress | None = None) -> pd.DataFrame:
-    """The transfer table of a recipe's symbols."""
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """What was found.
+
+    Parameters
+    ----------
+    table : one row per symbol, training set and place, as `transfer_table` says.
+    family : the three training sets against a coin, all at once, by each day's share of hits over
+        all candles and symbols, less one half.
+    """
+
+    table: pd.DataFrame
+    family: Family
+
+    def to_plain(self) -> dict[str, object]:
+        """Plain values for JSON: words first."""
+        family = self.family.to_plain()
+        words = family.pop("words")
+        return {"words": words, "family": family, "rows": to_plain(self.table.to_dict("records"))}
+
+
+def recipe_transfer(runner: RecipeRunner, progress: Progress | None = None) -> Transfer:
+    """What transfers between a recipe's symbols."""
     recipe, market = runner.recipe, runner.market()
     span = checked_span(recipe, market)
     settings = recipe.learn_settings(recipe.macro.enabled)
@@ -84,7 +114,7 @@ def transfer_table(
     setups: Mapping[str, IntArray] | None = None,
     progress: Progress | None = None,
     resamples: int = DEFAULT_RESAMPLES,
-) -> pd.DataFrame:
+) -> Transfer:
     """Score every symbol with networks that did and did not learn from it.
 
     Parameters
@@ -94,8 +124,8 @@ def transfer_table(
 
     Returns
     -------
-    One row per symbol and training set: scored, learned_from, seen (whether the symbol was among
-    them), where ("all", "signals", "setups"), candles, hit, low, high.
+    Its table has one row per symbol and training set: scored, learned_from, seen (whether the
+    symbol was among them), where ("all", "signals", "setups"), candles, hit, low, high.
 
     Raises
     ------
@@ -109,17 +139,39 @@ def transfer_table(
     symbols = list(tables)
     sets = list(dict.fromkeys(names for s in symbols for names in training_sets(s, symbols)))
     rows: list[dict[str, object]] = []
+    daily: dict[str, list[pd.DataFrame]] = {role: [] for role in ROLES}
     for number, names in enumerate(sets):
         report = _share(progress, number, len(sets), "+".join(names))
         timeline = _trained([tables[name] for name in names], plan, report)
         for symbol in symbols:
-            if names in training_sets(symbol, symbols):
+            mine = training_sets(symbol, symbols)
+            if names in mine:
                 known = None if setups is None else setups.get(symbol)
-                judged = _judge(tables[symbol], timeline, plan, known, resamples)
+                judged, hits = _judge(tables[symbol], timeline, plan, known, resamples)
                 about = {"scored": symbol, "learned_from": "+".join(names), "seen": symbol in names}
                 rows.extend({**about, **row} for row in judged)
+                daily[ROLES[mine.index(names)]].append(hits)
     rows.sort(key=lambda row: symbols.index(str(row["scored"])))
-    return pd.DataFrame(rows)
+    return Transfer(pd.DataFrame(rows), _family(daily, plan.seed))
+
+
+def _family(daily: Mapping[str, Sequence[pd.DataFrame]], seed: int) -> Family:
+    """The training sets against a coin, from hits and candles of each day and symbol."""
+    shares = day_shares(daily)
+    rows = pd.concat(shares, axis=1, join="inner").dropna().to_numpy(np.float64).T
+    return Family(
+        benchmark=COIN,
+        against_benchmark=superiority(rows, ROLES, np.zeros(rows.shape[1]), COIN, seed),
+        against_cash=None,
+        best=confidence_set(rows, ROLES, seed),
+        arms=ROLES,
+    )
+
+
+def day_shares(daily: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, pd.Series[float]]:
+    """Per training set, each day's share of hits over the candles of all symbols, less one half."""
+    sums = {role: pd.concat(list(parts)).groupby(level=0).sum() for role, parts in daily.items()}
+    return {role: table["hits"] / table["candles"] - 0.5 for role, table in sums.items()}
 
 
 def _trained(
@@ -153,8 +205,9 @@ def _judge(
     plan: TransferPlan,
     setups: IntArray | None,
     resamples: int,
-) -> list[dict[str, object]]:
-    """Hit ratios of one symbol under one timeline, with day-block intervals."""
+) -> tuple[list[dict[str, object]], pd.DataFrame]:
+    """Hit ratios of one symbol under one timeline, with day-block intervals; hits and candles of
+    each day, over all candles."""
     scored = score_sessions(table, timeline, embed_sessions(table, timeline))
     forward = plan.learn.label.compute(table.grid).forward_return
     close_ms = table.grid.close_time
@@ -178,7 +231,14 @@ def _judge(
                 "high": estimate.high,
             }
         )
-    return rows
+    return rows, _daily_hits(scored.score[known], forward[known], close_ms[known])
+
+
+def _daily_hits(score: FloatArray, forward: FloatArray, close_ms: IntArray) -> pd.DataFrame:
+    """Hits and candles, indexed by UTC day."""
+    hits = (np.sign(score) == np.sign(forward)).astype(np.float64)
+    table = pd.DataFrame({"hits": hits, "candles": 1.0}, index=close_ms // DAY_MS)
+    return table.groupby(level=0).sum()
 
 
 def _signals(
@@ -197,12 +257,13 @@ def _signals(
     return signals_of(score, upper, lower)
 
 
-def write_transfer_page(table: pd.DataFrame, path: Path, about: Mapping[str, object]) -> None:
-    """Write the transfer table as a self-contained page."""
+def write_transfer_page(found: Transfer, path: Path, about: Mapping[str, object]) -> None:
+    """Write what was found as a self-contained page."""
     sections = [
+        family_section(found.family, "each day's share of hits over all candles"),
         Section(
             "Does it transfer?",
-            Table(*readable(table), text=[1]),
+            Table(*readable(found.table), text=[1]),
             note="Share of scores whose sign was the sign of the move at the label horizon, with"
             " 95 % intervals from resampling whole days. A network that never saw the symbol and"
             " hits as often as one that did has learned something that symbols share.",

@@ -42,7 +42,8 @@ def terminal_summary(result: RunResult) -> RenderableType:
         parts.append(_planted(result.planted))
     luck = result.metrics.get("statistics")
     if luck and luck["deflated_sharpe"] is not None:
-        tried = "1 trial" if luck["trials"] == 1 else f"{luck['trials']} trials"
+        alike = f"{luck['trials']} trials, about {luck['effective_trials']} of them independent"
+        tried = "1 trial" if luck["trials"] == 1 else alike
         sure = f"{percent(luck['deflated_sharpe'], 1)} sure after {tried}"
         parts.append(Text(f"Sharpe ratio above 0: {sure}", style="dim"))
     if result.filters:

@@ -80,12 +80,27 @@ def luck(result: RunResult) -> Section | None:
         return None
     rows = [
         ["Configurations tried with this recipe so far", whole(found["trials"])],
+        ["Independent ones among them, about", whole(found["effective_trials"])],
         ["Probability that the Sharpe ratio is above 0", percent(found["probabilistic_sharpe"])],
         ["The same, discounted for every trial", percent(found["deflated_sharpe"])],
+        [
+            "The same, discounted for the independent ones",
+            percent(found["deflated_sharpe_effective"]),
+        ],
+        ["Days judged", whole(found["days"])],
+        [
+            "Days below which luck shows this Sharpe ratio",
+            number(found["minimum_backtest_days"], 0),
+        ],
     ]
     return Section(
         "How much may be luck",
         Table(["", ""], rows),
         note="Who tries often finds something by chance: the deflated Sharpe ratio (Bailey & Lopez"
-        " de Prado 2014) asks whether this one beats the best that chance would have shown.",
+        " de Prado 2014) asks whether this one beats the best that chance would have shown. Trials"
+        " resemble each other: their independent number is estimated from the order of their"
+        " results and from the correlation of their daily returns, and the larger estimate counts."
+        " The verdict asks for the first discount, which is the stricter one. The last row is the"
+        " minimum backtest length (Bailey, Borwein, Lopez de Prado & Zhu 2014) for all trials; a"
+        " single trial needs no day, and a Sharpe ratio of at most 0 has none.",
     )

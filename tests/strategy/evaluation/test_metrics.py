@@ -40,7 +40,7 @@ def planted_signals(days, accuracy, seed, per_day=24):
     return table
 
 
-def verdict_of(total_return, sure, net_low, trades=10):
+def verdict_of(total_return, sure, net_low, trades=10, statistics=None):
     net = {"value": net_low + 1, "low": net_low, "high": net_low + 2}
     hit = {"value": 0.6, "low": 0.55, "high": 0.65}
     signals = {"both": {"net_return_bps": net, "hit_ratio": hit, "break_even_hit_ratio": 0.58}}
@@ -51,7 +51,7 @@ def verdict_of(total_return, sure, net_low, trades=10):
         "orders_filled": trades,
         "fees_paid": 12.0,
     }
-    return metrics.verdict({"strategy": account, "signals": signals})
+    return metrics.verdict({"strategy": account, "signals": signals, "statistics": statistics})
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,34 @@ def test_verdict_claims_an_edge_only_with_all_three_proofs(total, sure, net_low,
     assert (found["edge"], found["headline"]) == (edge, words)
     assert "55.0 %" in found["detail"]
     assert "58.0 %" in found["detail"]
+
+
+def counted(trials, deflated, days=300):
+    return {
+        "days": days,
+        "trials": trials,
+        "effective_trials": 9,
+        "deflated_sharpe": deflated,
+        "deflated_sharpe_effective": 0.7,
+        "minimum_backtest_days": 410.4,
+    }
+
+
+def test_verdict_counts_every_trial():
+    """Dies here: the best of forty recipes sold as an edge, because it alone looks certain."""
+    found = verdict_of(0.2, 0.99, 1.0, statistics=counted(40, 0.6))
+    assert (found["edge"], found["headline"]) == (False, "Profit, but no proven edge after fees")
+    assert (
+        "more than the luck of the best of 40 trials has a probability of 60.0 %" in found["detail"]
+    )
+    assert "(70.0 % with about 9 independent ones)" in found["detail"]
+    assert "records shorter than 410 days, and this one has 300" in found["detail"]
+    long = verdict_of(0.2, 0.99, 1.0, statistics=counted(40, 0.96, days=500))
+    assert long["edge"]
+    assert "records shorter" not in long["detail"]
+    alone = verdict_of(0.2, 0.99, 1.0, statistics=counted(1, 0.99))
+    assert alone["edge"]
+    assert "trials" not in alone["detail"]
 
 
 def test_verdict_without_a_trade_says_so():

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import math
 import multiprocessing
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from cppncripto_strategy.evaluation.returns import daily_sharpe
+from cppncripto_strategy.evaluation.many_trials import correlated_count, minimum_backtest_days
+from cppncripto_strategy.evaluation.returns import daily_sharpe, sharpe_ratio
 from cppncripto_strategy.evaluation.statistics import deflated_sharpe, probabilistic_sharpe
 from cppncripto_strategy.evaluation.trials import (
+    RETURN_DIGITS,
     Trial,
     TrialLedger,
     discounted_sharpe,
     fingerprint,
+    trial_returns,
 )
 
 
@@ -114,3 +120,91 @@ def test_discount_uses_the_ledgers_count_and_spread(tmp_path):
     assert found["probabilistic_sharpe"] == pytest.approx(probabilistic_sharpe(returns))
     assert found["deflated_sharpe"] == pytest.approx(deflated_sharpe(returns, 4, variance))
     assert found["deflated_sharpe"] < found["probabilistic_sharpe"]
+
+
+def days(values, first="2024-01-05"):
+    return pd.Series(np.asarray(values, float), index=pd.date_range(first, periods=len(values)))
+
+
+def test_daily_returns_come_back_with_their_days(tmp_path):
+    """Dies here: returns laid on the wrong days, and two trials compared on different ones."""
+    ledger = TrialLedger(tmp_path)
+    rng = np.random.default_rng(1)
+    early, late = rng.normal(0, 0.01, 10), rng.normal(0, 0.01, 8)
+    ledger.append(Trial.of("a", "run", "x", 1, days(early), "1"))
+    ledger.append(trial("b"))  # as an entry without returns
+    ledger.append(Trial.of("c", "run", "x", 1, days(late, "2024-01-12"), "2"))
+    table = trial_returns(ledger.distinct())
+    assert table.shape == (2, 15)
+    np.testing.assert_allclose(table[0, :10], early, atol=0.5 * 10**-RETURN_DIGITS)
+    np.testing.assert_allclose(table[1, 7:], late, atol=0.5 * 10**-RETURN_DIGITS)
+    assert np.isnan(table[0, 10:]).all()
+    assert np.isnan(table[1, :7]).all()
+    assert ledger.read()[0].first_day == (pd.Timestamp("2024-01-05") - pd.Timestamp(0)).days
+    assert trial_returns([]).shape == (0, 0)
+
+
+def test_account_that_lost_everything_is_a_trial_without_returns(tmp_path):
+    """Dies here: a NaN in the ledger, which JSON does not have, and a trial lost with it."""
+    ledger = TrialLedger(tmp_path)
+    ledger.append(Trial.of("a", "run", "x", 1, days([0.1, -1.0, math.nan]), "1"))
+    [entry] = ledger.read()
+    assert (entry.days, entry.daily_sharpe, entry.returns) == (3, None, ())
+
+
+def test_ledger_of_an_older_version_is_read_and_counted(tmp_path):
+    """Dies here: every trial of last month skipped as unreadable, and luck counted from one."""
+    ledger = TrialLedger(tmp_path)
+    ledger.append(trial(1))
+    entry = json.loads(ledger.path.read_text())
+    for key in ("first_day", "returns"):
+        del entry[key]
+    ledger.path.write_text(json.dumps(entry) + "\n")
+    [read] = ledger.read()
+    assert (read.fingerprint, read.daily_sharpe, read.returns) == ("mark1", 0.1, ())
+    assert discounted_sharpe([0.1, -0.2, 0.3, 0.0], ledger)["trials"] == 1
+
+
+def test_damaged_returns_cost_their_own_trial(tmp_path, caplog):
+    """Dies here: a day a billion years away, and a table that takes all memory."""
+    ledger = TrialLedger(tmp_path)
+    ledger.append(Trial.of("good", "run", "x", 1, days([0.1, 0.2]), "1"))
+    line = json.loads(ledger.path.read_text())
+    changes = (
+        {"returns": ["0.1"]},
+        {"returns": None},
+        {"returns": [float("nan")]},
+        {"returns": [10**400]},
+        {"first_day": 10**15},
+        {"first_day": -1},
+        {"first_day": 0.5},
+    )
+    with ledger.path.open("a") as stream:
+        for change in changes:
+            stream.write(json.dumps({**line, **change}) + "\n")
+    assert [entry.fingerprint for entry in ledger.read()] == ["good"]
+    assert caplog.text.count("unreadable line") == len(changes)
+
+
+def test_independent_trials_are_counted_beside_all_of_them(tmp_path):
+    """Dies here: copies of one recipe counted as so many tries, or as one."""
+    ledger = TrialLedger(tmp_path)
+    rng = np.random.default_rng(2)
+    common = rng.normal(0.001, 0.01, 200)
+    rows = [common + rng.normal(0, 0.003, 200) for _ in range(12)]
+    for k, row in enumerate(rows):
+        ledger.append(Trial.of(f"t{k}", "run", "x", k, days(row), str(k)))
+    found = discounted_sharpe(rows[0], ledger)
+    assert (found["trials"], found["days"]) == (12, 200)
+    correlation = np.corrcoef(rows)[np.triu_indices(12, 1)].mean()
+    assert found["mean_correlation"] == pytest.approx(correlation, abs=1e-3)
+    assert found["effective_by_correlation"] == correlated_count(12, correlation) < 5
+    assert found["effective_trials"] == max(
+        found["effective_by_order"], found["effective_by_correlation"]
+    )
+    variance = np.var([daily_sharpe(row) for row in rows], ddof=1)
+    effective = deflated_sharpe(rows[0], found["effective_trials"], variance)
+    assert found["deflated_sharpe_effective"] == pytest.approx(effective)
+    assert found["deflated_sharpe_effective"] >= found["deflated_sharpe"]
+    minimum = minimum_backtest_days(12, sharpe_ratio(rows[0]))
+    assert found["minimum_backtest_days"] == pytest.approx(minimum)

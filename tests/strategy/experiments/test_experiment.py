@@ -123,6 +123,9 @@ def test_planted_gain_is_found_and_reported(tmp_path):
     assert hits["none"] == pytest.approx(0.50, abs=0.06)
     assert (cells["validation_loss"] == 1.5).all()
     answer = json.loads((tmp_path / "e1.json").read_text())
+    assert answer["family"]["benchmark"] == "none"
+    assert answer["family"]["words"][0] in page
+    assert answer["luck"]["macro"]["effective_trials"] <= 4
     assert answer["found_in_seeds"] == [{"pair": "macro - none", "found": 2, "of": 2}]
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from io import StringIO
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from cppncripto_strategy.evaluation.statistics import DieboldMariano, Estimate
 from cppncripto_strategy.experiments.comparison import Comparison
+from cppncripto_strategy.experiments.family import arm_family
 from cppncripto_strategy.experiments.page import (
     Findings,
     accounts_figure,
@@ -18,7 +20,7 @@ from cppncripto_strategy.experiments.page import (
     terminal_table,
     write_experiment_page,
 )
-from cppncripto_strategy.experiments.transfer import write_transfer_page
+from cppncripto_strategy.experiments.transfer import Transfer, write_transfer_page
 from cppncripto_strategy.experiments.verdicts import Verdict
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -31,6 +33,9 @@ def comparison(a, b):
 
 
 def findings(name="macro", other="masked patches"):
+    long = pd.Series(
+        np.random.default_rng(1).normal(0, 0.01, 60), index=pd.date_range("2024-01-01", periods=60)
+    )
     days = pd.Series([0.01, -0.02], index=pd.date_range("2024-01-01", periods=2))
     seeds = pd.DataFrame(
         {
@@ -53,7 +58,17 @@ def findings(name="macro", other="masked patches"):
         seeds=[seeds],
         cells=pd.DataFrame({"arm": [name], "seed": [0], "sharpe": [1.0]}),
         curves={name: [days, days], other: [days]},
-        luck={name: {"probabilistic_sharpe": 0.9, "deflated_sharpe": 0.5, "trials": 3}},
+        luck={
+            name: {
+                "probabilistic_sharpe": 0.9,
+                "deflated_sharpe": 0.5,
+                "deflated_sharpe_effective": 0.6,
+                "trials": 3,
+                "effective_trials": 2,
+                "minimum_backtest_days": 120.0,
+            }
+        },
+        family=arm_family({name: [long], other: [long * 2 + 0.001]}, other, shared=True),
         about={"recipe": name, name: name},
         notes=[name],
         wanted_points=5.0,
@@ -80,7 +95,8 @@ def test_transfer_page_escapes_symbols(tmp_path):
     """A symbol that runs as a script."""
     row = {"scored": HOSTILE, "learned_from": HOSTILE, "seen": True, "where": "all"}
     table = pd.DataFrame([{**row, "candles": 3, "hit": 0.5, "low": 0.4, "high": 0.6}])
-    write_transfer_page(table, tmp_path / "transfer.html", {HOSTILE: HOSTILE})
+    found = Transfer(table, findings(HOSTILE).family)
+    write_transfer_page(found, tmp_path / "transfer.html", {HOSTILE: HOSTILE})
     assert harmless(tmp_path / "transfer.html")
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.evaluation.undefined import Refusal
 from cppncripto_strategy.experiments.transfer import (
+    COIN,
+    ROLES,
     TransferPlan,
+    day_shares,
     readable,
     training_sets,
     transfer_table,
@@ -82,10 +87,14 @@ def test_training_sets_are_own_others_and_all():
 @pytest.mark.slow
 def test_what_symbols_share_transfers_and_what_is_opposed_does_not(tmp_path):
     """Dies here: scores of one symbol judged by another's candles, or seen and unseen swapped."""
-    same = transfer(seeds_of_regime(1, 2))
+    found = transfer(seeds_of_regime(1, 2))
+    same = found.table
     assert hit(same, "S0", "S0") > 0.75
     assert hit(same, "S0", "S1") > 0.75
-    opposed = transfer([seeds_of_regime(1, 1)[0], seeds_of_regime(-1, 1)[0]])
+    assert isinstance(found.family.best, Refusal)  # 28 days
+    assert "28 common days" in found.to_plain()["words"][0]
+    crossed = transfer([seeds_of_regime(1, 1)[0], seeds_of_regime(-1, 1)[0]])
+    opposed = crossed.table
     assert hit(opposed, "S0", "S0") > 0.75
     assert hit(opposed, "S0", "S1") < 0.25
     seen = opposed.set_index(["scored", "learned_from"])["seen"]
@@ -98,7 +107,7 @@ def test_what_symbols_share_transfers_and_what_is_opposed_does_not(tmp_path):
         ["S0", "S1", "no"],
         ["S0", "S0+S1", "yes"],
     ]
-    write_transfer_page(opposed, tmp_path / "transfer.html", {"seed": 0})
+    write_transfer_page(crossed, tmp_path / "transfer.html", {"seed": 0})
     assert rows[0][3] in (tmp_path / "transfer.html").read_text("utf-8")
 
 
@@ -106,3 +115,14 @@ def test_one_symbol_cannot_transfer():
     """Dies here: a table that compares a symbol with itself."""
     with pytest.raises(RecipeError, match="at least two symbols"):
         transfer_table({"A": None}, None)
+
+
+def test_days_weigh_symbols_by_their_candles():
+    """Dies here: a day's share averaged over symbols, or taken from the wrong training set."""
+
+    def part(hits, candles):
+        return pd.DataFrame({"hits": hits, "candles": candles}, index=[1, 2])
+
+    shares = day_shares({ROLES[0]: [part([3.0, 1.0], [4.0, 4.0]), part([1.0, 2.0], [4.0, 2.0])]})
+    assert shares[ROLES[0]].tolist() == [0.0, 0.0]
+    assert COIN not in ROLES

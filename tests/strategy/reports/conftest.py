@@ -102,7 +102,15 @@ def made_run(days=20, symbols=("BTCUSDT", "ETHUSDT"), without_macro=True):
         None if other is None else Account(other),
     )
     found["probabilities"] = probabilities_of(without_macro)
-    found["statistics"] = {"trials": 17, "probabilistic_sharpe": 0.91, "deflated_sharpe": 0.42}
+    found["statistics"] = {
+        "days": days,
+        "trials": 17,
+        "effective_trials": 9,
+        "probabilistic_sharpe": 0.91,
+        "deflated_sharpe": 0.42,
+        "deflated_sharpe_effective": 0.47,
+        "minimum_backtest_days": 800.4,
+    }
     return RunResult(
         recipe={"name": "made", "micro": {"window": 60}},
         manifest={"commit": "abc123", "seed": 7, "versions": {"torch": "2.9"}, "trials": 4},
