@@ -61,7 +61,7 @@ class Item(Model):
 
 
 class Evidence(Model):
-    """How a bet stands: wealth against what is needed to speak of evidence."""
+    """How a bet stands: wealth against the threshold of evidence."""
 
     bet: str
     wealth: Number
