@@ -52,13 +52,20 @@ class Recording:
 
     @classmethod
     def read(cls, path: Path) -> Recording:
-        """Read a session's folder. Raises SessionError as `SessionFolder` does."""
+        """Read a session's folder.
+
+        Raises
+        ------
+        SessionError
+            As `SessionFolder` does, and when there are rounds and nothing says which were shown.
+        """
         with reading(path, "session", SessionError):
             derived = {
                 name: read_lines(path / f"{name}.jsonl", advice=COMPUTED_AGAIN) for name in DERIVED
             }
-            opened = read_lines(path / "opened.jsonl")
-            past, _ = match_rounds(read_lines(path / "rounds.jsonl"), opened, path)
+            opened, rounds = read_lines(path / "opened.jsonl"), read_lines(path / "rounds.jsonl")
+            _require_opened(path, len(rounds))
+            past, _ = match_rounds(rounds, opened, path)
         events = read_lines(path / "events.jsonl")
         return cls(read_facts(path), past, derived, read_rule_changes(path), events)
 
@@ -194,6 +201,15 @@ class Recording:
             else:
                 before = "up"
         return stretches
+
+
+def _require_opened(path: Path, rounds: int) -> None:
+    if rounds and not (path / "opened.jsonl").exists():
+        raise SessionError(
+            f"{path / 'opened.jsonl'} is missing beside {rounds} rounds: nothing says which of them"
+            " were shown, and what was traded on. Restore it from a copy; or start the session"
+            " again, which shows the rounds anew and trades on none of them"
+        )
 
 
 def _table(records: Sequence[Record], columns: Sequence[str]) -> pd.DataFrame:

@@ -124,12 +124,14 @@ class SessionFolder:
         self._events, self._noting = LineJournal(path / "events.jsonl"), threading.Lock()
         self._events.records = []
         self.checkpoint = self._usable_checkpoint()
+        deleted = not (path / "opened.jsonl").exists()
         rounds, opened = self._journal("rounds"), self._journal("opened")
         with reading(path, "session", SessionError):
             self.past, self.unopened = match_rounds(rounds.records, opened.records, path)
         before = 0 if self.checkpoint is None else self.checkpoint.rounds
         self.resumed = bool(before or rounds.records)
         self.shown = before + len(opened.records)
+        self._unknown = len(rounds.records) if deleted else 0
         # The records are taken over above; a long session must not hold them twice.
         rounds.records, opened.records = [], []
         self._rounds, self._opened = rounds, opened
@@ -146,12 +148,18 @@ class SessionFolder:
             if journal.torn is not None:
                 self.event("torn line", file=journal.path.name, **asdict(journal.torn))
         lost = self.derived["equity"].left - sum(not moment.catch_up for moment, _ in self.past)
-        if lost > 0:
+        if self._unknown:
+            log.warning(
+                "%s was missing beside %d rounds: which of them were shown is not known. They are"
+                " shown again, and nothing is traded on them", self._opened.path, self._unknown,
+            )  # fmt: skip
+        elif lost > 0:
             log.warning(
                 "%s lost its end: equity.jsonl knows %d rounds more. They are shown again, and"
                 " nothing is traded on them", self._opened.path, lost,
             )  # fmt: skip
-            self.event("opened lost", rounds=lost)
+        if self._unknown or lost > 0:
+            self.event("opened lost", rounds=self._unknown or lost)
 
     @classmethod
     def create(cls, path: Path, facts: SessionFacts, locked: bool = False) -> SessionFolder:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.clock import HOUR_MS
 from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.paper.recording import Recording
-from cppncripto_strategy.paper.session import DERIVED, SessionFacts
+from cppncripto_strategy.paper.session import DERIVED, SessionFacts, SessionFolder
 
 FACTS = SessionFacts(
-    symbols=("X", "Y"), interval="1h", first_ms=0, created_ms=0, broker={"cash": 1.0}
+    symbols=("X", "Y"),
+    interval="1h",
+    first_ms=0,
+    created_ms=0,
+    broker={"cash": 1.0, "fee_bps": 0.0, "slippage_bps": 0.0},
 )
 ALL = frozenset({"X", "Y"})
 
@@ -68,3 +76,22 @@ def test_late_candles_are_counted_by_symbol() -> None:
     )
     assert kept.late() == {"Y": (1, 2 * HOUR_MS, 2 * HOUR_MS)}
     assert kept.withdrawn() == []
+
+
+def test_deleted_record_of_what_was_shown_is_reported(tmp_path: Path, caplog: Any) -> None:
+    """Rounds that were traded on, called never shown because one file is gone."""
+    path = tmp_path / "session"
+    with SessionFolder.create(path, FACTS) as folder:
+        rounds = [shown(hour, "X", "Y") for hour in range(3)]
+        folder.journal(rounds)
+        for one in rounds:
+            folder.opened(one, ALL)
+        folder.settle()
+    (path / "opened.jsonl").unlink()
+    with pytest.raises(SessionError, match=r"opened\.jsonl is missing beside 3 rounds"):
+        Recording.read(path)
+    with SessionFolder(path) as folder:
+        assert (folder.past, len(folder.unopened), folder.shown) == ([], 3, 0)
+    assert "opened.jsonl was missing beside 3 rounds" in caplog.text
+    [event] = [e for e in Recording.read(path).events if e["kind"] == "opened lost"]
+    assert event["rounds"] == 3
