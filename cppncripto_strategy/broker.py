@@ -27,6 +27,7 @@ from cppncripto_strategy.spot_account import SpotAccount
 log = logging.getLogger(__name__)
 
 _DUST = 1e-12  # of a fill's quantity: float noise
+_NOISE = 1e-9  # of a fill's quantity: far above float noise, far below any lot step
 _SETTLED_BARS = 50  # after so many bars a feed's timeframe is not doubted again
 
 _NO_FILTERS = SymbolFilters()
@@ -382,9 +383,7 @@ class SpotBroker(SpotAccount):
         parts = len(bits)
         super()._execute(order, ago, price, cash, position, dtcoc)
         if len(bits) > parts:
-            snapped = self.filters_of(order.data).snap_position(position.size)
-            if abs(snapped) < _DUST * abs(bits[-1].size):
-                snapped = 0.0  # without a lot step, 0.1 + 0.2 - 0.3 would be a position
+            snapped = self._snapped(order.data, position.size, abs(bits[-1].size))
             if snapped != position.size:
                 position.fix(snapped, position.price if snapped else 0.0)
             note = str(order.info.get("note", ""))
@@ -396,6 +395,14 @@ class SpotBroker(SpotAccount):
         elif not order.alive():
             self._forget(order)
         return None
+
+    def _snapped(self, data: Any, size: float, traded: float) -> float:
+        """A position without its float noise, which is tiny beside what was traded."""
+        if abs(size) < _DUST * traded:
+            return 0.0  # without a lot step, 0.1 + 0.2 - 0.3 would be a position
+        snapped: float = self.filters_of(data).snap_position(size)
+        # Bought under another step, it may lie between two of this one: it is held as it is.
+        return snapped if abs(snapped - size) < _NOISE * traded else size
 
     def _affordable(self, order: Any, wanted: float, price: float) -> tuple[float, str]:
         """Quantity that position and cash allow now, with a note; zero comes with 'reason: why'."""

@@ -86,6 +86,33 @@ def test_account_obeys_from_the_bar_of_the_change_on(mode: dict[str, Any]) -> No
     assert session_filters([entry("0.5")])["X"].lot_step == Decimal("0.5")
 
 
+class BuysThenSells(bt.Strategy):
+    """One purchase under the first rule, one sale under the next."""
+
+    def next(self) -> None:
+        if len(self) == 5:
+            self.buy(size=10.123456)
+        if len(self) == 12:
+            self.close()
+
+
+@pytest.mark.parametrize(("step", "sold"), [("0.01", 10.12), ("0.5", 10.0), ("1", 10.0)])
+def test_step_that_grows_while_a_position_is_held_moves_no_coin(step: str, sold: float) -> None:
+    """The rest of a sale put on the new step: coins from nowhere, a refused account."""
+    candles = generate(PlantedSettings(days=1, interval="1h")).candles
+    changes = [RuleChange(int(candles.open_time[8]) + HOUR_MS, entry(step))]
+    cerebro = bt.Cerebro(stdstats=False)
+    gate = lambda _data: True  # noqa: E731
+    cerebro.broker = session_broker(ACCOUNT, [entry("0.00001")], gate, cerebro, changes)
+    cerebro.adddata(ReplayFeed(candles=candles, interval_ms=HOUR_MS, name="X"))
+    cerebro.addstrategy(BuysThenSells)
+    [strategy] = cerebro.run()
+    [bought, sale] = [fill for fill in cerebro.broker.fills if fill.status == "filled"]
+    assert (bought.quantity, sale.quantity) == (10.12345, sold)
+    assert strategy.position.size == pytest.approx(10.12345 - sold, rel=1e-9)
+    assert cerebro.broker.is_dust(strategy.data)
+
+
 def change_at(close_ms: int, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the exchange state other rules just before a round is shown."""
     before_round = RuleJournal.before_round
