@@ -21,7 +21,8 @@ from cppncripto_strategy.feeds.live.rounds import Round, RoundSource, now_s
 from cppncripto_strategy.foreign import reading
 from cppncripto_strategy.ledger import Fill
 from cppncripto_strategy.paper.session import Sink
-from cppncripto_strategy.strategy import Decision, MacroMicroStrategy
+from cppncripto_strategy.strategy import MacroMicroStrategy
+from cppncripto_strategy.symbol_state import Decision
 
 Event = Callable[[dict[str, Any]], None]
 """Called with one plain dictionary per event; `kind` says what it is."""
