@@ -1,10 +1,11 @@
 """The coming day's volatility and range of a symbol, and how such forecasts have done so far.
 
-A forecast is HAR-X on the candles at hand (`models.forecasting.terms`), fitted on every day that
-was over when its day began; with a bundle, its embedding stands beside HAR-X and has to earn its
-place on days after the bundle's training. The interval is made of the errors on validation days,
-and how often such intervals held is counted on past days, each predicted by what was known then.
-Left out: the direction of the price, which nothing here predicts.
+A forecast is HAR-X and the last hours on the candles at hand (`models.forecasting.terms`), fitted
+on every day that was over when its day began. With a bundle whose MacroNet has learned to forecast,
+half of its correction is added, which is the mean of both forecasts; with another, its embedding
+stands beside these terms and has to earn its place on days after its training. The interval is made
+of the errors on validation days, and how often such intervals held is counted on past days, each
+predicted by what was known then. Left out: the direction of the price, which nothing here predicts.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_date
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.forecasting.days import DayTable, day_table
+from cppncripto_strategy.models.forecasting.forecaster import QUANTITIES
 from cppncripto_strategy.models.forecasting.panel import (
     DEFAULT_LEVEL,
     MIN_FIT_DAYS,
@@ -52,6 +54,8 @@ from cppncripto_strategy.models.judging.quality import (
 )
 from cppncripto_strategy.models.scoring.batch import embed_sessions
 
+LINEAR = "HAR-X and the last hours"
+"""What a forecast is made of without a bundle, in words."""
 # Past days on which it is counted how often intervals held.
 PAST_DAYS = 365
 
@@ -76,7 +80,7 @@ class DayForecast:
     annual_volatility : the expected volatility times the root of 365 days.
     usual_volatility : exp of the mean log volatility of the 30 days before.
     level : share of the days that an interval should hold.
-    inputs : "HAR-X", or "HAR-X and the embedding".
+    inputs : `LINEAR`, and what a bundle puts beside it.
     embedding : what became of a bundle's embedding, in words; "" without a bundle.
     market : the market symbol, None for none.
     learned_days : days it was fitted on. learned_from_ms : the first of them.
@@ -128,10 +132,10 @@ def forecast_day(
     Parameters
     ----------
     candles : of the symbol, and of the market symbol where there is one.
-    market : the market symbol, whose days HAR-X sees too.
+    market : the market symbol, whose days the forecast sees too.
     day_ms : 00:00 UTC of the day; None for the first one that is not over.
     level : share of the days that the interval should hold, in (0, 1).
-    bundle : whose embedding stands beside HAR-X.
+    bundle : whose MacroNet corrects the forecast, or whose embedding stands beside its terms.
 
     Raises
     ------
@@ -143,23 +147,22 @@ def forecast_day(
     """
     days = {name: _days(series, interval_ms) for name, series in candles.items()}
     day_ms = _first_unfinished(symbol, days[symbol]) if day_ms is None else day_ms
-    known = {name: _before(table, day_ms) for name, table in days.items()}
+    known = {name: table.before(day_ms) for name, table in days.items()}
     panel = Panel.of({symbol: known[symbol]}, known[market] if market else None)
-    blocks, earn_from_ms = [panel.har_x], None
-    if bundle is not None:
-        panel, vectors = _with_embedding(panel, bundle, symbol, candles)
-        blocks, earn_from_ms = [panel.har_x, vectors], bundle.info.trained_until_ms
+    panel, blocks, added = _inputs(panel, bundle, symbol, candles)
+    earn_from_ms = None if bundle is None else bundle.info.trained_until_ms
     coming = np.flatnonzero(panel.day_ms == day_ms)
     learn = np.flatnonzero((panel.day_ms < day_ms) & np.isfinite(panel.log_variance))
     _require(symbol, market, day_ms, len(coming), len(learn))
     found, past, kept = {}, {}, []
-    for name, target in (("volatility", panel.log_variance / 2), ("range", panel.log_range)):
+    targets = (panel.log_variance / 2, panel.log_range)
+    for name, target, more in zip(QUANTITIES, targets, added.T, strict=True):
         rows = learn[np.isfinite(target[learn])]
         ridge = fit_rows(panel, blocks, target, rows, earn_from_ms)
         kept += [name] if len(blocks) > 1 and np.isfinite(ridge.penalties).all() else []
-        found[name] = _outlook(ridge, [block[coming] for block in blocks], level)
+        found[name] = _outlook(ridge, [block[coming] for block in blocks], more[coming], level)
         from_ms = day_ms - PAST_DAYS * DAY_MS
-        past[name] = walk_forward(panel, blocks, target, from_ms, level, earn_from_ms)
+        past[name] = walk_forward(panel, blocks, target, from_ms, level, earn_from_ms).moved(more)
     return DayForecast(
         symbol=symbol,
         day_ms=day_ms,
@@ -168,7 +171,7 @@ def forecast_day(
         annual_volatility=found["volatility"].expected * float(np.sqrt(DAYS_PER_YEAR)),
         usual_volatility=float(np.exp(panel.usual[coming[0]] / 2)),
         level=level,
-        inputs="HAR-X and the embedding" if kept else "HAR-X",
+        inputs=LINEAR + _beside(bundle, kept),
         embedding="" if bundle is None else _what_became(bundle, panel, day_ms, kept),
         market=market,
         **_record(panel, past, learn, day_ms),
@@ -186,10 +189,15 @@ def _days(candles: Candles, interval_ms: int) -> DayTable:
     return day_table(CandleGrid.from_candles(candles, interval_ms))
 
 
-def _before(days: DayTable, day_ms: int) -> DayTable:
-    """The days before one: whatever came later is not even there to be looked at."""
-    kept = days.day_ms < day_ms
-    return DayTable(days.day_ms[kept], days.statistics[kept])
+def _inputs(
+    panel: Panel, bundle: Bundle | None, symbol: str, candles: Mapping[str, Candles]
+) -> tuple[Panel, list[FloatArray], FloatArray]:
+    """Rows, blocks of columns to learn from, and what MacroNet adds (N, 2)."""
+    if bundle is None:
+        return panel, [panel.linear], np.zeros((len(panel), len(QUANTITIES)))
+    panel, vectors = _with_embedding(panel, bundle, symbol, candles)
+    blocks = [panel.linear] if _corrects(bundle) else [panel.linear, vectors]
+    return panel, blocks, _corrections(bundle, panel, vectors)
 
 
 def _with_embedding(
@@ -232,9 +240,34 @@ def _require(symbol: str, market: str | None, day_ms: int, coming: int, learn: i
         )
 
 
-def _outlook(ridge: BlockRidge, blocks: list[FloatArray], level: float) -> Outlook:
+def _corrects(bundle: Bundle) -> bool:
+    """Whether the bundle's MacroNet has learned to forecast."""
+    return bundle.forecaster is not None and bundle.forecaster.correction is not None
+
+
+def _corrections(bundle: Bundle, panel: Panel, vectors: FloatArray) -> FloatArray:
+    """What MacroNet adds to ln volatility and ln range of a panel's days, (N, 2).
+
+    0 on the days that it learned from: the record of past days is of forecasts that knew no more.
+    """
+    if bundle.forecaster is None:
+        return np.zeros((len(panel), len(QUANTITIES)))
+    later = panel.day_ms >= bundle.info.trained_until_ms
+    return np.where(later[:, None], bundle.forecaster.corrections(vectors), 0.0)
+
+
+def _beside(bundle: Bundle | None, kept: list[str]) -> str:
+    """What stands beside the linear terms, in words."""
+    if bundle is not None and _corrects(bundle):
+        return " and MacroNet's forecast"
+    return " and the embedding" if kept else ""
+
+
+def _outlook(
+    ridge: BlockRidge, blocks: list[FloatArray], added: FloatArray, level: float
+) -> Outlook:
     """The coming day of the one symbol learned from, from one row of every block."""
-    forecasts = predict_rows(ridge, blocks, np.zeros(1, dtype=np.int64), level)
+    forecasts = predict_rows(ridge, blocks, np.zeros(1, dtype=np.int64), level).moved(added)
     expected = np.exp(forecasts.center + forecasts.lift)[0]
     return Outlook(float(expected), *np.exp([forecasts.low[0], forecasts.high[0]]).tolist())
 
@@ -242,8 +275,13 @@ def _outlook(ridge: BlockRidge, blocks: list[FloatArray], level: float) -> Outlo
 def _what_became(bundle: Bundle, panel: Panel, day_ms: int, kept: list[str]) -> str:
     """Whether the embedding is part of the forecast, and why not."""
     until_ms = bundle.info.trained_until_ms
+    if _corrects(bundle):
+        return (
+            f"half of what the MacroNet of bundle {bundle.model_hash} would add is added: the mean"
+            " of its forecast and the linear one"
+        )
     if kept:
-        return f"bundle {bundle.model_hash} stands beside HAR-X for the {' and the '.join(kept)}"
+        return f"bundle {bundle.model_hash} stands beside them for the {' and the '.join(kept)}"
     after = int(((panel.day_ms >= until_ms) & (panel.day_ms < day_ms)).sum())
     return (
         f"bundle {bundle.model_hash} is left out: on the {after} days after its training"

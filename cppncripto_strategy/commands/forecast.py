@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--bundle",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of a run or a bundle whose embedding stands beside HAR-X.",
+    help="Folder of a run or a bundle whose MacroNet joins the forecast.",
 )
 @click.option(
     "--level",
@@ -55,9 +55,10 @@ def command(
 ) -> None:
     """Forecast SYMBOL's coming UTC day: expected volatility and range, with intervals.
 
-    The forecast is HAR-X, fitted on the days in the candles: means of past volatility, the weekday,
-    the market, yesterday's return, volume and share of falls. It says nothing about direction. The
-    intervals' record counts past days, each predicted by what was known then.
+    The forecast is linear, fitted on the days in the candles: means of past volatility, the
+    weekday, the market, yesterday's return, volume, share of falls and last hours. A bundle whose
+    MacroNet has learned to forecast corrects it. It says nothing about direction. The intervals'
+    record counts past days, each predicted by what was known then.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if chart is not None and chart.suffix not in (".html", ".png"):

@@ -37,6 +37,9 @@ class Encoder(nn.Module):
     Attributes
     ----------
     stride : candles per row of the feature map; set by the subclass.
+    members : networks that share a window and nothing else: each makes a part of the vector, of
+        `width // members` numbers, one part behind the other. An objective that makes forecasts
+        gives each its own and averages them.
     chosen_until_ms : close of the last candle that chose the architecture (an evolved genome, say),
         UTC ms; None: no candle did. A bundle that must know nothing so late refuses the encoder.
     chosen_features : names of the features that the architecture was chosen on, in order; () for
@@ -45,6 +48,7 @@ class Encoder(nn.Module):
 
     Options: ClassVar[type[PartOptions]] = PartOptions
     stride: int
+    members: int = 1
     chosen_until_ms: int | None = None
     chosen_features: tuple[str, ...] = ()
 

@@ -23,6 +23,8 @@ class TCNOptions(PartOptions):
     kernel : taps of each block.
     half_life : patches after which one counts half as much in the first half of the pooled vector;
         the second half is the plain mean. Unset, all of it is: a month's days count alike.
+    members : networks of this shape, from different initial weights, that share the vector: each
+        makes a part of it. With objective "forecast" the mean of their forecasts is made.
     """
 
     channels: Count = 48
@@ -30,11 +32,12 @@ class TCNOptions(PartOptions):
     dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 8)
     kernel: Count = 3
     half_life: Annotated[float, Field(gt=0)] | None = None
+    members: Annotated[int, Field(ge=1, le=16)] = 1
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; a half-life only where there is one, so that bundles keep their names."""
-        plain = super().to_json()
-        return {k: v for k, v in plain.items() if k != "half_life" or v is not None}
+        """Plain values; what came later only where it is used, so that bundles keep their names."""
+        plain, unused = super().to_json(), {"half_life": None, "members": 1}
+        return {k: v for k, v in plain.items() if k not in unused or v != unused[k]}
 
 
 class TransformerOptions(PartOptions):

@@ -6,7 +6,7 @@ is compared with (`judging.days`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.terms import LAST_HOURS
+from cppncripto_strategy.models.inputs.terms import hours as hours_before
 
 # A day with fewer of its candles than this has no statistics.
 MIN_PRESENT_SHARE = 0.5
@@ -29,12 +31,20 @@ class DayTable:
     ----------
     day_ms : int64 (N,), 00:00 UTC of consecutive days.
     statistics : float64 (N, 11), the hand-made features of one day.
+    hours : float64 (N, 5), the day's mean hourly ln variance, and that of its last 1, 3, 6 and 12
+        hours less it (`inputs.terms.hours`). Left out, it is not known: all NaN.
 
     NaN where fewer than half of a day's candles exist.
     """
 
     day_ms: IntArray
     statistics: FloatArray
+    hours: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+
+    def __post_init__(self) -> None:
+        if len(self.hours) != len(self.day_ms) or self.hours.ndim != 2 or not self.hours.shape[1]:
+            unknown = np.full((len(self.day_ms), 1 + len(LAST_HOURS)), np.nan)
+            object.__setattr__(self, "hours", unknown)
 
     @property
     def log_volatility(self) -> FloatArray:
@@ -63,7 +73,12 @@ class DayTable:
 
     def last(self, count: int) -> DayTable:
         """The last `count` days, or all where there are fewer."""
-        return DayTable(self.day_ms[-count:], self.statistics[-count:])
+        return DayTable(self.day_ms[-count:], self.statistics[-count:], self.hours[-count:])
+
+    def before(self, day_ms: int) -> DayTable:
+        """The days before one: whatever came later is not even there to be looked at."""
+        kept = self.day_ms < day_ms
+        return DayTable(self.day_ms[kept], self.statistics[kept], self.hours[kept])
 
     def over(self, earlier: DayTable) -> DayTable:
         """These days, and those of another table where this one has none; NaN in between."""
@@ -73,9 +88,11 @@ class DayTable:
         last = max(self.day_ms[-1], earlier.day_ms[-1])
         day_ms = np.arange(first, last + DAY_MS, DAY_MS, dtype=np.int64)
         statistics = np.full((len(day_ms), self.statistics.shape[1]), np.nan)
+        hours = np.full((len(day_ms), self.hours.shape[1]), np.nan)
         for table in (earlier, self):
             statistics[(table.day_ms - first) // DAY_MS] = table.statistics
-        return DayTable(day_ms, statistics)
+            hours[(table.day_ms - first) // DAY_MS] = table.hours
+        return DayTable(day_ms, statistics, hours)
 
     def at(self, session_ms: IntArray) -> IntArray:
         """Row of the day that starts at each session (may lie outside)."""
@@ -95,10 +112,10 @@ def day_table(grid: CandleGrid) -> DayTable:
     statistics = np.concatenate([statistics, _ranges(whole)[:, None]], axis=1)  # (N, 11)
     known = np.count_nonzero(~np.isnan(returns), axis=1)
     statistics[known < MIN_PRESENT_SHARE * per_day] = np.nan
-    return DayTable(
-        day_ms=first + np.arange(days, dtype=np.int64) * DAY_MS,
-        statistics=statistics,
-    )
+    day_ms = first + np.arange(days, dtype=np.int64) * DAY_MS
+    hours = hours_before(grid, day_ms + DAY_MS)
+    hours[known < MIN_PRESENT_SHARE * per_day] = np.nan
+    return DayTable(day_ms, statistics, hours)
 
 
 def _price_statistics(returns: FloatArray) -> FloatArray:

@@ -1,8 +1,11 @@
 """A fitted forecaster of the coming day: part of a bundle, asked once per session.
 
-It holds the regressions of volatility and of range on HAR-X and on the embedding, their intervals,
-and the last month of days it has seen, so that it can forecast from the first session on, where the
-candles at hand do not reach a month back. Left out: refitting, which comes with the next bundle.
+It holds the regressions of volatility and of range on HAR-X, the last hours and the embedding,
+their intervals, and the last month of days it has seen, so that it can forecast from the first
+session on, where the candles at hand do not reach a month back. Where MacroNet has learned to
+forecast, its own correction takes the embedding's place: half of it is added to the regression,
+which is the mean of the network's forecast and the linear one. Left out: refitting, which comes
+with the next bundle.
 """
 
 from __future__ import annotations
@@ -27,9 +30,11 @@ from cppncripto_strategy.models.forecasting.terms import (
     MONTH_DAYS,
     har_x_count,
     har_x_terms,
+    linear_terms,
 )
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
+from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 
 QUANTITIES = ("volatility", "range")
 FORECAST_COLUMNS = ("volatility", "volatility_low", "volatility_high", "range")
@@ -44,7 +49,7 @@ class Equation:
 
     Parameters
     ----------
-    weights : float64 (C + E,), of HAR-X's terms, then of the embedding; 0 where it is left out.
+    weights : float64 (C + E,), of the linear terms, then of the embedding; 0 where it is left out.
     constants : float64 (S + 1,), of each symbol, then their mean for one never seen.
     numbers : float64 (3,), what lifts a median to a mean, and the interval's bounds; logarithms.
     """
@@ -72,6 +77,8 @@ class Forecaster:
     volatility, range : Equation of each quantity.
     level : share of the days that the interval should hold, by the validation days.
     days : int, symbol-days it learned from.
+    correction : float64 (2, E + 1), weights of the embedding and a constant for the logarithms of
+        volatility and range: half of what MacroNet's own forecast adds; None where it makes none.
     memory : the last days before `trained_until`, by symbol. market : of the market symbol, None
         where it looks at none.
     """
@@ -83,12 +90,27 @@ class Forecaster:
     days: int
     memory: Mapping[str, DayTable]
     market: DayTable | None = None
+    correction: FloatArray | None = None
 
     @property
     def uses_embedding(self) -> bool:
-        """Whether the embedding has earned a weight."""
-        terms = har_x_count(self.market is not None)
-        return any(bool(e.weights[terms:].any()) for e in (self.volatility, self.range))
+        """Whether the embedding has a weight, earned or by MacroNet's correction."""
+        weights = [equation.weights[-EMBEDDING_SIZE:] for equation in (self.volatility, self.range)]
+        weights += [] if self.correction is None else [self.correction[:, :-1]]
+        return any(bool(part.any()) for part in weights)
+
+    def corrections(self, embedding: NDArray[np.float32] | FloatArray) -> FloatArray:
+        """What MacroNet adds to the logarithms of volatility and range, (D, 2); 0 without one.
+
+        Parameters
+        ----------
+        embedding : (D, E).
+        """
+        if self.correction is None:
+            return np.zeros((len(embedding), len(QUANTITIES)))
+        columns = embedding.astype(np.float64)  # (D, E), summed row by row as in `Equation.center`
+        parts = [(columns * row[:-1]).sum(axis=1) + row[-1] for row in self.correction]
+        return np.stack(parts, axis=1)
 
     def predict(
         self,
@@ -112,15 +134,23 @@ class Forecaster:
         others = None
         if self.market is not None:
             others = self.market if market is None else self.market.over(market)
-        terms = har_x_terms(own, session_ms, others)
-        columns = np.concatenate([terms, embedding.astype(np.float64)], axis=1)
+        columns = np.concatenate(
+            [self._terms(own, session_ms, others), embedding.astype(np.float64)], axis=1
+        )
+        added = self.corrections(embedding)  # (D, 2)
         number = self.symbols.index(symbol) if symbol in self.symbols else -1
         lift, low, high = self.volatility.numbers
-        center = self.volatility.center(columns, number)
-        extent = self.range.center(columns, number) + self.range.numbers[0]
+        center = self.volatility.center(columns, number) + added[:, 0]
+        extent = self.range.center(columns, number) + self.range.numbers[0] + added[:, 1]
         lines = np.stack([center + lift, center + low, center + high, extent], axis=1)
         found: FloatArray = np.exp(lines)
         return found
+
+    def _terms(self, days: DayTable, session_ms: IntArray, market: DayTable | None) -> FloatArray:
+        """The linear terms; HAR-X's alone for a bundle made before there were those of hours."""
+        count = len(self.volatility.weights) - EMBEDDING_SIZE
+        known = har_x_terms if count == har_x_count(market is not None) else linear_terms
+        return known(days, session_ms, market)
 
     def to_tensors(self) -> dict[str, NDArray[np.generic]]:
         """Arrays by name, for a bundle's weights."""
@@ -136,9 +166,13 @@ class Forecaster:
         for number, symbol in enumerate(self.symbols):
             arrays[f"day_ms.{number}"] = self.memory[symbol].day_ms
             arrays[f"statistics.{number}"] = self.memory[symbol].statistics
+            arrays[f"hours.{number}"] = self.memory[symbol].hours
         if self.market is not None:
             arrays["market.day_ms"] = self.market.day_ms
             arrays["market.statistics"] = self.market.statistics
+            arrays["market.hours"] = self.market.hours
+        if self.correction is not None:
+            arrays["correction"] = self.correction
         return arrays
 
     @classmethod
@@ -151,9 +185,14 @@ class Forecaster:
         def equation(name: str) -> Equation:
             return Equation(*(values[f"{name}.{p}"] for p in ("weights", "constants", "numbers")))
 
+        def table(day_ms: str, statistics: str, hours: str) -> DayTable:
+            # Bundles made before there were hours have none, and weights for none.
+            days = (values[day_ms], values[statistics])
+            return DayTable(*days, values[hours]) if hours in values else DayTable(*days)
+
         market = None
         if "market.day_ms" in values:
-            market = DayTable(values["market.day_ms"], values["market.statistics"])
+            market = table("market.day_ms", "market.statistics", "market.hours")
         return cls(
             symbols=tuple(symbols),
             volatility=equation("volatility"),
@@ -161,10 +200,11 @@ class Forecaster:
             level=float(values["level"][0]),
             days=int(values["days"][0]),
             memory={
-                name: DayTable(values[f"day_ms.{n}"], values[f"statistics.{n}"])
+                name: table(f"day_ms.{n}", f"statistics.{n}", f"hours.{n}")
                 for n, name in enumerate(symbols)
             },
             market=market,
+            correction=values.get("correction"),
         )
 
 
@@ -174,6 +214,7 @@ def fit_forecaster(
     from_ms: int,
     earn_from_ms: int,
     until_ms: int,
+    correction: FloatArray | None = None,
 ) -> Forecaster | None:
     """Learn from the candles of some symbols that close by `until_ms`; None from too few days.
 
@@ -183,6 +224,8 @@ def fit_forecaster(
     from_ms : open time of the first candle that may be looked at.
     earn_from_ms : first day on which the embedding may earn its place: its encoder has learned from
         those before.
+    correction : what MacroNet's own forecast adds, see `Forecaster`; the embedding then earns no
+        other place. Intervals are of the linear forecast's errors, which are the larger ones.
     """
     tables = sessions.tables
     days = {t.symbol: day_table(_between(t.grid, from_ms, until_ms)) for t in tables}
@@ -190,7 +233,9 @@ def fit_forecaster(
     if tables[0].settings.reads_market:
         market = day_table(_between(tables[0].grid.of_market(), from_ms, until_ms))
     panel, kept = panel_of_sessions(days, sessions, market)
-    blocks = [panel.har_x, embeddings[kept].astype(np.float64)]
+    blocks = [panel.linear]
+    if correction is None:
+        blocks.append(embeddings[kept].astype(np.float64))
     equations = []
     for target in (panel.log_variance / 2, panel.log_range):
         learn = np.flatnonzero(np.isfinite(target) & (panel.day_ms < until_ms))
@@ -200,7 +245,9 @@ def fit_forecaster(
         known = ridge.constants[~np.isnan(ridge.constants)]
         constants = np.where(np.isnan(ridge.constants), known.mean(), ridge.constants)
         numbers = np.array([lift_of(ridge.errors), *interval_of(ridge.errors, DEFAULT_LEVEL)])
-        equations.append(Equation(ridge.weights, np.append(constants, known.mean()), numbers))
+        weights = np.zeros(panel.linear.shape[1] + embeddings.shape[1])
+        weights[: len(ridge.weights)] = ridge.weights
+        equations.append(Equation(weights, np.append(constants, known.mean()), numbers))
     return Forecaster(
         symbols=tuple(days),
         volatility=equations[0],
@@ -209,6 +256,7 @@ def fit_forecaster(
         days=int(np.isfinite(panel.log_variance).sum()),
         memory={name: table.last(REMEMBERED_DAYS) for name, table in days.items()},
         market=None if market is None else market.last(REMEMBERED_DAYS),
+        correction=correction,
     )
 
 

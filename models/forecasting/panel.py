@@ -18,6 +18,7 @@ from cppncripto_strategy.models.forecasting.ridge import BlockRidge, fit_blocks
 from cppncripto_strategy.models.forecasting.terms import (
     har_terms,
     har_x_terms,
+    hour_terms,
     targets_of,
     usual_log_variance,
 )
@@ -37,6 +38,7 @@ class Panel:
     symbols : names. symbol : int64 (N,), number of each row's symbol.
     day_ms : int64 (N,), 00:00 UTC of the day that is predicted.
     har : float64 (N, 3). har_x : float64 (N, 12), or (N, 15) with a market; see `terms`.
+    hours : float64 (N, 5), or (N, 10) with a market.
     usual : float64 (N,), mean log variance of the 30 days before.
     log_variance, log_range : float64 (N,), what the day did; NaN where it is not known.
     """
@@ -46,6 +48,7 @@ class Panel:
     day_ms: IntArray
     har: FloatArray
     har_x: FloatArray
+    hours: FloatArray
     usual: FloatArray
     log_variance: FloatArray
     log_range: FloatArray
@@ -80,9 +83,15 @@ class Panel:
     def __len__(self) -> int:
         return len(self.day_ms)
 
+    @property
+    def linear(self) -> FloatArray:
+        """HAR-X's terms and the last hours', (N, 17 or 25): what the product's forecast sees."""
+        return np.concatenate([self.har_x, self.hours], axis=1)
+
     def rows(self, kept: BoolArray | IntArray) -> Panel:
         """Some of the rows."""
-        columns = (self.har, self.har_x, self.usual, self.log_variance, self.log_range)
+        terms = (self.har, self.har_x, self.hours, self.usual)
+        columns = (*terms, self.log_variance, self.log_range)
         values = (column[kept] for column in columns)
         return Panel(self.symbols, self.symbol[kept], self.day_ms[kept], *values)
 
@@ -93,9 +102,10 @@ def _rows(
     """Number, day and columns of a symbol's rows."""
     har, har_x = har_terms(days, session_ms), har_x_terms(days, session_ms, market)
     usual, targets = usual_log_variance(days, session_ms), targets_of(days, session_ms)
-    kept = np.isfinite(har_x).all(axis=1) & np.isfinite(usual)
+    hours = hour_terms(days, session_ms, market)
+    kept = np.isfinite(np.column_stack([har_x, hours, usual])).all(axis=1)
     symbol = np.full(int(kept.sum()), number, dtype=np.int64)
-    values = (har, har_x, usual, targets["log_variance"], targets["log_range"])
+    values = (har, har_x, hours, usual, targets["log_variance"], targets["log_range"])
     return symbol, session_ms[kept], tuple(column[kept] for column in values)
 
 
@@ -115,6 +125,10 @@ class Forecasts:
     lift: FloatArray
     low: FloatArray
     high: FloatArray
+
+    def moved(self, by: FloatArray) -> Forecasts:
+        """These, with something (N,) added to center and bounds."""
+        return Forecasts(self.center + by, self.lift, self.low + by, self.high + by)
 
 
 def walk_forward(

@@ -66,7 +66,9 @@ class ForecastStream:
 
 
 def _plain(days: DayTable | None) -> list[NDArray[Any]] | None:
-    return None if days is None else [days.day_ms.copy(), days.statistics.copy()]
+    if days is None:
+        return None
+    return [days.day_ms.copy(), days.statistics.copy(), days.hours.copy()]
 
 
 def _longer(days: DayTable | None, grid: CandleGrid) -> DayTable:

@@ -1,4 +1,4 @@
-"""What a linear forecast of the coming day is made of: HAR's terms, and those of HAR-X.
+"""What a linear forecast of the coming day is made of: HAR's terms, HAR-X's, the last hours'.
 
 HAR: the mean log variance of the last 1, 5 and 22 days (Corsi 2009, eq. 9, in logarithms). HAR-X
 adds the weekday of the coming day (known in advance), the market's own three means, yesterday's
@@ -7,7 +7,8 @@ yesterday's volume against its month, and the share of falls in yesterday's squa
 (Barndorff-Nielsen, Kinnebrock & Shephard 2010). Days are UTC days; those of a week are five without
 a weekend on an exchange that closes, and stay five here, as in the source.
 
-Left out: fitting (`ridge.py`), jumps, and terms within the day.
+The last hours (`inputs.terms.hours`) stand apart, so that HAR-X stays what others know by that
+name. Left out: fitting (`ridge.py`), and jumps.
 """
 
 from __future__ import annotations
@@ -65,6 +66,23 @@ def har_x_terms(days: DayTable, session_ms: IntArray, market: DayTable | None = 
     if market is not None:
         blocks.append(har_terms(market, session_ms))
     return np.concatenate(blocks, axis=1)
+
+
+def hour_terms(days: DayTable, session_ms: IntArray, market: DayTable | None = None) -> FloatArray:
+    """Yesterday's hours: 5 terms, and 5 more of the market's, (D, 5 or 10); NaN where unknown."""
+    tables = [days] if market is None else [days, market]
+    columns = [
+        trailing_mean(column, table.at(session_ms), 1)
+        for table in tables
+        for column in table.hours.T
+    ]
+    return np.stack(columns, axis=1)
+
+
+def linear_terms(days: DayTable, session_ms: IntArray, market: DayTable | None) -> FloatArray:
+    """HAR-X's terms, then the last hours', (D, 17), or (D, 25) with a market."""
+    parts = har_x_terms(days, session_ms, market), hour_terms(days, session_ms, market)
+    return np.concatenate(parts, axis=1)
 
 
 def har_x_count(market: bool) -> int:

@@ -15,31 +15,27 @@ import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cppncripto_strategy.arrays import FloatArray
-from cppncripto_strategy.errors import BundleError, RecipeError, TrainingError
+from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_date
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo
 from cppncripto_strategy.models.forecasting.forecaster import fit_forecaster
-from cppncripto_strategy.models.inputs.outcomes import MEAN_DAYS
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.learning.data import (
-    embed_set,
     fingerprint,
     micro_data,
     reach_ms,
     return_scale,
 )
+from cppncripto_strategy.models.learning.macro import LearnedMacro, learn_macronet
 from cppncripto_strategy.models.learning.reading import coming_profiles, predictive_reading
 from cppncripto_strategy.models.learning.training import MicroData, TrainedMicro, train_micronet
-from cppncripto_strategy.models.macronet import MacroNet, build_macronet
+from cppncripto_strategy.models.macronet import MacroNet
 from cppncripto_strategy.models.parts import plugin_parts
-from cppncripto_strategy.models.pretraining import Objective, build_objective, pretrain
 from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.progress import Progress
 
@@ -101,7 +97,9 @@ def learn_bundle(
         When the encoder was chosen on later candles.
     """
     days = Days.before(tables, until_ms, settings)
-    macro = _macronet(days, settings, seed, previous, progress)
+    macro = learn_macronet(
+        days.train, days.validation, until_ms, settings, seed, previous, progress
+    )
     data = _micro_data(days, macro.net, settings)
     micro = _micronet(days, data, settings, seed, previous, progress)
     parts = days.train, days.validation
@@ -119,21 +117,13 @@ def learn_bundle(
             from_ms=reach_ms(settings, until_ms),
             earn_from_ms=days.split_ms,
             until_ms=until_ms,
+            correction=macro.correction,
         ),
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Macro:
-    """MacroNet (None without macro), its loss curves and its encoder's options."""
-
-    net: MacroNet | None
-    curves: dict[str, Any]
-    options: dict[str, Any]
-
-
 def _info(
-    days: Days, settings: LearnSettings, seed: int, macro: _Macro, micro: TrainedMicro
+    days: Days, settings: LearnSettings, seed: int, macro: LearnedMacro, micro: TrainedMicro
 ) -> BundleInfo:
     """What the bundle says of itself."""
     warmup_ms = settings.session.warmup * settings.session.interval_ms
@@ -158,46 +148,6 @@ def _info(
         curves={"macro": macro.curves, "micro": micro.curves},
         plugins=plugin_parts(settings),
     )
-
-
-def _macronet(
-    days: Days,
-    settings: LearnSettings,
-    seed: int,
-    previous: Bundle | None,
-    progress: Progress | None,
-) -> _Macro:
-    """MacroNet, kept, fresh or none."""
-    if not settings.use_macro:
-        return _Macro(None, {}, {})
-    if previous is not None:
-        kept = previous.info
-        return _Macro(previous.macro, kept.curves["macro"], kept.encoder_options)
-    torch.manual_seed(seed)
-    names = settings.session.names
-    macro = build_macronet(
-        settings.encoder, len(names), settings.session.n_statistics, settings.encoder_options
-    )
-    _require_past_choice(macro.encoder.chosen_until_ms, days.until_ms)
-    _require_same_features(macro.encoder.chosen_features, names)
-    objective = build_objective(
-        settings.objective,
-        macro.encoder,
-        settings.session.table,
-        settings.objective_options,
-        settings.session.macro_day_rows,
-    )
-    _require_known_days(objective, settings)
-
-    def report(done: int, total: int, text: str) -> None:
-        if progress is not None:
-            progress(done, 2 * total, f"MacroNet {text}")
-
-    parts = days.train, days.validation
-    curve = pretrain(macro.encoder, objective, *parts, settings.pretrain, seed, report)
-    macro.calibrate(embed_set(macro, days.train, raw=True))
-    macro.eval()
-    return _Macro(macro, curve.to_json(), macro.encoder.options.to_json())
 
 
 def _micro_data(
@@ -288,41 +238,4 @@ def _require(train: SessionSet, validation: SessionSet, start: int, split: int, 
             f"too few days to learn from: {len(train)} usable sessions in {days[0]} to {days[1]}"
             f" (needs 10) and {len(validation)} for validation until {days[2]} (needs 3). Start the"
             " trading range later, import earlier candles, or lower train_days and validate_days"
-        )
-
-
-def _require_known_days(objective: Objective, settings: LearnSettings) -> None:
-    """Refuse an objective whose outcomes begin before what the bundle is known to depend on.
-
-    Raises
-    ------
-    RecipeError
-        When the days that outcomes are measured against reach back beyond the warm-up.
-    """
-    session = settings.session
-    reach = MEAN_DAYS * session.day_candles + 1
-    if objective.needs_facts and session.warmup < reach:
-        raise RecipeError(
-            f"objective {settings.objective!r} measures a day against the {MEAN_DAYS} before it:"
-            f" {reach:,} candles, and the warm-up is {session.warmup:,}. Add 'har' to macro.terms,"
-            " or raise macro.long_window"
-        )
-
-
-def _require_past_choice(chosen_ms: int | None, until_ms: int) -> None:
-    """Refuse an encoder whose architecture was chosen on later candles. Raises BundleError."""
-    if chosen_ms is not None and chosen_ms > until_ms:
-        days = [ms_to_date(ms) for ms in (chosen_ms, until_ms)]
-        raise BundleError(
-            f"the genome was evolved on candles until {days[0]}, and the bundle must know nothing"
-            f" after {days[1]}: trade later candles, or evolve again with this recipe's timerange"
-        )
-
-
-def _require_same_features(chosen: tuple[str, ...], names: tuple[str, ...]) -> None:
-    """Refuse an encoder whose architecture was chosen on other features. Raises BundleError."""
-    if chosen and chosen != names:
-        raise BundleError(
-            f"the genome was evolved on the features {', '.join(chosen)}, and the recipe names"
-            f" {', '.join(names)}: give features.columns those, or evolve again"
         )

@@ -71,6 +71,14 @@ class Objective(nn.Module):
         """As `loss`, where `needs_facts`: with the batch's terms (B, K) and outcomes (B, 3)."""
         raise NotImplementedError
 
+    def correction(self) -> tuple[Tensor, Tensor] | None:
+        """What the encoder's vector adds to a linear forecast of the outcomes, once learned.
+
+        Weights (3, width) and constants (3,); None where nothing is forecast. A bundle keeps half
+        of it: the mean of this forecast and the linear one.
+        """
+        return None
+
     def loss(self, encoder: Encoder, x: Tensor, generator: torch.Generator) -> Tensor:
         """Scalar loss of a batch of scaled macro windows x (B, T_long, F).
 
@@ -135,7 +143,7 @@ def pretrain(
     progress: Progress | None = None,
     device: torch.device = CPU,
 ) -> LossCurve:
-    """Train encoder and objective together; leave the encoder with its best validation weights.
+    """Train encoder and objective together; leave both with their best validation weights.
 
     They learn on `device` and come back on the processor. The same seed gives the same weights on
     one CPU thread. Validation draws the same segments or
@@ -164,7 +172,7 @@ def pretrain(
     )
     generator = torch.Generator().manual_seed(seed)
     shuffler = np.random.default_rng(seed)
-    curve, best_loss, best_weights = LossCurve(), np.inf, copy.deepcopy(encoder.state_dict())
+    curve, best_loss, best = LossCurve(), np.inf, _weights(encoder, objective)
     for epoch in range(settings.epochs):
         curve.train.append(
             _epoch(encoder, objective, train, known, settings, shuffler, generator, optimiser)
@@ -174,15 +182,21 @@ def pretrain(
             raise TrainingError(f"pretraining loss is {curve.validation[-1]} in epoch {epoch}")
         if curve.validation[-1] < best_loss:
             best_loss, curve.best_epoch = curve.validation[-1], epoch
-            best_weights = copy.deepcopy(encoder.state_dict())
+            best = _weights(encoder, objective)
         if progress is not None:
             progress(epoch + 1, settings.epochs, f"loss {curve.validation[-1]:.3f}")
         if epoch - curve.best_epoch >= settings.patience:
             break
-    encoder.load_state_dict(best_weights)
+    encoder.load_state_dict(best[0])
+    objective.load_state_dict(best[1])
     encoder.to(CPU).eval()
-    objective.to(CPU)
+    objective.to(CPU).eval()
     return curve
+
+
+def _weights(*modules: nn.Module) -> list[dict[str, Any]]:
+    """Copies of modules' weights."""
+    return [copy.deepcopy(module.state_dict()) for module in modules]
 
 
 def _facts(objective: Objective, windows: MacroWindows) -> SessionFacts | None:

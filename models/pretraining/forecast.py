@@ -14,8 +14,11 @@ Source: heteroscedastic regression after Nix and Weigend (1994), eq. 2; the line
 (Corsi 2009) in logarithms with a calendar. Deviations: the linear part is not learned further; the
 width starts at the linear forecast's own error; and the mean is not weighed by the width, which
 lets a network excuse its errors instead of reducing them (Seitzer et al. 2022). Left out:
-quantiles, and the forecast of a direction. The head is dropped afterwards: terms and encoder, both
-in the embedding, are what a forecast is read from.
+quantiles, and the forecast of a direction.
+
+An encoder of several members gets a head for each, which learns alone; the forecast is the mean of
+theirs. The correction is linear in the encoder's vector, so that a bundle keeps it as weights of
+the embedding (`correction`), and the head itself is dropped.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cppncripto_strategy.errors import RecipeError, TrainingError
 from cppncripto_strategy.models.encoders import Encoder
@@ -64,10 +68,15 @@ class DayForecast(Objective):
         super().__init__()
         self.options = options
         self.odd = list(columns.odd)
-        self.head = nn.Linear(encoder.width, 2 * len(OUTCOMES))
+        self.width, self.members = encoder.width, encoder.members
+        self.part = self.width // self.members
+        self.used = self.part * self.members
+        self.heads = nn.ModuleList(
+            nn.Linear(self.part, 2 * len(OUTCOMES)) for _ in range(self.members)
+        )
         with torch.no_grad():  # nearly nothing: at 0 the encoder would get no gradient
-            self.head.weight.mul_(0.1)
-            self.head.bias.zero_()
+            for weight in self.heads.parameters():
+                weight.mul_(0.1 if weight.ndim > 1 else 0.0)
         self.beside = nn.ModuleDict(
             {
                 name: build_objective(name, encoder, columns, {}, day_candles)
@@ -123,7 +132,25 @@ class DayForecast(Objective):
 
     def forecast(self, encoder: Encoder, x: Tensor, terms: Tensor) -> tuple[Tensor, Tensor]:
         """Means and widths (B, 3) of the outcomes, from windows x (B, T, F) and terms (B, K)."""
-        change, width = self.head(encoder(x)).chunk(2, dim=1)  # 2 x (B, 3)
+        mean, width = self._of_members(encoder(x), terms)  # 2 x (M, B, 3)
+        return mean.mean(dim=0), width.mean(dim=0)
+
+    def correction(self) -> tuple[Tensor, Tensor]:
+        """What the encoder's vector adds to the outcomes: weights (3, width), constants (3,).
+
+        Numbers of the vector that belong to no member have a weight of 0.
+        """
+        heads = [cast(nn.Linear, head) for head in self.heads]
+        parts = [head.weight[: len(OUTCOMES)] / self.members for head in heads]  # (3, part)
+        weights = functional.pad(torch.cat(parts, dim=1), (0, self.width - self.used))
+        constants = torch.stack([head.bias[: len(OUTCOMES)] for head in heads]).mean(dim=0)
+        return self.error[:, None] * weights, self.error * constants
+
+    def _of_members(self, vector: Tensor, terms: Tensor) -> tuple[Tensor, Tensor]:
+        """Each member's means and widths (M, B, 3), from the encoder's vector (B, width)."""
+        parts = vector[:, : self.used].chunk(self.members, dim=1)
+        pairs = [head(part) for head, part in zip(self.heads, parts, strict=True)]
+        change, width = torch.stack(pairs).chunk(2, dim=2)  # 2 x (M, B, 3)
         mean = self.linear(terms) + self.error * change
         return mean, self.error * width.clamp(-WIDTH_CLIP, WIDTH_CLIP).exp()
 
@@ -132,19 +159,30 @@ class DayForecast(Objective):
     ) -> Tensor:
         """Weighted likelihood of what is known of the days, and the losses beside it."""
         seen = self._mirrored(x, generator) if self.training else x
-        mean, width = self.forecast(encoder, seen, facts.terms)
+        vector = self._with_dropout(encoder(seen), generator) if self.training else encoder(seen)
+        mean, width = self._of_members(vector, facts.terms)  # 2 x (M, B, 3)
+        if not self.training:  # what is validated is the forecast that is used, their mean
+            mean, width = mean.mean(dim=0, keepdim=True), width.mean(dim=0, keepdim=True)
         known = facts.outcomes.isfinite()  # (B, 3)
-        target = torch.where(known, facts.outcomes, mean.detach())
+        target = torch.where(known, facts.outcomes, mean.detach())  # (M, B, 3)
         squared = ((target - mean) / self.error) ** 2 / 2
         # The width learns from the errors the mean leaves, and does not excuse them.
         left = ((target - mean.detach()) / width) ** 2 / 2 + torch.log(width / self.error)
-        surprise = squared + left
+        surprise = (squared + left).mean(dim=0)  # (B, 3)
         count = known.sum(dim=0).clamp(min=1)  # (3,)
         loss = ((surprise * known).sum(dim=0) / count * self.weights).sum()
         for name, weight in self.options.beside.items():
             objective = cast(Objective, self.beside[name])
             loss = loss + weight * objective.loss(encoder, x, generator)
         return loss
+
+    def _with_dropout(self, vector: Tensor, generator: torch.Generator) -> Tensor:
+        """The vector (B, width), a share of its numbers hidden and the others raised by as much."""
+        share = self.options.dropout
+        if share == 0:
+            return vector
+        kept = torch.rand(vector.shape, generator=generator).to(vector.device) >= share
+        return vector * kept / (1 - share)
 
     def _mirrored(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Half of the windows in a mirrored market: the size of a day has no sign."""

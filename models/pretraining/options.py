@@ -44,6 +44,7 @@ class ForecastOptions(PartOptions):
     volume : weight of that of its volume.
     range : weight of that of its range.
     ridge : penalty of the linear part, per session and unit of a standardised coefficient squared.
+    dropout : share of the encoder's vector that is hidden from the head in a training step.
     beside : other objectives learned on the same windows, and the weight of each one's loss; they
         have their default options.
     """
@@ -52,6 +53,7 @@ class ForecastOptions(PartOptions):
     volume: Annotated[float, Field(ge=0)] = 0.5
     range: Annotated[float, Field(ge=0)] = 0.5
     ridge: Annotated[float, Field(gt=0)] = 1e-3
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     beside: dict[str, Annotated[float, Field(gt=0)]] = {}
 
     @field_validator("beside")

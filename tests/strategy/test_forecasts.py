@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, ms_to_date
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
-from cppncripto_strategy.forecasts import forecast_day, judge_embedding
+from cppncripto_strategy.forecasts import LINEAR, forecast_day, judge_embedding
 from cppncripto_strategy.models.forecasting.days import day_table
+from cppncripto_strategy.models.forecasting.forecaster import fit_forecaster
 from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.inputs.sessions import SessionSettings, build_sessions
+from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, build_sessions
 
 START_MS = 1_704_067_200_000  # 2024-01-01
 DAYS = 200
@@ -55,7 +57,7 @@ def test_a_forecast_of_a_past_day_is_the_one_that_was_made_then(series) -> None:
 def test_a_forecast_says_what_it_is_made_of_and_how_it_held(series) -> None:
     """Kills an interval without a record, and a volatility in other units than the day's."""
     found = forecast_day("ETHUSDT", series, HOUR_MS, "BTCUSDT")
-    assert (found.day_ms, found.inputs, found.embedding) == (COMING_MS, "HAR-X", "")
+    assert (found.day_ms, found.inputs, found.embedding) == (COMING_MS, LINEAR, "")
     assert found.volatility.low < found.volatility.expected < found.volatility.high
     assert found.annual_volatility == pytest.approx(found.volatility.expected * 365**0.5)
     days = day_table(CandleGrid.from_candles(series["ETHUSDT"], HOUR_MS))
@@ -101,11 +103,34 @@ def test_a_bundles_embedding_stands_beside_har_x_or_is_left_out_by_name(series, 
     table = build_sessions("ETHUSDT", toy.grid(series["ETHUSDT"]), toy.settings)
     young = toy.bundle(table, COMING_MS - 10 * DAY_MS, seed=0)
     found = forecast_day("ETHUSDT", series, HOUR_MS, "BTCUSDT", bundle=young)
-    assert found.inputs == "HAR-X"
+    assert found.inputs == LINEAR
     assert "left out: on the 10 days after its training" in found.embedding
     plain = forecast_day("ETHUSDT", series, HOUR_MS, "BTCUSDT")
     assert found.volatility.expected == pytest.approx(plain.volatility.expected, rel=0.05)
     assert young.model_hash in found.embedding
+
+
+def test_a_macronet_that_forecasts_corrects_the_days_after_its_training(series, toy) -> None:
+    """Kills a correction that is stored and not added, or added to days it was learned from."""
+    until_ms = COMING_MS - 50 * DAY_MS
+    table = build_sessions("ETHUSDT", toy.grid(series["ETHUSDT"]), toy.settings)
+    bundle = toy.bundle(table, until_ms, seed=0)
+    known = SessionSet.between([table], 0, until_ms)
+    added = np.zeros((2, 129))
+    added[:, -1] = np.log(1.25), np.log(1.5)
+    learned = fit_forecaster(known, bundle.bank, 0, until_ms, until_ms, added)
+    correcting = dataclasses.replace(bundle, forecaster=learned)
+    found = forecast_day("ETHUSDT", series, HOUR_MS, "BTCUSDT", bundle=correcting)
+    none = dataclasses.replace(learned, correction=0 * added)
+    plain = dataclasses.replace(bundle, forecaster=none)
+    expected = forecast_day("ETHUSDT", series, HOUR_MS, "BTCUSDT", bundle=plain)
+    assert found.inputs == f"{LINEAR} and MacroNet's forecast"
+    assert found.volatility.high == pytest.approx(1.25 * expected.volatility.high)
+    assert found.range.expected == pytest.approx(1.5 * expected.range.expected)
+    ratio = found.history["expected"] / expected.history["expected"]
+    later = found.history["day_ms"] >= until_ms
+    np.testing.assert_allclose(ratio, np.where(later, 1.25, 1.0))
+    assert 0 < later.sum() == 50 < len(later)
 
 
 def test_judging_an_embedding_holds_every_input_to_har_x(series, toy) -> None:
@@ -140,7 +165,7 @@ def test_the_command_prints_writes_and_refuses(series, tmp_path: Path) -> None:
     expected = forecast_day("ETHUSDT", series, HOUR_MS, "BTCUSDT")
     assert f"{100 * expected.volatility.expected:.2f} % expected" in text
     assert f"of {expected.past_days} past days" in text
-    assert "made by HAR-X with the market symbol BTCUSDT" in text
+    assert "made by HAR-X and the last hours with the market symbol BTCUSDT" in text
     assert "plotly" in page.read_text("utf-8")
     status, text = _run("forecast", "ETHUSDT", *where, "--chart", picture, "--json")
     assert status == 0

@@ -42,6 +42,7 @@ def of_market(feature: Feature) -> Feature:
 LOG_RETURN = of_market(returns.LOG_RETURN)
 VOLATILITY_12 = of_market(returns.VOLATILITY_12)
 VOLATILITY_48 = of_market(returns.VOLATILITY_48)
+LOG_VOLATILITY_12 = of_market(returns.LOG_VOLATILITY_12)
 VOLUME_Z = of_market(volume.VOLUME_Z)
 RANGE_RATIO = of_market(ranges.RANGE_RATIO)
 PRESENT = of_market(presence.PRESENT)

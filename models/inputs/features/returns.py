@@ -1,4 +1,4 @@
-"""Log return, and volatility over the last 12, 24 and 48 candles."""
+"""Log return, volatility over the last 12, 24 and 48 candles, and the logarithm of the first."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from cppncripto_strategy.models.inputs.features.windows import (
     trailing_last,
 )
 from cppncripto_strategy.models.inputs.grid import CandleGrid
+
+QUIET = 3e-5
+"""Added to a volatility before its logarithm: below it, ticks decide."""
 
 
 def log_returns(grid: CandleGrid) -> FloatArray:
@@ -55,6 +58,20 @@ def last_volatility(grid: CandleGrid, window: int) -> float:
     return float(np.sqrt(trailing_last(squares, window) / count))
 
 
+def log_volatility(grid: CandleGrid, window: int) -> FloatArray:
+    """ln of `volatility` plus a third of a basis point, (T,): a crash is steps away, not units.
+
+    NaN as `volatility`.
+    """
+    return np.asarray(np.log(volatility(grid, window) + QUIET))
+
+
+def last_log_volatility(grid: CandleGrid, window: int) -> float:
+    """The last row of `log_volatility`."""
+    # Of an array, as numpy's scalar logarithm may differ in the last bit.
+    return float(np.log(np.array([last_volatility(grid, window)]) + QUIET)[0])
+
+
 def _returns_of(close: FloatArray) -> FloatArray:
     returns = np.full(len(close), np.nan)
     np.log(close[1:] / close[:-1], out=returns[1:])
@@ -73,3 +90,8 @@ LOG_RETURN = Feature(log_returns, memory=2, live=last_log_return, sign=-1)
 VOLATILITY_12 = _volatility_feature(12)
 VOLATILITY_24 = _volatility_feature(24)
 VOLATILITY_48 = _volatility_feature(48)
+LOG_VOLATILITY_12 = Feature(
+    partial(log_volatility, window=12),
+    memory=13,
+    live=partial(last_log_volatility, window=12),
+)

@@ -35,9 +35,13 @@ FEATURES: Registry[Feature] = Registry(
         "taker_imbalance": "cppncripto_strategy.models.inputs.features.taker:TAKER_IMBALANCE",
         "sin_week": "cppncripto_strategy.models.inputs.features.clock:SIN_WEEK",
         "cos_week": "cppncripto_strategy.models.inputs.features.clock:COS_WEEK",
+        "log_volatility_12": "cppncripto_strategy.models.inputs.features.returns:LOG_VOLATILITY_12",
         "market_log_return": "cppncripto_strategy.models.inputs.features.market:LOG_RETURN",
         "market_volatility_12": "cppncripto_strategy.models.inputs.features.market:VOLATILITY_12",
         "market_volatility_48": "cppncripto_strategy.models.inputs.features.market:VOLATILITY_48",
+        "market_log_volatility_12": (
+            "cppncripto_strategy.models.inputs.features.market:LOG_VOLATILITY_12"
+        ),
         "market_volume_z": "cppncripto_strategy.models.inputs.features.market:VOLUME_Z",
         "market_range_ratio": "cppncripto_strategy.models.inputs.features.market:RANGE_RATIO",
         "market_present": "cppncripto_strategy.models.inputs.features.market:PRESENT",

@@ -145,3 +145,40 @@ def test_thirty_days_train_within_four_gigabytes(name: str, objective: str) -> N
         check=True,
     )
     assert int(done.stdout) < 4 * 2**30
+
+
+@pytest.mark.parametrize("half_life", [None, 3.0])
+def test_members_are_networks_of_their_own(half_life: float | None) -> None:
+    """Kills gates of one member on another's content, and parts that overlap."""
+    torch.manual_seed(2)
+    options = {"channels": 6, "stride": 12, "dilations": [1, 2], "members": 3}
+    encoder = build_encoder("tcn", FEATURES, {**options, "half_life": half_life}, width=20).eval()
+    x = _windows(2, 48)
+    before = encoder(x)  # (B, 20): three parts of six, and two numbers of nobody
+    assert not before[:, 18:].any()
+    blocks = [module for module in encoder.modules() if isinstance(module, torch.nn.Conv1d)]
+    with torch.no_grad():
+        for layer in blocks[1:]:  # behind the patches; outputs of a group stand together
+            size = layer.out_channels // 3
+            layer.weight[size : 2 * size] += 0.1
+    moved = (encoder(x) != before).any(dim=0)
+    assert moved.tolist() == [False] * 6 + [True] * 6 + [False] * 8
+
+
+def test_half_of_each_members_part_is_recent() -> None:
+    """Kills a half-life that falls on the first members alone."""
+    torch.manual_seed(2)
+    options = {"channels": 6, "stride": 12, "dilations": [1], "members": 2, "half_life": 0.5}
+    encoder = build_encoder("tcn", FEATURES, options, width=12)
+    z = torch.randn(1, 9, 12)
+    found = encoder.pool(z)[0]
+    weight = 0.25 ** torch.arange(8, -1, -1)
+    recent = (z[0] * (weight / weight.sum())[:, None]).sum(dim=0)
+    early = torch.tensor([True] * 3 + [False] * 3).repeat(2)
+    torch.testing.assert_close(found, torch.where(early, recent, z[0].mean(dim=0)))
+
+
+def test_more_members_than_numbers_are_refused() -> None:
+    """Kills a convolution of no channel, reported by torch in its own words."""
+    with pytest.raises(RecipeError, match="2 numbers, too few for 3 members"):
+        build_encoder("tcn", FEATURES, {"members": 3}, width=2)

@@ -19,6 +19,7 @@ from cppncripto_strategy.models.forecasting.forecaster import (
     Forecaster,
     fit_forecaster,
 )
+from cppncripto_strategy.models.forecasting.terms import har_x_terms
 from cppncripto_strategy.models.inputs.sessions import SessionSet, build_sessions
 from cppncripto_strategy.models.scoring.batch import embed_sessions
 from cppncripto_strategy.models.scoring.macro_stream import MacroStream
@@ -49,14 +50,17 @@ def learn(toy, candles, until_ms: int = UNTIL_MS, earn_from_ms: int = UNTIL_MS) 
 
 @pytest.fixture(scope="module")
 def timeline(toy, candles) -> BundleTimeline:
-    """Two bundles with forecasters; the first one trusts its embedding."""
+    """Two bundles with forecasters; the first trusts its embedding, the second its MacroNet."""
     first = learn(toy, candles, UNTIL_MS, earn_from_ms=0)
     weights = first.forecaster.volatility.weights.copy()
     weights[-3:] = 0.1  # whether or not it has earned them
     volatility = dataclasses.replace(first.forecaster.volatility, weights=weights)
     trusting = dataclasses.replace(first.forecaster, volatility=volatility)
     first = dataclasses.replace(first, forecaster=trusting)
-    return BundleTimeline((first, learn(toy, candles, UNTIL_MS + 25 * DAY_MS)))
+    second = learn(toy, candles, UNTIL_MS + 25 * DAY_MS)
+    added = np.random.default_rng(7).normal(0, 0.02, (2, 129))
+    correcting = dataclasses.replace(second.forecaster, correction=added)
+    return BundleTimeline((first, dataclasses.replace(second, forecaster=correcting)))
 
 
 def streamed(grid, timeline) -> np.ndarray:
@@ -136,6 +140,43 @@ def test_a_bundle_keeps_its_forecaster_and_old_bundles_have_none(toy, candles, t
     old = dataclasses.replace(bundle, forecaster=None)
     assert Bundle.load(old.save(tmp_path / "old")).forecaster is None
     assert old.model_hash != bundle.model_hash
+
+
+def test_a_correction_is_added_to_the_logarithms_and_kept_on_disk(toy, candles, tmp_path) -> None:
+    """Kills a network that is trained and not heard, and volatility and range changed over."""
+    bundle = learn(toy, candles)
+    added = np.zeros((2, 129))
+    added[0, 3], added[0, -1], added[1, 5] = 0.2, 0.1, -0.4
+    correcting = dataclasses.replace(bundle.forecaster, correction=added)
+    kept = dataclasses.replace(bundle, forecaster=correcting)
+    again = Bundle.load(kept.save(tmp_path / "bundle")).forecaster
+    days = day_table(toy.grid(candles))
+    vectors = np.random.default_rng(0).normal(size=(len(days.day_ms), 128)).astype(np.float32)
+    plain = bundle.forecaster.predict("AUSDT", days, days.day_ms, vectors)
+    found = again.predict("AUSDT", days, days.day_ms, vectors)
+    volatility, extent = np.exp(0.2 * vectors[:, 3] + 0.1), np.exp(-0.4 * vectors[:, 5])
+    np.testing.assert_allclose(found[:, :3], plain[:, :3] * volatility[:, None], rtol=1e-9)
+    np.testing.assert_allclose(found[:, 3], plain[:, 3] * extent, rtol=1e-9)
+    assert np.isfinite(found).any()
+    assert again.uses_embedding
+
+
+def test_bundles_made_before_there_were_hours_forecast_by_har_x(toy, candles) -> None:
+    """Kills old weights laid on other terms, and an old bundle that can no longer be read."""
+    forecaster = learn(toy, candles).forecaster
+    arrays = {k: v for k, v in forecaster.to_tensors().items() if not k.startswith("hours.")}
+    for name in ("volatility", "range"):
+        weights = arrays[f"{name}.weights"]
+        arrays[f"{name}.weights"] = np.delete(weights, np.arange(12, 17))
+    old = Forecaster.from_tensors(forecaster.symbols, arrays)
+    days = day_table(toy.grid(candles))
+    zeros = np.zeros((len(days.day_ms), 128), np.float32)
+    terms = har_x_terms(days, days.day_ms)
+    center = old.volatility.constants[0] + terms @ old.volatility.weights[:12]
+    found = old.predict("AUSDT", days, days.day_ms, zeros)
+    expected = np.exp(center + old.volatility.numbers[0])
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-9)
+    assert np.isfinite(found).any()
 
 
 def test_a_forecaster_learns_from_the_days_before_it_alone(toy, candles) -> None:

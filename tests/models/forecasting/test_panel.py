@@ -30,7 +30,8 @@ def table_of(days: int, seed: int, first_ms: int = FIRST_MS) -> DayTable:
         level = 0.8 * level - 0.7 + rng.normal(0, 0.3)
         statistics[day, 0] = level - 0.4 * ((first_ms // DAY_MS + day + 3) % 7 >= 5)
     statistics[:, 10] = np.exp(statistics[:, 0]) * 1.5
-    return DayTable(first_ms + np.arange(days, dtype=np.int64) * DAY_MS, statistics)
+    hours = statistics[:, :1] + rng.normal(0, 0.3, (days, 5))
+    return DayTable(first_ms + np.arange(days, dtype=np.int64) * DAY_MS, statistics, hours)
 
 
 @pytest.fixture(scope="module")

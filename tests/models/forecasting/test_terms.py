@@ -12,6 +12,8 @@ from cppncripto_strategy.models.forecasting.days import DayTable
 from cppncripto_strategy.models.forecasting.terms import (
     har_terms,
     har_x_terms,
+    hour_terms,
+    linear_terms,
     targets_of,
     usual_log_variance,
     weekday_dummies,
@@ -24,7 +26,8 @@ def table_of(days: int, seed: int = 0, first_ms: int = FIRST_MS) -> DayTable:
     """Days of random statistics."""
     statistics = np.random.default_rng(seed).normal(size=(days, 11))
     statistics[:, 10] = np.abs(statistics[:, 10])
-    return DayTable(first_ms + np.arange(days, dtype=np.int64) * DAY_MS, statistics)
+    hours = np.random.default_rng(seed + 100).normal(size=(days, 5))
+    return DayTable(first_ms + np.arange(days, dtype=np.int64) * DAY_MS, statistics, hours)
 
 
 def test_har_x_is_worked_out_by_hand() -> None:
@@ -51,17 +54,31 @@ def test_terms_of_a_day_do_not_move_with_it_or_with_later_days() -> None:
     """Kills a look-ahead: the day itself in its own terms, or the market's day in them."""
     own, market = table_of(60), table_of(60, seed=1)
     changed, moved = own.statistics.copy(), market.statistics.copy()
-    changed[40:] += 1.0
-    moved[40:] += 1.0
-    later, later_market = DayTable(own.day_ms, changed), DayTable(market.day_ms, moved)
+    hours, market_hours = own.hours.copy(), market.hours.copy()
+    for values in (changed, moved, hours, market_hours):
+        values[40:] += 1.0
+    later = DayTable(own.day_ms, changed, hours)
+    later_market = DayTable(market.day_ms, moved, market_hours)
     here, next_day = own.day_ms[40:41], own.day_ms[41:42]
-    before = har_x_terms(own, here, market)
-    assert np.array_equal(har_x_terms(later, here, later_market), before)
+    before = linear_terms(own, here, market)
+    assert np.array_equal(linear_terms(later, here, later_market), before)
     assert not np.array_equal(
         har_x_terms(later, next_day, market), har_x_terms(own, next_day, market)
     )
     only_market = har_x_terms(own, next_day, later_market) != har_x_terms(own, next_day, market)
     assert only_market[0].tolist() == [False] * 12 + [True] * 3
+    hours_too = linear_terms(own, next_day, later_market) != linear_terms(own, next_day, market)
+    assert hours_too[0].tolist() == [False] * 12 + [True] * 3 + [False] * 5 + [True] * 5
+
+
+def test_hours_are_those_of_yesterday_and_the_market_behind_them() -> None:
+    """Kills hours of the day to come, and a linear forecast that calls itself HAR-X."""
+    own, market = table_of(60), table_of(60, seed=1)
+    row = linear_terms(own, own.day_ms[40:41], market)[0]
+    np.testing.assert_array_equal(row[:15], har_x_terms(own, own.day_ms[40:41], market)[0])
+    np.testing.assert_array_equal(row[15:], [*own.hours[39], *market.hours[39]])
+    unknown = DayTable(own.day_ms, own.statistics)
+    assert np.isnan(hour_terms(unknown, own.day_ms[40:41])).all()
 
 
 def test_a_months_mean_needs_half_of_its_days_and_one_day_needs_that_day() -> None:
@@ -80,12 +97,11 @@ def test_a_months_mean_needs_half_of_its_days_and_one_day_needs_that_day() -> No
 def test_terms_are_the_same_bits_from_a_short_past() -> None:
     """Kills a live process that rounds differently from the batch."""
     own, market = table_of(400), table_of(400, seed=1)
-    tail = DayTable(own.day_ms[-31:], own.statistics[-31:])
-    market_tail = DayTable(market.day_ms[-31:], market.statistics[-31:])
+    tail, market_tail = own.last(31), market.last(31)
     coming = own.day_ms[-1:] + DAY_MS
     assert np.array_equal(
-        har_x_terms(tail, coming, market_tail),
-        har_x_terms(own, np.append(own.day_ms, coming), market)[-1:],
+        linear_terms(tail, coming, market_tail),
+        linear_terms(own, np.append(own.day_ms, coming), market)[-1:],
     )
 
 

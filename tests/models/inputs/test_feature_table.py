@@ -220,6 +220,8 @@ def test_digests_are_those_of_bundles_on_disk() -> None:
         "market_volume_z": "1e52a7c25003ca1e",
         "market_range_ratio": "070c609eb23d3fb3",
         "market_present": "cfcf3c8115be5750",
+        "log_volatility_12": "88b966de2dde5a14",
+        "market_log_volatility_12": "45b866d952ba4d21",
     }
 
 

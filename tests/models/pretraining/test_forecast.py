@@ -23,7 +23,9 @@ from cppncripto_strategy.models.inputs.sessions import (
     build_sessions,
 )
 from cppncripto_strategy.models.labels import LabelSettings
+from cppncripto_strategy.models.learning.data import embed_set
 from cppncripto_strategy.models.learning.learner import learn_bundle
+from cppncripto_strategy.models.learning.macro import learn_macronet
 from cppncripto_strategy.models.pretraining import (
     OBJECTIVES,
     build_objective,
@@ -154,7 +156,7 @@ def test_other_objectives_are_added_with_their_weights() -> None:
     for objective in (plain, both):
         objective.prepare(Days(400, 1).known)
         objective.eval()
-    both.head.load_state_dict(plain.head.state_dict())
+    both.heads.load_state_dict(plain.heads.state_dict())
     draws = [torch.Generator().manual_seed(4) for _ in range(3)]
     alone = plain.informed_loss(encoder, days.x, days.known, draws[0])
     summed = both.informed_loss(encoder, days.x, days.known, draws[1])
@@ -196,6 +198,58 @@ def test_windows_whose_days_are_not_known_are_refused() -> None:
     few = SessionFacts(torch.zeros(4, 4), torch.zeros(4, 3))
     with pytest.raises(TrainingError, match="outcomes of 4 sessions, too few to fit 4 terms"):
         objective.prepare(few)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_the_correction_is_what_the_encoder_adds(members: int) -> None:
+    """Kills weights of the embedding that are not the head's, and a mean over too few members."""
+    days = Days(64, 5)
+    torch.manual_seed(1)
+    options = {"channels": 8, "stride": 4, "dilations": [1], "members": members}
+    encoder = build_encoder("tcn", 3, options, width=16)
+    objective: Any = build_objective("forecast", encoder, COLUMNS, {}, DAY)
+    objective.prepare(Days(400, 1).known)
+    with torch.no_grad():
+        mean, _ = objective.forecast(encoder, days.x, days.known.terms)
+        weights, constants = objective.correction()
+        added = encoder(days.x) @ weights.T + constants
+    torch.testing.assert_close(mean, objective.linear(days.known.terms) + added)
+    assert weights.shape == (3, 16)
+    assert bool((added.abs() > 0).all())
+
+
+def test_hidden_numbers_are_drawn_from_the_generator_and_only_in_training() -> None:
+    """Kills a dropout that validation feels, or that another seed cannot repeat."""
+    days = Days(64, 5)
+    encoder, objective = pair({"dropout": 0.5})
+    objective.prepare(Days(400, 1).known)
+
+    def loss(seed: int) -> float:
+        draw = torch.Generator().manual_seed(seed)
+        return objective.informed_loss(encoder, days.x, days.known, draw).item()
+
+    assert loss(1) == loss(1) != loss(2)
+    objective.eval()
+    assert loss(1) == loss(2)
+
+
+def test_the_best_epochs_head_is_kept_beside_its_encoder() -> None:
+    """Kills a correction read from a head of a later epoch than the encoder."""
+    train, validation = Days(300, 1), Days(100, 2)
+    encoder, objective = pair()
+    settings = PretrainSettings(epochs=6, batch_size=16, learning_rate=0.1, patience=6)
+    curve = pretrain(encoder, objective, train, validation, settings, seed=0)
+    assert curve.best_epoch < len(curve.validation) - 1  # else nothing is shown
+    generator = torch.Generator().manual_seed(1)
+    order = np.random.default_rng(1).permutation(100)
+    with torch.no_grad():
+        parts = [
+            objective.informed_loss(
+                encoder, validation.gather(rows), validation.facts().at(rows), generator
+            )
+            for rows in np.split(order, range(16, 100, 16))
+        ]
+    assert float(torch.stack(parts).mean()) == pytest.approx(min(curve.validation), rel=1e-4)
 
 
 # --- sessions of candles --------------------------------------------------------------------------
@@ -279,3 +333,33 @@ def test_no_outcome_beyond_a_boundary_is_learned_from(part: str) -> None:
     assert len(facts[0].outcomes) == LEARN.train_days
     assert facts[0].outcomes.isfinite().all()
     torch.testing.assert_close(facts[0].outcomes, facts[1].outcomes, rtol=0, atol=0)
+
+
+def test_a_bundle_adds_half_of_what_its_macronet_would() -> None:
+    """Kills a correction in other units than the forecast's, or lost when MacroNet is kept."""
+    table = build_sessions("A", GRID, LEARN.session)
+    until_ms = int(GRID.start_ms) // DAY_MS * DAY_MS + 95 * DAY_MS
+    learn = dataclasses.replace(LEARN, train_days=48)
+    sessions = [
+        SessionSet.between([table], until_ms - d * DAY_MS, until_ms - u * DAY_MS)
+        for d, u in ((60, 12), (12, 0))
+    ]
+    macro = learn_macronet(*sessions, until_ms, learn, seed=0)
+    assert macro.net is not None
+    torch.manual_seed(0)
+    encoder = build_encoder("tcn", 2, learn.encoder_options, macro.net.encoder.width)
+    objective: Any = build_objective("forecast", encoder, learn.session.table, {}, DAY)
+    pretrain(encoder, objective, *sessions, learn.pretrain, seed=0)
+    with torch.no_grad():
+        x, facts = sessions[1].gather(np.arange(12)), sessions[1].facts()
+        added = objective.forecast(encoder, x, facts.terms)[0] - objective.linear(facts.terms)
+        vectors = embed_set(macro.net, sessions[1]).double().numpy()
+    found = vectors @ macro.correction[:, :-1].T + macro.correction[:, -1]
+    np.testing.assert_allclose(found[:, 0], added[:, 0] / 4, atol=1e-4)
+    np.testing.assert_allclose(found[:, 1], added[:, 2] / 2, atol=1e-4)
+    bundle = learn_bundle([table], until_ms, learn, 0)
+    if bundle.forecaster is not None:
+        kept = learn_macronet(*sessions, until_ms, learn, 0, bundle)
+        assert kept.correction is bundle.forecaster.correction
+    contrast = dataclasses.replace(learn, objective="contrastive")
+    assert learn_macronet(*sessions, until_ms, contrast, 0).correction is None
