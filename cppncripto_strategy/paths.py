@@ -10,6 +10,7 @@ into DIR.
     <home>/trials.jsonl     every run as a trial
     <home>/bundles/         finished bundles, shared by `run`, `experiment` and `paper`
     <home>/experiments/     pages, cells and trials of `experiment`
+    <home>/cpcv.html        page of `check --cpcv`, and cpcv.json
     <home>/evolution/       checkpoint, champion and page of `evolve`
 
 What outlives a recipe's file lies in the current folder:
@@ -105,6 +106,11 @@ class RecipeHome:
     def evolution(self) -> Path:
         """Folder of the evolution."""
         return self.path / "evolution"
+
+    @property
+    def cross_validation(self) -> Path:
+        """Page of the combinatorial cross-validation."""
+        return self.path / "cpcv.html"
 
     def claim_run(self) -> Path:
         """A new, empty results folder, named for this second (UTC) and nobody else's.

@@ -1,4 +1,4 @@
-"""`cppn-bt check`: the leak checks of a recipe, each with a verdict."""
+"""`cppn-bt check`: leak checks of a recipe, each with a verdict; or its Sharpe ratio over paths."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ Examples:
   cppn-bt check my.toml --candles ~/candles          your recipe on your candles
   cppn-bt check my.toml --only prefix --only perturbation   the quick, exact ones
   cppn-bt check my.toml --json > verdicts.json
+  cppn-bt check my.toml --cpcv                       the Sharpe ratio over paths, 15 trainings
 """
 
 
@@ -47,14 +48,38 @@ Examples:
     type=click.Choice(CHECK_NAMES),
     help="Run this check alone; may be repeated.",
 )
+@click.option(
+    "--cpcv",
+    is_flag=True,
+    help="Instead of the checks, combinatorial purged cross-validation: the recipe's networks are"
+    " trained on every combination of other days, and the Sharpe ratio shown over several paths.",
+)
+@click.option(
+    "--groups",
+    type=click.IntRange(2, 20),
+    default=6,
+    show_default=True,
+    help="Groups that --cpcv cuts the days into, two of them tested at a time (one of two groups):"
+    " 6 make 15 trainings and 5 paths.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document only.")
-def command(request: RecipeRequest, only: tuple[str, ...], as_json: bool) -> None:
+def command(
+    request: RecipeRequest, only: tuple[str, ...], cpcv: bool, groups: int, as_json: bool
+) -> None:
     """Look for the future in a recipe's past: eight leak checks, each with a verdict.
 
     RECIPE is a TOML file, or the name of a shipped recipe; without one, the demo. Briefly trains
     the recipe's networks on its own candles and on planted markets. The exit status is 1 when a
     check fails.
+
+    With --cpcv, the recipe is trained in full as often as there are pairs of groups, and a page
+    and a JSON file are left in the recipe's home.
     """
+    if cpcv:
+        if only:
+            raise click.UsageError("--cpcv runs no leak check: leave --only out, or --cpcv")
+        _cross_validate(request, groups, as_json)
+        return
     name, plan = _plan(request)
     verdicts = _run(plan, only or CHECK_NAMES, quiet=as_json)
     passed = all(verdict.passed for verdict in verdicts)
@@ -66,6 +91,31 @@ def command(request: RecipeRequest, only: tuple[str, ...], as_json: bool) -> Non
         _print(name, verdicts)
     if not passed:
         raise SystemExit(1)
+
+
+def _cross_validate(request: RecipeRequest, groups: int, as_json: bool) -> None:
+    """Train and trade over all combinations of days; print what was found, and leave its page."""
+    recipe, home = request.load(), request.home()
+    import torch
+
+    from cppncripto_strategy.checks.cross_page import write_cross_page
+    from cppncripto_strategy.checks.cross_validation import cross_validate
+    from cppncripto_strategy.evaluation.cross_paths import Folds
+    from cppncripto_strategy.results import write_json
+
+    torch.set_num_threads(1)
+    with ProgressBars(as_json, transient=True) as bars:
+        folds = Folds(groups, min(2, groups - 1))
+        found = cross_validate(recipe, folds, bars.phase("cross-validating"))
+    write_json(home.cross_validation.with_suffix(".json"), found.to_plain())
+    write_cross_page(found, home.cross_validation)
+    if as_json:
+        click.echo(json.dumps(found.to_plain(), allow_nan=False))
+        return
+    console = Console(highlight=False)
+    for sentence in found.words():
+        console.print(sentence)
+    console.print(f"  [dim]{home.cross_validation}[/]", soft_wrap=True)
 
 
 def _plan(request: RecipeRequest) -> tuple[str, CheckPlan]:
