@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 from cppncripto_strategy.errors import NothingLiveError, SessionError
+from cppncripto_strategy.evaluation.evidence_summary import short
+from cppncripto_strategy.evaluation.undefined import defined
 from cppncripto_strategy.feeds.binance.filters import stated_filters
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.feeds.history.store import CandleStore
@@ -130,7 +132,7 @@ def _write_results(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
 
 
 def day_report(session: Path, day_ms: int, recording: Recording | None = None) -> dict[str, Any]:
-    """One UTC day of a session: account, signals, orders, drift, what was missed, retraining.
+    """One UTC day of a session: account, signals, orders, evidence, drift, missed, retraining.
 
     Parameters
     ----------
@@ -158,6 +160,7 @@ def day_report(session: Path, day_ms: int, recording: Recording | None = None) -
         "fees": float(fills["fee"].sum()),
         "missed": len(missed),
         "signals": int((signals["signal"] != 0).sum()),
+        "evidence": evidence_of_day(tables["evidence"], day_ms),
         "drift": {
             str(symbol): _last_finite(rows["drift"]) for symbol, rows in signals.groupby("symbol")
         },
@@ -167,6 +170,40 @@ def day_report(session: Path, day_ms: int, recording: Recording | None = None) -
             if day_ms < event.get("session_ms", 0) <= day_ms + DAY_MS
         ],
     }
+
+
+def evidence_of_day(table: pd.DataFrame, day_ms: int) -> list[dict[str, Any]]:
+    """How every bet stands after a day, with what the day itself brought; [] before the first.
+
+    Parameters
+    ----------
+    table : one row per bet and day with signals, as in `results.RunResult.evidence`.
+    day_ms : 00:00 UTC of the day; it is weighed at the midnight after it.
+
+    Returns
+    -------
+    Per bet: bet, wealth, needed, open, in words; signals and mean_net_bps of the day's judged
+    signals, 0 and None on a day without any.
+    """
+    known = table[table["session_ms"] <= day_ms]
+    rows = []
+    for name, bets in known.groupby("bet", sort=False):
+        last = bets.iloc[-1]
+        judged = int(last["signals"]) if last["session_ms"] == day_ms else 0
+        wealth, needed, is_open = float(last["wealth"]), float(last["needed"]), bool(last["open"])
+        state = "there is evidence" if is_open else "no evidence yet, or none any more"
+        rows.append(
+            {
+                "bet": str(name),
+                "words": f"{short(wealth)} of the {needed:,.0f} needed: {state}",
+                "wealth": wealth,
+                "needed": needed,
+                "open": is_open,
+                "signals": judged,
+                "mean_net_bps": defined(float(last["mean_net_bps"])) if judged else None,
+            }
+        )
+    return rows
 
 
 def _last_finite(values: pd.Series[float]) -> float | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cppncripto_strategy.errors import NothingLiveError
@@ -14,7 +15,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.networks import SessionTimeline
 from cppncripto_strategy.paper.recording import Recording
-from cppncripto_strategy.paper.session_report import day_report, session_result
+from cppncripto_strategy.paper.session_report import day_report, evidence_of_day, session_result
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import write_json
 
@@ -47,6 +48,31 @@ def test_day_report_adds_up_with_the_tables(
     mine = fills[(fills["executed_ms"] // DAY_MS * DAY_MS == day_ms + DAY_MS)]
     assert report["filled"] == int((mine["status"] == "filled").sum())
     assert np.isfinite(report["drift"]["X"])
+    [bet] = report["evidence"]
+    [row] = tables["evidence"].query("session_ms == @day_ms + @DAY_MS").to_dict("records")
+    assert (bet["bet"], bet["wealth"], bet["needed"]) == ("account", row["wealth"], 20.0)
+    assert (bet["signals"], bet["mean_net_bps"]) == (row["signals"], row["mean_net_bps"])
+    assert bet["signals"] > 0
+    assert bet["words"].endswith("of the 20 needed: no evidence yet, or none any more")
+
+
+def test_evidence_of_a_quiet_day_is_that_of_the_days_before() -> None:
+    """A bet of tomorrow in today's report, or one that vanishes on a day without a signal."""
+    row = {"signals": 3, "mean_net_bps": 12.5, "needed": 40.0}
+    table = pd.DataFrame(
+        [
+            {**row, "bet": "A", "session_ms": 0, "wealth": 1.5, "open": 0},
+            {**row, "bet": "B", "session_ms": DAY_MS, "wealth": 55.0, "open": 1},
+            {**row, "bet": "A", "session_ms": 2 * DAY_MS, "wealth": 9.0, "open": 0},
+        ]
+    )
+    first, second = evidence_of_day(table, DAY_MS)
+    assert (first["bet"], first["wealth"], first["signals"]) == ("A", 1.5, 0)
+    assert first["mean_net_bps"] is None
+    assert (second["bet"], second["signals"], second["mean_net_bps"]) == ("B", 3, 12.5)
+    assert second["words"] == "55 of the 40 needed: there is evidence"
+    assert [bet["wealth"] for bet in evidence_of_day(table, 2 * DAY_MS)] == [9.0, 55.0]
+    assert evidence_of_day(table, -DAY_MS) == []
 
 
 def test_reason_of_a_bundle_is_the_reason_it_was_made_for(
