@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from cppncripto_strategy.arrays import FloatArray, IntArray
+from cppncripto_strategy.arrays import FloatArray, IntArray, union_of_ascending
 from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.feeds.clock import DAY_MS, nums_to_ms
 from cppncripto_strategy.feeds.replay import ReplayFeed
@@ -242,7 +242,7 @@ class FastLoop:
     def __init__(self, strategy: Any, looks_at_days: bool) -> None:
         self._strategy, self._broker = strategy, strategy.broker
         feeds = [(data, _stamps_of(data)) for data in strategy.datas]
-        merged = np.unique(np.concatenate([stamps for _, stamps in feeds]))
+        merged = union_of_ascending([stamps for _, stamps in feeds])
         self._merged = merged
         # Each feed's lines, and its bars after each step.
         self._feeds: list[tuple[list[Any], list[int]]] = [
@@ -255,18 +255,19 @@ class FastLoop:
             for state in strategy.states
         ]
         self._clocks = indicator_clocks(strategy)
+        self._stamps: IntArray = nums_to_ms(merged)
         self._days = self._first_steps_of_days()
         # The account adds positions up in the order in which symbols first had a bar.
         listed = sorted((symbol.steps[0], n) for n, (symbol, _) in enumerate(self._symbols))
         self._unlisted = [(step, strategy.states[n].data) for step, n in listed]
         self._looks_at_days = looks_at_days
-        self._stamps: IntArray = nums_to_ms(merged)
         self.steps, self.passed = len(merged), 0
 
     def _first_steps_of_days(self) -> list[int]:
         """Steps at which a UTC day begins for the symbols that are traded."""
-        steps = np.unique(np.concatenate([symbol.steps for symbol, _ in self._symbols]))
-        days = nums_to_ms(self._merged[steps.astype(np.int64)]) // DAY_MS
+        parts = [np.array(symbol.steps, dtype=np.int64) for symbol, _ in self._symbols]
+        steps = union_of_ascending(parts)
+        days = self._stamps[steps] // DAY_MS
         first = np.flatnonzero(np.diff(days, prepend=-1))
         return [int(step) for step in steps[first]]
 

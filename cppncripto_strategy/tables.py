@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy.arrays import FloatArray, IntArray
+from cppncripto_strategy.arrays import FloatArray, IntArray, union_of_ascending
 from cppncripto_strategy.errors import AccountError
 from cppncripto_strategy.feeds.clock import nums_to_ms
 from cppncripto_strategy.models.scoring.threshold import signals_of
@@ -179,22 +179,18 @@ def _score_lookup(
     filled: pd.DataFrame, signals: pd.DataFrame
 ) -> dict[tuple[str, int], tuple[float, ...]]:
     """(score, score under a zero embedding) at each bar on which an order was decided."""
-    decided = filled[["symbol", "created_ms"]].drop_duplicates()
-    scored = decided.merge(
-        signals[["symbol", "close_time_ms", "score", "score_zero"]],
-        left_on=["symbol", "created_ms"],
-        right_on=["symbol", "close_time_ms"],
-    )
-    return {
-        (str(symbol), int(at_ms)): (float(score), float(zero))
-        for symbol, at_ms, score, zero in zip(
-            scored["symbol"],
-            scored["created_ms"],
-            scored["score"],
-            scored["score_zero"],
-            strict=True,
-        )
-    }
+    lookup: dict[tuple[str, int], tuple[float, ...]] = {}
+    for symbol, orders in filled.groupby("symbol", sort=False):
+        rows = signals[signals["symbol"] == symbol]
+        closes, wanted = rows["close_time_ms"].to_numpy(), orders["created_ms"].unique()
+        index = np.searchsorted(closes, wanted)  # a symbol's bars are in order of time
+        inside = index < len(closes)
+        index, wanted = index[inside], wanted[inside]
+        known = closes[index] == wanted
+        scored = rows.iloc[index[known]]
+        values = zip(scored["score"].tolist(), scored["score_zero"].tolist(), strict=True)
+        lookup |= {(str(symbol), int(ms)): v for ms, v in zip(wanted[known], values, strict=True)}
+    return lookup
 
 
 def equity_table(
@@ -215,8 +211,7 @@ def equity_table(
     One row per stamp; exposure is market value over equity. A symbol whose bar is missing is
     marked at its last close.
     """
-    nothing = np.empty(0, dtype=np.int64)
-    stamps = np.unique(np.concatenate([nothing, *(at_ms for at_ms, _ in closes.values())]))
+    stamps = union_of_ascending([at_ms for at_ms, _ in closes.values()])
     cash = _steps(stamps, [(e.executed_ms, e.cash) for e in ledger], starting_cash)
     invested = np.zeros(len(stamps))
     for symbol, (at_ms, close) in closes.items():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import ms_to_utc, num_to_ms, nums_to_ms
+from cppncripto_strategy.indicators.bulk import forward_in_bulk
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.forecasting.forecaster import FORECAST_COLUMNS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
@@ -160,6 +161,7 @@ class MacroEmbedding(bt.Indicator):
     lines: Any = ("drift", "age", *FORECAST_COLUMNS)
     params: Any = (("bundles", None), ("cache", None), ("market", None))
     plotinfo: Any = {"plot": True, "subplot": True}
+    forward = forward_in_bulk
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
 

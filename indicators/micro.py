@@ -11,6 +11,7 @@ import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
+from cppncripto_strategy.indicators.bulk import forward_in_bulk
 from cppncripto_strategy.indicators.macro import MacroEmbedding, bars_of
 from cppncripto_strategy.models.scoring.batch import score_sessions
 from cppncripto_strategy.models.scoring.macro_stream import TIMES_KEPT
@@ -69,6 +70,7 @@ class MicroScore(bt.Indicator):
     lines: Any = LINES
     params: Any = (("bundles", None), ("cache", None), ("market", None), ("macro", None))
     plotinfo: Any = {"plot": True, "subplot": True, "plothlines": [0.0]}
+    forward = forward_in_bulk
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
 

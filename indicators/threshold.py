@@ -16,6 +16,7 @@ import numpy as np
 from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import num_to_ms, nums_to_ms
+from cppncripto_strategy.indicators.bulk import forward_in_bulk
 from cppncripto_strategy.models.scoring.threshold import ScoreThreshold, ThresholdSettings
 
 
@@ -72,6 +73,7 @@ class AdaptiveThreshold(bt.Indicator):
         ("seeds", ()),
     )
     plotinfo: Any = {"plot": True, "subplot": True}
+    forward = forward_in_bulk
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
 
