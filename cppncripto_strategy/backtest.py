@@ -20,8 +20,6 @@ from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.market import Market, load_market, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline, arm_folder
-from cppncripto_strategy.models.inputs.sessions import SessionTable
-from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.outcome import build_result, write_outputs
 from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.progress import PhaseProgress, silent
@@ -29,6 +27,7 @@ from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.replay import Replay, replay
 from cppncripto_strategy.results import RunResult
 from cppncripto_strategy.runlog import PhaseClock, log_file
+from cppncripto_strategy.timelines import train_arms
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +38,7 @@ def run_backtest(
     cache: Path | None = None,
     progress: PhaseProgress = silent,
     plain_loop: bool = False,
+    jobs: int = 1,
 ) -> RunResult:
     """Run a recipe and write its results into `folder`.
 
@@ -47,7 +47,7 @@ def run_backtest(
     folder : the results folder; made if absent.
     cache : where finished bundles are kept between runs; None trains afresh.
     progress : see `progress.PhaseProgress`.
-    plain_loop : as in `replay`: the same results, more slowly.
+    plain_loop, jobs : see `replay` and `timelines.train_arms`; the results are the same.
 
     Raises
     ------
@@ -83,42 +83,20 @@ def run_backtest(
         with clock.phase("features"):
             settings = recipe.learn_settings()
             tables = session_tables(market, settings.session)
-        arms = _train_arms(recipe, tables, span, cache, clock)
+        arms = train_arms(recipe, tables, span, cache, clock, jobs)
         replays, other = _replay(recipe, market, span, arms, clock, plain_loop)
         with clock.phase("report"):
             result = build_result(recipe, market, span, arms, replays, clock, folder, other)
             write_outputs(result, folder)
-            for timeline in arms.values():
-                arm = arm_folder(timeline.bundles[0].macro is not None)
-                timeline.save(folder / "bundles" / arm)
+            _save_bundles(arms, folder)
         log.info("run finished in %.1f s", clock.total())
     return result
 
 
-def _train_arms(
-    recipe: Recipe,
-    tables: list[SessionTable],
-    span: Span,
-    cache: Path | None,
-    clock: PhaseClock,
-) -> dict[str, BundleTimeline]:
-    """The timeline that trades and, where asked for, the one without macro."""
-    arms = {"with macro" if recipe.macro.enabled else "without macro": recipe.macro.enabled}
-    if recipe.macro.enabled and recipe.compare_without_macro:
-        arms["without macro"] = False
-    timelines = {}
-    for arm, use_macro in arms.items():
-        with clock.phase(f"training {arm}") as report:
-            timelines[arm] = walk_forward(
-                tables,
-                span.start_ms,
-                span.end_ms,
-                recipe.learn_settings(use_macro),
-                recipe.seed,
-                cache,
-                report,
-            )
-    return timelines
+def _save_bundles(arms: dict[str, BundleTimeline], folder: Path) -> None:
+    for timeline in arms.values():
+        arm = arm_folder(timeline.bundles[0].macro is not None)
+        timeline.save(folder / "bundles" / arm)
 
 
 def _replay(

@@ -20,21 +20,21 @@ PACKAGE = "cppncripto_strategy"
 
 
 class PhaseClock:
-    """Seconds of each phase, passed on to the progress callback. Lives for one run."""
+    """Seconds of each phase, passed on to the callback `progress`. Lives for one run."""
 
     def __init__(self, progress: PhaseProgress) -> None:
-        self._progress = progress
+        self.progress = progress
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
         """Time a phase; yields a (done, total, text) callback for what happens inside."""
         began = time.perf_counter()
-        self._progress(name, 0, 1, "")
+        self.progress(name, 0, 1, "")
         log.info("phase %s begins", name)
-        yield lambda done, total, text: self._progress(name, done, total, text)
+        yield lambda done, total, text: self.progress(name, done, total, text)
         self.seconds[name] = time.perf_counter() - began
-        self._progress(name, 1, 1, "done")
+        self.progress(name, 1, 1, "done")
         log.info("phase %s took %.2f s", name, self.seconds[name])
 
     def total(self) -> float:

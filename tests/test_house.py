@@ -21,7 +21,7 @@ FLOORS = {"feeds"}
 LEAVES = {"errors", "arrays", "progress", "codehash", "stopping"}
 STOREYS = (
     LEAVES,
-    {"atomic", "feeds.clock", "foreign", "lines", "registry", "runonce"},
+    {"atomic", "feeds.clock", "foreign", "lines", "processes", "registry", "runonce"},
     {"feeds.candles", "feeds.filters", "ledger", "locks", "paths", "plugins", "results"}
     | {"runlog"},
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models", "spot_account"},
@@ -33,7 +33,7 @@ STOREYS = (
     {"symbol_rules"},
     {"analyzers", "embeddings", "forecasts", "judgement", "market", "recipe_reference", "reports"}
     | {"strategy", "testing"},
-    {"class_labels", "preflight", "replay"},
+    {"class_labels", "preflight", "replay", "timelines"},
     {"outcome"},
     {"backtest", "checks", "evolution", "experiments", "paper"},
     {"desk"},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from cppncripto_strategy.commands._jobs import jobs_option
 from cppncripto_strategy.commands._progress import ProgressBars
 from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
 
@@ -64,6 +65,7 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the tables as Markdown, too.",
 )
+@jobs_option
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document.")
 def command(
     name: str,
@@ -72,6 +74,7 @@ def command(
     first_seed: int,
     out: Path | None,
     markdown: Path | None,
+    jobs: int,
     as_json: bool,
 ) -> None:
     """Run an experiment: the recipe with one setting changed, same candles, several seeds.
@@ -90,18 +93,22 @@ def command(
         return
     chosen = NAMES if name == "all" else (name,)
     numbers = list(range(first_seed, first_seed + seeds))
-    results = [_run(runner, name, numbers, folder, as_json) for name in chosen]
+    results = [_run(runner, name, numbers, folder, jobs, as_json) for name in chosen]
     _report(results, folder, markdown, as_json)
 
 
-def _run(runner: RecipeRunner, name: str, seeds: list[int], folder: Path, quiet: bool) -> Findings:
+def _run(
+    runner: RecipeRunner, name: str, seeds: list[int], folder: Path, jobs: int, quiet: bool
+) -> Findings:
     from cppncripto_strategy.experiments.arms import build_experiment
+    from cppncripto_strategy.experiments.beside import run_cells_beside
     from cppncripto_strategy.experiments.experiment import run_experiment
 
     experiment = build_experiment(name, runner.recipe)
     runner.check(experiment.arms)
     about = runner.about(_command_line(), seeds) | {"date": f"{datetime.now(UTC):%Y-%m-%d}"}
     with ProgressBars(quiet, transient=True) as bars:
+        run_cells_beside(runner, experiment, seeds, folder, jobs, bars)
         return run_experiment(
             experiment,
             seeds,

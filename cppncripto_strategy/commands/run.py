@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from cppncripto_strategy.commands._jobs import jobs_option
 from cppncripto_strategy.commands._progress import ProgressBars
 from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
 
@@ -29,6 +30,7 @@ Examples:
     help="Where the recipe's home goes; default: beside the recipe.",
 )
 @click.option("--no-cache", is_flag=True, help="Train again, even where finished bundles exist.")
+@jobs_option
 @click.option(
     "--plain-loop",
     is_flag=True,
@@ -36,7 +38,12 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the metrics as one JSON document.")
 def command(
-    request: RecipeRequest, out: Path | None, no_cache: bool, plain_loop: bool, as_json: bool
+    request: RecipeRequest,
+    out: Path | None,
+    no_cache: bool,
+    jobs: int,
+    plain_loop: bool,
+    as_json: bool,
 ) -> None:
     """Train both networks and backtest them out of sample.
 
@@ -54,7 +61,7 @@ def command(
     cache = None if no_cache else home.bundles
     folder = home.claim_run()
     with ProgressBars() as progress:
-        result = run_backtest(settings, folder, cache, progress, plain_loop)
+        result = run_backtest(settings, folder, cache, progress, plain_loop, jobs)
     if as_json:
         document = {"folder": str(folder), "planted": result.planted, **result.metrics}
         click.echo(json.dumps(to_plain(document), allow_nan=False))

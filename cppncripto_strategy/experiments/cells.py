@@ -95,6 +95,11 @@ class Cell:
     tables: CellTables
 
 
+def cell_folder(out: Path, key: str) -> Path:
+    """Where the finished cell of this key lies among an experiment's results."""
+    return out / "cells" / key
+
+
 def obtain_cell(
     arm: Arm, seed: int, key: str, out: Path, run_cell: CellRunner, progress: Progress
 ) -> Cell:
@@ -102,8 +107,8 @@ def obtain_cell(
 
     While another process runs the same cell, this one waits for it.
     """
-    folder = out / "cells" / key
-    path = out / "cells" / f".{key}{LOCK_FILE}"
+    folder = cell_folder(out, key)
+    path = folder.with_name(f".{key}{LOCK_FILE}")
 
     def waiting(holder: str) -> None:
         progress(0, 1, f"waiting for {holder}")

@@ -79,6 +79,11 @@ def mean_of(rows: pd.DataFrame, name: str) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
+def cell_key(identity: str, seed: int) -> str:
+    """Name of a finished cell: a hash over what its arm follows from, and the seed."""
+    return fingerprint({"arm": identity}, seed, "")
+
+
 def run_experiment(
     experiment: Experiment,
     seeds: Sequence[int],
@@ -138,7 +143,7 @@ def _run_cells(
                 progress(share, 1000 * total, f"{where}: {text}")
 
         report(0, 1, "")
-        key = fingerprint({"arm": identity(arm)}, seed, "")
+        key = cell_key(identity(arm), seed)
         cell = obtain_cell(arm, seed, key, out, run_cell, report)
         _count_trial(TrialLedger(out), experiment, arm, cell, key)
         cells.setdefault(arm.name, []).append(cell)

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from cppncripto_strategy.errors import CppnError
+from cppncripto_strategy.processes import end_with_parent
 
 FAILED = "failed"
 Says = Callable[[dict[str, Any]], None]
@@ -88,11 +89,3 @@ def _run(target: Callable[..., None], arguments: tuple[Any, ...], says: Connecti
         name = "" if isinstance(error, CppnError) else f"{type(error).__name__}: "
         say({"kind": FAILED, "reason": f"{name}{error}"})
         sys.exit(1)
-
-
-def end_with_parent() -> None:
-    """Wait for the parent's end, then end: the next session would find two processes writing."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

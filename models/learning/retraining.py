@@ -127,14 +127,27 @@ def carry_out(
     kept = None if decision.repair is Repair.RETRAIN_MACRO else previous
     if cache is None:
         return _make(tables, decision, settings, seed, kept, progress)
-    key = cache_key(tables, decision.stamp_ms, settings, seed, kept)
-    folder = cache / arm_folder(settings.use_macro) / f"{key}-{decision.repair.name.lower()}"
+    folder = cached_folder(tables, decision, settings, seed, previous, cache)
     with _cache_lock(folder, progress):
         bundle = read_cached(folder)
         if bundle is None:
             bundle = _make(tables, decision, settings, seed, kept, progress)
             bundle.save(folder)
     return bundle
+
+
+def cached_folder(
+    tables: Sequence[SessionTable],
+    decision: RetrainDecision,
+    settings: LearnSettings,
+    seed: int,
+    previous: Bundle | None,
+    cache: Path,
+) -> Path:
+    """Where the bundle that a decision asks for lies in the cache, once it is made."""
+    kept = None if decision.repair is Repair.RETRAIN_MACRO else previous
+    key = cache_key(tables, decision.stamp_ms, settings, seed, kept)
+    return cache / arm_folder(settings.use_macro) / f"{key}-{decision.repair.name.lower()}"
 
 
 def _cache_lock(folder: Path, progress: Progress | None) -> FileLock:

@@ -16,9 +16,10 @@ from pathlib import Path
 from cppncripto_strategy.feeds.clock import ms_to_date
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
+from cppncripto_strategy.models.learning.cache import read_cached
 from cppncripto_strategy.models.learning.calendar import calendar, lead_in
-from cppncripto_strategy.models.learning.drift import RetrainDecision
-from cppncripto_strategy.models.learning.retraining import carry_out, decide
+from cppncripto_strategy.models.learning.drift import Repair, RetrainDecision
+from cppncripto_strategy.models.learning.retraining import cached_folder, carry_out, decide
 from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.progress import Progress
 
@@ -66,3 +67,25 @@ def walk_forward(
             bundles.append(bundle)
     first = max(i for i, b in enumerate(bundles) if b.info.trained_until_ms <= wanted[0])
     return BundleTimeline(tuple(bundles[first:]))
+
+
+def is_cached(
+    tables: Sequence[SessionTable],
+    start_ms: int,
+    end_ms: int,
+    settings: LearnSettings,
+    seed: int,
+    cache: Path,
+) -> bool:
+    """Whether `walk_forward` would find every bundle it needs in the cache."""
+    wanted = calendar(start_ms, end_ms, settings.retrain_days)
+    previous: Bundle | None = None
+    decision: RetrainDecision | None = None
+    for stamp in lead_in(tables, wanted[0], settings) + wanted:
+        decision = decide(tables, stamp, settings, previous, decision)
+        if decision.repair is Repair.KEEP:
+            continue
+        previous = read_cached(cached_folder(tables, decision, settings, seed, previous, cache))
+        if previous is None:
+            return False
+    return True

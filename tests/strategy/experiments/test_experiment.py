@@ -7,6 +7,7 @@ import itertools
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,8 @@ from cppncripto_strategy.evaluation.account import Account, buy_and_hold
 from cppncripto_strategy.evaluation.metrics import run_metrics
 from cppncripto_strategy.evaluation.signals import Yardstick, forward_returns
 from cppncripto_strategy.evaluation.trials import TrialLedger
+from cppncripto_strategy.experiments import beside
+from cppncripto_strategy.experiments.beside import run_cells_beside
 from cppncripto_strategy.experiments.cells import Arm, CellOutcome
 from cppncripto_strategy.experiments.experiment import Experiment, run_experiment
 from cppncripto_strategy.experiments.verdicts import Verdict, judge_macro
@@ -259,3 +262,67 @@ def test_cell_that_two_experiments_share_is_run_once_at_a_time(tmp_path):
     assert sorted(runner.ran) == [("macro", 0), ("macro", 1), ("none", 0), ("none", 1)]
     cells = pd.read_parquet(tmp_path / "results.parquet")
     assert cells["experiment"].value_counts().to_dict() == {"e1": 4, "e2": 4}
+
+
+class Recipe:
+    """What a cell's process is given to begin with."""
+
+    def plugin_digests(self):
+        return {}
+
+
+class WithMarket(Runner):
+    """A runner of made-up cells that knows how large its market is."""
+
+    recipe, cache = Recipe(), None
+    identity = staticmethod(identity)
+
+    def market(self):
+        return SimpleNamespace(every={"X": range(100)})
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The jobs that were asked for, done in this process."""
+    jobs = []
+
+    def run_jobs(some, wanted, progress, bytes_each):
+        jobs.extend(some)
+        for job in some:
+            job.target(*job.arguments, lambda done, total, text: None)
+        return True
+
+    monkeypatch.setattr(beside, "run_jobs", run_jobs)
+    monkeypatch.setattr(beside, "RecipeRunner", lambda recipe, cache: WithMarket())
+    return jobs
+
+
+@pytest.mark.parametrize(
+    ("jobs", "names"),
+    [
+        (2, ["e1 seed 0", "e1 seed 1"]),
+        (8, ["e1 macro, seed 0", "e1 none, seed 0", "e1 macro, seed 1", "e1 none, seed 1"]),
+    ],
+)
+def test_experiment_finds_every_cell_that_ran_beside_it(tmp_path, asked, jobs, names):
+    """A key that differs, and every cell run twice; cores that stay idle beside few seeds."""
+    run_cells_beside(WithMarket(), MACRO, (0, 1), tmp_path / "a", jobs, lambda *_: None)
+    assert [job.name for job in asked] == names
+    here = Runner()
+    findings = run(tmp_path / "a", here)
+    assert here.ran == []
+    alone = run(tmp_path / "b", Runner())
+    seconds = ["seconds"]
+    assert findings.cells.drop(columns=seconds).equals(alone.cells.drop(columns=seconds))
+    assert findings.comparisons == alone.comparisons
+
+
+def test_finished_cells_are_not_asked_for_again(tmp_path, asked):
+    """A resumed experiment that starts processes for what is there."""
+    run(tmp_path, Runner(), seeds=(0,))
+    run_cells_beside(WithMarket(), MACRO, (0, 1, 2), tmp_path, 2, lambda *_: None)
+    assert [job.name for job in asked] == ["e1 seed 1", "e1 seed 2"]
+    asked.clear()
+    run_cells_beside(WithMarket(), MACRO, (0, 1, 2), tmp_path, 2, lambda *_: None)
+    run_cells_beside(WithMarket(), MACRO, (7, 8), tmp_path, 1, lambda *_: None)
+    assert asked == []
