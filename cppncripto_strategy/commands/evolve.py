@@ -116,9 +116,9 @@ def command(
     in its folder.
     """
     recipe = request.load()
+    from cppncripto_strategy.crew import Spread
     from cppncripto_strategy.evolution.search import evolve, summary
     from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
-    from cppncripto_strategy.models.hyperneat.workers import Spread
 
     settings = EvolutionSettings(
         generations=generations,

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cppncripto_strategy.crew import Spread
 from cppncripto_strategy.embeddings import interval_text
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.evolution.evolved import Evolved, Transfer
@@ -41,7 +42,7 @@ from cppncripto_strategy.models.hyperneat.neat_python import random_genome
 from cppncripto_strategy.models.hyperneat.options import CPPNOptions
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
-from cppncripto_strategy.models.hyperneat.workers import Spread, evaluator
+from cppncripto_strategy.models.hyperneat.workers import evaluator
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import (
     SessionSet,

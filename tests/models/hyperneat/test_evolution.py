@@ -5,12 +5,14 @@ import json
 import os
 import random
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cppncripto_strategy.crew import Spread
 from cppncripto_strategy.errors import BundleError, RecipeError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.foreign import sealed
@@ -29,7 +31,7 @@ from cppncripto_strategy.models.hyperneat.genome import Genome, Node
 from cppncripto_strategy.models.hyperneat.neat_python import random_genome
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
-from cppncripto_strategy.models.hyperneat.workers import Spread, evaluator
+from cppncripto_strategy.models.hyperneat.workers import evaluator
 from cppncripto_strategy.models.judging.probes import walk_forward_r2
 from cppncripto_strategy.results import to_plain, write_json
 
@@ -258,17 +260,24 @@ def test_champion_rebuilds_the_encoder_it_was_scored_as(finished, tmp_path):
     assert encoder.connections == finished.front[place].score.connections
 
 
+def _worker():
+    """Process id of one of this process's workers."""
+    for path in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        for child in path.read_text().split():
+            if b"popen_loky" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+    raise AssertionError("no worker was found")
+
+
 @pytest.mark.slow
 def test_genomes_of_a_killed_process_are_evaluated_again(data, caplog):
     """kill -9 of a worker loses no genome; scores do not depend on where they were computed."""
-    from joblib.externals.loky import reusable_executor
-
     genomes = Evolution.begin(SETTINGS, SUBSTRATE, "").pending()
     killed = []
 
     def kill_one(key, score):
         if not killed:
-            killed.extend(reusable_executor._executor._processes)
+            killed.append(_worker())
             os.kill(killed[0], signal.SIGKILL)
 
     with evaluator(Spread("none"), SUBSTRATE, data, SETTINGS) as here:

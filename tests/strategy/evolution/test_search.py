@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from cppncripto_strategy.backtest import run_backtest
 from cppncripto_strategy.cli import cli
+from cppncripto_strategy.crew import Spread
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.evolution.page import (
     front_figure,
@@ -30,7 +31,6 @@ from cppncripto_strategy.market import load_market, session_tables
 from cppncripto_strategy.models.bundle import Bundle
 from cppncripto_strategy.models.hyperneat.genome import Genome, Link, Node
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
-from cppncripto_strategy.models.hyperneat.workers import Spread
 from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.recipe import load_recipe
 
