@@ -5,8 +5,11 @@ Left out: training (`models.learning`), trading (`replay`) and judging (`outcome
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from cppncripto_strategy.errors import CandleError, TrainingError
 from cppncripto_strategy.feeds import planted
@@ -41,6 +44,15 @@ class Market:
     def every(self) -> dict[str, Candles]:
         """Traded candles, then those beside them."""
         return {**self.candles, **self.beside}
+
+    def digest(self) -> str:
+        """SHA-256 over the candles of every symbol, those that are only read among them."""
+        digest = hashlib.sha256()
+        for symbol, candles in self.every.items():
+            digest.update(symbol.encode())
+            for _, column in candles.columns():
+                digest.update(np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
 
     def grids(self, settings: SessionSettings) -> dict[str, CandleGrid]:
         """Each traded symbol's candles on their grid, the market symbol's beside them where read.

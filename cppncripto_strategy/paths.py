@@ -12,6 +12,8 @@ into DIR.
     <home>/experiments/     pages, cells and trials of `experiment`
     <home>/cpcv.html        page of `check --cpcv`, and cpcv.json
     <home>/evolution/       checkpoint, champion and page of `evolve`
+    <home>/tuning/          study, trials and page of `tune`
+    <home>/openings.jsonl   every opening of sealed days by `tune`
 
 What outlives a recipe's file lies in the current folder:
 
@@ -111,6 +113,11 @@ class RecipeHome:
     def cross_validation(self) -> Path:
         """Page of the combinatorial cross-validation."""
         return self.path / "cpcv.html"
+
+    @property
+    def tuning(self) -> Path:
+        """Folder of the search over settings."""
+        return self.path / "tuning"
 
     def claim_run(self) -> Path:
         """A new, empty results folder, named for this second (UTC) and nobody else's.

@@ -40,6 +40,7 @@ from cppncripto_strategy.recipe_learning import (
     MicroRecipe,
     WalkForwardRecipe,
 )
+from cppncripto_strategy.recipe_search import SearchRecipe
 from cppncripto_strategy.recipe_sections import (
     BrokerRecipe,
     CandlesRecipe,
@@ -97,6 +98,11 @@ class Recipe(Section):
     strategy: StrategyRecipe = StrategyRecipe()
     evidence: EvidenceRecipe = EvidenceRecipe()
     broker: BrokerRecipe = BrokerRecipe()
+    search: SearchRecipe | None = None
+    """How `cppn-bt tune` searches; other commands do not look at it."""
+    space: dict[str, dict[str, Any]] | None = None
+    """What `cppn-bt tune` may choose, by dotted key, as in `"micro.channels" = { int = [16, 64] }`;
+    other commands do not look at it. See docs/tuning.md."""
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

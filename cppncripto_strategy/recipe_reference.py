@@ -80,7 +80,8 @@ def sections(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type
     for name, field in model.model_fields.items():
         inner = table_of(field.annotation)
         if inner is not None:
-            below = name if inner is field.annotation else f"{name}.SYMBOL"
+            whole = inner in (field.annotation, *get_args(field.annotation))
+            below = name if whole else f"{name}.SYMBOL"
             yield from sections(inner, f"{path}.{below}" if path else below)
 
 
@@ -143,6 +144,8 @@ def _kind(annotation: Any, metadata: tuple[Any, ...]) -> str:
         return " or ".join(_kind(part, metadata) for part in known)
     if origin is Literal:
         return ", ".join(f"`{json.dumps(choice)}`" for choice in inner)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "table"
     if origin is dict or annotation is dict:
         return "table" if table_of(annotation) is None else "table per symbol"
     if origin in (tuple, list):

@@ -21,21 +21,21 @@ FLOORS = {"feeds"}
 LEAVES = {"errors", "arrays", "progress", "codehash", "stopping"}
 STOREYS = (
     LEAVES,
-    {"atomic", "feeds.clock", "foreign", "lines", "processes", "registry", "runonce"},
+    {"atomic", "crew", "feeds.clock", "foreign", "lines", "processes", "registry", "runonce"},
     {"feeds.candles", "feeds.filters", "ledger", "locks", "paths", "plugins", "results"}
     | {"runlog"},
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models", "spot_account"},
     {"broker", "evidence_meter", "feeds.history", "feeds.live", "feeds.loopback"}
     | {"feeds.planted_hits", "indicators", "recipe_sections", "sizing", "symbol_state"}
     | {"tables"},
-    {"fast_loop", "recipe_learning", "recipe_strategy"},
+    {"fast_loop", "recipe_learning", "recipe_search", "recipe_strategy"},
     {"recipe"},
     {"symbol_rules"},
     {"analyzers", "embeddings", "forecasts", "judgement", "market", "recipe_reference", "reports"}
     | {"strategy", "testing"},
     {"class_labels", "preflight", "replay", "timelines"},
     {"outcome"},
-    {"backtest", "checks", "evolution", "experiments", "paper"},
+    {"backtest", "checks", "evolution", "experiments", "paper", "tuning"},
     {"desk"},
     {"commands"},
     {"cli"},
@@ -46,7 +46,7 @@ ONLY: dict[str, set[str]] = {
     # Readers alone: nothing that orders, trades or runs a backtest can be reached from a page.
     "desk": {"atomic", "embeddings", "feeds.candles", "feeds.clock", "feeds.history", "feeds.live"}
     | {"forecasts", "foreign", "locks", "models", "paper", "paths", "reports", "results"},
-    "models": {"atomic", "feeds.clock", "foreign", "locks", "plugins", "registry"},
+    "models": {"atomic", "crew", "feeds.clock", "foreign", "locks", "plugins", "registry"},
     "indicators": {"feeds.clock", "models"},
     "feeds.candles": {"feeds.clock"},
     "feeds.filters": {"feeds.clock"},

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Name -> one line of help, in the order of `cppn-bt --help`.
 SHORT_HELP = {
     "run": "Train both networks and backtest them out of sample.",
+    "tune": "Search for better settings; the last days stay sealed until one is chosen.",
     "evolve": "Evolve the CPPN that generates MacroNet's kernels.",
     "fetch": "Fetch Binance history: checked, resumable, every gap named.",
     "data": "Import, list, verify, repair and draw the candle store.",

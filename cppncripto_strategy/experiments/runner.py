@@ -6,14 +6,12 @@ Bundles are kept in one cache for all experiments of a recipe, so arms that diff
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import cppncripto_strategy
@@ -122,7 +120,7 @@ class RecipeRunner:
     def identity(self, arm: Arm) -> str:
         """Hash of the arm's recipe, plugins, candles and code: what its cells follow from."""
         recipe = changed(self.recipe, arm, 0)
-        candles = market_hash(self._market(recipe))
+        candles = self._market(recipe).digest()
         parts = [recipe.to_plain(), recipe.plugin_digests(), candles, code_hash()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -140,7 +138,7 @@ class RecipeRunner:
             "horizon": self.recipe.label.horizon,
             "label_threshold_bps": self.recipe.label.threshold_bps,
             "costs_bps_per_side": self.recipe.broker.fee_bps + self.recipe.broker.slippage_bps,
-            "candles_sha256": market_hash(market),
+            "candles_sha256": market.digest(),
             "version": cppncripto_strategy.__version__,
         }
 
@@ -169,16 +167,6 @@ def setups_of(market: Market) -> Mapping[str, IntArray] | None:
         symbol: truth.candles.open_time[truth.setup] + truth.settings.interval_ms
         for symbol, truth in market.planted.items()
     }
-
-
-def market_hash(market: Market) -> str:
-    """SHA-256 over the candles of every symbol, those that are only read among them."""
-    digest = hashlib.sha256()
-    for symbol, candles in market.every.items():
-        digest.update(symbol.encode())
-        for column in (f.name for f in dataclasses.fields(candles)):
-            digest.update(np.ascontiguousarray(getattr(candles, column)).tobytes())
-    return digest.hexdigest()
 
 
 def code_hash() -> str:

@@ -14,6 +14,7 @@ from cppncripto_strategy.models.encoders import ENCODERS, encoder_options
 from cppncripto_strategy.models.pretraining import OBJECTIVES, objective_options
 from cppncripto_strategy.recipe import Recipe, parse_recipe
 from cppncripto_strategy.recipe_reference import documented, kind_of, render, sections
+from cppncripto_strategy.recipe_search import SearchRecipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
 UNITS = (
@@ -62,6 +63,7 @@ def test_every_default_on_the_page_is_a_recipe() -> None:
     assert shown.pop("candles")["planted"].pop("setup_rate") == pytest.approx(1 / 30, rel=1e-5)
     expected.pop("candles")
     expected["broker"]["filters"] = {"SYMBOL": {}}  # a table of which every key may be left out
+    expected["search"] = SearchRecipe().model_dump(mode="json", exclude_none=True)
     assert shown == expected
 
 

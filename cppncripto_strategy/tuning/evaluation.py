@@ -1,0 +1,196 @@
+"""Running one step of a candidate: networks of one window trained or found, traded and judged.
+
+Runs in whatever process a search uses. What steps have in common stays in this process's memory:
+candles, sessions, networks. So a candidate that changes how signals are traded costs no training,
+and one that changes MicroNet alone keeps MacroNet (`models.learning.cache`).
+
+Left out: what the results are worth (`measures`), and the sealed span: a plan's candidates get
+candles that end before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cppncripto_strategy.errors import CppnError
+from cppncripto_strategy.evaluation.proper_scores import log_loss
+from cppncripto_strategy.evaluation.returns import daily_returns
+from cppncripto_strategy.feeds.clock import Span
+from cppncripto_strategy.judgement import judge
+from cppncripto_strategy.market import Market, session_tables
+from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionTable
+from cppncripto_strategy.models.labels import Labels
+from cppncripto_strategy.models.learning.walkforward import walk_forward
+from cppncripto_strategy.models.settings import LearnSettings
+from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.replay import replay
+from cppncripto_strategy.tuning.measures import StepResult
+from cppncripto_strategy.tuning.plan import Plan
+
+T = TypeVar("T")
+# Networks of so many (candidate, window, seed) stay in memory; a timeline is under a megabyte.
+_KEPT_TIMELINES = 64
+_KEPT_TABLES = 2
+
+
+class Kept:
+    """The last few values by key; made anew when they are asked for again."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[str, Any] = OrderedDict()
+
+    def get(self, key: str, make: Callable[[], T]) -> T:
+        """The value of a key, made where it is not there."""
+        if key not in self._values:
+            self._values[key] = make()
+            while len(self._values) > self._size:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        value: T = self._values[key]
+        return value
+
+
+class Ground:
+    """What the steps of one plan share. Lives as long as the process; holds one market.
+
+    Parameters
+    ----------
+    market : candles; of the inner windows for a search, all of them for who opens the sealed span.
+    """
+
+    def __init__(self, plan: Plan, market: Market) -> None:
+        self.plan, self.market = plan, market
+        self._tables = Kept(_KEPT_TABLES)
+        self._timelines = Kept(_KEPT_TIMELINES)
+        self._labels = Kept(_KEPT_TABLES)
+
+    def step(self, changes: Mapping[str, Any], window: int, seed: int) -> StepResult:
+        """One inner window under one seed."""
+        return self.run(changes, self.plan.windows[window], window, seed)
+
+    def run(self, changes: Mapping[str, Any], span: Span, window: int, seed: int) -> StepResult:
+        """Train what is not there, trade a span and judge it.
+
+        Raises
+        ------
+        CppnError
+            When the candidate is impossible, or cannot be trained on these candles.
+        """
+        recipe = self.plan.traded(changes, span, seed)
+        settings = recipe.learn_settings(recipe.macro.enabled)
+        began = time.process_time()
+        timeline = self._timeline(recipe, settings, span)
+        trained = time.process_time()
+        passed = replay(recipe, self.market.every, timeline, span)
+        tables = passed.tables(span)
+        judged = judge(recipe, tables, resamples=0).metrics
+        candles, loss = self._loss(recipe, settings, tables["signals"])
+        daily = daily_returns(tables["equity"])
+        account, both = judged["strategy"], judged["signals"]["both"]
+        return StepResult(
+            window=window,
+            seed=seed,
+            candles=candles,
+            loss=loss,
+            signals=int(both["signals"]),
+            hits=_product(both["signals"], both["hit_ratio"]["value"]),
+            break_even=both["break_even_hit_ratio"],
+            days=tuple(_days(daily)),
+            daily=tuple(daily.fillna(0.0).tolist()),
+            drawdown=account["max_drawdown"] or 0.0,
+            turnover=account["turnover_per_year"] or 0.0,
+            trades=account["trades"] or 0,
+            networks=_name(recipe, settings, span),
+            train_s=trained - began,
+            trade_s=time.process_time() - trained,
+        )
+
+    def _timeline(self, recipe: Recipe, settings: LearnSettings, span: Span) -> BundleTimeline:
+        def make() -> BundleTimeline:
+            tables = self._sessions(settings)
+            bounds = span.start_ms, span.end_ms
+            return walk_forward(tables, *bounds, settings, recipe.seed, self.plan.cache)
+
+        return self._timelines.get(_name(recipe, settings, span), make)
+
+    def _sessions(self, settings: LearnSettings) -> list[SessionTable]:
+        key = digest_of(dataclasses.asdict(settings.session))
+        return self._tables.get(key, lambda: session_tables(self.market, settings.session))
+
+    def _loss(
+        self, recipe: Recipe, settings: LearnSettings, signals: pd.DataFrame
+    ) -> tuple[int, float | None]:
+        """Candles with a label and probabilities, and their summed log loss."""
+        if recipe.micro.head != "classes":
+            return 0, None
+        count, total = 0, 0.0
+        for symbol, (grid, labels) in self._labels_of(recipe, settings).items():
+            rows = signals[signals["symbol"] == symbol].dropna(subset=["p_buy", "p_sell"])
+            close_ms = rows["close_time_ms"].to_numpy(np.int64)
+            at = (close_ms - grid.start_ms) // grid.interval_ms - 1
+            known = labels.valid[at]
+            buy, sell = (rows[name].to_numpy(np.float64)[known] for name in ("p_buy", "p_sell"))
+            losses = log_loss(buy, sell, labels.target[at][known])
+            count, total = count + len(losses), total + float(losses.sum())
+        return count, total if count else None
+
+    def _labels_of(
+        self, recipe: Recipe, settings: LearnSettings
+    ) -> dict[str, tuple[CandleGrid, Labels]]:
+        def make() -> dict[str, tuple[CandleGrid, Labels]]:
+            series = self.market.candles.items()
+            grids = {name: CandleGrid.from_candles(c, recipe.interval_ms) for name, c in series}
+            return {name: (grid, settings.label.compute(grid)) for name, grid in grids.items()}
+
+        return self._labels.get(digest_of(dataclasses.asdict(settings.label)), make)
+
+
+def _name(recipe: Recipe, settings: LearnSettings, span: Span) -> str:
+    """Names the networks that trade a span."""
+    return digest_of([dataclasses.asdict(settings), recipe.seed, span.start_ms, span.end_ms])[:16]
+
+
+def _days(daily: pd.Series[float]) -> list[int]:
+    """Days since 1970 of daily returns."""
+    stamps = pd.DatetimeIndex(daily.index).to_numpy().astype("datetime64[D]")
+    days: list[int] = stamps.astype(np.int64).tolist()
+    return days
+
+
+def _product(count: float, share: float | None) -> float | None:
+    return None if share is None else count * share
+
+
+def digest_of(values: Any) -> str:
+    """A name for plain values: equal for equal ones."""
+    content = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+_GROUNDS = Kept(1)
+
+
+def evaluate(plan: Plan, changes: Mapping[str, Any], window: int, seed: int) -> dict[str, Any]:
+    """One step as plain values, or {"refused": why} for an impossible candidate: a worker's task.
+
+    The plan's candles are read once per process.
+    """
+    torch.set_num_threads(1)
+    ground = _GROUNDS.get(plan.digest, lambda: Ground(plan, plan.inner_market()))
+    try:
+        return ground.step(changes, window, seed).to_plain()
+    except CppnError as cause:
+        return {"refused": str(cause)}
