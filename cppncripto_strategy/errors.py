@@ -10,6 +10,7 @@ CppnError
 ├── SessionError       a paper session cannot start, resume or be compared
 │   ├── CheckpointError  a kept state of a session does not fit what the session recorded
 │   └── NothingLiveError  a session has seen too little to be reported
+├── DeskError          a desk cannot serve as asked, or not safely
 └── AccountError       an account's records contradict each other
 """
 
@@ -52,6 +53,10 @@ class CheckpointError(SessionError):
 
 class NothingLiveError(SessionError):
     """A session has seen fewer than two live candles: there is nothing to report yet."""
+
+
+class DeskError(CppnError):
+    """A desk cannot serve as asked: others could listen in, or its token is missing or open."""
 
 
 class AccountError(CppnError):

@@ -28,6 +28,7 @@ SHORT_HELP = {
     "forecast": "Forecast a symbol's coming day: volatility and range, with intervals.",
     "experiment": "Compare arms of a recipe: macro, objective, window, threshold, transfer.",
     "paper": "Trade live candles on paper; --demo does it offline, at speed.",
+    "desk": "Look at sessions, runs and data in a browser, read-only; with an API.",
     "parity": "Replay a paper session and compare it bar by bar.",
 }
 COMMANDS: Registry[click.Command] = Registry(

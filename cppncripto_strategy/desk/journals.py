@@ -62,6 +62,13 @@ class Follower:
         except OSError:
             return
 
+    def size(self) -> int:
+        """Bytes of the file now; 0 without one."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
     def _records(self, file: Any) -> Iterator[Record]:
         rest = b""
         while piece := file.read(CHUNK):

@@ -50,6 +50,7 @@ class Folded:
     Parameters
     ----------
     candles, decisions : symbol -> its last records; a candle is (close_ms, row).
+    holes : (symbol, close_ms) of gaps.
     equity : (close_ms, equity, cash) since the session went live.
     start_equity, peak, max_drawdown : of the account since then.
     stale, allowed : symbols that were late in, and that might trade on, the last round.
@@ -72,6 +73,7 @@ class Folded:
     stale: frozenset[str] = frozenset()
     allowed: frozenset[str] = frozenset()
     candles: dict[str, deque[tuple[int, list[Any]]]] = field(default_factory=dict)
+    holes: deque[tuple[str, int]] = field(default_factory=lambda: deque(maxlen=CANDLES_KEPT))
     decisions: dict[str, deque[Record]] = field(default_factory=dict)
     equity: deque[tuple[int, float, float]] = field(
         default_factory=lambda: deque(maxlen=EQUITY_KEPT)
@@ -128,6 +130,10 @@ class SessionWatch:
         for name, follower in self._followers.items():
             records = follower.fresh() if name in RAW else derived[name]
             self.version += _fold(self._folded, follower, records)
+
+    def sizes(self) -> tuple[int, ...]:
+        """Bytes of every journal now: another tuple says that something was written."""
+        return tuple(follower.size() for follower in self._followers.values())
 
     @property
     def damaged(self) -> dict[str, int]:
@@ -192,6 +198,7 @@ def _round(folded: Folded, record: Record) -> None:
         kept.append((close_ms, [float(number) for number in row]))
     folded.rounds += 1
     folded.gaps += len(record.get("g", ()))
+    folded.holes.extend((str(symbol), close_ms) for symbol in record.get("g", ()))
     folded.withdrawn += len(record.get("w", ()))
     folded.stale = frozenset(record.get("s", ()))
     folded.last_ms = max(close_ms, folded.last_ms or 0)

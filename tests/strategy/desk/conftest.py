@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -166,3 +168,83 @@ def desk() -> SimpleNamespace:
         down=DOWN, close_ms=close_ms, equity=equity, append=append, round_records=round_records,
         make_run=make_run,
     )  # fmt: skip
+
+
+TOKEN = "the-right-token-" + "x" * 32
+HOST = "http://127.0.0.1:8470"
+
+
+def write_token(folder: Path) -> Path:
+    """A file with the token, as the desk makes it."""
+    path = folder / "secret" / "desk-token"
+    path.parent.mkdir()
+    path.touch(mode=0o600)
+    path.write_text(f"{TOKEN}\n")
+    return path
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    """A file with the token."""
+    return write_token(tmp_path)
+
+
+@pytest.fixture
+def token() -> str:
+    """The token of `token_file`."""
+    return TOKEN
+
+
+class Client:
+    """Requests to a desk in this process, as httpx sends them; keeps cookies."""
+
+    def __init__(self, app: Any, bearer: str | None) -> None:
+        self._transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        self._bearer = {} if bearer is None else {"authorization": f"Bearer {bearer}"}
+        self.cookies = httpx.Cookies()
+
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """The answer; redirects are not followed."""
+        return asyncio.run(self._request(method, path, **more))
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        """As `request`."""
+        return self.request("GET", path, **more)
+
+    def post(self, path: str, **more: Any) -> httpx.Response:
+        """As `request`."""
+        return self.request("POST", path, **more)
+
+    async def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = {**self._bearer, **more.pop("headers", {})}
+        async with httpx.AsyncClient(
+            transport=self._transport, base_url=HOST, cookies=self.cookies
+        ) as client:
+            answer = await client.request(method, path, headers=headers, **more)
+            self.cookies = client.cookies
+            return answer
+
+
+def client_of(folder: Path, token_file: Path, bearer: str | None = TOKEN, **changes: Any) -> Client:
+    """A client of the whole desk over a folder, with the token unless another is given."""
+    pytest.importorskip("fastapi")
+
+    from cppncripto_strategy.desk.app import build
+    from cppncripto_strategy.desk.credentials import Credentials
+    from cppncripto_strategy.desk.settings import DeskSettings
+
+    settings = DeskSettings(folder, token_file, **changes)
+    return Client(build(settings, Credentials(token_file)), bearer)
+
+
+@pytest.fixture
+def desk_of(token_file: Path) -> Any:
+    """`client_of` with a token file of the test's own."""
+    return lambda folder, *rest, **changes: client_of(folder, token_file, *rest, **changes)
+
+
+@pytest.fixture(scope="session")
+def client(results: Path, tmp_path_factory: Any) -> Client:
+    """A client of a desk over `results`, with the token."""
+    token_file = write_token(tmp_path_factory.mktemp("client"))
+    return client_of(results, token_file)

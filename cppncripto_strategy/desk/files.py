@@ -1,0 +1,74 @@
+"""The desk's own style, script and plotly's: read once, served with a tag, kept by browsers."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from fastapi import Request
+from fastapi.responses import Response
+
+# What may be asked for; nothing else of a request's path is looked at.
+_TYPES = {
+    "desk.css": "text/css; charset=utf-8",
+    "desk.js": "text/javascript; charset=utf-8",
+    "plotly.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+
+_MAP_STYLE = re.compile(r'getElementById\("([0-9a-f]{64})"\)')
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file as it is sent, plain and packed."""
+
+    content: bytes
+    packed: bytes
+    tag: str
+    kind: str
+
+
+@cache
+def asset(name: str) -> Asset:
+    """One of the desk's files. Raises KeyError for any other name."""
+    kind = _TYPES[name]
+    content = _content(name)
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    return Asset(content, gzip.compress(content, 6, mtime=0), tag, kind)
+
+
+def respond(name: str, request: Request) -> Response:
+    """The file, or 304 for who has it. Raises KeyError for a name that is not served."""
+    found = asset(name)
+    headers = {"etag": found.tag, "cache-control": "no-cache", "vary": "accept-encoding"}
+    if request.headers.get("if-none-match") == found.tag:
+        return Response(status_code=304, headers=headers)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["content-encoding"] = "gzip"
+        return Response(found.packed, media_type=found.kind, headers=headers)
+    return Response(found.content, media_type=found.kind, headers=headers)
+
+
+def _content(name: str) -> bytes:
+    if name == "plotly.js":
+        from plotly.offline import get_plotlyjs
+
+        return _without_map_styles(str(get_plotlyjs())).encode()
+    return (files("cppncripto_strategy.desk") / "static" / name).read_bytes()
+
+
+def _without_map_styles(script: str) -> str:
+    """Plotly's script, which adds the style of maps unless an element of its id is there: one is.
+
+    We draw no maps, and the content policy refuses styles that are text of a script.
+    """
+    marks = "".join(
+        f'document.head.appendChild(document.createElement("meta")).id="{id}";'
+        for id in dict.fromkeys(_MAP_STYLE.findall(script))
+    )
+    return marks + script
