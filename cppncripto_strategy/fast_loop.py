@@ -167,7 +167,7 @@ class _Symbol:
         return _from(self.signals if allow_short else self.buys, first)
 
     def _next_exit(self, p: Any, size: float) -> int:
-        state, bar = self.state, self.state.bars
+        state, bar = self.state, int(self.state.bars)
         if state.exit_reason:
             return bar  # sent again at the next bar, whatever that is
         against, along = (self.sells, self.buys) if size > 0 else (self.buys, self.sells)

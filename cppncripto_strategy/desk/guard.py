@@ -199,7 +199,7 @@ class Guard:
                     message = await receive()
                     if message["type"] != "http.request":
                         return Refusal(400, "the request ended before its body")
-                    content += message.get("body", b"")
+                    content += bytes(message.get("body", b""))
                     if len(content) > self._settings.limits.body_bytes:
                         return self._too_large()
                     if not message.get("more_body"):

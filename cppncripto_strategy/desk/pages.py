@@ -95,8 +95,9 @@ def _cookie(settings: DeskSettings, value: str, max_age_s: int) -> str:
     cookie: SimpleCookie = SimpleCookie()
     name = cookie_name(settings)
     cookie[name] = value
-    cookie[name].update({"httponly": True, "samesite": "Strict", "path": "/"})
-    cookie[name].update({"max-age": max_age_s, "secure": settings.secure})
+    rules = {"httponly": True, "samesite": "Strict", "path": "/", "secure": settings.secure}
+    for rule, found in (rules | {"max-age": max_age_s}).items():
+        cookie[name][rule] = found
     return cookie[name].OutputString()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cppncripto_strategy.desk.journals import Record
 from cppncripto_strategy.desk.schema import Candle, Decision, EquityPoint, Fill, Instant
 from cppncripto_strategy.feeds.clock import SECOND_MS
@@ -30,11 +32,12 @@ def fill_of(record: Record, symbol: str | None = None) -> Fill | None:
     """A fill, refusal or cancellation."""
     if symbol not in (None, record["symbol"]):
         return None
+    said: dict[str, Any] = {name: str(record[name]) for name in _SAID}
+    said |= {name: record.get(name) for name in _PAID}
     return Fill(
         created=Instant.of(record["created_ms"]),
         executed=Instant.of(record["executed_ms"]),
-        **{name: str(record[name]) for name in _SAID},
-        **{name: record.get(name) for name in _PAID},
+        **said,
     )
 
 

@@ -145,7 +145,8 @@ class _Ranks:
         """The quantile from the values at both places, (N,) each."""
         width = high - low
         upper_end, lower_end = high - width * (1.0 - self.share), low + width * self.share
-        return np.where(self.share >= 0.5, upper_end, lower_end)
+        found: FloatArray = np.where(self.share >= 0.5, upper_end, lower_end)
+        return found
 
 
 class ScoreThreshold:
@@ -271,7 +272,7 @@ class ScoreThreshold:
         """Each score into the history; before it, the history's values at its places (N, 4)."""
         ordered, recent, window = self._ordered, self._recent, self.settings.window
         growing = min(max(window - len(recent), 0), len(scores))
-        found = []
+        found: list[tuple[float, ...]] = []
         for score, (a, b, c, d) in zip(scores, places[:growing].tolist(), strict=False):
             found.append((ordered[a], ordered[b], ordered[c], ordered[d]) if ordered else NAN_FOUR)
             recent.append(score)
