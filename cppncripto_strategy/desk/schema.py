@@ -192,7 +192,9 @@ class Page(Model, Generic[T]):
 
     items: list[T]
     next: int | None = None
-    damaged: Count = Field(default=0, description="Lines here that could not be read and were left out.")
+    damaged: Count = Field(
+        default=0, description="Lines here that could not be read and were left out."
+    )
 
 
 class Run(Item):
