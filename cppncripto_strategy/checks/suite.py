@@ -106,4 +106,4 @@ def summary(verdicts: Sequence[LeakVerdict]) -> str:
     ran = len({v.name for v in verdicts})
     if failed:
         return f"{len(failed)} of {ran} checks failed: {', '.join(failed)}"
-    return f"all {ran} checks passed"
+    return "the check passed" if ran == 1 else f"all {ran} checks passed"

@@ -14,6 +14,7 @@ from cppncripto_strategy.checks import shuffled
 from cppncripto_strategy.checks.plan import CheckPlan
 from cppncripto_strategy.checks.suite import CHECKS, run_checks, summary
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.inputs import sessions
 from cppncripto_strategy.models.inputs.features import compute_features
 from cppncripto_strategy.models.inputs.grid import CandleGrid
@@ -56,6 +57,29 @@ def test_only_the_checks_asked_for_are_run(plan: CheckPlan, short_studies: None)
     )
     assert [verdict.name for verdict in verdicts] == ["shuffled labels"]
     assert {text.split(":")[0] for text in reported} == {"shuffled labels", "done"}
+    assert summary(verdicts) == "the check passed"
+
+
+def test_a_plan_beside_a_market_symbol_runs_to_its_end(
+    plan: CheckPlan, short_studies: None
+) -> None:
+    """Kills studies on planted markets that have no market symbol for the networks to read."""
+    beside = generate(PlantedSettings(days=34, seed=4)).candles
+    session = dataclasses.replace(
+        plan.learn.session,
+        names=(*plan.learn.session.names, "market_log_return", "market_present"),
+        market="MARKET",
+    )
+    plan = dataclasses.replace(
+        plan,
+        grids={name: grid.with_market(beside) for name, grid in plan.grids.items()},
+        learn=dataclasses.replace(plan.learn, session=session),
+        weigh=None,
+    )
+    names = ["shuffled labels", "null market", "ceiling"]
+    verdicts = run_checks(plan, only=names)
+    assert list(dict.fromkeys(verdict.name for verdict in verdicts)) == names
+    assert [verdict.detail for verdict in verdicts if not verdict.passed] == []
 
 
 def next_return(grid: CandleGrid, names: tuple[str, ...]) -> FloatArray:
