@@ -53,7 +53,7 @@ class Family:
 
     def to_plain(self) -> dict[str, Any]:
         """Plain nested values for JSON; a test that was not made has its `reason`."""
-        return {**to_plain(asdict(self)), "words": self.words()}
+        return {"words": self.words(), **to_plain(asdict(self))}
 
     def words(self) -> list[str]:
         """What was found, in sentences."""
@@ -123,10 +123,10 @@ def _best(test: ConfidenceSet | Refusal, arms: Sequence[str]) -> str:
         return f"Which arm is best is not said: {test.reason}."
     sure = f"with {100 * (1 - SIZE):g} % confidence"
     if len(test.included) == 1:
-        return f"The best arm is {test.included[0]}, {sure}."
+        return f"The best of these arms is {test.included[0]}, {sure}."
     if len(test.included) == len(arms):
         return f"Any of the {len(arms)} arms may be the best one ({sure} none is left out)."
-    return f"The best arm is among {_and(test.included)}, {sure}."
+    return f"The best of these arms is among {_and(test.included)}, {sure}."
 
 
 def _and(names: Sequence[str]) -> str:

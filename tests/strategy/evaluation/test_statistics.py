@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cppncripto_strategy.evaluation import statistics
+from cppncripto_strategy.evaluation.returns import sharpe_ratio
 
 DAY = 86_400_000
 
@@ -192,3 +193,28 @@ def test_overfitting_probability_is_low_when_one_configuration_is_truly_better()
     assert statistics.overfitting_probability(matrix, 8) == 0.0
     assert statistics.overfitting_probability(matrix[:1]) is None
     assert statistics.overfitting_probability(matrix[:, :6]) is None
+
+
+def test_sharpe_estimate_covers_the_truth_as_often_as_it_says():
+    """Dies here: an interval of daily, not annual, ratios, or one that is far too narrow."""
+    truth, covered = 0.1 * math.sqrt(365), 0
+    for seed in range(60):
+        returns = np.random.default_rng([21, seed]).normal(0.001, 0.01, 250)
+        found = statistics.sharpe_estimate(returns, seed, 200)
+        assert found.value == pytest.approx(sharpe_ratio(returns))
+        assert found.low < found.value < found.high
+        covered += found.low <= truth <= found.high
+    assert covered >= 51  # of 57 expected
+
+
+def test_sharpe_gap_is_paired_by_day():
+    """Dies here: two accounts resampled on different days, so that what they share is noise."""
+    rng = np.random.default_rng(3)
+    common = rng.normal(0, 0.02, 200)
+    a, b = common + 0.001 + rng.normal(0, 1e-3, 200), common + rng.normal(0, 1e-3, 200)
+    gap = statistics.sharpe_gap(a, b, 1, 300)
+    assert gap.value == pytest.approx(sharpe_ratio(a) - sharpe_ratio(b))
+    alone = statistics.sharpe_estimate(a, 1, 300)
+    assert gap.high - gap.low < 0.4 * (alone.high - alone.low)
+    assert statistics.sharpe_gap(a[:3], b[:3], 1, 300).low is None
+    assert statistics.sharpe_estimate(np.zeros(50), 1, 50).value is None

@@ -37,7 +37,7 @@ def test_planted_winner_is_named_against_benchmark_and_cash():
     first, second, third = family.words()
     assert first.startswith("Better than plain, with all arms counted: good (SPA p = ")
     assert second.startswith("Better than cash, with all arms counted: good")
-    assert third == "The best arm is good, with 95 % confidence."
+    assert third == "The best of these arms is good, with 95 % confidence."
 
 
 def test_arm_that_only_loses_less_is_said_to():
