@@ -16,10 +16,12 @@ from pathlib import Path
 
 import torch
 
+from cppncripto_strategy.atomic import write_bytes
 from cppncripto_strategy.codehash import closure_digest
 from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.feeds.clock import ms_to_date
-from cppncripto_strategy.models.bundle import Bundle
+from cppncripto_strategy.foreign import read_object, reading
+from cppncripto_strategy.models.bundle import Bundle, arm_folder
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.data import fingerprint, reach_ms
 from cppncripto_strategy.models.parts import plugin_parts
@@ -27,6 +29,8 @@ from cppncripto_strategy.models.settings import LearnSettings
 
 log = logging.getLogger(__name__)
 
+MACRONETS = "macronets"
+"""Folder of the cache that notes which bundle holds which MacroNet."""
 CODE = "cppncripto_strategy.models.learning.walkforward"
 """The module whose imports are the code that a bundle follows from."""
 
@@ -51,6 +55,49 @@ def cache_key(
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
     return f"{ms_to_date(until_ms)}-{digest[:16]}"
+
+
+def macro_key(
+    tables: Sequence[SessionTable], until_ms: int, settings: LearnSettings, seed: int
+) -> str:
+    """Names a MacroNet: a hash over everything that it, trained from the start, follows from.
+
+    Settings of MicroNet and of the label are not among that: bundles that differ in those alone
+    have one MacroNet, to the last bit.
+    """
+    whole = dataclasses.asdict(settings)
+    names = ("session", "encoder", "encoder_options", "objective", "objective_options", "pretrain")
+    parts = {
+        "settings": {name: whole[name] for name in (*names, "train_days", "validate_days")},
+        "plugins": whole["plugins"],
+        "features": settings.session.table.digests,
+        "seed": seed,
+        "until": until_ms,
+        "candles": fingerprint(tables, reach_ms(settings, until_ms), until_ms),
+        "code": [closure_digest(CODE), torch.__version__],
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return digest[:24]
+
+
+def bundle_of_macro(cache: Path, key: str) -> Bundle | None:
+    """A finished bundle with the MacroNet of this key; None where none is there, or readable."""
+    path = cache / MACRONETS / f"{key}.json"
+    if not path.is_file():
+        return None
+    try:
+        with reading(path, "note of a MacroNet", BundleError):
+            folder = cache / arm_folder(use_macro=True) / str(read_object(path)["bundle"])
+        return read_cached(folder)
+    except BundleError as error:
+        log.warning("MacroNet is trained again: %s", error)
+        return None
+
+
+def note_macro(cache: Path, key: str, folder: Path) -> None:
+    """Note that the bundle in a folder of the cache has the MacroNet of this key."""
+    content = json.dumps({"bundle": folder.name}).encode()
+    write_bytes(cache / MACRONETS / f"{key}.json", content)
 
 
 def read_cached(folder: Path) -> Bundle | None:

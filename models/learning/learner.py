@@ -83,11 +83,13 @@ def learn_bundle(
     seed: int,
     previous: Bundle | None = None,
     progress: Progress | None = None,
+    pretrained: Bundle | None = None,
 ) -> Bundle:
     """Train one bundle on candles that closed by `until_ms`.
 
     With `previous`, its MacroNet is kept and MicroNet starts from its weights; without, both are
-    trained afresh.
+    trained afresh. With `pretrained`, its MacroNet is taken, and MicroNet trained afresh: the same
+    bundle, where `cache.macro_key` of both is the same.
 
     Raises
     ------
@@ -97,9 +99,8 @@ def learn_bundle(
         When the encoder was chosen on later candles.
     """
     days = Days.before(tables, until_ms, settings)
-    macro = learn_macronet(
-        days.train, days.validation, until_ms, settings, seed, previous, progress
-    )
+    kept = previous or pretrained
+    macro = learn_macronet(days.train, days.validation, until_ms, settings, seed, kept, progress)
     data = _micro_data(days, macro.net, settings)
     micro = _micronet(days, data, settings, seed, previous, progress)
     parts = days.train, days.validation

@@ -16,7 +16,14 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.models.bundle import Bundle, arm_folder
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
-from cppncripto_strategy.models.learning.cache import cache_key, read_cached
+from cppncripto_strategy.models.learning.cache import (
+    MACRONETS,
+    bundle_of_macro,
+    cache_key,
+    macro_key,
+    note_macro,
+    read_cached,
+)
 from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.models.learning.data import embed_set
 from cppncripto_strategy.models.learning.drift import (
@@ -130,9 +137,20 @@ def carry_out(
     folder = cached_folder(tables, decision, settings, seed, previous, cache)
     with _cache_lock(folder, progress):
         bundle = read_cached(folder)
-        if bundle is None:
+        if bundle is not None:
+            return bundle
+        if kept is not None or not settings.use_macro:
             bundle = _make(tables, decision, settings, seed, kept, progress)
             bundle.save(folder)
+            return bundle
+        # Another bundle may have the MacroNet that this one needs, under another MicroNet.
+        name = macro_key(tables, decision.stamp_ms, settings, seed)
+        with _cache_lock(cache / MACRONETS / name, progress):
+            pretrained = bundle_of_macro(cache, name)
+            bundle = _make(tables, decision, settings, seed, kept, progress, pretrained)
+            bundle.save(folder)
+            if pretrained is None:
+                note_macro(cache, name, folder)
     return bundle
 
 
@@ -169,11 +187,12 @@ def _make(
     seed: int,
     kept: Bundle | None,
     progress: Progress | None,
+    pretrained: Bundle | None = None,
 ) -> Bundle:
     """Recalibrate or train as decided; `kept` is the bundle whose networks are built on."""
     if decision.repair is Repair.RECALIBRATE and kept is not None:
         bundle = recalibrate(tables, kept, decision.stamp_ms, settings)
     else:
-        bundle = learn_bundle(tables, decision.stamp_ms, settings, seed, kept, progress)
+        bundle = learn_bundle(tables, decision.stamp_ms, settings, seed, kept, progress, pretrained)
     info = dataclasses.replace(bundle.info, reason=decision.reason)
     return dataclasses.replace(bundle, info=info)
