@@ -174,8 +174,8 @@ def _report(found: Found, folder: Path) -> None:
             console.print(f"  {key} = {_short(value)}", markup=False, soft_wrap=True)
     if found.sealed is not None:
         console.print(found.sealed.opening.sentence(), soft_wrap=True)
-    if verdict := found.worth.get("verdict"):
-        console.print(f"[bold]{verdict}[/]", soft_wrap=True)
+    if found.worth:
+        console.print(found.worth["headline"], style="bold", markup=False, soft_wrap=True)
     console.print(f"  [dim]{folder / 'tuning.html'}[/]", soft_wrap=True)
     if best is not None:
         console.print(f"  [dim]{to_adopt(found)}[/]", soft_wrap=True)

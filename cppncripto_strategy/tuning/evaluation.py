@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cppncripto_strategy.class_labels import class_table
 from cppncripto_strategy.errors import CppnError
 from cppncripto_strategy.evaluation.proper_scores import log_loss
 from cppncripto_strategy.evaluation.returns import daily_returns
@@ -29,9 +30,7 @@ from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.judgement import judge
 from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable
-from cppncripto_strategy.models.labels import Labels
 from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.recipe import Recipe
@@ -75,7 +74,7 @@ class Ground:
         self.plan, self.market = plan, market
         self._tables = Kept(_KEPT_TABLES)
         self._timelines = Kept(_KEPT_TIMELINES)
-        self._labels = Kept(_KEPT_TABLES)
+        self._labels = Kept(_KEPT_TIMELINES)
 
     def step(self, changes: Mapping[str, Any], window: int, seed: int) -> StepResult:
         """One inner window under one seed."""
@@ -97,7 +96,7 @@ class Ground:
         passed = replay(recipe, self.market.every, timeline, span)
         tables = passed.tables(span)
         judged = judge(recipe, tables, resamples=0).metrics
-        candles, loss = self._loss(recipe, settings, tables["signals"])
+        candles, loss = self._loss(recipe, settings, tables["signals"], span)
         daily = daily_returns(tables["equity"])
         account, both = judged["strategy"], judged["signals"]["both"]
         return StepResult(
@@ -131,36 +130,31 @@ class Ground:
         return self._tables.get(key, lambda: session_tables(self.market, settings.session))
 
     def _loss(
-        self, recipe: Recipe, settings: LearnSettings, signals: pd.DataFrame
+        self, recipe: Recipe, settings: LearnSettings, signals: pd.DataFrame, span: Span
     ) -> tuple[int, float | None]:
         """Candles with a label and probabilities, and their summed log loss."""
-        if recipe.micro.head != "classes":
+        key = digest_of([dataclasses.asdict(settings.label), recipe.micro.head, str(span)])
+        labels = self._labels.get(key, lambda: class_table(recipe, self.market, span))
+        if labels is None:
             return 0, None
-        count, total = 0, 0.0
-        for symbol, (grid, labels) in self._labels_of(recipe, settings).items():
-            rows = signals[signals["symbol"] == symbol].dropna(subset=["p_buy", "p_sell"])
-            close_ms = rows["close_time_ms"].to_numpy(np.int64)
-            at = (close_ms - grid.start_ms) // grid.interval_ms - 1
-            known = labels.valid[at]
-            buy, sell = (rows[name].to_numpy(np.float64)[known] for name in ("p_buy", "p_sell"))
-            losses = log_loss(buy, sell, labels.target[at][known])
-            count, total = count + len(losses), total + float(losses.sum())
-        return count, total if count else None
-
-    def _labels_of(
-        self, recipe: Recipe, settings: LearnSettings
-    ) -> dict[str, tuple[CandleGrid, Labels]]:
-        def make() -> dict[str, tuple[CandleGrid, Labels]]:
-            series = self.market.candles.items()
-            grids = {name: CandleGrid.from_candles(c, recipe.interval_ms) for name, c in series}
-            return {name: (grid, settings.label.compute(grid)) for name, grid in grids.items()}
-
-        return self._labels.get(digest_of(dataclasses.asdict(settings.label)), make)
+        keys, own = ["symbol", "close_time_ms"], ["p_buy", "p_sell"]
+        rows = signals[[*keys, *own]].merge(labels[[*keys, "label"]], on=keys).dropna()
+        buy, sell, label = (rows[name].to_numpy(np.float64) for name in (*own, "label"))
+        return len(rows), float(log_loss(buy, sell, label).sum()) if len(rows) else None
 
 
 def _name(recipe: Recipe, settings: LearnSettings, span: Span) -> str:
     """Names the networks that trade a span."""
     return digest_of([dataclasses.asdict(settings), recipe.seed, span.start_ms, span.end_ms])[:16]
+
+
+def digest_of(values: Any) -> str:
+    """A name for plain values: equal for equal ones."""
+    content = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+_GROUNDS = Kept(1)
 
 
 def _days(daily: pd.Series[float]) -> list[int]:
@@ -172,15 +166,6 @@ def _days(daily: pd.Series[float]) -> list[int]:
 
 def _product(count: float, share: float | None) -> float | None:
     return None if share is None else count * share
-
-
-def digest_of(values: Any) -> str:
-    """A name for plain values: equal for equal ones."""
-    content = json.dumps(values, sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-_GROUNDS = Kept(1)
 
 
 def evaluate(plan: Plan, changes: Mapping[str, Any], window: int, seed: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.evaluation.returns import drawdown_series, sharpe_ratio
 from cppncripto_strategy.recipe_search import Objective, SearchRecipe
 
@@ -105,8 +106,10 @@ def _sharpe(steps: Sequence[StepResult]) -> float | None:
 
 def _drawdown(steps: Sequence[StepResult]) -> float | None:
     """The largest, of one window bar by bar or of all their days one after another."""
-    chained = [drawdown_series(np.cumprod(1 + daily_of(part)[1])) for part in _by_seed(steps)]
-    falls = [float(part.max()) for part in chained if len(part)]
+    falls = []
+    for part in _by_seed(steps):
+        equity: FloatArray = np.concatenate([[1.0], np.cumprod(1 + daily_of(part)[1])])
+        falls.append(float(drawdown_series(equity).max()))
     return max([*falls, *(step.drawdown for step in steps)], default=None)
 
 
@@ -136,7 +139,7 @@ def _by_seed(steps: Sequence[StepResult]) -> list[list[StepResult]]:
     return [[step for step in steps if step.seed == seed] for seed in seeds]
 
 
-def daily_of(steps: Iterable[StepResult]) -> tuple[np.ndarray, np.ndarray]:
+def daily_of(steps: Iterable[StepResult]) -> tuple[IntArray, FloatArray]:
     """Days since 1970 and mean return over seeds, in order of time; both (days,)."""
     by_day: dict[int, list[float]] = {}
     for step in steps:

@@ -48,9 +48,11 @@ def _verdict(found: Found) -> list[Section]:
     if not worth:
         text = "The sealed days are closed: what the search found was not put to a test yet."
         return [Section("Not judged yet", Text(text), kind="verdict")]
-    kind = "verdict good" if worth.get("found") else "verdict"
-    detail = [Text(str(line)) for line in worth.get("detail", ())]
-    return [Section(str(worth["verdict"]), detail, kind=kind)]
+    kind = "verdict good" if worth["edge"] else "verdict"
+    detail: list[Any] = [Text(str(line)) for line in worth["detail"]]
+    proofs = [(claim, "yes" if holds else "no") for claim, holds in worth["proofs"]]
+    detail.append(Fold("What was asked for", Table(("", "holds"), proofs, text=(0,))))
+    return [Section(str(worth["headline"]), detail, kind=kind)]
 
 
 def _cards(found: Found) -> Cards:

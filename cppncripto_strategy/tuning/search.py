@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import optuna
+import pandas as pd
 
 from cppncripto_strategy.crew import Crew, Spread, crew
 from cppncripto_strategy.errors import RecipeError, SourceError, TrainingError
-from cppncripto_strategy.evaluation.returns import daily_sharpe
 from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, fingerprint
 from cppncripto_strategy.foreign import read_object, reading
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
@@ -32,6 +32,7 @@ from cppncripto_strategy.tuning.sealed import OpeningLedger, SealedResult, open_
 from cppncripto_strategy.tuning.space import read_space
 from cppncripto_strategy.tuning.storage import open_storage
 from cppncripto_strategy.tuning.study import DoneTrial, LiveTrial, TrialStudy, best_of
+from cppncripto_strategy.tuning.worth import judge_worth
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ def tune(
         found = run.found(stopped)
         if stopped is None and not keep_sealed:
             found = _opened(found, study, where)
+    found = replace(found, worth=judge_worth(found))
     write_found(found, where.folder, recipe.name)
     return found
 
@@ -219,12 +221,11 @@ class _Run:
         if not trial.steps or key in self._counted:
             return
         self._counted.add(key)
-        daily = daily_of(trial.steps)[1]
+        days, daily = daily_of(trial.steps)
+        series = pd.Series(daily, index=pd.to_datetime(days, unit="D"))
         where = f"{self.where.folder.name}/trials/{trial.number:05d}.json"
-        entry = Trial(
-            key, "tune", f"trial {trial.number}", self.plan.search.seed, None, len(daily), where
-        )
-        TrialLedger(self.where.home).append(replace(entry, daily_sharpe=daily_sharpe(daily)))
+        name, seed = f"trial {trial.number}", self.plan.search.seed
+        TrialLedger(self.where.home).append(Trial.of(key, "tune", name, seed, series, where))
 
     def _tell(self) -> None:
         if self._watcher is not None:
