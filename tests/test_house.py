@@ -34,7 +34,7 @@ STOREYS = (
     {"analyzers", "embeddings", "forecasts", "judgement", "market", "recipe_reference", "reports"}
     | {"strategy", "testing"},
     {"class_labels", "preflight", "replay", "timelines"},
-    {"outcome"},
+    {"crosscheck", "outcome"},
     {"backtest", "checks", "evolution", "experiments", "paper", "tuning"},
     {"desk"},
     {"commands"},

@@ -20,6 +20,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
 from cppncripto_strategy.paper.beside import FAILED, Beside, Says
 from cppncripto_strategy.paper.checking import next_checkpoint
 from cppncripto_strategy.paper.create import options_of
+from cppncripto_strategy.paper.day_crosscheck import DayChecks
 from cppncripto_strategy.paper.packing import digest_of
 from cppncripto_strategy.paper.recorder import Event, PaperStrategy
 from cppncripto_strategy.paper.recording import Recording
@@ -129,17 +130,22 @@ def see_to_day(session: str, until_ms: int, rounds: int, digest: str | None, say
 
 
 def missing_reports(path: Path, until_ms: int) -> Iterator[dict[str, Any]]:
-    """Write the reports of the days that are over and have none; yields each of them."""
+    """Write the reports of the days that are over and have none; yields each of them.
+
+    Each carries the day's cross-check by the second engine, or why there is none.
+    """
     recording = Recording.read(path)
     live_ms = recording.live_from_ms
     if live_ms is None:
         return
+    checks = DayChecks(recording, lambda: options_of(path))
     for day_ms in range(live_ms // DAY_MS * DAY_MS, until_ms, DAY_MS):
         file = path / "days" / f"{ms_to_utc(day_ms)[:10]}.json"
         if file.exists():
             continue
         report = day_report(path, day_ms, recording)
         if report["candles"]:
+            report["crosscheck"] = checks.of_day(day_ms)
             file.parent.mkdir(exist_ok=True)
             write_json(file, report)
             yield report

@@ -154,7 +154,7 @@ class Recording:
     def _tables(self) -> dict[str, pd.DataFrame]:
         since = self.live_from_ms
         start = since if since is not None else 2**62
-        signals = _table(self.derived["decisions"], SIGNAL_COLUMNS)
+        signals = self.decisions()
         fills = _table(self.derived["fills"], FILL_COLUMNS)
         marks = [
             (row["t"], row["equity"], row["cash"])
@@ -171,6 +171,10 @@ class Recording:
             "equity": equity_from_marks(marks),
             "evidence": evidence_table(self.derived["evidence"]),
         }
+
+    def decisions(self) -> pd.DataFrame:
+        """The `signals` table of every candle, the warm-up's among them."""
+        return _table(self.derived["decisions"], SIGNAL_COLUMNS)
 
     def missed(self) -> pd.DataFrame:
         """Orders the strategy would have sent while the session could not trade: fills' columns.

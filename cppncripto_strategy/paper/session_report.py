@@ -22,6 +22,7 @@ from cppncripto_strategy.feeds.live.journal import read_lines
 from cppncripto_strategy.judgement import judge
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.outcome import bundle_rows, write_outputs
+from cppncripto_strategy.paper.day_crosscheck import kept_checks
 from cppncripto_strategy.paper.exchange_events import exchange_rows
 from cppncripto_strategy.paper.networks import SessionTimeline
 from cppncripto_strategy.paper.recording import Recording
@@ -52,6 +53,7 @@ def session_result(session: Path, recipe: Recipe, timeline: SessionTimeline) -> 
         "downtime": recording.downtime(),
         "rounds": len(recording.past),
         "exchange": exchange_rows(recording.events),
+        "crosschecks": list(kept_checks(session)),
         "withdrawn": [
             {name: gap[name] for name in ("symbol", "open_ms", "seen_ms", "decided_without")}
             for gap in recording.withdrawn()

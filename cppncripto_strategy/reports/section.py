@@ -36,6 +36,7 @@ BUILT_IN = {
     "filters": f"{_ROOM}.record:filters",
     "gaps": f"{_ROOM}.record:gaps",
     "exchange": f"{_ROOM}.record:exchange",
+    "crosscheck": f"{_ROOM}.record:crosscheck",
     "bundles": f"{_ROOM}.record:bundles",
     "settings": f"{_ROOM}.record:settings",
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.reports.blocks import Block, Code, Fold, Section, Table
-from cppncripto_strategy.reports.values import MISSING, settings_rows, whole
+from cppncripto_strategy.reports.values import MISSING, number, settings_rows, whole
 from cppncripto_strategy.results import RunResult, to_toml
 
 MAX_TABLE_ROWS = 60
@@ -103,6 +103,32 @@ def exchange(result: RunResult) -> Section | None:
         content,
         note="Stopped symbols, changed rules, candles that came late or again. What had been"
         " decided by then stays as it was.",
+    )
+
+
+def crosscheck(result: RunResult) -> Section | None:
+    """Each day of a paper session by the second engine; None where no day was checked."""
+    days = (result.metrics.get("session") or {}).get("crosschecks") or []
+    checked = [day for day in days if day["checked"]]
+    if not checked:
+        return None
+    rows = [
+        [
+            day["day"],
+            whole(day["orders"]),
+            whole(day["filled"]),
+            number(day["fees"]),
+            number(day["equity"]),
+            day["first_difference"] or "none",
+        ]
+        for day in checked[-MAX_TABLE_ROWS:]
+    ]
+    head = ["Day", "Orders", "Filled", "Fees", "Equity at its end", "First difference"]
+    return Section(
+        "Days by a second engine",
+        Table(head, rows, text=[5]),
+        note="Each day's orders derived again from its scores, candles and rules, and executed by"
+        " vectorbt. Figures are vectorbt's; a difference from the session's own is named.",
     )
 
 

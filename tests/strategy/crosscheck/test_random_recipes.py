@@ -1,0 +1,73 @@
+"""Twenty random recipes on candles with gaps: two engines, one account."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cppncripto_strategy.crosscheck.record import check_account
+from cppncripto_strategy.crosscheck.run import record_of, rule_books
+from cppncripto_strategy.feeds.clock import Span
+from cppncripto_strategy.replay import replay
+
+SEEDS = range(20)
+STEPS = ("0.00001", "0.001", "0.03", "0.7", "1")
+
+
+def random_changes(rng: np.random.Generator) -> dict[str, Any]:
+    """Tables of a recipe: rules, costs, exchange's steps, each drawn."""
+    hold, short = int(rng.choice([0, 2, 5, 12])), bool(rng.random() < 0.25)
+    step, waits = str(rng.choice(STEPS)), bool(rng.random() < 0.3)
+    rules = {"quantity_step": step, "min_quantity": step}
+    rules["min_notional"] = str(rng.choice(["5", "90", "700"]))
+    if rng.random() < 0.3:
+        rules["max_quantity"] = str(float(step) * int(rng.integers(20, 60)))
+    strategy = {
+        # vectorbt lends nothing, so two shorts must be covered from cash.
+        "fraction": float(rng.choice([0.3, 0.45] if short else [0.3, 0.6, 0.95, 1.0])),
+        "hold_candles": hold,
+        "renew_hold": bool(rng.random() < 0.4),
+        "min_hold": int(rng.integers(0, hold + 1)),
+        "cooldown_candles": int(rng.choice([0, 0, 1, 7])),
+        "stop_pct": float(rng.choice([0.0, 0.3, 1.5])),
+        "max_daily_loss_pct": float(rng.choice([0.0, 0.5, 2.0])),
+        "evidence": "wait" if waits else "trade",
+        "allow_short": short,
+    }
+    return {
+        "strategy": strategy,
+        "threshold": {"window": 60, "quantile": float(rng.choice([0.05, 0.2, 0.4]))},
+        # Networks of random numbers: any day that went well counts as evidence, so that some open.
+        "evidence": {"alpha": 0.99, "horizon": 3, "per": str(rng.choice(["account", "symbol"]))},
+        "broker": {
+            "cash": float(rng.choice([900.0, 10_000.0, 250_000.0])),
+            "fee_bps": 0.0 if waits else float(rng.choice([0.0, 7.5, 10.0])),
+            "slippage_bps": 0.0 if waits else float(rng.choice([0.0, 1.0, 13.0])),
+            "fill_without_trades": bool(rng.random() < 0.3),
+            "filters": {name: dict(rules) for name in ("A", "B")},
+        },
+    }
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_engines_make_one_account(hourly, traded, seed):
+    """A fill, a fee or a rule that one of two independent writings has wrong."""
+    rng = np.random.default_rng(seed)
+    _, candles, timeline = traded
+    # Nobody traded in some candles.
+    quiet = {
+        name: dataclasses.replace(
+            series, volume=np.where(rng.random(len(series.open_time)) < 0.03, 0.0, series.volume)
+        )
+        for name, series in candles.items()
+    }
+    recipe = hourly.recipe(symbols=["A", "B"], **random_changes(rng))
+    span = Span(timeline.first_session_ms, hourly.day(34))
+    passed = replay(recipe, quiet, timeline, span)
+    record = record_of(recipe, quiet, rule_books(passed.filters), "account", passed.tables(span))
+    check = check_account(record)
+    assert [str(difference) for difference in check.differences] == []
+    assert check.compared["orders"] == len(passed.strategy.fills)
