@@ -89,6 +89,10 @@ class Guard:
     ----------
     app : what is guarded.
     clock : seconds that only grow.
+
+    Attributes
+    ----------
+    farewell : called when the server is about to end, so that what is kept open ends first.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limits = settings.limits
+        self.farewell: Callable[[], None] = lambda: None
         self._app, self._settings, self._credentials = app, settings, credentials
         self._requests = Buckets(limits.per_second, limits.burst, clock)
         per_minute = limits.failures_per_minute

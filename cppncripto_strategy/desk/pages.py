@@ -41,7 +41,9 @@ def page_router(
     """Every page, and what its script asks for."""
     router = APIRouter(include_in_schema=False)
     _add_door(router, settings, credentials, guard)
-    _add_sessions(router, library, Streams(settings.limits.streams))
+    streams = Streams(settings.limits.streams)
+    guard.farewell = streams.stop
+    _add_sessions(router, library, streams)
     _add_runs(router, library)
     _add_days(router, library)
 
@@ -137,19 +139,23 @@ class Streams:
     """Pages that are kept up to date while they stand open; a bounded number of them."""
 
     def __init__(self, most: int) -> None:
-        self._most, self._open = most, 0
+        self._most, self._open, self._stopped = most, 0, False
 
     @property
     def free(self) -> bool:
         """Whether one more page may be kept up to date."""
-        return self._open < self._most
+        return self._open < self._most and not self._stopped
+
+    def stop(self) -> None:
+        """End them all: the desk is about to end."""
+        self._stopped = True
 
     async def of(self, watch: SessionWatch) -> AsyncIterator[str]:
         """An event whenever a session wrote something, and one every ten seconds without."""
         self._open += 1
         try:
             until_s, sizes, said_s = time.monotonic() + STREAM_S, watch.sizes(), float("-inf")
-            while (now_s := time.monotonic()) < until_s:
+            while not self._stopped and (now_s := time.monotonic()) < until_s:
                 now = watch.sizes()
                 if now != sizes or now_s - said_s > ALIVE_S:
                     sizes, said_s = now, now_s

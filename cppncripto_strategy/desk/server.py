@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cppncripto_strategy.desk.credentials import Credentials, make_token
+from cppncripto_strategy.desk.guard import Guard
 from cppncripto_strategy.desk.settings import DeskSettings
 from cppncripto_strategy.errors import DeskError
 
@@ -87,6 +88,19 @@ def uvicorn_config(settings: DeskSettings, app: Any) -> uvicorn.Config:
     )
 
 
+class DeskServer(uvicorn.Server):
+    """uvicorn, which ends the pages that are kept up to date before it waits for them to end."""
+
+    def __init__(self, settings: DeskSettings, app: Guard) -> None:
+        super().__init__(uvicorn_config(settings, app))
+        self._guard = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what stands open, then everything."""
+        self._guard.farewell()
+        await super().shutdown(sockets)
+
+
 def bind(settings: DeskSettings) -> socket.socket:
     """The desk's socket, bound.
 
@@ -111,7 +125,7 @@ def bind(settings: DeskSettings) -> socket.socket:
 
 def serve(
     settings: DeskSettings,
-    build: Callable[[DeskSettings, Credentials], Any],
+    build: Callable[[DeskSettings, Credentials], Guard],
     started: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until a signal; the token is made where there is none.
@@ -133,6 +147,6 @@ def serve(
     with suppress(OSError, AttributeError):
         os.nice(NICE)
     with listener:
-        server = uvicorn.Server(uvicorn_config(settings, build(settings, credentials)))
+        server = DeskServer(settings, build(settings, credentials))
         started()
         server.run(sockets=[listener])

@@ -28,7 +28,10 @@ function draw(element, figure) {
 
 async function get(url) {
   const response = await fetch(url, {headers: {accept: "application/json"}});
-  if (response.status === 401 || response.redirected) location.assign("/login");
+  if (response.status === 401 || response.redirected) {
+    location.assign("/login");
+    throw new Error("sign in first");
+  }
   if (!response.ok) throw new Error(`${response.status}`);
   return response;
 }
@@ -71,9 +74,16 @@ function follow() {
     busy = false;
     if (again) { again = false; look(); }
   }
-  const source = new EventSource(now.dataset.live);
-  source.onmessage = look;
-  source.onerror = () => { link.textContent = "the desk does not answer; trying again"; };
+  function listen() {
+    const source = new EventSource(now.dataset.live);
+    source.onmessage = look;
+    source.onerror = () => {
+      link.textContent = "the desk does not answer; trying again";
+      // A browser tries again by itself, unless the answer was no stream: sign in anew, say.
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => { look(); listen(); }, 2000);
+    };
+  }
+  listen();
   look();
 }
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Mapping
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +30,7 @@ STEP_MS = 300_000
 SYMBOLS = ("AUSDT", "BUSDT")
 ROUNDS, LIVE_FROM, GAP_AT, DOWN = 40, 10, 20, (30, 31)
 CASH = 10_000.0
+PATIENCE_S = 20.0
 
 
 def close_ms(number: int) -> int:
@@ -248,3 +253,63 @@ def client(results: Path, tmp_path_factory: Any) -> Client:
     """A client of a desk over `results`, with the token."""
     token_file = write_token(tmp_path_factory.mktemp("client"))
     return client_of(results, token_file)
+
+
+@contextmanager
+def serve(folder: Path, token_file: Path, port: int = 0, **limits: Any) -> Iterator[int]:
+    """The port of a desk on 127.0.0.1 that runs meanwhile."""
+    pytest.importorskip("uvicorn")
+    from cppncripto_strategy.desk.app import build
+    from cppncripto_strategy.desk.credentials import Credentials
+    from cppncripto_strategy.desk.server import DeskServer, bind
+    from cppncripto_strategy.desk.settings import DeskSettings, Limits
+
+    if not port:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+    settings = DeskSettings(folder, token_file, port=port, limits=Limits(**limits))
+    app = build(settings, Credentials(token_file))
+    with bind(settings) as listener:
+        server = DeskServer(settings, app)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            until_s = time.monotonic() + PATIENCE_S
+            while not server.started and time.monotonic() < until_s:
+                time.sleep(0.01)
+            yield port
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE_S)
+
+
+@pytest.fixture(scope="session")
+def serving() -> Any:
+    """`serve`."""
+    return serve
+
+
+@pytest.fixture(scope="session")
+def embed_days(toy: Any) -> Any:
+    """Function of a folder: twenty days of AUSDT on a line, two of them far away; the first day."""
+    import pyarrow as pa
+
+    from cppncripto_strategy.embeddings import SCHEMA, write_embeddings
+
+    def made(folder: Path) -> int:
+        first = int(toy.candles(days=1).open_time[0])
+        along = np.array([*np.linspace(0, 1, 18), 9.0, 9.5])
+        axis = np.ones(4) / 2
+        rows = [
+            {
+                "symbol": "AUSDT", "session_ms": first + n * DAY_MS,
+                "valid_from_ms": first + n * DAY_MS, "data_start_ms": first + (n - 2) * DAY_MS,
+                "data_end_ms": first + n * DAY_MS, "model_hash": "m", "encoder_hash": "e",
+                "in_sample": n < 5, "vector": (along[n] * axis).tolist(),
+            }
+            for n in range(len(along))
+        ]  # fmt: skip
+        write_embeddings(pa.Table.from_pylist(rows, schema=SCHEMA), folder / "embeddings.parquet")
+        return first
+
+    return made

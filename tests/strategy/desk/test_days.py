@@ -9,27 +9,11 @@ from cppncripto_strategy.desk import days
 from cppncripto_strategy.desk.listing import Listing
 from cppncripto_strategy.feeds.clock import DAY_MS
 
-pa = pytest.importorskip("pyarrow")
-
 
 @pytest.fixture
-def embedded(copy_of, toy):
-    """(listing, file of embeddings): twenty days on a line, two of them far away."""
-    from cppncripto_strategy.embeddings import SCHEMA, write_embeddings
-
-    first = int(toy.candles(days=1).open_time[0])
-    along = np.array([*np.linspace(0, 1, 18), 9.0, 9.5])
-    axis = np.ones(4) / 2
-    rows = [
-        {
-            "symbol": "AUSDT", "session_ms": first + n * DAY_MS,
-            "valid_from_ms": first + n * DAY_MS, "data_start_ms": first + (n - 2) * DAY_MS,
-            "data_end_ms": first + n * DAY_MS, "model_hash": "m", "encoder_hash": "e",
-            "in_sample": n < 5, "vector": (along[n] * axis).tolist(),
-        }
-        for n in range(len(along))
-    ]  # fmt: skip
-    write_embeddings(pa.Table.from_pylist(rows, schema=SCHEMA), copy_of / "embeddings.parquet")
+def embedded(copy_of, embed_days):
+    """(listing, file of embeddings, first day)."""
+    first = embed_days(copy_of)
     listing = Listing(copy_of)
     return listing, listing.of("embeddings")[0], first
 

@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
 
-from cppncripto_strategy.desk.app import build  # noqa: E402
-from cppncripto_strategy.desk.credentials import Credentials  # noqa: E402
-from cppncripto_strategy.desk.server import bind, uvicorn_config  # noqa: E402
-from cppncripto_strategy.desk.settings import DeskSettings, Limits  # noqa: E402
-from cppncripto_strategy.errors import DeskError  # noqa: E402
+from cppncripto_strategy.desk.listing import Listing
+from cppncripto_strategy.desk.server import bind
+from cppncripto_strategy.desk.settings import DeskSettings
+from cppncripto_strategy.errors import DeskError
 
 PATIENCE_S = 20.0
-
-
-@contextmanager
-def serving(folder: Any, token_file: Any, **limits: Any) -> Iterator[int]:
-    """The port of a desk that runs meanwhile."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    settings = DeskSettings(folder, token_file, port=port, limits=Limits(**limits))
-    app = build(settings, Credentials(token_file))
-    with bind(settings) as listener:
-        server = uvicorn.Server(uvicorn_config(settings, app))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            until_s = time.monotonic() + PATIENCE_S
-            while not server.started and time.monotonic() < until_s:
-                time.sleep(0.01)
-            yield port
-        finally:
-            server.should_exit = True
-            thread.join(PATIENCE_S)
 
 
 def talk(port: int, sent: bytes, then: bytes = b"") -> bytes:
@@ -62,7 +36,7 @@ def request(port: int, token: str, path: str = "/api/v1/health", *more: str) -> 
 
 
 @pytest.fixture
-def port(results, token_file):
+def port(results, token_file, serving):
     """A desk with little patience."""
     with serving(results, token_file, head_s=0.5, head_bytes=4_096, connections=12) as port:
         yield port
@@ -133,10 +107,8 @@ def test_a_taken_port_is_one_sentence(port, results, token_file):
         bind(DeskSettings(results, token_file, port=port))
 
 
-def test_a_live_page_hears_of_a_candle(copy_of, desk, token_file, token):
+def test_a_live_page_hears_of_a_candle(copy_of, desk, token_file, token, serving):
     """A page that has to be reloaded; events that come without anything new."""
-    from cppncripto_strategy.desk.listing import Listing
-
     [entry] = Listing(copy_of).of("session")
     with serving(copy_of, token_file) as port:
         path = f"/sessions/{entry.id}/live"
@@ -152,3 +124,18 @@ def test_a_live_page_hears_of_a_candle(copy_of, desk, token_file, token):
                 piece = connection.recv(4_096)
                 assert piece
                 again += piece
+
+
+def test_an_open_page_does_not_hold_the_desk_back(results, token_file, token, serving, caplog):
+    """Ctrl-C that ends in a traceback for every page that stands open."""
+    [entry] = Listing(results).of("session")
+    with serving(results, token_file) as port:
+        connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        connection.sendall(request(port, token, f"/sessions/{entry.id}/live"))
+        heard = b""
+        while b"data: look" not in heard:
+            heard += connection.recv(4_096)
+    while connection.recv(4_096):
+        pass
+    connection.close()
+    assert "Traceback" not in caplog.text
