@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from cppncripto_strategy import __version__
 from cppncripto_strategy.desk.api import PREFIX, api_router
 from cppncripto_strategy.desk.credentials import Credentials
+from cppncripto_strategy.desk.gauges import metrics_router
 from cppncripto_strategy.desk.guard import API, Guard
 from cppncripto_strategy.desk.journals import CursorError
 from cppncripto_strategy.desk.library import Library, UnknownId
@@ -36,6 +37,7 @@ def build(settings: DeskSettings, credentials: Credentials) -> Guard:
     app = _api(library)
     guard = Guard(app, settings, credentials)
     app.include_router(page_router(library, settings, credentials, guard))
+    app.include_router(metrics_router(library))
     _answer_errors(app, settings)
     return guard
 

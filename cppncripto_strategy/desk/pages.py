@@ -97,9 +97,9 @@ def _cookie(settings: DeskSettings, value: str, max_age_s: int) -> str:
     cookie: SimpleCookie = SimpleCookie()
     name = cookie_name(settings)
     cookie[name] = value
-    rules = {"httponly": True, "samesite": "Strict", "path": "/", "secure": settings.secure}
-    for rule, found in (rules | {"max-age": max_age_s}).items():
-        cookie[name][rule] = found
+    rules = {"httponly": True, "samesite": "Strict", "path": "/", "max-age": max_age_s}
+    for rule, held in {**rules, "secure": settings.secure}.items():
+        cookie[name][rule] = held
     return cookie[name].OutputString()
 
 

@@ -32,13 +32,12 @@ def fill_of(record: Record, symbol: str | None = None) -> Fill | None:
     """A fill, refusal or cancellation."""
     if symbol not in (None, record["symbol"]):
         return None
-    said: dict[str, Any] = {name: str(record[name]) for name in _SAID}
-    said |= {name: record.get(name) for name in _PAID}
-    return Fill(
-        created=Instant.of(record["created_ms"]),
-        executed=Instant.of(record["executed_ms"]),
-        **said,
-    )
+    values: dict[str, Any] = {
+        **{name: str(record[name]) for name in _SAID},
+        **{name: record.get(name) for name in _PAID},
+    }
+    created, executed = record["created_ms"], record["executed_ms"]
+    return Fill(created=Instant.of(created), executed=Instant.of(executed), **values)
 
 
 def equity_of(record: Record) -> EquityPoint:

@@ -57,7 +57,7 @@ class Item(Model):
     id: str = Field(pattern="^[0-9a-f]{16}$", examples=["3f1c9a2b7d0e4f58"])
     kind: str = Field(examples=["session"])
     name: str = Field(description="Path below the folder.", examples=["paper/real"])
-    problem: str = Field("", description="Why it could not be read; empty when it could.")
+    problem: str = Field(default="", description="Why it could not be read; empty when it could.")
 
 
 class Evidence(Model):
@@ -83,7 +83,7 @@ class Session(Item):
     created: Instant | None = None
     live_from: Instant | None = None
     last_round: Instant | None = None
-    silent_s: Number = Field(None, description="Seconds since the last candle was written.")
+    silent_s: Number = Field(default=None, description="Seconds since the last candle was written.")
     rounds: Count = 0
     gaps: Count = 0
     withdrawn: Count = 0
