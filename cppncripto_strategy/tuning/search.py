@@ -171,6 +171,10 @@ class _Run:
             live = self.study.claim()
             if live is None:
                 break
+            if live.ended:
+                self.study.settle(live)
+                self._end(live.number)
+                continue
             self._live[live.number] = live
             workers.submit(live.number, live.changes, *self.plan.steps[0])
         return workers.busy > 0

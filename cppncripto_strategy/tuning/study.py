@@ -3,7 +3,8 @@
 A trial lives in Optuna's storage; the results of its steps lie beside it, in `trials/00017.json` of
 the study's folder, written before the trial is said to be finished. A process that runs trials
 holds a lock of its own as long as it lives: a trial that is running under a lock that nobody holds
-was lost, and whoever asks next runs it again, under its number and with its values.
+was lost, and whoever asks next runs it again, under its number and with its values; or says that it
+is finished, where its file is there and only this was missing.
 
 Left out: which values to try (`samplers`), what a step computes (`evaluation`).
 """
@@ -53,11 +54,19 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 @dataclass
 class LiveTrial:
-    """A trial that this process runs: lives from its claim until it is finished."""
+    """A trial that this process runs: lives from its claim until it is finished.
+
+    Parameters
+    ----------
+    ended : how it ended, where the process that ran it was killed before it said so; else "".
+    reason : why it failed, or "".
+    """
 
     trial: Trial
     changes: Changes
     steps: list[StepResult] = field(default_factory=list)
+    ended: str = ""
+    reason: str = ""
 
     @property
     def number(self) -> int:
@@ -153,15 +162,20 @@ class TrialStudy:
             lost = next((t for t in trials if self._is_lost(t)), None)
             if lost is None and len(trials) >= self.total:
                 return None
-            if lost is not None:
-                log.warning("trial %d was lost with its process: it is run again", lost.number)
-                trial = Trial(self.study, lost._trial_id)
-            else:
-                trial = self.study.ask()
+            trial = self.study.ask() if lost is None else Trial(self.study, lost._trial_id)
             trial.set_user_attr(_RUNNER, self._runner)
             changes = self.space.suggest(trial)
             trial.set_user_attr(_CHANGES, json.dumps(changes))
+            return LiveTrial(trial, changes) if lost is None else self._taken_over(trial, changes)
+
+    def _taken_over(self, trial: Trial, changes: Changes) -> LiveTrial:
+        """A lost trial: from its start, or, where its file is written, at its end."""
+        kept = self._record(trial.number)
+        if kept is None:
+            log.warning("trial %d was lost with its process: it is run again", trial.number)
             return LiveTrial(trial, changes)
+        steps = [StepResult.from_plain(step) for step in kept["steps"]]
+        return LiveTrial(trial, changes, steps, str(kept["state"]), str(kept["reason"]))
 
     def _claiming(self) -> FileLock:
         path = self.folder / f".claim{LOCK_FILE}"
@@ -199,8 +213,7 @@ class TrialStudy:
             return True
         if not reported or not live.trial.should_prune():
             return False
-        self._write(live, "pruned", "")
-        self.study.tell(live.trial, state=TrialState.PRUNED)
+        self._end(live, "pruned")
         return True
 
     def _report(self, live: LiveTrial) -> bool:
@@ -222,21 +235,33 @@ class TrialStudy:
         if undefined:
             self.fail(live, f"{', '.join(undefined)} is undefined: there was nothing to judge")
             return
-        for name, excess in excesses(search, live.steps).items():
-            live.trial.set_constraint(name, min(excess, 1e300))
-        self._write(live, "complete", "")
-        self.study.tell(live.trial, [v for v in values if v is not None])
+        self._end(live, "complete")
 
     def fail(self, live: LiveTrial, reason: str) -> None:
         """The candidate is impossible, and why."""
-        self._write(live, "failed", reason)
-        live.trial.set_user_attr(_REASON, reason)
-        self.study.tell(live.trial, state=TrialState.FAIL)
+        self._end(live, "failed", reason)
 
-    def _write(self, live: LiveTrial, state: str, reason: str) -> None:
+    def _end(self, live: LiveTrial, ended: str, reason: str = "") -> None:
+        """Write down what came of it; only then say that it is finished."""
+        live.ended, live.reason = ended, reason
         steps = [step.to_plain() for step in live.steps]
-        content = {"number": live.number, "state": state, "changes": live.changes}
+        content = {"number": live.number, "state": ended, "changes": live.changes}
         write_json(self._file(live.number), {**content, "reason": reason, "steps": steps})
+        self.settle(live)
+
+    def settle(self, live: LiveTrial) -> None:
+        """Say to the study how a trial ended whose file is written."""
+        search = self.plan.search
+        if live.ended == "complete":
+            for name, excess in excesses(search, live.steps).items():
+                live.trial.set_constraint(name, min(excess, 1e300))
+            values = [v for v in objective_values(search, live.steps) if v is not None]
+            self.study.tell(live.trial, values)
+            return
+        if live.reason:
+            live.trial.set_user_attr(_REASON, live.reason)
+        state = TrialState.PRUNED if live.ended == "pruned" else TrialState.FAIL
+        self.study.tell(live.trial, state=state)
 
     def _file(self, number: int) -> Path:
         return self.folder / TRIALS / f"{number:05d}.json"
@@ -296,11 +321,16 @@ class TrialStudy:
 
     def _steps(self, number: int) -> list[StepResult]:
         """Results of a trial's steps; [] where another machine kept them."""
+        kept = self._record(number)
+        return [] if kept is None else [StepResult.from_plain(step) for step in kept["steps"]]
+
+    def _record(self, number: int) -> dict[str, Any] | None:
+        """What a trial's file says; None where there is none."""
         path = self._file(number)
         if not path.is_file():
-            return []
+            return None
         with reading(path, "record of a trial", SourceError, "Delete it: the trial stays counted"):
-            return [StepResult.from_plain(step) for step in read_object(path)["steps"]]
+            return read_object(path)
 
     # ------------------------------------------------------------------ identity
     def _require_same(self) -> None:

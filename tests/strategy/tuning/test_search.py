@@ -17,6 +17,7 @@ from cppncripto_strategy.stopping import Stopped
 from cppncripto_strategy.tuning.request import adopt, with_search
 from cppncripto_strategy.tuning.sealed import OpeningLedger
 from cppncripto_strategy.tuning.search import Where, tune
+from cppncripto_strategy.tuning.study import TrialStudy
 
 HERE = Path(__file__).parent
 SAMPLERS = ("tpe", "random", "gp", "nsga3")
@@ -212,6 +213,36 @@ def test_adopted_recipe_is_the_candidate(tiny, quick, tmp_path):
 
 def replace_search(recipe):
     return recipe.model_copy(update={"search": None, "space": None})
+
+
+def test_trial_whose_end_was_written_but_not_said_is_not_run_again(
+    tiny, quick, tmp_path, monkeypatch
+):
+    """A kill between two files: a finished trial that ends in another way the second time."""
+    recipe = tiny.recipe()
+    tune(recipe, where(tmp_path / "whole"), keep_sealed=True)
+    whole = tried(tmp_path / "whole/tuning")
+    pruned = next(number for number, state, _ in whole if state == "pruned")
+    settle, add = TrialStudy.settle, TrialStudy.add
+
+    def killed(study, live):
+        if live.number == pruned:
+            raise KeyboardInterrupt
+        settle(study, live)
+
+    def not_again(study, live, result):
+        assert live.number != pruned
+        return add(study, live, result)
+
+    home = where(tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialStudy, "settle", killed)
+        assert len(tune(recipe, home, keep_sealed=True).trials) == pruned
+    monkeypatch.setattr(TrialStudy, "add", not_again)
+    found = tune(recipe, home, keep_sealed=True)
+    assert tried(tmp_path / "cut/tuning") == whole
+    assert found.trials[pruned].state == "pruned"
+    assert len(TrialLedger(home.home).distinct()) == len(whole)
 
 
 def test_a_file_beside_the_recipe_replaces_its_space(tiny, tmp_path):
