@@ -250,11 +250,11 @@ class MacroMicroStrategy(bt.Strategy):
         """Decide on every symbol whose bar is new."""
         if not self._opened:
             self._open_lines()
-        for state in self.states:
-            bars = state.clock.lencount
-            if bars > state.bars:
-                state.bars = bars
-                self._on_candle(state, bars - 1)
+        new = [state for state in self.states if state.clock.lencount > state.bars]
+        for state in new:  # all of them first: a size looks at what the other symbols are now
+            state.bars = state.clock.lencount
+        for state in new:
+            self._on_candle(state, state.bars - 1)
         if not self._has_ledger:
             self._marks.append(self._mark())
 

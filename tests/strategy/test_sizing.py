@@ -14,7 +14,7 @@ from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
-from cppncripto_strategy.feeds.replay import ReplayFeed
+from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.indicators import MacroEmbedding
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.forecasting.forecaster import fit_forecaster
@@ -204,3 +204,58 @@ def test_days_without_a_forecast_leave_a_row(market) -> None:
     strategy = trade((part, bare, until_ms), sizing="volatility")
     assert set(strategy.fills["reason"]) == {"no_forecast"}
     assert strategy.trades.empty
+
+
+class EveryOtherDay(bt.Indicator):
+    """A forecast that is 1 % and 2 % a day in turn; from a day's first candle on."""
+
+    lines = ("volatility",)
+
+    def next(self):
+        day = bar_close_ms(self.data) // DAY_MS
+        self.lines.volatility[0] = 0.02 if day % 2 else 0.01
+
+
+class Buys(bt.Indicator):
+    """Buys B at once, and A at a day's first candle."""
+
+    lines = ("score",)
+
+    def __init__(self):
+        super().__init__()
+        self.macro = EveryOtherDay(self.data)
+
+    def next(self):
+        whole_day = bar_close_ms(self.data) % DAY_MS == 0
+        self.lines.score[0] = 1.0 if self.data._name == "B" or whole_day else 0.0
+
+
+@pytest.mark.filterwarnings("ignore:.*no filters")
+@pytest.mark.parametrize("runonce", [True, False])
+@pytest.mark.parametrize("names", ["AB", "BA"])
+def test_first_candle_of_a_day_is_sized_by_the_days_forecast_of_every_symbol(toy, names, runonce):
+    """Kills yesterday's forecast of symbols that come later in the recipe; live had today's."""
+    candles = toy.candles(days=4)
+    flat = np.full(len(candles), 100.0)
+    candles = candles.replace(open=flat, high=flat, low=flat, close=flat)
+    cerebro = bt.Cerebro(stdstats=False, runonce=runonce)
+    cerebro.broker = SpotBroker(cash=1e4, fee_bps=0.0, slippage_bps=0.0)
+    for name in names:
+        cerebro.adddata(ReplayFeed(candles=candles, interval_ms=HOUR_MS, name=name))
+    cerebro.addstrategy(
+        MacroMicroStrategy,
+        score_factory=Buys,
+        threshold_factory=lambda traded, data, score: Level(data),
+        sizing="volatility",
+        target_volatility=0.015 * math.sqrt(365),
+        fraction=0.4,
+    )
+    [strategy] = cerebro.run()
+    fills = strategy.fills[strategy.fills["status"] == "filled"].set_index("symbol")
+    first_day = int(fills.loc["B", "created_ms"]) // DAY_MS
+    assert first_day % 2 == 0
+    held = 0.4 * 0.015 / 0.01
+    left = (0.015 - held * 0.02) / 0.02  # 1 % of yesterday would leave twice as much
+    assert fills.loc["B", "quantity"] == pytest.approx(100 * held, rel=0.01)
+    assert fills.loc["A", "created_ms"] == (first_day + 1) * DAY_MS
+    assert fills.loc["A", "quantity"] == pytest.approx(100 * left, rel=0.01)
