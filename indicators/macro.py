@@ -176,7 +176,9 @@ class MacroEmbedding(bt.Indicator):
         self._market_done = 0
         cache = None if self.p.cache is None else EmbeddingCache(Path(self.p.cache))
         self.stream = MacroStream(self.timeline, cache, str(self.data._name or ""))
-        self._done = 0  # bars already taken: `next` runs again when another symbol ticks
+        self._done = self._taken = 0  # bars: `next` runs again when another symbol ticks
+        self.company: list[MacroEmbedding] = [self]
+        self._lines_read: list[Any] = []
         self.table: SessionTable | None = None
         self.states: SessionStates | None = None
         self.bar_rows: NDArray[np.int64] | None = None
@@ -185,6 +187,11 @@ class MacroEmbedding(bt.Indicator):
     def follow(self, timeline: BundleTimeline) -> None:
         """Go by this timeline from the next rollover on: the one there was, with bundles added."""
         self.timeline = self.stream.timeline = timeline
+
+    def join(self, company: list[MacroEmbedding]) -> None:
+        """Be scored with these: whose `next` is first lets all of them take their candles."""
+        company.append(self)
+        self.company = company
 
     @property
     def rollover_s(self) -> Sequence[float]:
@@ -225,17 +232,26 @@ class MacroEmbedding(bt.Indicator):
 
     _streamed: tuple[tuple[int, int, str, float, NDArray[np.float32]], ...] = ()
 
-    def next(self) -> None:
+    def take(self) -> None:
         """Take the present candle, once; the market symbol's of the same close before it."""
         self._take_market()
-        if len(self) == self._done:
+        bars = len(self.data)
+        if bars == self._taken:
             return
-        self._done = len(self)
+        self._taken = bars
         stream = self.stream
         session_before = stream.session_ms
         stream.push(*self._candle(self.data))
         if stream.session_ms != session_before and stream.state is not None:
             self._remember(stream)
+
+    def next(self) -> None:
+        """Say what holds at the present candle; all who are scored together have taken theirs."""
+        for other in self.company:
+            other.take()
+        if len(self) == self._done:
+            return
+        self._done, stream = len(self), self.stream
         self.lines.drift[0] = stream.state.drift if stream.state is not None else np.nan
         self.lines.age[0] = stream.age_ms()
         for name, value in zip(FORECAST_COLUMNS, stream.forecast, strict=True):

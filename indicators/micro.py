@@ -15,9 +15,21 @@ from cppncripto_strategy.indicators.bulk import forward_in_bulk
 from cppncripto_strategy.indicators.macro import MacroEmbedding, bars_of
 from cppncripto_strategy.models.scoring.batch import score_sessions
 from cppncripto_strategy.models.scoring.macro_stream import TIMES_KEPT
-from cppncripto_strategy.models.scoring.micro_stream import ScoreStream
+from cppncripto_strategy.models.scoring.round_scorer import RoundScorer, ScoreStream
 
 LINES = ("score", "p_buy", "p_sell", "score_zero")
+
+
+class ScoredTogether:
+    """Symbols of one run, each with its own MicroScore, whose rounds are scored in one product.
+
+    Hand the same one to every `MicroScore` of a Cerebro. Its feeds deliver a round's candles before
+    any indicator is asked, so the first one asked scores them all.
+    """
+
+    def __init__(self) -> None:
+        self.macros: list[MacroEmbedding] = []
+        self.scorer = RoundScorer()
 
 
 class MicroScore(bt.Indicator):
@@ -34,6 +46,8 @@ class MicroScore(bt.Indicator):
     ------
     bundles, cache, market : as in MacroEmbedding, when `macro` is not given.
     macro : a MacroEmbedding over the same data.
+    together : ScoredTogether, shared by the symbols of one Cerebro; None scores each by itself.
+        Only `next` differs, and only in the last bits of a score.
 
     Attributes
     ----------
@@ -68,7 +82,8 @@ class MicroScore(bt.Indicator):
     """
 
     lines: Any = LINES
-    params: Any = (("bundles", None), ("cache", None), ("market", None), ("macro", None))
+    params: Any = (("bundles", None), ("cache", None), ("market", None), ("macro", None),
+                   ("together", None))  # fmt: skip
     plotinfo: Any = {"plot": True, "subplot": True, "plothlines": [0.0]}
     forward = forward_in_bulk
 
@@ -85,7 +100,9 @@ class MicroScore(bt.Indicator):
             given = {name: getattr(self.p, name) for name in ("bundles", "cache", "market")}
             macro = MacroEmbedding(self.data, **given)
         self.macro: MacroEmbedding = macro
-        self._stream = ScoreStream(self.macro.stream)
+        together: ScoredTogether = self.p.together or ScoredTogether()
+        self.macro.join(together.macros)
+        self._stream = ScoreStream(self.macro.stream, together.scorer)
         self._done = 0
         self.score_s: deque[float] = deque(maxlen=TIMES_KEPT)
 
@@ -126,9 +143,8 @@ class MicroScore(bt.Indicator):
         if len(self) == self._done:
             return
         self._done = len(self)
-        began = time.perf_counter()
         scores = self._stream.update()
-        self.score_s.append(time.perf_counter() - began)
+        self.score_s.append(self._stream.seconds)
         for name, value in zip(LINES, scores, strict=True):
             getattr(self.lines, name)[0] = value
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.foreign import read_object, reading, require_int, sealed, unsealed
-from cppncripto_strategy.indicators.micro import MicroScore
+from cppncripto_strategy.indicators.micro import MicroScore, ScoredTogether
 from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.learning.walkforward import walk_forward
@@ -98,11 +98,25 @@ def strategy_options(
     # A restart, its checks and parity must sum as the session does, whatever the machine.
     torch.set_num_threads(1)
     return {
-        "score_factory": lambda data: MicroScore(data, bundles=timeline, cache=embeddings),
+        "score_factory": _Scores(timeline, embeddings),
         "seeds": timeline.seeds(),
         "untraded": recipe.beside,
         **recipe.strategy_params(),
     }
+
+
+class _Scores:
+    """Makes each symbol's MicroScore; those of one Cerebro are scored together."""
+
+    def __init__(self, timeline: SessionTimeline, embeddings: Path | None) -> None:
+        self._given = {"bundles": timeline, "cache": embeddings}
+        self._run: Any = None
+        self._together = ScoredTogether()
+
+    def __call__(self, data: Any) -> MicroScore:
+        if data._env is not self._run:  # a session that begins anew makes another Cerebro
+            self._run, self._together = data._env, ScoredTogether()
+        return MicroScore(data, together=self._together, **self._given)
 
 
 def todays_bundle(

@@ -74,6 +74,8 @@ class MacroStream:
     session_ms : session of the last candle, -1 before any.
     rolled : whether the last candle activated another state (or took it away).
     fresh_rows : rows the last candle added, missing ones included.
+    clean : how many of the last candles follow each other without a gap, and were traded.
+    in_rings : number of the last candle that somebody's rings of features hold; -1 for none.
     rollover_s : seconds each rollover's scaler and embedding took, the last `TIMES_KEPT`.
     """
 
@@ -81,19 +83,21 @@ class MacroStream:
         self, timeline: BundleTimeline, cache: EmbeddingCache | None = None, symbol: str = ""
     ) -> None:
         self.timeline, self.settings = timeline, timeline.session
-        self._table = self.settings.table
-        self._scaled = np.array(self._table.scaled)
+        self.table = self.settings.table
+        self.scaled_columns = np.array(self.table.scaled)
         self._cache = cache
         keep = self.settings.warmup + self.settings.day_candles + timeline.receptive_field + 1
         terms = term_rows(self.settings.terms, self.settings.day_candles)
         forecasts = any(bundle.forecaster is not None for bundle in timeline.bundles)
         self._forecasts = ForecastStream(symbol, forecasts)
         day = self.settings.day_candles + 1 if self._forecasts.needed else 0
-        self._candles = Ring(max(self._table.memory + MOST_WAITING, terms, day), N_COLUMNS)
+        self._candles = Ring(max(self.table.memory + MOST_WAITING, terms, day), N_COLUMNS)
         self._market = Ring(self._candles.size, N_COLUMNS) if self.settings.reads_market else None
         self._coming: dict[int, FloatArray] = {}  # market candles that no row has taken yet
-        self._features = Ring(keep, len(self._table))
+        self._features = Ring(keep, len(self.table))
         self._waiting = 0  # last candles whose features nobody has asked for yet
+        self.clean = 0
+        self.in_rings = -1
         self.rows = 0  # grid rows seen since the first candle
         self.next_open_ms = -1
         self.session_ms = -1
@@ -149,12 +153,41 @@ class MacroStream:
     def scaled(self, count: int, before: int = 0) -> NDArray[np.float32]:
         """The last `count` feature rows but `before` under the active scaler, (count, F)."""
         assert self.state is not None
-        rows = self._known_features().last(count, before)
-        return scale_columns(rows, self._scaled, self.state.center, self.state.scale)
+        rows = self.features(count, before)
+        return scale_columns(rows, self.scaled_columns, self.state.center, self.state.scale)
+
+    def features(self, count: int, before: int = 0) -> FloatArray:
+        """The last `count` feature rows but `before`, unscaled, a view (count, F)."""
+        return self._known_features().last(count, before)
+
+    @property
+    def waits_for_one(self) -> bool:
+        """Whether the last candle's features, and no others, are still to be computed."""
+        return self._waiting == 1
+
+    def candles(self, count: int, before: int = 0) -> FloatArray:
+        """The last `count` candles but `before`, as `push` takes them, a view (count, 6)."""
+        return self._candles.last(count, before)
+
+    def grid(self, rows: int = 0) -> CandleGrid:
+        """The last candles, those that a feature of the last row depends on, or so many."""
+        last_open_ms = self.next_open_ms - self.settings.interval_ms
+        return self._grid(rows or self.table.memory, last_open_ms)
+
+    def give(self, row: FloatArray) -> None:
+        """Take the last candle's features (F,) from who computed them: `waits_for_one`."""
+        self._features.append(row)
+        self._waiting = 0
 
     def present_share(self, window: int) -> float:
         """Share of the last `window` rows that have a candle; rows before the first have none."""
-        return float(self._known_features().last(window)[:, self._table.present].sum()) / window
+        return float(self.features(window)[:, self.table.present].sum()) / window
+
+    @property
+    def active(self) -> MacroState:
+        """The active state, where there is one."""
+        assert self.state is not None
+        return self.state
 
     def age_ms(self) -> float:
         """Milliseconds from the midnight of the active state to the last close; NaN for none."""
@@ -200,7 +233,10 @@ class MacroStream:
             self._market.restore(kept["market"])
         self._coming = dict(kept["coming"])
         self._features.restore(kept["features"])
-        self._waiting = 0
+        self._waiting, self.in_rings = 0, -1
+        rows = self._candles.last(self._candles.size)[::-1]
+        dirty = np.flatnonzero(~((rows[:, 4] > 0.0) & ~np.isnan(rows[:, 3])))
+        self.clean = int(dirty[0]) if len(dirty) else len(rows)
         self._forecasts.restore(kept["forecasts"])
         for name in ("rows", "next_open_ms", "session_ms"):
             setattr(self, name, kept[name])
@@ -218,6 +254,7 @@ class MacroStream:
     def _add(self, candle: FloatArray) -> None:
         """One grid row; its close may cross a midnight."""
         self._candles.append(candle)
+        self.clean = self.clean + 1 if candle[4] > 0.0 and candle[3] == candle[3] else 0
         if self._market is not None:
             market = self._coming.pop(self.next_open_ms, None)
             self._market.append(np.full(N_COLUMNS, np.nan) if market is None else market)
@@ -244,11 +281,11 @@ class MacroStream:
         if not count:
             return self._features
         last_open_ms = self.next_open_ms - self.settings.interval_ms
-        grid = self._grid(self._table.memory - 1 + count, last_open_ms)
+        grid = self._grid(self.table.memory - 1 + count, last_open_ms)
         if count == 1:
-            self._features.append(self._table.last_row(grid))
+            self._features.append(self.table.last_row(grid))
         else:
-            self._features.extend(self._table.last_rows(grid, count))
+            self._features.extend(self.table.last_rows(grid, count))
         return self._features
 
     def _grid(self, rows: int, last_open_ms: int) -> CandleGrid:
@@ -278,7 +315,7 @@ class MacroStream:
         number = int(self.timeline.active_in([session_ms])[0])
         if number < 0 or self.rows < self.settings.warmup:
             return None
-        window = self._known_features().last(self.settings.long_window)
+        window = self.features(self.settings.long_window)
         center, scale, ok = fit_sessions(
             window,
             np.array([len(window)]),
@@ -293,7 +330,7 @@ class MacroStream:
         drift = np.nan
         if bundle.macro is not None:
             rows = pool_rows(window, self.settings.pool)
-            scaled = scale_columns(rows, self._scaled, center[0], scale[0])
+            scaled = scale_columns(rows, self.scaled_columns, center[0], scale[0])
             statistics = np.concatenate([center[0], np.log(scale[0]), terms]).astype(np.float32)
             embedding = self._embed(bundle, scaled, statistics)
             drift = bank_drift(bundle, embedding, session_ms)

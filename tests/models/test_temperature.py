@@ -12,7 +12,7 @@ from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.micronet import BUY, SELL
 from cppncripto_strategy.models.scoring.batch import score_span
 from cppncripto_strategy.models.scoring.macro_stream import MacroStream
-from cppncripto_strategy.models.scoring.micro_stream import ScoreStream
+from cppncripto_strategy.models.scoring.round_scorer import ScoreStream
 from cppncripto_strategy.models.temperature import COLDEST, HOTTEST, fit_temperature, tempered
 
 

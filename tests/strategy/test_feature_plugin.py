@@ -21,7 +21,7 @@ from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.models.learning.training import MicroData
 from cppncripto_strategy.models.scoring.batch import score_span
 from cppncripto_strategy.models.scoring.macro_stream import MacroStream
-from cppncripto_strategy.models.scoring.micro_stream import ScoreStream
+from cppncripto_strategy.models.scoring.round_scorer import ScoreStream
 from cppncripto_strategy.plugins import load_plugins
 from cppncripto_strategy.recipe import parse_recipe
 from cppncripto_strategy.registry import forget_everywhere

@@ -14,15 +14,15 @@ def taker_imbalance(grid: CandleGrid) -> FloatArray:
 
     NaN where the source does not carry taker volumes.
     """
-    return _imbalance(grid.taker_buy_volume, grid.volume)
+    return imbalance(grid.taker_buy_volume, grid.volume)
 
 
 def last_taker_imbalance(grid: CandleGrid) -> float:
     """The last row of `taker_imbalance`."""
-    return float(_imbalance(grid.taker_buy_volume[-1:], grid.volume[-1:])[0])
+    return float(imbalance(grid.taker_buy_volume[-1:], grid.volume[-1:])[0])
 
 
-def _imbalance(bought: FloatArray, volume: FloatArray) -> FloatArray:
+def imbalance(bought: FloatArray, volume: FloatArray) -> FloatArray:
     traded = volume > 0
     share = bought / np.where(traded, volume, 1.0)
     return np.where(traded | np.isnan(share), 2.0 * share - 1.0, 0.0)

@@ -26,14 +26,14 @@ def volume_z(grid: CandleGrid) -> FloatArray:
     where fewer than half of the window's candles exist, or it begins before the grid.
     """
     states, untraded = _log_volume_states(grid.volume)
-    moments, values = trailing(states, DAY_WINDOW, _moments), states[1]
+    moments, values = trailing(states, DAY_WINDOW, merge_moments), states[1]
     if untraded.any():
         lowest = np.where(grid.volume > 0, grid.volume, np.inf)
         lowest = trailing(lowest, DAY_WINDOW, np.minimum)
         zeros = trailing_counts(untraded, DAY_WINDOW).astype(np.float64)
         moments = _with_untraded(moments, zeros, lowest)
         values = np.where(untraded, _stand_in(lowest), values)
-    score = _z_score(values, moments)
+    score = z_score(values, moments)
     counts = trailing_counts(grid.present, DAY_WINDOW)
     score[too_few(counts, DAY_WINDOW, first=DAY_WINDOW - 1)] = np.nan
     return score
@@ -45,13 +45,13 @@ def last_volume_z(grid: CandleGrid) -> float:
         return float("nan")
     volume = grid.volume[-DAY_WINDOW:]
     states, untraded = _log_volume_states(volume)
-    moments, value = trailing_last(states, DAY_WINDOW, _moments), states[1, -1:]
+    moments, value = trailing_last(states, DAY_WINDOW, merge_moments), states[1, -1:]
     if untraded.any():
         lowest = np.min(np.where(volume > 0, volume, np.inf), keepdims=True)
         zeros = np.count_nonzero(untraded, keepdims=True).astype(np.float64)
         moments = _with_untraded(moments[:, None], zeros, lowest)[:, 0]
         value = _stand_in(lowest) if untraded[-1] else value
-    return float(_z_score(value, moments[:, None])[0])
+    return float(z_score(value, moments[:, None])[0])
 
 
 def _log_volume_states(volume: FloatArray) -> tuple[FloatArray, BoolArray]:
@@ -61,7 +61,7 @@ def _log_volume_states(volume: FloatArray) -> tuple[FloatArray, BoolArray]:
     return np.stack([traded.astype(np.float64), logs, np.zeros(len(volume))]), volume == 0
 
 
-def _moments(late: FloatArray, early: FloatArray) -> FloatArray:
+def merge_moments(late: FloatArray, early: FloatArray) -> FloatArray:
     """Merge (count, mean, sum of squared deviations), each (3, ...), of two samples.
 
     A constant sample keeps its exact mean and an exact zero of deviations, which sums of squares
@@ -80,14 +80,14 @@ def _moments(late: FloatArray, early: FloatArray) -> FloatArray:
 def _with_untraded(moments: FloatArray, untraded: FloatArray, lowest: FloatArray) -> FloatArray:
     """Moments with `untraded` candles added at the stand-in volume, half of the lowest traded."""
     stand_in = _stand_in(lowest)
-    return _moments(moments, np.stack([untraded, stand_in, np.zeros_like(stand_in)]))
+    return merge_moments(moments, np.stack([untraded, stand_in, np.zeros_like(stand_in)]))
 
 
 def _stand_in(lowest: FloatArray) -> FloatArray:
     return np.log(np.where(np.isfinite(lowest), lowest, 2.0) / 2.0)
 
 
-def _z_score(values: FloatArray, moments: FloatArray) -> FloatArray:
+def z_score(values: FloatArray, moments: FloatArray) -> FloatArray:
     """(value - mean) / deviation; 0 where the sample does not vary."""
     deviation = np.sqrt(moments[2] / np.maximum(moments[0], 1.0))
     varies = deviation > 0

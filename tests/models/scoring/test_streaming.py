@@ -12,8 +12,9 @@ from cppncripto_strategy.models.inputs.sessions import SessionSettings
 from cppncripto_strategy.models.inputs.terms import TERMS
 from cppncripto_strategy.models.scoring.batch import GRACE_SESSIONS, score_span
 from cppncripto_strategy.models.scoring.macro_stream import MacroStream
-from cppncripto_strategy.models.scoring.micro_stream import MicroStream, ScoreStream
+from cppncripto_strategy.models.scoring.micro_stream import MicroStream
 from cppncripto_strategy.models.scoring.ring import Ring
+from cppncripto_strategy.models.scoring.round_scorer import ScoreStream
 
 HOUR_MS = 3_600_000
 LINES = ("score", "p_buy", "p_sell", "score_zero", "drift", "age_ms")
@@ -299,9 +300,13 @@ def test_rewarmed_stream_forgets_everything_before(toy):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(net.receptive_field, len(toy.settings.names))).astype(np.float32)
     context = rng.normal(size=toy.embedding_size).astype(np.float32)
-    used, new = MicroStream(net), MicroStream(net)
-    for row in rng.normal(size=(57, rows.shape[1])).astype(np.float32):
-        used.advance(row)
+    used, new, slots, first = MicroStream(net), MicroStream(net), np.array([0]), 57
+    for number, row in enumerate(rng.normal(size=(first, 1, rows.shape[1])).astype(np.float32)):
+        used.advance(row, number, slots)
+    scores = []
     for stream in (used, new):
-        stream.rewarm(rows[:-1], context)
-    assert used.scores(used.advance(rows[-1])) == new.scores(new.advance(rows[-1]))
+        stream.set_context(0, context)
+        stream.rewarm(slots, rows[None, :-1], first)
+        z = stream.advance(rows[-1:], first + len(rows) - 1, slots)
+        scores.append(stream.scores(z, slots).tolist())
+    assert scores[0] == scores[1]

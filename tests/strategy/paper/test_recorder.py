@@ -21,8 +21,9 @@ from cppncripto_strategy.feeds.live.rounds import RecordedRounds, Round, rows_of
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
 from cppncripto_strategy.ledger import AccountCheck
 from cppncripto_strategy.models.scoring.macro_stream import MacroStream
-from cppncripto_strategy.models.scoring.micro_stream import MicroStream, ScoreStream
+from cppncripto_strategy.models.scoring.micro_stream import MicroStream
 from cppncripto_strategy.models.scoring.ring import Ring
+from cppncripto_strategy.models.scoring.round_scorer import RoundScorer, ScoreStream
 from cppncripto_strategy.models.scoring.threshold import ScoreThreshold
 from cppncripto_strategy.paper.networks import SessionTimeline
 from cppncripto_strategy.paper.packing import pack, unpack
@@ -155,8 +156,9 @@ def test_continued_from_any_round_it_records_the_same_to_the_bit(
 KEPT: dict[type, set[str]] = {
     MacroStream: {"_candles", "_market", "_coming", "_features", "rows", "next_open_ms",
                   "session_ms", "state", "_kept", "_forecasts"},
-    ScoreStream: {"_streams"},
-    MicroStream: {"_step", "_rings", "_recent", "_values", "_lit"},
+    ScoreStream: {"_scored_ms"},
+    RoundScorer: {"_nets"},
+    MicroStream: {"_rings", "_recent", "_values", "_context"},
     Ring: {"end", "_rows"},
     ScoreThreshold: {"quantile", "_recent", "_ordered", "_fixed", "_session", "_counts_sessions",
                      "_signals", "_counts"},
@@ -173,16 +175,26 @@ KEPT: dict[type, set[str]] = {
 }  # fmt: skip
 NOT_STATE: dict[type, dict[str, str]] = {
     MacroStream: {
-        **dict.fromkeys(("timeline", "settings", "_table", "_scaled", "_cache"), "given"),
+        **dict.fromkeys(("timeline", "settings", "table", "scaled_columns", "_cache"), "given"),
+        "clean": "of the candles",
+        "in_rings": "-1: the rings of features are loaded again",
         "rolled": "of the last candle alone",
         "fresh_rows": "of the last candle alone",
         "rollover_s": "a measurement",
         "_waiting": "none once the features are kept",
     },
-    ScoreStream: dict.fromkeys(("macro", "_window"), "given"),
+    ScoreStream: dict.fromkeys(("macro", "_window", "_scorer", "_slot"), "given") | {
+        "_scores": "of the last candle alone",
+    },
+    RoundScorer: {
+        "members": "given",
+        "_features": "of the candles",
+        "seconds": "a measurement",
+    },
     MicroStream: dict.fromkeys(
-        ("net", "_weights", "_kernel", "_embed", "_layers", "_seen", "_dark"), "the network"
-    ) | {"_taps": "scratch"},
+        ("net", "slots", "_embed", "_taps", "_local", "_deepen", "_recall_out", "_ask", "_hidden",
+         "_output", "_whiten", "_film_product", "_products", "_most"), "the network"
+    ),
     Ring: {"size": "given"},
     ScoreThreshold: {"settings": "given"},
     AdaptiveThreshold: {
