@@ -214,8 +214,8 @@ NOT_STATE: dict[type, dict[str, str]] = {
     Bet: {"_settings": "given", "needed": "given"},
     MacroMicroStrategy: {
         **dict.fromkeys(("_state_of", "_sizing", "_opened", "_has_ledger", "_reports"), "given"),
-        **dict.fromkeys(("_quick_step", "_marks", "signals", "fills", "trades", "equity",
-                         "evidence"),
+        **dict.fromkeys(("_quick_step", "_fast_loop", "_marks", "signals", "fills", "trades",
+                         "equity", "evidence"),
                         "of backtests"),
     },
     Recorder: {
