@@ -178,7 +178,6 @@ class MacroEmbedding(bt.Indicator):
         self.stream = MacroStream(self.timeline, cache, str(self.data._name or ""))
         self._done = self._taken = 0  # bars: `next` runs again when another symbol ticks
         self.company: list[MacroEmbedding] = [self]
-        self._lines_read: list[Any] = []
         self.table: SessionTable | None = None
         self.states: SessionStates | None = None
         self.bar_rows: NDArray[np.int64] | None = None
@@ -247,8 +246,10 @@ class MacroEmbedding(bt.Indicator):
 
     def next(self) -> None:
         """Say what holds at the present candle; all who are scored together have taken theirs."""
-        for other in self.company:
-            other.take()
+        self._take_market()
+        if len(self.data) != self._taken:
+            for other in self.company:
+                other.take()
         if len(self) == self._done:
             return
         self._done, stream = len(self), self.stream
@@ -274,9 +275,10 @@ class MacroEmbedding(bt.Indicator):
 
     def _candle(self, data: Any) -> tuple[int, NDArray[np.float64]]:
         """Open time (UTC ms) of a data's present bar, and its candle as the stream takes it."""
-        line = _taker_line(data)
+        lines, line = data.lines, _taker_line(data)
         taker = np.nan if line is None else line[0]
-        values = [data.open[0], data.high[0], data.low[0], data.close[0], data.volume[0], taker]
+        values = [getattr(lines, name)[0] for name in _COLUMNS]
+        values.append(taker)
         close_ms = num_to_ms(data.lines.datetime[0])
         return close_ms - self.timeline.session.interval_ms, np.array(values)
 

@@ -55,7 +55,7 @@ class FeatureRounds:
         slots = np.array([self._slot_of[id(macro)] for macro in ready])
         candles = np.stack([macro.candles(1, back)[0] for macro in ready], axis=1)  # (6, S)
         rows, known = self._rings.step(np.ascontiguousarray(candles), number, slots)
-        whole = known.all(axis=1)
+        whole: BoolArray = np.all(known, axis=1)
         for index, macro in enumerate(ready):
             macro.in_rings = number
             if not back and macro.waits_for_one:
