@@ -31,7 +31,7 @@ from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable,
 from cppncripto_strategy.models.judging.probes import sign_accuracy
 from cppncripto_strategy.models.labels import LabelSettings
 from cppncripto_strategy.models.learning.data import embed_set, micro_data, return_scale
-from cppncripto_strategy.models.learning.reading import coming_profiles, predictive_reading
+from cppncripto_strategy.models.learning.reading import day_profiles, predictive_reading
 from cppncripto_strategy.models.learning.training import MicroData, train_micronet
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
 from cppncripto_strategy.models.micronet import MicroNet
@@ -174,7 +174,7 @@ def cell(days: Days, known: Contexts, components: int | None, seed: int) -> floa
         train = days.sets["train"]
         reading = predictive_reading(
             data["train"].context.double().numpy(),
-            coming_profiles(train, days.split_ms),
+            day_profiles(train, days.split_ms),
             train.start_ms(),
             shape.components,
         )

@@ -32,7 +32,7 @@ from cppncripto_strategy.models.learning.data import (
     return_scale,
 )
 from cppncripto_strategy.models.learning.macro import LearnedMacro, learn_macronet
-from cppncripto_strategy.models.learning.reading import coming_profiles, predictive_reading
+from cppncripto_strategy.models.learning.reading import day_profiles, predictive_reading
 from cppncripto_strategy.models.learning.training import MicroData, TrainedMicro, train_micronet
 from cppncripto_strategy.models.macronet import MacroNet
 from cppncripto_strategy.models.parts import plugin_parts
@@ -207,7 +207,7 @@ def _reading(days: Days, data: MicroData, settings: LearnSettings) -> FloatArray
         return None
     reading = predictive_reading(
         data.context.numpy().astype(np.float64),
-        coming_profiles(days.train, days.split_ms),
+        day_profiles(days.train, days.split_ms),
         days.train.start_ms(),
         shape.components,
     )

@@ -3,14 +3,18 @@
 A label that is mostly noise cannot fit a hundred inputs, so that only a few directions of the
 embedding reach MicroNet. The directions of most variance need not be those worth knowing: a regime
 that one number in a hundred holds is lost among them. Here they are chosen by what they say of the
-coming days' profile of volume and volatility, which every candle file holds and no label enters:
+profile of volume and volatility of the days on both sides of the embedding's midnight, which every
+candle file holds and no label enters. What lasts shows in the days that the encoder saw with less
+noise than in the days to come; whether it lasts, only these can tell:
 
-1. ridges of the profile on the embedding (Hoerl & Kennard 1970), penalties by cross-validation over
-   blocks of days: neighbouring windows overlap, and leaving out one row would leave out nothing;
+1. ridges of both profiles on the embedding (Hoerl & Kennard 1970), penalties by cross-validation
+   over blocks of days: neighbouring windows overlap, and leaving out one row would leave out
+   nothing;
 2. the leading principal directions of what they predict: reduced-rank regression (Izenman 1975);
    each by the penalty that predicts it best, since a regime may lie where there is little variance;
-3. each with unit variance, times the share of its correlation on days left out that is not chance:
-   a direction that only fitted its own days shrinks to zero, and a useless embedding with it.
+3. each with unit variance, times the share of its correlation with the coming days, left out of
+   its ridge, that is not chance: a direction that only fitted its own days, or only remembers days
+   past, shrinks to zero, and a useless embedding with it.
 
 A direction's sign and order are settled by its largest weight, so that one candle more does not
 turn it over. Left out: what the embedding knows of the label and not of the days' profile.
@@ -28,13 +32,13 @@ from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.inputs.features.returns import log_returns
 from cppncripto_strategy.models.inputs.grid import CandleGrid
-from cppncripto_strategy.models.inputs.sessions import SessionSet
+from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.ridge import PENALTIES, RidgePath, ridge_path
 
 BLOCKS = 12
 """Parts of the coming day, where its candles can be shared out among so many."""
-COMING_DAYS = 3
-"""Days whose profiles are averaged: what lasts shows through one day's noise."""
+DAYS = 3
+"""Days on either side whose profiles are averaged: what lasts shows through one day's noise."""
 # Fewer days with a known profile, and the correlation of one direction is a guess.
 MIN_DAYS = 60
 FOLDS = 6
@@ -42,40 +46,67 @@ FOLDS = 6
 GAP_DAYS = 5
 
 
-def coming_profiles(sessions: SessionSet, until_ms: int) -> FloatArray:
-    """What each session and the next two days were like, against the days before, (N, 2 B).
+@dataclass(frozen=True, slots=True, eq=False)
+class Profiles:
+    """What the days around each session's midnight were like.
 
-    B parts of a day: the mean ln volume of candles with trades, then the ln of the mean squared
-    return; each averaged over the days, less the same of the macro window. float64; NaN throughout
-    where the last of the days ends after `until_ms`; NaN where a part of any day has no candle, no
-    trade or no movement.
+    Parameters
+    ----------
+    recent, coming : float64 (N, 2 B), of the three days before it, and of the three from it on. B
+        parts of a day: the mean ln volume of candles with trades, then the ln of the mean squared
+        return; each averaged over the days, less the same of the macro window. NaN where a part of
+        any day has no candle, no trade or no movement.
+    """
+
+    recent: FloatArray
+    coming: FloatArray
+
+    @property
+    def known(self) -> BoolArray:
+        """Which rows have no NaN, (N,)."""
+        known: BoolArray = np.isfinite(self.recent + self.coming).all(axis=1)
+        return known
+
+
+def day_profiles(sessions: SessionSet, until_ms: int) -> Profiles:
+    """The profiles around each session's 00:00.
+
+    NaN throughout a coming profile whose last day ends after `until_ms`, and a recent one that
+    begins before the grid.
     """
     settings = sessions.tables[0].settings
-    blocks = math.gcd(BLOCKS, settings.day_candles)
-    profiles = np.full((len(sessions), 2 * blocks), np.nan)
+    blocks, span = math.gcd(BLOCKS, settings.day_candles), DAYS * settings.day_candles
+    found = np.full((2, len(sessions), 2 * blocks), np.nan)
     returns = [log_returns(table.grid) for table in sessions.tables]
     for place, (number, session) in enumerate(sessions.members):
         table = sessions.tables[number]
         first = int(table.row[session])  # the candle that opens at 00:00
-        last = first + COMING_DAYS * settings.day_candles
-        known_ms = table.start_ms[session] + COMING_DAYS * DAY_MS
-        if last <= len(table.grid) and known_ms <= until_ms:
-            days = _levels(table.grid, returns[number], slice(first, last), COMING_DAYS * blocks)
-            came = days.reshape(2, COMING_DAYS, blocks).mean(axis=1)
-            before = slice(first - settings.long_window, first)
-            profiles[place] = (came - _levels(table.grid, returns[number], before, 1)).ravel()
-    return profiles
+
+        def profile(
+            rows: slice, table: SessionTable = table, log_return: FloatArray = returns[number]
+        ) -> FloatArray:
+            days = _levels(table.grid, log_return, rows, DAYS * blocks)
+            return days.reshape(2, DAYS, blocks).mean(axis=1)
+
+        window = slice(first - settings.long_window, first)
+        level = _levels(table.grid, returns[number], window, 1)
+        if first >= span:
+            found[0, place] = (profile(slice(first - span, first)) - level).ravel()
+        known_ms = table.start_ms[session] + DAYS * DAY_MS
+        if first + span <= len(table.grid) and known_ms <= until_ms:
+            found[1, place] = (profile(slice(first, first + span)) - level).ravel()
+    return Profiles(*found)
 
 
 def predictive_reading(
-    context: FloatArray, profiles: FloatArray, day_ms: IntArray, components: int
+    context: FloatArray, profiles: Profiles, day_ms: IntArray, components: int
 ) -> FloatArray | None:
     """Weights float64 (E, components) that turn an embedding into what MicroNet reads of it.
 
     Parameters
     ----------
     context : float64 (N, E), embeddings of the training days.
-    profiles : float64 (N, K), what came (`coming_profiles`); rows with NaN are left out.
+    profiles : of the days around each row's midnight; rows with NaN are left out.
     day_ms : int64 (N,), 00:00 UTC of each row's session.
     components : directions at most; those that there are none of stay zero.
 
@@ -84,16 +115,19 @@ def predictive_reading(
     The weights; None when fewer than 60 days are known or the embedding does not vary: then there
     is nothing to choose by.
     """
-    known = np.isfinite(profiles).all(axis=1)
+    known = profiles.known
     days = np.unique(day_ms[known])
     if len(days) < MIN_DAYS or not (context[known].std(axis=0) > 1e-6).any():
         return None
-    inputs, targets = context[known], _standardised(profiles[known])
+    inputs = context[known]
+    targets = _standardised(np.hstack([profiles.recent[known], profiles.coming[known]]))
+    coming = slice(profiles.recent.shape[1], None)
     folds = _Folds.of(inputs, targets, day_ms[known])
     whole = ridge_path(inputs, targets)
     axes = _axes((inputs - whole.center) @ whole.slopes[folds.shared], components)  # (K, count)
     came, predicted = folds.along(axes.shape[1])  # (N, count), (P, N, count)
     own = ((predicted - came) ** 2).sum(axis=1).argmin(axis=0)  # penalty of each direction
+    came, _ = folds.along(axes.shape[1], coming)
     reading = np.zeros((context.shape[1], components))
     for place, axis in enumerate(axes.T):
         weights = whole.slopes[own[place]] @ axis  # (E,)
@@ -143,8 +177,10 @@ class _Folds:
             error += (missed**2).sum(axis=(1, 2))
         return cls(inputs, targets, rows, paths, int(error.argmin()))
 
-    def along(self, count: int) -> tuple[FloatArray, FloatArray]:
+    def along(self, count: int, part: slice = slice(None)) -> tuple[FloatArray, FloatArray]:
         """What came along `count` directions (N, count), and what was predicted (P, N, count).
+
+        Of the targets in `part` alone.
 
         The directions, too, are those of the other days: chosen on all of them, they would fit the
         days that they are judged on.
@@ -153,8 +189,9 @@ class _Folds:
         predicted = np.zeros((len(PENALTIES), *came.shape))
         for judged, path in zip(self.rows, self.paths, strict=True):
             axes = _axes(self.inputs @ path.slopes[self.shared], count)
-            came[judged, : axes.shape[1]] = (self.targets[judged] - path.intercept) @ axes
-            forecast = (self.inputs[judged] - path.center) @ path.slopes @ axes
+            actual = self.targets[judged] - path.intercept
+            came[judged, : axes.shape[1]] = actual[:, part] @ axes[part]
+            forecast = (self.inputs[judged] - path.center) @ path.slopes[..., part] @ axes[part]
             predicted[:, judged, : axes.shape[1]] = forecast
         return came, predicted
 
