@@ -8,10 +8,10 @@ distinguished from the best.
 Losses are negative daily returns, so an account that trades less on a market that gives nothing
 loses less, and "beats" one that trades more: an arm has to beat cash, too, before it earns.
 
-With few days the bootstrap understates how far means stray: in its textbook form, on 60 days of
-four equal accounts, SPA found something in 7 to 11 % of null runs, and the confidence set lost an
-equal account in 15 to 18 %. Means are therefore shrunk (`_small_sample`), after which neither did
-so in more than 5 %, with 30, 60 and 120 days.
+With few days the bootstrap understates how far means stray: in its textbook form SPA found
+something among four equal accounts in 8 % of null runs of 30 days, and the confidence set lost one
+of them in 9 % (`benchmarks/selection.py`). Means are therefore shrunk (`_small_sample`), after
+which neither did so in more than 4 %.
 
 The resampling is arch's. Its SPA does not use its `studentize` (arch 8.0: the p-values are the same
 with and without), so differences are divided by their own long-run deviation here, as Hansen 2005

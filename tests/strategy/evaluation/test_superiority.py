@@ -30,7 +30,7 @@ def null(seed, spread=1.0):
 
 
 def test_equal_accounts_are_rarely_called_better_and_rarely_leave_the_set():
-    """Dies here: tests at 5 % that are wrong in 10 to 20 %, as arch's are with so few days."""
+    """Dies here: tests at 5 % that are wrong more often, as they are in textbook form."""
     found = lost = 0
     for seed in range(RUNS):
         rows, benchmark = null(seed, 1.0 + 2 * (seed % 2))
