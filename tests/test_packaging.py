@@ -26,6 +26,8 @@ LINKED = ("feeds", "indicators", "models", "runs")
 BOUNDED = {"websockets"}
 # Oracles that a test does without: they build only where a C++ compiler and Boost are.
 ORACLES = {"confseq"}
+# What benchmarks are compared with where it is installed.
+PEERS = {"backtesting", "polars"}
 # Of the test extra, what is run and not imported.
 TOOLS = {"build", "mypy", "pandas-stubs", "pytest-xdist", "ruff", "setuptools"}
 
@@ -206,7 +208,7 @@ def test_test_extra_is_what_the_tests_import():
     required = declared(project()["dependencies"])
     extra = declared(project()["optional-dependencies"]["test"])
     imported = third_party("tests", "benchmarks")
-    assert extra - TOOLS == imported - required - TOOLS - ORACLES
+    assert extra - TOOLS == imported - required - TOOLS - ORACLES - PEERS
     assert extra >= TOOLS
 
 
