@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +21,9 @@ from cppncripto_strategy.commands import COMMANDS
 from cppncripto_strategy.errors import CppnError, RecipeError
 from cppncripto_strategy.plugins import load_plugins
 from cppncripto_strategy.stopping import Stopped, stops_cleanly
+
+_DEBUG = ContextVar("debug", default=False)
+"""Whether errors show where they were raised; lives as long as one command."""
 
 
 class LazyGroup(click.Group):
@@ -59,6 +64,10 @@ def _load_plugins(_: click.Context, __: click.Parameter, paths: tuple[Path, ...]
     load_plugins(paths)
 
 
+def _set_debug(_: click.Context, __: click.Parameter, debug: bool) -> None:
+    _DEBUG.set(debug)
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -73,6 +82,14 @@ def _load_plugins(_: click.Context, __: click.Parameter, paths: tuple[Path, ...]
     callback=_load_plugins,
     type=click.Path(path_type=Path),
     help="Python file that adds commands, report sections, ...; may be repeated.",
+)
+@click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show where an error was raised.",
 )
 def cli() -> None:
     """Two networks on two clocks trade Binance spot candles in Backtrader.
@@ -90,8 +107,9 @@ class _Warnings(logging.Handler):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: our own errors become one red line and exit status 1; signals one sentence."""
+    """Entry point: errors become one red line and exit status 1; signals one sentence."""
     handler = _Warnings(logging.WARNING)
+    _DEBUG.set(False)
     logging.getLogger("cppncripto_strategy").addHandler(handler)
     try:
         with stops_cleanly():
@@ -118,14 +136,27 @@ def _main(arguments: Sequence[str] | None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except CppnError as error:
-        _fail(str(error))
+        _fail(str(error), error)
     except OSError as error:  # a full disk, a folder in the way: not ours, and no traceback either
         reason = error.strerror or str(error)
-        _fail(reason if error.filename is None else f"{error.filename}: {reason}")
+        _fail(reason if error.filename is None else f"{error.filename}: {reason}", error)
+    except MemoryError as error:
+        _fail("there is not enough memory: close other programs, or take fewer symbols", error)
+    except Exception as error:
+        _fail(f"{type(error).__name__}: {error}. {_A_FAULT}", error)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _fail(reason: str) -> NoReturn:
+_A_FAULT = (
+    "This is a fault of the program, not of yours: run the same command as `cppn-bt --debug ...`"
+    " and report what it shows"
+)
+
+
+def _fail(reason: str, error: BaseException | None = None) -> NoReturn:
+    """Say what went wrong in one line and end with status 1; with --debug, where it was raised."""
+    if error is not None and _DEBUG.get():
+        traceback.print_exception(error)
     console = Console(stderr=True, highlight=False)
     console.print(f"[bold red]error:[/] {escape(reason)}", soft_wrap=True)
     sys.exit(1)

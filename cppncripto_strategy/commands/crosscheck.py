@@ -11,7 +11,6 @@ import click
 
 from cppncripto_strategy.commands._progress import ProgressBars
 from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
-from cppncripto_strategy.results import MANIFEST_FILE
 
 if TYPE_CHECKING:
     from cppncripto_strategy.crosscheck.record import AccountCheck
@@ -59,6 +58,7 @@ def command(request: RecipeRequest, as_json: bool) -> None:
 def _checked(request: RecipeRequest, quiet: bool) -> tuple[Path, list[AccountCheck]]:
     """The folder and its accounts; a recipe is run into a new one."""
     from cppncripto_strategy.crosscheck.run import check_run
+    from cppncripto_strategy.results import MANIFEST_FILE
 
     named = Path(request.recipe or "")
     with ProgressBars(quiet, transient=True) as bars:

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from cppncripto_strategy.commands._examples import examples
 from cppncripto_strategy.commands._store_options import (
     fetch_settings,
     interval_option,
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from cppncripto_strategy.feeds.history.verify import SeriesCheck
 
 
-@click.group()
+@click.group(epilog=examples("data"))
 def command() -> None:
     """Import, list, verify, repair and draw the candle store."""
 
 
-@command.command("import")
+@command.command("import", epilog=examples("data import"))
 @click.argument(
     "files",
     nargs=-1,
@@ -105,7 +106,7 @@ def import_files(
     _print_import(report, coverage)
 
 
-@command.command("list")
+@command.command("list", epilog=examples("data list"))
 @store_option
 @json_option
 def list_series(store: Path, as_json: bool) -> None:
@@ -136,7 +137,7 @@ def list_series(store: Path, as_json: bool) -> None:
     _print_series(coverages, [_known_filters(source, c) for c in coverages])
 
 
-@command.command("verify")
+@command.command("verify", epilog=examples("data verify"))
 @click.argument("symbols", nargs=-1)
 @interval_option
 @click.option(
@@ -183,7 +184,7 @@ def verify(
         click.get_current_context().exit(1)
 
 
-@command.command("repair")
+@command.command("repair", epilog=examples("data repair"))
 @click.argument("symbols", nargs=-1)
 @interval_option
 @click.option(
@@ -224,7 +225,7 @@ def repair_series(
         click.get_current_context().exit(1)
 
 
-@command.command("coverage")
+@command.command("coverage", epilog=examples("data coverage"))
 @click.argument("symbols", nargs=-1)
 @interval_option
 @click.option(
@@ -268,7 +269,7 @@ def coverage(
         console.print(f"Written: {html}", soft_wrap=True)
 
 
-@command.command("resample")
+@command.command("resample", epilog=examples("data resample"))
 @click.argument("symbol")
 @click.option("--interval", required=True, help="The short candles, such as 1m.")
 @click.option("--to", "target", required=True, help="The long candles to make, such as 5m.")

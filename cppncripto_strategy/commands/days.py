@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from cppncripto_strategy.commands._examples import examples
 from cppncripto_strategy.paths import CANDLES, EMBEDDINGS
 
 if TYPE_CHECKING:
     from cppncripto_strategy.embeddings import Outcome, SimilarDay
 
 
-@click.command()
+@click.command(epilog=examples("days"))
 @click.argument("symbol")
 @click.argument("date")
 @click.option(

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from cppncripto_strategy.commands._candle_options import candles_option, market_option
+from cppncripto_strategy.commands._examples import examples
 from cppncripto_strategy.paths import EMBEDDINGS
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from cppncripto_strategy.models.judging.quality import QualityCard
 
 
-@click.command()
+@click.command(epilog=examples("embed"))
 @click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @candles_option
 @click.option("--symbols", help="BTCUSDT,ETHUSDT: default, the symbols the bundle learned from.")

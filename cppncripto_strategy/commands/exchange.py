@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cppncripto_strategy.commands._examples import examples
+
 if TYPE_CHECKING:
     from cppncripto_strategy.feeds.candles import Candles
     from cppncripto_strategy.feeds.loopback.faults import RandomFaults
@@ -56,7 +58,7 @@ def _random_faults(seed: int, rates: dict[str, float]) -> RandomFaults:
         raise click.UsageError(f"--fault: {said}; --list-faults prints the names") from cause
 
 
-@click.command()
+@click.command(epilog=examples("exchange"))
 @click.option("--planted", is_flag=True, help="Serve a planted market (the default).")
 @click.option(
     "--candles",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cppncripto_strategy.commands._examples import examples
 from cppncripto_strategy.commands._store_options import (
     fetch_settings,
     json_option,
@@ -18,7 +19,7 @@ from cppncripto_strategy.commands._store_options import (
 )
 
 
-@click.command()
+@click.command(epilog=examples("fetch"))
 @click.argument("symbols", nargs=-1, required=True)
 @click.option("--interval", default="5m", show_default=True, help="Length of a candle.")
 @click.option(

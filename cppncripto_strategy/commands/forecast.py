@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from cppncripto_strategy.commands._candle_options import candles_option, market_option
+from cppncripto_strategy.commands._examples import examples
 
 if TYPE_CHECKING:
     from cppncripto_strategy.evaluation.statistics import Estimate
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from cppncripto_strategy.models.bundle import Bundle
 
 
-@click.command()
+@click.command(epilog=examples("forecast"))
 @click.argument("symbol")
 @candles_option
 @click.option("--interval", help="Candle length  [default: the bundle's, else 5m]")

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 
+from cppncripto_strategy.commands._examples import examples
+
 SHOWN = 20
 
 
-@click.command()
+@click.command(epilog=examples("parity"))
 @click.argument("session", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def command(session: Path, as_json: bool) -> None:

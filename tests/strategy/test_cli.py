@@ -87,3 +87,38 @@ def test_brackets_in_an_error_are_printed_as_they_are(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["run", str(tmp_path / "[bold]mine.toml")])
     assert "[bold]mine.toml" in capsys.readouterr().err
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A command that fails as no command should."""
+    from cppncripto_strategy.commands import parity
+
+    def fail(**_):
+        raise KeyError("weights")
+
+    monkeypatch.setattr(parity.command, "callback", fail)
+
+
+def test_a_fault_of_the_program_is_one_line_too(broken, tmp_path, capsys):
+    """A traceback of forty lines that tells a trader nothing."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["parity", str(tmp_path)])
+    assert stopped.value.code == 1
+    _, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert err.startswith("error: KeyError: 'weights'. ")
+    assert "--debug" in err
+
+
+def test_debug_shows_where_an_error_was_raised(broken, tmp_path, capsys):
+    """A fault that nobody can report."""
+    for arguments in (["parity", str(tmp_path)], ["run", str(tmp_path / "none.toml")]):
+        with pytest.raises(SystemExit):
+            main(["--debug", *arguments])
+        err = capsys.readouterr().err
+        assert "Traceback (most recent call last)" in err
+        assert err.splitlines()[-1].startswith("error: ")
+    with pytest.raises(SystemExit):
+        main(["parity", str(tmp_path)])  # of this command alone
+    assert "Traceback" not in capsys.readouterr().err
