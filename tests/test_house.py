@@ -31,7 +31,8 @@ STOREYS = (
     {"fast_loop", "recipe_learning", "recipe_search", "recipe_strategy"},
     {"recipe"},
     {"symbol_rules"},
-    {"analyzers", "embeddings", "forecasts", "judgement", "market", "recipe_reference", "reports"}
+    {"installation", "new_recipe"}
+    | {"analyzers", "embeddings", "forecasts", "judgement", "market", "recipe_reference", "reports"}
     | {"strategy", "testing"},
     {"class_labels", "preflight", "replay", "timelines"},
     {"crosscheck", "outcome"},

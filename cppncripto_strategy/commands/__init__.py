@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Name -> one line of help, in the order of `cppn-bt --help`.
 SHORT_HELP = {
+    "init": "Write a first recipe for your symbols, and say what comes next.",
+    "doctor": "Check the installation, and say what to do.",
     "run": "Train both networks and backtest them out of sample.",
     "tune": "Search for better settings; the last days stay sealed until one is chosen.",
     "evolve": "Evolve the CPPN that generates MacroNet's kernels.",

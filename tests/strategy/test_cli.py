@@ -64,7 +64,7 @@ def test_unknown_command_hints_at_the_nearest(typed, hint):
     assert f"No such command '{typed}'." in result.output
     assert hint in result.output
     assert ("Did you mean" in result.output) == bool(hint)
-    assert "There are: run, " in result.output
+    assert "There are: init, doctor, run, " in result.output
 
 
 def test_our_errors_are_one_line_on_stderr_and_status_one(tmp_path, capsys):
