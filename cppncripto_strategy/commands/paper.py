@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ Examples:
   cppn-bt fetch BTCUSDT --from 2023-01-01 && cppn-bt paper runs/real.toml --candles candles
   cppn-bt paper runs/real.toml               again: the session resumes
   cppn-bt paper my.toml --demo               that recipe's candles, served by the loopback
+  cppn-bt paper --demo --desk                and look at it in a browser (extra: desk)
   cppn-bt paper --demo --report              reports of what is recorded so far, and nothing else
 """
 
@@ -52,6 +53,7 @@ Examples:
 @click.option("--stream-url", help="Another websocket address.")
 @click.option("--report", "only_report", is_flag=True, help="Write the reports and exit.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line and event.")
+@click.option("--desk", is_flag=True, help="Serve it in a browser, by a process beside it.")
 def command(
     request: RecipeRequest,
     demo: bool,
@@ -65,6 +67,7 @@ def command(
     stream_url: str | None,
     only_report: bool,
     as_json: bool,
+    desk: bool,
 ) -> None:
     """Trade live candles on paper; no key, no real order.
 
@@ -97,7 +100,21 @@ def command(
     )  # fmt: skip
     if not as_json:
         plan = replace(plan, training=_training_bar)
-    _run(plan, speed if demo else None, as_json)
+    with _desk(sessions, as_json) if desk else nullcontext():
+        _run(plan, speed if demo else None, as_json)
+
+
+@contextmanager
+def _desk(sessions: Path, as_json: bool) -> Iterator[None]:
+    """A desk of the sessions runs meanwhile, and where is said."""
+    from cppncripto_strategy.commands._desk_beside import LOG_FILE, desk_beside
+
+    with desk_beside(sessions) as pid:
+        if as_json:
+            click.echo(json.dumps({"kind": "desk", "pid": pid, "log": str(sessions / LOG_FILE)}))
+        else:
+            click.echo(f"A desk begins beside it (process {pid}): see {sessions / LOG_FILE}.")
+        yield
 
 
 @contextmanager
