@@ -46,7 +46,8 @@ STOREYS = (
 ONLY: dict[str, set[str]] = {
     # Readers alone: nothing that orders, trades or runs a backtest can be reached from a page.
     "desk": {"atomic", "embeddings", "feeds.candles", "feeds.clock", "feeds.history", "feeds.live"}
-    | {"forecasts", "foreign", "locks", "models", "paper", "paths", "reports", "results"},
+    | {"forecasts", "foreign", "locks", "models", "paper", "paths", "recipe_sections", "reports"}
+    | {"results"},
     "models": {"atomic", "crew", "feeds.clock", "foreign", "locks", "plugins", "registry"},
     "indicators": {"feeds.clock", "models"},
     "feeds.candles": {"feeds.clock"},

@@ -1,11 +1,13 @@
 """The API, `/api/v1`: everything a page shows, typed, in pages, with an ETag on every answer.
 
-Everything here reads. Ids come from listings; cursors from the page before.
+Everything here reads; a score is computed, and nothing of it is kept. Ids come from listings,
+cursors from the page before.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +15,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from cppncripto_strategy.desk import days, runs, stores
+from cppncripto_strategy.desk.guard import Buckets, address_of
 from cppncripto_strategy.desk.journals import Record, last_cursor, read_part
 from cppncripto_strategy.desk.library import Library
 from cppncripto_strategy.desk.listing import (
@@ -21,6 +24,7 @@ from cppncripto_strategy.desk.listing import (
     EVOLUTION,
     EXPERIMENT,
     RUN,
+    SESSION,
     Entry,
 )
 from cppncripto_strategy.desk.records import candle_of, decision_of, equity_of, fill_of
@@ -42,14 +46,18 @@ from cppncripto_strategy.desk.schema import (
     Problem,
     Run,
     RunDetail,
+    Score,
+    ScoreRequest,
     Session,
     SessionDetail,
     Store,
 )
+from cppncripto_strategy.desk.scoring import BusyError, Scorer
 from cppncripto_strategy.desk.sessions import event_of
 
 PREFIX = "/api/v1"
 MAX_COMPARED = 12
+SCORES_PER_S, SCORES_BURST = 1.0, 10
 T = TypeVar("T")
 M = TypeVar("M", bound=Model)
 Id = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="An id of a listing.")]
@@ -96,6 +104,7 @@ def api_router(library: Library) -> APIRouter:
     _add_journals(router, library)
     _add_runs(router, library)
     _add_data(router, library)
+    _add_scores(router, library)
 
     @router.get("/health", tags=["desk"])
     def health() -> Health:
@@ -238,6 +247,31 @@ def _add_data(router: APIRouter, library: Library) -> None:
         """The past days most like a day, among every symbol's, and what followed them."""
         entry = library.entry(EMBEDDINGS, id)
         return days.near_days(entry, library.listing.of(CANDLES), symbol, day_ms, count)
+
+
+def _add_scores(router: APIRouter, library: Library) -> None:
+    scorer, buckets = Scorer(), Buckets(SCORES_PER_S, SCORES_BURST, time.monotonic)
+
+    def scored(entry: Entry, asked: ScoreRequest, request: Request) -> Score:
+        if not buckets.take(address_of(request.scope)):
+            raise BusyError("too many scores are asked for: one a second, ten at once")
+        return scorer.score(entry, asked)
+
+    more: dict[int | str, dict[str, Any]] = {
+        408: {"model": Problem, "description": "The body came too slowly."},
+        413: {"model": Problem, "description": "The body is too large."},
+        503: {"model": Problem, "description": "Other scores are being computed."},
+    }
+
+    @router.post("/runs/{id}/score", tags=["scores"], responses=more)
+    def run_score(id: Id, asked: ScoreRequest, request: Request) -> Score:
+        """The score of a symbol's last candle by a run's networks; nothing of it is kept."""
+        return scored(library.entry(RUN, id), asked, request)
+
+    @router.post("/sessions/{id}/score", tags=["scores"], responses=more)
+    def session_score(id: Id, asked: ScoreRequest, request: Request) -> Score:
+        """The score of a symbol's last candle by a session's networks; nothing of it is kept."""
+        return scored(library.entry(SESSION, id), asked, request)
 
 
 def _part(items: Sequence[T], cursor: int, limit: int) -> tuple[list[T], int | None]:

@@ -19,6 +19,7 @@ from cppncripto_strategy.desk.journals import CursorError
 from cppncripto_strategy.desk.library import Library, UnknownId
 from cppncripto_strategy.desk.pages import page_router
 from cppncripto_strategy.desk.rendering import page
+from cppncripto_strategy.desk.scoring import BusyError
 from cppncripto_strategy.desk.settings import DeskSettings
 from cppncripto_strategy.errors import CppnError
 
@@ -78,6 +79,7 @@ def _answer_errors(app: FastAPI, settings: DeskSettings) -> None:
     app.add_exception_handler(UnknownId, answering(404))
     for kind in (CursorError, RequestValidationError, CppnError):
         app.add_exception_handler(kind, answering(422))
+    app.add_exception_handler(BusyError, answering(503))
     app.add_exception_handler(Exception, answering(500))
 
 
@@ -87,7 +89,7 @@ def _words(error: Exception) -> str:
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
             for problem in error.errors()
         )
-    if isinstance(error, CppnError | CursorError | UnknownId):
+    if isinstance(error, CppnError | CursorError | UnknownId | BusyError):
         return str(error)
     log.error("a request failed: %s", type(error).__name__, exc_info=error)
     return "the desk failed here; its log says why"

@@ -30,7 +30,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LOGIN, STATIC, API, METRICS = "/login", "/static/", "/api/", "/metrics"
+LOGIN, STATIC, API, METRICS, SCORE = "/login", "/static/", "/api/", "/metrics", "/score"
 # Scripts, styles and pictures are this desk's own files; nothing may frame a page or send it away.
 # Plotly sets style attributes on what it draws, hence style-src-attr, and fills a style element
 # that it adds empty: the hash is that of no text.
@@ -121,7 +121,7 @@ class Guard:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope)
         if refusal is None and scope["method"] not in ("GET", "HEAD"):
-            body = await self._body(receive)
+            body = await self._body(scope, receive)
             if isinstance(body, Refusal):
                 refusal = body
             else:
@@ -147,8 +147,8 @@ class Guard:
             return Refusal(400, "a body has one length: a proxy may believe the other one")
         if len(sizes) > 1 or any(not size.isdecimal() for size in sizes):
             return Refusal(400, "content-length is no number")
-        if sizes and int(sizes[0][:18]) > self._settings.limits.body_bytes:
-            return self._too_large()
+        if sizes and int(sizes[0][:18]) > self._most(scope):
+            return self._too_large(scope)
         if scope["method"] == "OPTIONS" and self._allowed_origin(scope):
             return Refusal(204, "", _PREFLIGHT)
         return self._stranger(scope)
@@ -195,7 +195,13 @@ class Guard:
         listed = len(origins) == 1 and origins[0] in self._settings.origins
         return origins[0] if listed and scope["path"].startswith(API) else None
 
-    async def _body(self, receive: Receive) -> bytes | Refusal:
+    def _most(self, scope: Scope) -> int:
+        """Bytes of a body that are allowed: candles take more than a form."""
+        limits, path = self._settings.limits, scope["path"]
+        scored = path.startswith(API) and path.endswith(SCORE)
+        return limits.candles_bytes if scored else limits.body_bytes
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | Refusal:
         """The whole body, in time and no larger than allowed."""
         try:
             async with asyncio.timeout(self._settings.limits.body_s):
@@ -205,17 +211,16 @@ class Guard:
                     if message["type"] != "http.request":
                         return Refusal(400, "the request ended before its body")
                     content += bytes(message.get("body", b""))
-                    if len(content) > self._settings.limits.body_bytes:
-                        return self._too_large()
+                    if len(content) > self._most(scope):
+                        return self._too_large(scope)
                     if not message.get("more_body"):
                         return content
         except TimeoutError:
             return Refusal(408, "the body came too slowly", (("connection", "close"),))
 
-    def _too_large(self) -> Refusal:
-        allowed = self._settings.limits.body_bytes
+    def _too_large(self, scope: Scope) -> Refusal:
         closed = (("connection", "close"),)
-        return Refusal(413, f"the body is larger than {allowed:,} bytes", closed)
+        return Refusal(413, f"the body is larger than {self._most(scope):,} bytes", closed)
 
     def _with_headers(self, scope: Scope, send: Send) -> Send:
         more = dict(HEADERS)

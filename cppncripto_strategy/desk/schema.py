@@ -24,6 +24,15 @@ def _known(value: Any) -> Any:
 
 Number = Annotated[float | None, BeforeValidator(_known)]
 Count = Annotated[int, Field(ge=0)]
+# More candles than these in one request are refused.
+MOST_CANDLES = 20_000
+Times = Annotated[
+    list[Annotated[int, Field(ge=0, lt=2**43)]], Field(min_length=1, max_length=MOST_CANDLES)
+]
+Prices = Annotated[
+    list[Annotated[float, Field(ge=0, allow_inf_nan=False)]],
+    Field(min_length=1, max_length=MOST_CANDLES),
+]
 
 
 class Model(BaseModel):
@@ -316,6 +325,49 @@ class NearDay(Model):
     distance: float
     day_return: Number
     realised_volatility: Number
+
+
+class Columns(Model):
+    """Candles as columns of one length, oldest first; gaps are left out, not filled."""
+
+    open_time_ms: Times = Field(examples=[[1709251200000, 1709251500000]])
+    open: Prices = Field(examples=[[100.0, 101.0]])
+    high: Prices = Field(examples=[[102.0, 101.5]])
+    low: Prices = Field(examples=[[99.5, 100.0]])
+    close: Prices = Field(examples=[[101.0, 100.5]])
+    volume: Prices = Field(examples=[[12.0, 7.5]])
+    taker_buy_volume: Prices | None = None
+
+
+class ScoreRequest(Model):
+    """The last candles of a symbol, and of the market symbol where the networks read one."""
+
+    symbol: str = Field(min_length=1, max_length=40, examples=["BTCUSDT"])
+    candles: Columns
+    market: Columns | None = None
+
+
+class Score(Model):
+    """What the networks make of the last candle; `signal` is 1 (buy), -1 (sell) or 0.
+
+    The thresholds are trailing quantiles of the active bundle's validation scores and of its
+    `own_scores` on the candles that were sent: the more of them, the nearer to a session's.
+    """
+
+    symbol: str
+    close_time: Instant | None
+    bundle: str
+    trained_until: Instant | None
+    score: Number
+    score_zero: Number
+    p_buy: Number
+    p_sell: Number
+    upper: Number
+    lower: Number
+    signal: int
+    drift: Number
+    embedding_age_s: Number
+    own_scores: Count
 
 
 class Health(Model):

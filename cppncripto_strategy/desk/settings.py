@@ -23,7 +23,8 @@ class Limits:
 
     Parameters
     ----------
-    body_bytes : of a request's body. head_bytes : of its line and headers together.
+    body_bytes : of a request's body. candles_bytes : of one that brings candles.
+    head_bytes : of a request's line and headers together.
     head_s, body_s : seconds until they must have come.
     per_second, burst : requests of one address, signed in or not.
     failures_per_minute : wrong tokens of one address; then it waits.
@@ -31,6 +32,7 @@ class Limits:
     """
 
     body_bytes: int = 256 * 1_024
+    candles_bytes: int = 4 * 1_024 * 1_024
     head_bytes: int = 16 * 1_024
     head_s: float = 10.0
     body_s: float = 10.0
