@@ -15,6 +15,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from cppncripto_strategy.desk import days, runs, stores
+from cppncripto_strategy.desk.busy import BusyError
 from cppncripto_strategy.desk.guard import Buckets, address_of
 from cppncripto_strategy.desk.journals import Record, last_cursor, read_part
 from cppncripto_strategy.desk.library import Library
@@ -27,6 +28,7 @@ from cppncripto_strategy.desk.listing import (
     SESSION,
     Entry,
 )
+from cppncripto_strategy.desk.outlook import Outlooks
 from cppncripto_strategy.desk.records import candle_of, decision_of, equity_of, fill_of
 from cppncripto_strategy.desk.schema import (
     Candle,
@@ -39,6 +41,7 @@ from cppncripto_strategy.desk.schema import (
     Event,
     Experiment,
     Fill,
+    Forecast,
     Health,
     Model,
     NearDay,
@@ -52,7 +55,7 @@ from cppncripto_strategy.desk.schema import (
     SessionDetail,
     Store,
 )
-from cppncripto_strategy.desk.scoring import BusyError, Scorer
+from cppncripto_strategy.desk.scoring import Scorer
 from cppncripto_strategy.desk.sessions import event_of
 
 PREFIX = "/api/v1"
@@ -71,6 +74,9 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is nothing with this id."},
     422: {"model": Problem, "description": "A value is out of its range."},
     429: {"model": Problem, "description": "Too many requests, or too many wrong tokens."},
+}
+_BUSY: dict[int | str, dict[str, Any]] = {
+    503: {"model": Problem, "description": "Others' requests are being computed."}
 }
 
 
@@ -226,6 +232,13 @@ def _add_data(router: APIRouter, library: Library) -> None:
         """Candle stores, and how complete each of their series is."""
         return _page(library.listing.of(CANDLES), (cursor, limit), stores.store)
 
+    outlooks = Outlooks()
+
+    @router.get("/stores/{id}/forecast", tags=["data"], responses=_BUSY)
+    def forecast(id: Id, symbol: Annotated[str, Query(max_length=40)]) -> Forecast:
+        """The coming day's volatility and range of a symbol, from the store's last 1,200 days."""
+        return outlooks.of(library.entry(CANDLES, id), symbol)
+
     @router.get("/embeddings", tags=["data"])
     def embeddings(limit: Limit = 20, cursor: Cursor = 0) -> Page[EmbeddingFile]:
         """Files of embeddings: symbols, encoders and days."""
@@ -260,7 +273,7 @@ def _add_scores(router: APIRouter, library: Library) -> None:
     more: dict[int | str, dict[str, Any]] = {
         408: {"model": Problem, "description": "The body came too slowly."},
         413: {"model": Problem, "description": "The body is too large."},
-        503: {"model": Problem, "description": "Other scores are being computed."},
+        **_BUSY,
     }
 
     @router.post("/runs/{id}/score", tags=["scores"], responses=more)

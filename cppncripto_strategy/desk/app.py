@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from cppncripto_strategy import __version__
 from cppncripto_strategy.desk.api import PREFIX, api_router
+from cppncripto_strategy.desk.busy import BusyError
 from cppncripto_strategy.desk.credentials import Credentials
 from cppncripto_strategy.desk.gauges import metrics_router
 from cppncripto_strategy.desk.guard import API, Guard
@@ -19,7 +20,6 @@ from cppncripto_strategy.desk.journals import CursorError
 from cppncripto_strategy.desk.library import Library, UnknownId
 from cppncripto_strategy.desk.pages import page_router
 from cppncripto_strategy.desk.rendering import page
-from cppncripto_strategy.desk.scoring import BusyError
 from cppncripto_strategy.desk.settings import DeskSettings
 from cppncripto_strategy.errors import CppnError
 

@@ -327,6 +327,39 @@ class NearDay(Model):
     realised_volatility: Number
 
 
+class Range(Model):
+    """A quantity of the coming day: its mean and the bounds of its interval, as fractions."""
+
+    expected: Number
+    low: Number
+    high: Number
+
+
+class Forecast(Model):
+    """What is expected of a symbol's coming UTC day; nothing about its direction.
+
+    Volatility is the root of the day's summed squared log returns, range is ln(high / low). `level`
+    is the share of days that an interval should hold; `..._held` is the share of `past_days` that
+    it did hold, each predicted by what was known then.
+    """
+
+    symbol: str
+    day: Instant | None
+    interval: str
+    volatility: Range
+    range: Range
+    annual_volatility: Number
+    usual_volatility: Number
+    level: Number
+    inputs: str
+    market: str | None
+    learned_days: Count
+    learned_from: Instant | None
+    volatility_held: Number
+    range_held: Number
+    past_days: Count
+
+
 class Columns(Model):
     """Candles as columns of one length, oldest first; gaps are left out, not filled."""
 

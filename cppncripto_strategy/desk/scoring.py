@@ -9,12 +9,11 @@ from __future__ import annotations
 import threading
 import tomllib
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cppncripto_strategy.desk.busy import alone
 from cppncripto_strategy.desk.listing import Entry
 from cppncripto_strategy.desk.schema import MOST_CANDLES, Columns, Instant, Score, ScoreRequest
 from cppncripto_strategy.errors import BundleError, CandleError, SessionError
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
     from cppncripto_strategy.models.scoring.threshold import ScoreThreshold
 
 KEPT_TIMELINES = 4
-WAIT_S = 5.0
-
-
-class BusyError(Exception):
-    """Another score is being computed, and was not ready in time."""
 
 
 class Scorer:
@@ -54,22 +48,13 @@ class Scorer:
         BundleError
             When there are no networks, or they may not score that day: it is their own past.
         """
-        with self._alone():
+        with alone(self._lock):
             timeline = self._timeline(entry)
             candles = _candles(request.candles, timeline.session.interval_ms)
             market = None
             if request.market is not None:
                 market = _candles(request.market, timeline.session.interval_ms)
             return _score(request.symbol, candles, market, timeline, _threshold(entry))
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=WAIT_S):
-            raise BusyError("another score is being computed: try again")
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     def _timeline(self, entry: Entry) -> BundleTimeline:
         import torch
