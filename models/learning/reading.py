@@ -64,7 +64,7 @@ class Profiles:
     @property
     def known(self) -> BoolArray:
         """Which rows have no NaN, (N,)."""
-        known: BoolArray = np.isfinite(self.recent + self.coming).all(axis=1)
+        known: BoolArray = np.asarray(np.isfinite(self.recent + self.coming).all(axis=1))
         return known
 
 
@@ -86,7 +86,8 @@ def day_profiles(sessions: SessionSet, until_ms: int) -> Profiles:
             rows: slice, table: SessionTable = table, log_return: FloatArray = returns[number]
         ) -> FloatArray:
             days = _levels(table.grid, log_return, rows, DAYS * blocks)
-            return days.reshape(2, DAYS, blocks).mean(axis=1)
+            mean: FloatArray = days.reshape(2, DAYS, blocks).mean(axis=1)
+            return mean
 
         window = slice(first - settings.long_window, first)
         level = _levels(table.grid, returns[number], window, 1)
