@@ -15,6 +15,9 @@ def test_the_printed_recipe_is_one_and_says_what_the_page_says() -> None:
     """A key that was renamed, or an embedding that does not hold what the page promises."""
     (text,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.S)
     session = parse_recipe(tomllib.loads(text)).learn_settings().session
-    assert session.terms == ("weekday", "har", "market_har", "yesterday")
+    assert session.terms == (
+        *("weekday", "har", "market_har", "yesterday"),
+        *("hours", "market_hours"),
+    )
     assert session.long_window // session.pool == 720
     assert session.market == "BTCUSDT"
