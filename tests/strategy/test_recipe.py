@@ -62,8 +62,7 @@ RUNS = Path(__file__).parents[2] / "runs"
         (
             {"macro": {"encoder_options": {"chanels": 32}}},
             r"macro.encoder_options: unknown option 'chanels' of encoder 'tcn' \(did you mean"
-            r" 'channels'\?\); known: channels, dilations, half_life, kernel, members,"
-            " stride",
+            r" 'channels'\?\); known: channels, dilations, half_life, kernel, members, stride",
         ),
         (
             {"macro": {"encoder": "gru", "encoder_options": {"kernel": 3}}},

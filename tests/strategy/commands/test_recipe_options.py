@@ -17,7 +17,7 @@ COMMANDS = {
     "evolve": ["evolve"],
     "paper": ["paper"],
 }
-SHIPPED = ["demo", "experiments", "null", "planted", "real", "tune", "tune_real"]
+SHIPPED = ["demo", "experiments", "null", "planted", "real", "tune", "tune_real", "universe"]
 
 
 def refused(*arguments):
