@@ -138,6 +138,20 @@ def test_the_last_hours_are_those_of_five_minute_candles() -> None:
     assert (found[1, 1:] != 0.0).all()
 
 
+def test_candles_longer_than_an_hour_stand_for_the_hours_they_hold() -> None:
+    """A division by no candle, or a last hour that is never known."""
+    four_ms = 4 * HOUR_MS
+    grid = random_grid(6 * 10, 2, 0.0, 0.0, start_ms=START_MS - HOUR_MS, interval_ms=four_ms)
+    session_ms = -(-grid.start_ms // DAY_MS) * DAY_MS + 4 * DAY_MS
+    at = grid.row_of(session_ms)
+    moves = np.diff(np.log(grid.close[at - 7 : at]))[::-1]  # latest first
+    hourly = np.log(moves**2 + 1e-9)
+    day = hourly.mean()
+    expected = [day, *[hourly[0] - day] * 3, hourly[:3].mean() - day]
+    found = session_terms(grid, np.array([session_ms]), ["hours"])[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_terms_know_nothing_of_their_own_day_and_nothing_beyond_their_reach(name: str) -> None:
     """A term that sees the day it describes, or whose live ring is too short for it."""
