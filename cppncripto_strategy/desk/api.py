@@ -22,10 +22,9 @@ from cppncripto_strategy.desk.library import Library
 from cppncripto_strategy.desk.listing import (
     CANDLES,
     EMBEDDINGS,
-    EVOLUTION,
-    EXPERIMENT,
     RUN,
     SESSION,
+    TRIED,
     Entry,
 )
 from cppncripto_strategy.desk.outlook import Outlooks
@@ -221,8 +220,8 @@ def _add_runs(router: APIRouter, library: Library) -> None:
 
     @router.get("/experiments", tags=["runs"])
     def experiments(limit: Limit = 100, cursor: Cursor = 0) -> Page[Experiment]:
-        """Experiments' verdicts, and how far evolutions came."""
-        found = [*library.listing.of(EXPERIMENT), *library.listing.of(EVOLUTION)]
+        """Experiments' verdicts, and how far evolutions and searches over settings came."""
+        found = [entry for kind in TRIED for entry in library.listing.of(kind)]
         return _page(found, (cursor, limit), runs.experiment)
 
 

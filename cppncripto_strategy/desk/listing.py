@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SESSION, RUN, EXPERIMENT, EVOLUTION = "session", "run", "experiment", "evolution"
-EMBEDDINGS, CANDLES = "embeddings", "candles"
-KINDS = (SESSION, RUN, EXPERIMENT, EVOLUTION, EMBEDDINGS, CANDLES)
+TUNING, EMBEDDINGS, CANDLES = "tuning", "embeddings", "candles"
+KINDS = (SESSION, RUN, EXPERIMENT, EVOLUTION, TUNING, EMBEDDINGS, CANDLES)
+# What is tried: each has verdicts or a state in words, and a page of its own.
+TRIED = (EXPERIMENT, EVOLUTION, TUNING)
 MAX_DEPTH, MAX_FOLDERS = 8, 20_000
 FRESH_S = 2.0
 
@@ -116,6 +118,8 @@ def _recognised(folder: Path, files: set[str], folders: set[str]) -> Iterator[tu
         return
     if {"checkpoint.json", "champion.json"} & files:
         yield EVOLUTION, folder
+    if {"study.journal", "search.json"} & files:
+        yield TUNING, folder
     for name in sorted(files):
         if _EXPERIMENT_PAGE.fullmatch(name):
             yield EXPERIMENT, folder / name

@@ -17,7 +17,7 @@ from cppncripto_strategy.desk.api import MAX_COMPARED, Id, Symbol
 from cppncripto_strategy.desk.credentials import SIGNED_IN_S, Credentials
 from cppncripto_strategy.desk.guard import Guard, address_of, cookie_name, cookie_of
 from cppncripto_strategy.desk.library import Library, UnknownId
-from cppncripto_strategy.desk.listing import CANDLES, EMBEDDINGS, EVOLUTION, EXPERIMENT, RUN
+from cppncripto_strategy.desk.listing import CANDLES, EMBEDDINGS, RUN, TRIED
 from cppncripto_strategy.desk.rendering import page, render
 from cppncripto_strategy.desk.schema import Instant
 from cppncripto_strategy.desk.sessions import SessionWatch
@@ -51,8 +51,7 @@ def page_router(
     def data() -> Response:
         found = [stores.store(entry) for entry in library.listing.of(CANDLES)]
         files_of_days = [days.embedding_file(entry) for entry in library.listing.of(EMBEDDINGS)]
-        kinds = (EXPERIMENT, EVOLUTION)
-        tried = [runs.experiment(entry) for kind in kinds for entry in library.listing.of(kind)]
+        tried = [runs.experiment(entry) for kind in TRIED for entry in library.listing.of(kind)]
         return page("data.html", stores=found, embeddings=files_of_days, experiments=tried)
 
     return router
@@ -188,7 +187,7 @@ def _add_runs(router: APIRouter, library: Library) -> None:
 
     @router.get("/reports/{kind}/{id}")
     def report(kind: str, id: Id) -> Response:
-        if kind not in (RUN, EXPERIMENT, EVOLUTION):
+        if kind not in (RUN, *TRIED):
             raise UnknownId("there are no such reports")
         content = runs.report(library.entry(kind, id))
         if content is None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cppncripto_strategy.desk.listing import EVOLUTION, RUN, Entry
+from cppncripto_strategy.desk.listing import EVOLUTION, RUN, TUNING, Entry
 from cppncripto_strategy.desk.problems import item, readable, reason
 from cppncripto_strategy.desk.schema import (
     Comparison,
@@ -28,6 +28,8 @@ from cppncripto_strategy.foreign import read_object, read_text, reading
 from cppncripto_strategy.results import MANIFEST_FILE, METRICS_FILE, RECIPE_FILE
 
 REPORT_FILE, EVOLUTION_PAGE, LOG_FILE = "report.html", "evolution.html", "log.jsonl"
+TUNING_PAGE, SEARCH_FILE = "tuning.html", "search.json"
+_PAGES = {RUN: REPORT_FILE, EVOLUTION: EVOLUTION_PAGE, TUNING: TUNING_PAGE}
 CURVE_POINTS = 1_000
 # Larger files of these kinds are none that a run wrote.
 MAX_BYTES = 32 << 20
@@ -80,8 +82,8 @@ def report(entry: Entry) -> bytes | None:
     SessionError
         When it cannot be read.
     """
-    pages = {RUN: entry.path / REPORT_FILE, EVOLUTION: entry.path / EVOLUTION_PAGE}
-    path = pages.get(entry.kind, entry.path.with_suffix(".html"))
+    name = _PAGES.get(entry.kind)
+    path = entry.path.with_suffix(".html") if name is None else entry.path / name
     if path.is_symlink() or not path.is_file():
         return None
     with reading(entry.name, "report", SessionError):
@@ -90,8 +92,8 @@ def report(entry: Entry) -> bytes | None:
 
 
 def experiment(entry: Entry) -> Experiment:
-    """An experiment's verdicts, or how far an evolution came."""
-    read = _evolution if entry.kind == EVOLUTION else _verdicts
+    """An experiment's verdicts, or how far an evolution or a search over settings came."""
+    read = {EVOLUTION: _evolution, TUNING: _search}.get(entry.kind, _verdicts)
     return readable(entry, Experiment, lambda: Experiment(**item(entry), **read(entry.path)))
 
 
@@ -110,6 +112,22 @@ def _evolution(folder: Path) -> dict[str, Any]:
     state = _object(folder / "checkpoint.json")
     front = len(state.get("front", []))
     return {**page, "lines": [f"generation {state['generation']}, front of {front}; {champion}"]}
+
+
+def _search(folder: Path) -> dict[str, Any]:
+    page = {"title": "Search over settings", "report": (folder / TUNING_PAGE).is_file()}
+    if not (folder / SEARCH_FILE).is_file():
+        return {**page, "lines": ["under way, or it did not finish"]}
+    found = _object(folder / SEARCH_FILE)
+    trials = _part(found, "trials")
+    counts = ", ".join(f"{count} {name}" for name, count in trials.items() if name != "total")
+    best, objectives = _part(found, "best"), found.get("objectives", [])
+    named = zip(objectives, best.get("values") or [], strict=False)
+    lines = [f"{trials.get('total')} trials: {counts}"]
+    lines += [f"best trial {best.get('number')}: {name} {value:g}" for name, value in named]
+    opened = found.get("sealed") is not None
+    lines.append("the sealed span was opened" if opened else "the sealed span is unopened")
+    return {**page, "lines": lines}
 
 
 def _row(entry: Entry) -> dict[str, Any]:

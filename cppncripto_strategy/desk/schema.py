@@ -261,7 +261,7 @@ class Comparison(Model):
 
 
 class Experiment(Item):
-    """An experiment's verdicts, or an evolution's state, in words."""
+    """An experiment's verdicts, or the state of an evolution or a search, in words."""
 
     title: str = ""
     lines: list[str] = []

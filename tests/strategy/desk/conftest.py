@@ -155,6 +155,10 @@ def results(tmp_path_factory: Any, toy: Any) -> Path:
                {"title": "Macro", "verdicts": [{"headline": "Macro helps."}]})  # fmt: skip
     write_json(root / "runs" / "tiny" / "evolution" / "checkpoint.json",
                {"generation": 4, "front": [1, 2]})  # fmt: skip
+    write_json(root / "runs" / "tiny" / "tuning" / "search.json", {
+        "trials": {"total": 12, "complete": 11, "pruned": 1, "failed": 0, "running": 0},
+        "objectives": ["sharpe"], "best": {"number": 7, "values": [1.25]}, "sealed": None,
+    })  # fmt: skip
     CandleStore(root / "candles").write("AUSDT", "1h", toy.candles(days=24, missing=(7, 8)))
     return root
 

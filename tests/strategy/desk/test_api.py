@@ -143,6 +143,7 @@ def test_stores_and_experiments_are_listed(client):
     assert [one["kind"] for one in whole(client, f"{V1}/experiments")] == [
         "experiment",
         "evolution",
+        "tuning",
     ]
 
 

@@ -17,6 +17,7 @@ def test_everything_that_people_keep_is_found(results):
     assert stamps == names(listing, "run")
     assert names(listing, "experiment") == ["runs/tiny/experiments/e1.json"]
     assert names(listing, "evolution") == ["runs/tiny/evolution"]
+    assert names(listing, "tuning") == ["runs/tiny/tuning"]
     assert names(listing, "candles") == ["candles"]
 
 

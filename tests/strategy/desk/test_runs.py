@@ -93,3 +93,32 @@ def test_experiments_and_evolutions_say_how_they_stand(results):
     assert (verdict.title, verdict.lines) == ("Macro", ["Macro helps."])
     evolution = runs.experiment(entry_of(results, "evolution"))
     assert evolution.lines == ["generation 4, front of 2; no champion"]
+    search = runs.experiment(entry_of(results, "tuning"))
+    assert search.lines == [
+        "12 trials: 11 complete, 1 pruned, 0 failed, 0 running",
+        "best trial 7: sharpe 1.25",
+        "the sealed span is unopened",
+    ]
+
+
+def test_a_search_under_way_says_so(copy_of):
+    """A search that is shown only once it is over."""
+    entry = entry_of(copy_of, "tuning")
+    (entry.path / "study.journal").touch()
+    (entry.path / "search.json").unlink()
+    assert "under way" in runs.experiment(entry).lines[0]
+    (entry.path / "search.json").write_text('{"trials": 3, "best": {"values": ["x"]}}')
+    assert runs.experiment(entry).name == "runs/tiny/tuning"
+
+
+def test_files_are_named_as_their_writers_name_them():
+    """A page that was renamed where it is written, and is found no more."""
+    pytest.importorskip("optuna")
+    from cppncripto_strategy.evolution import search as evolution
+    from cppncripto_strategy.tuning import search as tuning
+    from cppncripto_strategy.tuning import storage
+
+    assert evolution.PAGE == runs.EVOLUTION_PAGE
+    assert {evolution.CHECKPOINT, evolution.CHAMPION} == {"checkpoint.json", "champion.json"}
+    assert (tuning.SUMMARY, tuning.PAGE) == (runs.SEARCH_FILE, runs.TUNING_PAGE)
+    assert storage.JOURNAL_FILE == "study.journal"
