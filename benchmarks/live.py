@@ -4,6 +4,7 @@ A loopback exchange in a process of its own serves planted symbols at speed (fiv
 a paper session with networks of the default shapes trades them. The clock starts when the last
 symbol's closing frame has been parsed, and stops when all decisions are made and recorded: journal
 with fsync, watermark, Backtrader, both networks, thresholds, orders included; the network is not.
+MicroNet's time is one symbol's share of a round of all of them, and that of one symbol alone.
 Time to live counts from the session's start to the first round on which every symbol may be traded:
 catching up with the warm-up is in it. Then the exchange falls silent and the processor time of the
 idle session is taken. `--real` keeps to wall time and real patience: a candle every five minutes.
@@ -152,7 +153,8 @@ def measure(
     if "share" not in idling:
         raise SystemExit(f"ended after {len(memory)} of {count} live candles: nothing is measured")
     latency_ms = 1e3 * np.array(paper.recorder.latency_s)
-    micro_us = 1e6 * np.array(micro_latency_s(timeline.bundles[-1]))
+    micro_us = 1e6 * np.array(micro_latency_s(timeline.bundles[-1], symbols=len(symbols)))
+    alone_us = 1e6 * np.array(micro_latency_s(timeline.bundles[-1]))
     half = memory[len(memory) // 4 :]
     return {
         "name": "live",
@@ -161,6 +163,7 @@ def measure(
         "live_s": live.get("all_s"),
         "first_live_s": live.get("first_s"),
         "candles": len(latency_ms),
+        "micronet_alone_p50_us": float(np.median(alone_us)),
         "micronet_p50_us": float(np.median(micro_us)),
         "micronet_p99_us": float(np.quantile(micro_us, 0.99)),
         "decision_p50_ms": float(np.median(latency_ms)),

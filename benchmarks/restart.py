@@ -5,7 +5,8 @@ shapes, through the very code that trades live; the journals are written as a ru
 them, only without waiting for the disk. A checkpoint stands at the last midnight, as the day's
 process leaves it, and the session stops half a day later. Then a process of its own opens the
 folder, rebuilds the state and would trade the next candle: its wall time counts from before the
-interpreter starts. Prints one JSON line.
+interpreter starts. With `--after` another one trades so many days more, and says how much its
+memory grew from the first of them to the last. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -116,6 +117,26 @@ class Fed(RecordedRounds):
         return moment
 
 
+class Continued(Fed):
+    """Recorded rounds, and then rounds as they are made."""
+
+    def __init__(self, past: RecordedRounds, coming: Iterator[Round], journals: Any) -> None:
+        super().__init__(coming, 0, journals)
+        self._past = past
+
+    def waiting(self) -> int:
+        """Whether there may be more."""
+        return self._past.waiting() or super().waiting()
+
+    def open_next(self, wait_s: float) -> Round | None:
+        """The next recorded one, then the next one made."""
+        if self._past.finished:
+            return super().open_next(wait_s)
+        self.current = self._past.open_next(wait_s)
+        self.allowed, self.status = self._past.allowed, self._past.status
+        return self.current
+
+
 def make_session(path: Path, days: int) -> int:
     """A session of that many live days with a checkpoint at the last midnight; its rounds."""
     settings = recipe()
@@ -187,10 +208,38 @@ def start_again(path: Path) -> None:
         print(json.dumps({"replayed": replayed, "peak_mb": peak_mb, "shown": folder.shown}))
 
 
-def timed(path: Path) -> dict[str, Any]:
+def memory_mb() -> float:
+    """Resident memory of this process now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def trade_on(path: Path, days: int) -> None:
+    """Start again and trade so many days more; prints the memory after the first and the last."""
+    with SessionFolder(path) as folder:
+        resume = None if folder.checkpoint is None else folder.checkpoint.state
+        facts, past = folder.facts, recorded_rounds(folder.past, resume)
+        start_ms = folder.past[-1][0].close_ms
+        folder.forget_past()
+        total = (start_ms - facts.created_ms) // DAY_MS + START_DAY + days + 2
+        candles = planted_candles(SYMBOLS, int(total), "5m", SEED)
+        journals = {name: Written(path / f"more-{name}.jsonl") for name in ("rounds", "opened")}
+        coming = rounds_of(candles, start_ms, start_ms + days * DAY_MS)
+        source, seen = Continued(past, coming, journals), list[float]()
+
+        def watch(_strategy: PaperStrategy) -> None:
+            if source.allowed and source.current and source.current.close_ms % DAY_MS == 0:
+                seen.append(memory_mb())
+
+        recorder = Recorder(folder.derived, source, settle=folder.settle, after_round=watch)
+        play(source, facts, options_of(path), recorder, resume)
+    print(json.dumps({"days": len(seen), "memory_mb": seen[-1], "growth_mb": seen[-1] - seen[0]}))
+
+
+def timed(path: Path, *arguments: str) -> dict[str, Any]:
     """Start again in another process; wall and processor seconds, and what it prints."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, __file__, "--again", str(path)]
+    command = [sys.executable, __file__, "--again", str(path), *arguments]
     told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -203,8 +252,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--whole", action="store_true", help="also without the checkpoint")
+    parser.add_argument("--after", type=int, default=0, help="days traded after the restart")
     parser.add_argument("--again", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.again is not None and arguments.after:
+        trade_on(arguments.again, arguments.after)
+        return
     if arguments.again is not None:
         start_again(arguments.again)
         return
@@ -217,6 +270,9 @@ def main() -> None:
         line["journals_mb"] = sum(f.stat().st_size for f in path.glob("*.jsonl")) / 2**20
         line["checkpoint_mb"] = (path / "checkpoint.bin").stat().st_size / 2**20
         line |= timed(path)
+        if arguments.after:
+            after = timed(path, "--after", str(arguments.after))
+            line |= {f"after_{key}": value for key, value in after.items()}
         if arguments.whole:
             (path / "checkpoint.bin").unlink()
             line |= {f"whole_{key}": value for key, value in timed(path).items()}

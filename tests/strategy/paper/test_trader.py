@@ -32,6 +32,7 @@ from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSetting
 from cppncripto_strategy.feeds.loopback.faults import Halt, RandomFaults, StreamFault
 from cppncripto_strategy.feeds.loopback.market import ManualClock, SpeedClock
 from cppncripto_strategy.feeds.loopback.server import ExchangeThread, LoopbackExchange
+from cppncripto_strategy.feeds.replay import bar_close_ms
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.parity import compare
 from cppncripto_strategy.paper.recorder import PaperStrategy, Recorder
@@ -664,6 +665,12 @@ def test_soak_loses_nothing_and_its_replay_is_the_same(tmp_path: Path) -> None:
     )
     exchange.script(*soak_faults())
     path = tmp_path / "soak"
+
+    def stop_at_the_end(strategy: PaperStrategy) -> None:
+        """Not before the symbol that is furthest behind is there."""
+        if all(len(data) and bar_close_ms(data) >= exchange.end_ms for data in strategy.datas):
+            session.stop()
+
     with (
         ExchangeThread(exchange) as host,
         SessionFolder.create(path, facts(symbols=SOAK_SYMBOLS, filters=())) as folder,
@@ -677,7 +684,7 @@ def test_soak_loses_nothing_and_its_replay_is_the_same(tmp_path: Path) -> None:
                 RETRY,
                 random.Random(5),
             ),
-            until_ms=exchange.end_ms,
+            after_round=stop_at_the_end,
         )
         guard = threading.Timer(120 + 6 * SOAK_COUNT * SOAK_CANDLE_S, session.stop)
         guard.start()
