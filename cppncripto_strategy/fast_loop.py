@@ -106,6 +106,11 @@ def _stamps_of(data: Any) -> FloatArray:
     return past_values(data.lines.datetime, data.buflen())
 
 
+def _whole(values: IntArray) -> array[int]:
+    """Whole numbers that are read one by one: quicker than numpy, smaller than a list."""
+    return array("q", values.astype(np.int64).tobytes())
+
+
 class _Symbol:
     """What lies ahead of one symbol, by bar number; lives as long as the loop.
 
@@ -121,8 +126,8 @@ class _Symbol:
         lines = state.lines.columns(len(stamps))
         side = signals_of(lines["traded"], lines["upper"], lines["lower"])
         self.state, self.close = state, lines["close"]
-        self.stamps = array("q", nums_to_ms(stamps).tolist())
-        self.steps: list[int] = np.searchsorted(merged, stamps).tolist()
+        self.stamps = _whole(nums_to_ms(stamps))
+        self.steps = _whole(np.searchsorted(merged, stamps))
         self.signals: list[int] = np.flatnonzero(side).tolist()
         self.sides: list[int] = side[side != 0].tolist()
         self.buys: list[int] = np.flatnonzero(side > 0).tolist()
@@ -245,8 +250,8 @@ class FastLoop:
         merged = union_of_ascending([stamps for _, stamps in feeds])
         self._merged = merged
         # Each feed's lines, and its bars after each step.
-        self._feeds: list[tuple[list[Any], list[int]]] = [
-            (list(data.lines), np.searchsorted(stamps, merged, side="right").tolist())
+        self._feeds: list[tuple[list[Any], array[int]]] = [
+            (list(data.lines), _whole(np.searchsorted(stamps, merged, side="right")))
             for data, stamps in feeds
         ]
         of_feed = {id(data): bars for (data, _), (_, bars) in zip(feeds, self._feeds, strict=True)}
@@ -265,7 +270,7 @@ class FastLoop:
 
     def _first_steps_of_days(self) -> list[int]:
         """Steps at which a UTC day begins for the symbols that are traded."""
-        parts = [np.array(symbol.steps, dtype=np.int64) for symbol, _ in self._symbols]
+        parts = [np.frombuffer(symbol.steps, dtype=np.int64) for symbol, _ in self._symbols]
         steps = union_of_ascending(parts)
         days = self._stamps[steps] // DAY_MS
         first = np.flatnonzero(np.diff(days, prepend=-1))
