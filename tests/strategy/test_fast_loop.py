@@ -22,7 +22,7 @@ from cppncripto_strategy.evaluation.evidence import EvidenceSettings
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.filters import SymbolFilters
-from cppncripto_strategy.feeds.replay import ReplayFeed
+from cppncripto_strategy.feeds.replay import ReplayFeed, bar_close_ms
 from cppncripto_strategy.runonce import indicator_clocks
 from cppncripto_strategy.strategy import Decision, MacroMicroStrategy
 
@@ -98,6 +98,7 @@ class World:
     volatility: dict[str, list[float]]
     filters: SymbolFilters
     untraded: tuple[str, ...]
+    gated: bool
 
 
 def symbol_rows(rng: Any, bars: int, late: int, holes: float) -> Any:
@@ -137,7 +138,13 @@ def world_of(seed: int, bars: int, symbols: int, holes: float, rate: float, mark
     step, minimum = rng.choice([0.0001, 0.01, 1.0]), rng.choice([1.0, 10.0, 900.0])
     lot = Decimal(str(step))
     filters = SymbolFilters(lot_step=lot, min_qty=lot, min_notional=Decimal(str(minimum)))
-    return World(candles, scores, volatility, filters, ("ABCD"[symbols],) if market else ())
+    untraded = ("ABCD"[symbols],) if market else ()
+    return World(candles, scores, volatility, filters, untraded, bool(rng.random() < 0.25))
+
+
+def open_gate(data: Any) -> bool:
+    """A gate that is shut every other six hours: exits are refused until it opens."""
+    return bar_close_ms(data) // (DAY_MS // 4) % 2 == 0
 
 
 def run(
@@ -149,6 +156,7 @@ def run(
         cash=10_000.0,
         allow_short=params.get("allow_short", False),
         filters=dict.fromkeys(world.candles, world.filters),
+        trade_gate=open_gate if world.gated else None,
     )
     for name, candles in world.candles.items():
         cerebro.adddata(ReplayFeed(candles=candles, interval_ms=STEP_MS, name=name))
