@@ -217,13 +217,15 @@ class TrialStudy:
         return True
 
     def _report(self, live: LiveTrial) -> bool:
-        """Report what a pruner compares; whether there was anything."""
+        """Report what a pruner compares; whether it may be asked about it."""
         if self.plan.search.active_pruner == "none":
             return False
         # Halving compares what is known so far; the paired test compares step with step.
         paired = self.plan.search.active_pruner == "wilcoxon"
         (value,) = objective_values(self.plan.search, live.steps[-1:] if paired else live.steps)
         known = self.study.get_trials(deepcopy=False)[live.number].intermediate_values
+        if max(known, default=0) > len(live.steps):  # before it was lost, it went on from here
+            return False
         if value is not None and len(live.steps) not in known:  # a lost trial reported it already
             live.trial.report(value, len(live.steps))
         return value is not None

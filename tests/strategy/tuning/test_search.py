@@ -245,6 +245,35 @@ def test_trial_whose_end_was_written_but_not_said_is_not_run_again(
     assert len(TrialLedger(home.home).distinct()) == len(whole)
 
 
+def test_a_trial_lost_after_two_steps_is_judged_again_step_by_step(
+    tiny, quick, tmp_path, monkeypatch
+):
+    """A trial run again that is stopped after its first step, for what it had said of its second."""
+    recipe = tiny.recipe(search={"trials": 8, "pruner": "halving"})
+    tune(recipe, where(tmp_path / "whole"), keep_sealed=True)
+    whole = tried(tmp_path / "whole/tuning")
+    steps = {t.number: len(t.steps) for t in _done(recipe, tmp_path / "whole")}
+    longer = next(n for n, state, _ in whole if state == "pruned" and steps[n] > 1)
+    end = TrialStudy._end
+
+    def killed(study, live, *how):
+        if live.number == longer:
+            raise KeyboardInterrupt
+        end(study, live, *how)
+
+    home = where(tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialStudy, "_end", killed)
+        tune(recipe, home, keep_sealed=True)
+    assert {t.number: len(t.steps) for t in _done(recipe, tmp_path / "cut")} == steps
+    assert tried(tmp_path / "cut/tuning") == whole
+
+
+def _done(recipe, home):
+    """The trials of a search, resumed where it was stopped."""
+    return tune(recipe, where(home), keep_sealed=True).trials
+
+
 def test_a_file_beside_the_recipe_replaces_its_space(tiny, tmp_path):
     """A space that is read and then forgotten."""
     file = tmp_path / "space.toml"
