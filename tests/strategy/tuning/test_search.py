@@ -248,7 +248,7 @@ def test_trial_whose_end_was_written_but_not_said_is_not_run_again(
 def test_a_trial_lost_after_two_steps_is_judged_again_step_by_step(
     tiny, quick, tmp_path, monkeypatch
 ):
-    """A trial run again that is stopped after its first step, for what it had said of its second."""
+    """A trial stopped after its first step for what it had said of its second before."""
     recipe = tiny.recipe(search={"trials": 8, "pruner": "halving"})
     tune(recipe, where(tmp_path / "whole"), keep_sealed=True)
     whole = tried(tmp_path / "whole/tuning")
