@@ -60,7 +60,7 @@ def verdict(checks: Sequence[AccountCheck]) -> str:
     count = sum(len(check.differences) for check in checks)
     names = ", ".join(check.name for check in checks)
     if count == 0:
-        return f"Two engines agree on every order, to the cent: {names}"
+        return f"Two engines agree, on every order and to the cent: {names}"
     return f"{count:,} differences between the record and the second engine: {names}"
 
 
@@ -72,7 +72,7 @@ def _verdict(checks: Sequence[AccountCheck]) -> Section:
     ]
     content: list[Content] = [
         "Orders are derived again from scores, thresholds, candles, exchange rules and account"
-        " settings, by code that shares nothing with the strategy and the broker, and executed by"
+        " settings, by code that imports neither the strategy nor the broker, and executed by"
         " vectorbt. Nothing is taken from the fills, the trades or the equity on record."
     ]
     if rows:

@@ -75,7 +75,7 @@ def test_recipe_is_run_and_every_account_agrees(checked: tuple[Path, dict[str, A
         assert account["compared"]["orders"] > 20
         assert account["sides"]["trades"][0] == account["sides"]["trades"][1] > 5
     page = (folder / portfolio.PAGE).read_text("utf-8")
-    assert "Two engines agree on every order" in page
+    assert "Two engines agree, on every order and to the cent" in page
     assert "Profit Factor" in page  # one of vectorbt's own statistics
     assert 'src="http' not in page
 

@@ -55,6 +55,8 @@ def test_days_that_are_over_are_reported_once_and_the_state_is_kept(
     for event in told[:2]:
         kept = json.loads((path / "days" / f"{event['day']}.json").read_text())
         assert {"kind": "day", **kept} == event
+        assert kept["crosscheck"]["checked"]
+        assert kept["crosscheck"]["same"]
     assert told[0]["candles"] == 24 - 7
     assert told[1]["candles"] == 24
     checkpoint = Checkpoint.load(path)
