@@ -64,6 +64,8 @@ def round_records(number: int) -> dict[str, list[dict[str, Any]]]:
         records["fills"].append(fill(number, late=not live))
     if number == DOWN[0]:
         records["fills"].append(fill(number, late=True))
+    if number == GAP_AT + 1:
+        records["fills"].append({**fill(number, late=True), "reason": "min_notional"})
     return records
 
 

@@ -51,7 +51,7 @@ def upto(candles, hours: int = LAST):
 def test_scores_are_those_of_the_live_path(networks, desk_of):
     """A score of the day before, of another bundle, or one that saw the future."""
     from cppncripto_strategy.models.scoring.macro_stream import MacroStream
-    from cppncripto_strategy.models.scoring.micro_stream import ScoreStream
+    from cppncripto_strategy.models.scoring.round_scorer import ScoreStream
     from cppncripto_strategy.models.scoring.threshold import ScoreThreshold, ThresholdSettings
 
     root, every, timeline = networks

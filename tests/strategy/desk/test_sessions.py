@@ -30,6 +30,7 @@ def test_numbers_are_those_that_the_reports_are_made_of(results, desk):
     assert seen.live_from.ms == recording.live_from_ms == desk.close_ms(desk.live_from)
     assert seen.missed == len(recording.missed()) == 1
     assert seen.fills == (tables["fills"]["status"] == "filled").sum()
+    assert seen.refused == (tables["fills"]["reason"] == "min_notional").sum() == 1
     assert seen.gaps == sum(gap["candles"] for gap in recording.gaps()) == 1
     account = tables["equity"]["equity"].to_numpy()
     assert seen.equity == account[-1]
