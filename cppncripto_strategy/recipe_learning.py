@@ -157,8 +157,8 @@ class MicroRecipe(Section):
     components: Count = default(MicroNetSettings, "components")
     """Directions of the embedding that reach MicroNet, its components. Fewer overfit less."""
     reading: Literal["variance", "predictive"] = default(MicroNetSettings, "reading")
-    """Which components: those of most variance (principal components), or those that predict most
-    of the coming days' volume and volatility, each kept by how well it did on days left out."""
+    """Which components: those of most variance (principal components), or those that say most of
+    the days around their midnight, each kept by how well it predicts the coming ones."""
     clock: bool = True
     """Whether MicroNet sees the time of day. Without it, a score follows from the window's candles
     alone."""

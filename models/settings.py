@@ -33,7 +33,7 @@ class MicroNetSettings:
     hidden : int, width of the head.
     components : int, directions of the embedding that reach FiLM.
     reading : which those are: "variance", its whitened principal components, or "predictive", those
-        that predict most of the coming days (see `learning.reading`).
+        that last and predict the coming days (see `learning.reading`).
     head : "classes" (score = p_buy - p_sell) or "regression" (score = tanh output).
     unseen : columns it does not read. Without those that say what time it is, scores follow from
         the window's own candles alone.
