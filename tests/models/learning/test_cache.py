@@ -6,7 +6,7 @@ import pytest
 
 from cppncripto_strategy.models.inputs.sessions import build_sessions
 from cppncripto_strategy.models.learning import cache as caching
-from cppncripto_strategy.models.learning import learner
+from cppncripto_strategy.models.learning import macro
 from cppncripto_strategy.models.learning.cache import MACRONETS, macro_key
 from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.models.settings import LearnSettings, PretrainSettings, TrainSettings
@@ -47,7 +47,7 @@ def test_macronet_of_another_micronet_is_taken_and_changes_no_bit(ground, tmp_pa
     shared = tmp_path / "shared"
     first = train(ground, shared)
     assert len(list((shared / MACRONETS).glob("*.json"))) == 1
-    monkeypatch.setattr(learner, "pretrain", _refuse)
+    monkeypatch.setattr(macro, "pretrain", _refuse)
     second = train(ground, shared, **wider)
     assert second.model_hash == alone.model_hash
     assert second.model_hash != first.model_hash
