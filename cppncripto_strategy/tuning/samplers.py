@@ -8,6 +8,7 @@ tried anyway, bit for bit, and no two workers try the same.
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -49,9 +50,12 @@ class SeededSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Draw from the trial's own generator from here on."""
-        sequence = np.random.SeedSequence([self._seed, trial.number])
-        self._inner = self._make(int(sequence.generate_state(1)[0]))
+        self._inner = self._for(trial.number)
         self._inner.before_trial(study, trial)
+
+    def _for(self, *numbers: int) -> BaseSampler:
+        sequence = np.random.SeedSequence([self._seed, *numbers])
+        return self._make(int(sequence.generate_state(1)[0]))
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -72,8 +76,12 @@ class SeededSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """As the inner sampler does."""
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+        """As the inner sampler does, each key from a generator of its own.
+
+        A trial that was killed between two keys has the first already, and draws it not again.
+        """
+        inner = self._for(trial.number, zlib.crc32(param_name.encode()))
+        return inner.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
         self,

@@ -245,6 +245,30 @@ def test_trial_whose_end_was_written_but_not_said_is_not_run_again(
     assert len(TrialLedger(home.home).distinct()) == len(whole)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_trial_lost_between_two_keys_tries_what_it_would_have(
+    tiny, quick, tmp_path, monkeypatch, sampler
+):
+    """A kill in the middle of proposing: the second key gets the first one's random number."""
+    from optuna.trial import Trial
+
+    recipe = tiny.recipe(search={"trials": 4, "sampler": sampler})
+    tune(recipe, where(tmp_path / "whole"), keep_sealed=True)
+    suggest = Trial.suggest_int
+
+    def killed(trial, *arguments, **more):
+        if trial.number == 2:
+            raise KeyboardInterrupt
+        return suggest(trial, *arguments, **more)
+
+    home = where(tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trial, "suggest_int", killed)
+        assert len(tune(recipe, home, keep_sealed=True).trials) == 2
+    tune(recipe, home, keep_sealed=True)
+    assert tried(tmp_path / "cut/tuning") == tried(tmp_path / "whole/tuning")
+
+
 def test_a_trial_lost_after_two_steps_is_judged_again_step_by_step(
     tiny, quick, tmp_path, monkeypatch
 ):
