@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cppncripto_strategy.crosscheck.record import check_account
+from cppncripto_strategy.crosscheck.record import AccountCheck, check_account
 from cppncripto_strategy.crosscheck.run import record_of, rule_books
 from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.replay import replay
@@ -52,8 +53,14 @@ def random_changes(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
+def check(recipe: Any, candles: Any, passed: Any, span: Span) -> AccountCheck:
+    """The account of a pass by the second engine."""
+    rules = rule_books(passed.filters)
+    return check_account(record_of(recipe, candles, rules, "account", passed.tables(span)))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_two_engines_make_one_account(hourly, traded, seed):
+def test_two_engines_make_one_account(hourly: Any, traded: Any, seed: int) -> None:
     """A fill, a fee or a rule that one of two independent writings has wrong."""
     rng = np.random.default_rng(seed)
     _, candles, timeline = traded
@@ -67,7 +74,24 @@ def test_two_engines_make_one_account(hourly, traded, seed):
     recipe = hourly.recipe(symbols=["A", "B"], **random_changes(rng))
     span = Span(timeline.first_session_ms, hourly.day(34))
     passed = replay(recipe, quiet, timeline, span)
-    record = record_of(recipe, quiet, rule_books(passed.filters), "account", passed.tables(span))
-    check = check_account(record)
-    assert [str(difference) for difference in check.differences] == []
-    assert check.compared["orders"] == len(passed.strategy.fills)
+    found = check(recipe, quiet, passed, span)
+    assert [str(difference) for difference in found.differences] == []
+    assert found.compared["orders"] == len(passed.strategy.fills)
+
+
+def test_position_too_small_to_sell_is_one_thing_to_both(hourly: Any, traded: Any) -> None:
+    """A position under the minimum notional that one engine sells, or never adds to."""
+    _, candles, timeline = traded
+    rules = {"quantity_step": "0.001", "min_quantity": "0.001", "min_notional": "700"}
+    recipe = hourly.recipe(
+        symbols=["A", "B"],
+        strategy={"hold_candles": 2, "fraction": 0.3},
+        broker={"cash": 2_338.0, "filters": dict.fromkeys(("A", "B"), rules)},
+    )
+    span = Span(timeline.first_session_ms, hourly.day(34))
+    passed = replay(recipe, candles, timeline, span)
+    fills = passed.strategy.fills
+    filled = fills[fills["status"] == "filled"]
+    sides = [group["side"].tolist() for _, group in filled.groupby("symbol")]
+    assert any(pair == ("buy", "buy") for row in sides for pair in pairwise(row))
+    assert [str(d) for d in check(recipe, candles, passed, span).differences] == []
