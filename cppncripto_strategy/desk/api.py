@@ -15,7 +15,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.routing import APIRoute
 
 from cppncripto_strategy.desk import days, runs, stores
-from cppncripto_strategy.desk.busy import BusyError
+from cppncripto_strategy.desk.busy import RationedError
 from cppncripto_strategy.desk.guard import Buckets, address_of
 from cppncripto_strategy.desk.journals import Record, last_cursor, read_part
 from cppncripto_strategy.desk.library import Library
@@ -266,7 +266,7 @@ def _add_scores(router: APIRouter, library: Library) -> None:
 
     def scored(entry: Entry, asked: ScoreRequest, request: Request) -> Score:
         if not buckets.take(address_of(request.scope)):
-            raise BusyError("too many scores are asked for: one a second, ten at once")
+            raise RationedError("too many scores are asked for: one a second, ten at once")
         return scorer.score(entry, asked)
 
     more: dict[int | str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from cppncripto_strategy import __version__
 from cppncripto_strategy.desk.api import PREFIX, api_router
-from cppncripto_strategy.desk.busy import BusyError
+from cppncripto_strategy.desk.busy import BusyError, RationedError
 from cppncripto_strategy.desk.credentials import Credentials
 from cppncripto_strategy.desk.gauges import metrics_router
 from cppncripto_strategy.desk.guard import API, Guard
@@ -79,6 +79,7 @@ def _answer_errors(app: FastAPI, settings: DeskSettings) -> None:
     app.add_exception_handler(UnknownId, answering(404))
     for kind in (CursorError, RequestValidationError, CppnError):
         app.add_exception_handler(kind, answering(422))
+    app.add_exception_handler(RationedError, answering(429))
     app.add_exception_handler(BusyError, answering(503))
     app.add_exception_handler(Exception, answering(500))
 
@@ -89,7 +90,7 @@ def _words(error: Exception) -> str:
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
             for problem in error.errors()
         )
-    if isinstance(error, CppnError | CursorError | UnknownId | BusyError):
+    if isinstance(error, CppnError | CursorError | UnknownId | BusyError | RationedError):
         return str(error)
     log.error("a request failed: %s", type(error).__name__, exc_info=error)
     return "the desk failed here; its log says why"

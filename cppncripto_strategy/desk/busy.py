@@ -13,6 +13,10 @@ class BusyError(Exception):
     """Others' requests are being computed, and were not ready in time."""
 
 
+class RationedError(Exception):
+    """More was asked for in a while than one address may."""
+
+
 @contextmanager
 def alone(lock: threading.Lock, wait_s: float = WAIT_S) -> Iterator[None]:
     """Hold a lock; raises BusyError when others hold it for longer than `wait_s`."""
