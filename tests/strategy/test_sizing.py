@@ -182,7 +182,7 @@ def test_the_accounts_volatility_is_nearer_its_target_than_by_any_fixed_fraction
     fixed = misses(trade(market, fraction=0.5))
     best = fixed.std()  # what is left of the misses under the best fraction, known in hindsight
     assert len(sized) >= 13
-    assert np.sqrt((sized**2).mean()) < 0.6 * best
+    assert np.sqrt((sized**2).mean()) < best * 2 / 3
 
 
 @pytest.mark.filterwarnings("ignore:.*no filters")
