@@ -64,7 +64,7 @@ class Executed:
     @property
     def max_drawdown(self) -> float:
         """Largest fall of the equity from its highest value so far, a positive fraction."""
-        return -float(self.portfolio.max_drawdown())
+        return abs(float(self.portfolio.max_drawdown()))
 
 
 def execute(moments: Moments, terms: Terms, orders: Sequence[Order]) -> Executed:
