@@ -273,7 +273,7 @@ def test_a_trial_lost_after_two_steps_is_judged_again_step_by_step(
     tiny, quick, tmp_path, monkeypatch
 ):
     """A trial stopped after its first step for what it had said of its second before."""
-    recipe = tiny.recipe(search={"trials": 8, "pruner": "halving"})
+    recipe = tiny.recipe(search={"trials": 20, "pruner": "halving"})
     tune(recipe, where(tmp_path / "whole"), keep_sealed=True)
     whole = tried(tmp_path / "whole/tuning")
     steps = {t.number: len(t.steps) for t in _done(recipe, tmp_path / "whole")}
