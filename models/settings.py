@@ -106,11 +106,11 @@ class PretrainSettings:
     patience : int, epochs without a better validation loss before stopping.
     """
 
-    epochs: int = 20
+    epochs: int = 30
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
-    patience: int = 3
+    patience: int = 6
 
 
 @dataclass(frozen=True, slots=True)
