@@ -1,11 +1,11 @@
 """What a session does once a day beside its trading: the day's report, and a checked checkpoint.
 
-Both are made by a process of its own, behind everything else (`os.nice(19)`), so that no candle
-waits for them; the session itself only takes the SHA-256 of its state, once a day, after the orders
-of that round are made. What the process has to say comes back through a pipe and is heard between
-two rounds. A report that could not be made, because the session stopped first, is made by the next
-start's. Left out: what stands in a report (`session_report`), how a checkpoint is checked
-(`checking`).
+Both, and then the report's cross-check, are made by a process of its own, behind everything else
+(`os.nice(19)`), so that no candle waits for them; the session itself only takes the SHA-256 of its
+state, once a day, after the orders of that round are made. What the process has to say comes back
+through a pipe and is heard between two rounds. What could not be made, because the session stopped
+first, is made by the next start's. Left out: what stands in a report (`session_report`), how a
+checkpoint is checked (`checking`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cppncripto_strategy.errors import CheckpointError, CppnError
+from cppncripto_strategy.errors import CheckpointError, CppnError, SessionError
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
+from cppncripto_strategy.foreign import read_object, reading
 from cppncripto_strategy.paper.beside import FAILED, Beside, Says
 from cppncripto_strategy.paper.checking import next_checkpoint
 from cppncripto_strategy.paper.create import options_of
@@ -114,7 +115,9 @@ class DayReports:
 
 
 def see_to_day(session: str, until_ms: int, rounds: int, digest: str | None, says: Says) -> None:
-    """Report the days that are over, then make a checkpoint; runs in a process of its own.
+    """Report the days that are over, make a checkpoint, then cross-check; in a process of its own.
+
+    The second engine comes last: it takes seconds to load, and no report or restart needs it.
 
     Parameters
     ----------
@@ -127,28 +130,42 @@ def see_to_day(session: str, until_ms: int, rounds: int, digest: str | None, say
         says({"kind": REPORT, **report})
     if digest is not None:
         says(_checkpoint(path, rounds, digest))
+    add_crosschecks(path, until_ms)
 
 
 def missing_reports(path: Path, until_ms: int) -> Iterator[dict[str, Any]]:
-    """Write the reports of the days that are over and have none; yields each of them.
-
-    Each carries the day's cross-check by the second engine, or why there is none.
-    """
+    """Write the reports of the days that are over and have none; yields each of them."""
     recording = Recording.read(path)
-    live_ms = recording.live_from_ms
-    if live_ms is None:
-        return
-    checks = DayChecks(recording, lambda: options_of(path))
-    for day_ms in range(live_ms // DAY_MS * DAY_MS, until_ms, DAY_MS):
-        file = path / "days" / f"{ms_to_utc(day_ms)[:10]}.json"
+    for day_ms, file in _days(path, recording, until_ms):
         if file.exists():
             continue
         report = day_report(path, day_ms, recording)
         if report["candles"]:
-            report["crosscheck"] = checks.of_day(day_ms)
             file.parent.mkdir(exist_ok=True)
             write_json(file, report)
             yield report
+
+
+def add_crosschecks(path: Path, until_ms: int) -> None:
+    """Add to each day's report its cross-check by the second engine, or why there is none."""
+    recording = Recording.read(path)
+    checks = DayChecks(recording, lambda: options_of(path))
+    for day_ms, file in _days(path, recording, until_ms):
+        if not file.exists():
+            continue
+        with reading(file, "report of a day", SessionError):
+            report = read_object(file)
+        if "crosscheck" not in report:
+            write_json(file, report | {"crosscheck": checks.of_day(day_ms)})
+
+
+def _days(path: Path, recording: Recording, until_ms: int) -> Iterator[tuple[int, Path]]:
+    """Each live day that is over, by its 00:00 UTC, and the file of its report."""
+    live_ms = recording.live_from_ms
+    if live_ms is None:
+        return
+    for day_ms in range(live_ms // DAY_MS * DAY_MS, until_ms, DAY_MS):
+        yield day_ms, path / "days" / f"{ms_to_utc(day_ms)[:10]}.json"
 
 
 def _checkpoint(path: Path, rounds: int, digest: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ NAMES = re.compile(
     r"|filterType|stepSize|tickSize|minQty|maxQty|minPrice|maxPrice|[mM]inNotional|maxNotional"
     r"|applyToMarket|baseAsset|quoteAsset|exchangeFilters|exchangeInfo|symbols\.filters"
     r"|LOT_SIZE|PRICE_FILTER|NOTIONAL|REQUEST_WEIGHT|TRADING|SUBSCRI|X-MBX-|Retry-After"
-    r"|@kline|klines|/api/|data/spot|\.CHECKSUM|streams=|\"k\":"
+    r"|@kline|klines|/api/v3|data/spot|\.CHECKSUM|streams=|\"k\":"
 )
 # Letters of a kline event, for the modules that handle messages. t, s, c and i are left out,
 # because a session's journal has them too.

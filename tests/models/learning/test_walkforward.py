@@ -303,7 +303,7 @@ def test_interrupted_run_goes_on_to_the_same_bytes(table, tmp_path, monkeypatch)
     monkeypatch.setattr(retraining, "learn_bundle", learn)
     with pytest.raises(Interrupted):
         cached_run(table, tmp_path)
-    assert len(list(tmp_path.glob("*/*"))) == 2
+    assert len(list(tmp_path.glob("*-macro/*"))) == 2
     first = list(trained)
     monkeypatch.setattr(retraining, "learn_bundle", lambda *a: trained.append(a[1]) or honest(*a))
     assert cached_run(table, tmp_path) == reference
@@ -317,13 +317,15 @@ def test_interrupted_run_goes_on_to_the_same_bytes(table, tmp_path, monkeypatch)
 def test_damaged_cache_entry_is_set_aside_and_trained_again(table, tmp_path, caplog):
     """A run that stops at a torn file, or trades a damaged network; twice, too."""
     reference = cached_run(table, tmp_path)
-    entry = sorted(path for path in tmp_path.glob("*/*") if not path.name.startswith("."))[1]
+    entry = sorted(path for path in tmp_path.glob("*-macro/*") if not path.name.startswith("."))[1]
     for times in (1, 2):
         (entry / WEIGHTS_FILE).write_bytes(b"torn")
         assert cached_run(table, tmp_path) == reference
         assert "set aside" in caplog.text
         assert Bundle.load(entry).model_hash in reference.values()
-        assert len([p for p in tmp_path.glob("*/*") if p.name.startswith(".damaged-")]) == times
+        assert (
+            len([p for p in tmp_path.glob("*-macro/*") if p.name.startswith(".damaged-")]) == times
+        )
 
 
 def test_bundle_that_another_one_is_training_is_waited_for(table, tmp_path, monkeypatch):
@@ -373,7 +375,7 @@ def test_cache_is_not_shared_between_seeds_settings_or_candles(grid, table, tmp_
         timeline = walk_forward(tables, macro, macro + DAY_MS, settings, seed, tmp_path)
         found.add(timeline.bundles[-1].model_hash)
     assert len(found) == 4
-    assert len(list(tmp_path.glob("*/*"))) == 4
+    assert len(list(tmp_path.glob("*-macro/*"))) == 4
 
 
 def test_code_is_part_of_the_cache_key(table, tmp_path, monkeypatch):

@@ -182,7 +182,7 @@ def test_null_market_experiment_finds_nothing_and_resumes(recipe_file, tmp_path,
 def test_transfer_command_prints_the_table(recipe_file, tmp_path):
     """Dies here: a transfer table that names the wrong symbols, or none."""
     result = invoke("transfer", recipe_file, "--symbols", "AAA,BBB", "--out", tmp_path, "--json")
-    rows = json.loads(result.output)
+    rows = json.loads(result.output)["rows"]
     assert {(row["scored"], row["learned_from"], row["seen"]) for row in rows} == {
         ("AAA", "AAA", True),
         ("AAA", "BBB", False),

@@ -54,9 +54,10 @@ def test_days_that_are_over_are_reported_once_and_the_state_is_kept(
     assert [event["day"] for event in told[:2]] == names
     for event in told[:2]:
         kept = json.loads((path / "days" / f"{event['day']}.json").read_text())
+        checked = kept.pop("crosscheck")
         assert {"kind": "day", **kept} == event
-        assert kept["crosscheck"]["checked"]
-        assert kept["crosscheck"]["same"]
+        assert checked["checked"]
+        assert checked["same"]
     assert told[0]["candles"] == 24 - 7
     assert told[1]["candles"] == 24
     checkpoint = Checkpoint.load(path)
@@ -100,6 +101,25 @@ def test_session_that_its_journals_do_not_give_gets_no_checkpoint(
     assert told[-1]["kind"] == "checkpoint refused"
     assert "the replay gives" in told[-1]["reason"]
     assert Checkpoint.load(path) is None
+
+
+def test_report_whose_check_was_cut_off_is_checked_by_the_next_process(
+    day: tuple[Path, int, int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second engine that loads for seconds, and a session whose end cuts it off for good."""
+    path, until_ms, rounds, digest = day
+    said: list[dict[str, Any]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(day_reports, "add_crosschecks", lambda *_: None)  # ended before
+        day_reports.see_to_day(str(path), until_ms, rounds, digest, said.append)
+    files = sorted((path / "days").iterdir())
+    bare = [json.loads(file.read_text()) for file in files]
+    assert [event["kind"] for event in said] == ["day", "day", "checkpoint"]
+    assert not any("crosscheck" in report for report in bare)
+    day_reports.see_to_day(str(path), until_ms, rounds, None, said.append)
+    whole = [json.loads(file.read_text()) for file in files]
+    assert all(report.pop("crosscheck")["same"] for report in whole)
+    assert whole == bare
 
 
 class Stream:
