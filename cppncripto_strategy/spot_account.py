@@ -113,11 +113,11 @@ class SpotAccount(bt.brokers.BackBroker):
         waiting = [order for order in (*self.pending, *self.submitted) if order.alive()]
         return {
             "cash": self.cash,
-            "positions": {
-                data._name: [float(position.size), float(position.price)]
+            # In their order, closed ones too: the account's value is their sum, in that order.
+            "positions": [
+                [data._name, float(position.size), float(position.price)]
                 for data, position in self.positions.items()
-                if position.size
-            },
+            ],
             "check": self._check.snapshot(),
             "orders": [self._order_snapshot(order) for order in waiting],
         }
@@ -148,7 +148,7 @@ class SpotAccount(bt.brokers.BackBroker):
         orders : symbol -> the order that waits on it.
         """
         self.cash = kept["cash"]
-        for symbol, (size, price) in kept["positions"].items():
+        for symbol, size, price in kept["positions"]:
             self.positions[owner.getdatabyname(symbol)].set(size, price)
         self._check.restore(kept["check"])
         orders = {

@@ -26,7 +26,7 @@ from cppncripto_strategy.foreign import reading
 from cppncripto_strategy.paper.packing import pack, unpack
 
 CHECKPOINT_FILE = "checkpoint.bin"
-FORMAT = 2  # 2: with the evidence
+FORMAT = 3  # 2: with the evidence; 3: rings by the time axis, positions in their order
 # Bytes before the place in a journal by which the journal is known again.
 TAIL_BYTES = 4096
 # What a session is: changed by hand, it is another session.

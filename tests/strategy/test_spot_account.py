@@ -19,6 +19,7 @@ from cppncripto_strategy.errors import AccountError, CandleError, RecipeError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.ledger import AccountCheck, Fill, LedgerEntry
+from cppncripto_strategy.paper.packing import pack, unpack
 
 STEP_MS = 300_000
 START_MS = 1_704_067_200_000
@@ -381,3 +382,25 @@ def test_bars_that_contradict_their_timeframe_are_an_error(
         return
     with pytest.raises(CandleError, match=words):
         cerebro.run()
+
+
+def test_restored_account_is_worth_the_same_to_the_bit() -> None:
+    """Positions that are added up in another order after a restart: an equity a last bit away.
+
+    A checkpoint is then refused, and the first start after a year replays the year.
+    """
+    held = {5: {1: 10.3}, 9: {2: 7.7}}
+    whole, rest = SpotBroker(cash=CASH), SpotBroker(cash=CASH)
+    first, later = trade(whole, held, feeds=3), trade(rest, {}, feeds=3)
+    for data in first.datas:
+        whole.getposition(data)
+    kept = unpack(pack(whole.snapshot()))
+    rest.positions.clear()
+    rest.restore(kept, later)
+    order = [data._name for data in whole.positions]
+    assert [data._name for data in rest.positions] == order
+    assert rest.getvalue() == whole.getvalue()
+    # One that was never held comes last in both, and is bought after the restart.
+    assert [position.size for position in rest.positions.values()] == [
+        position.size for position in whole.positions.values()
+    ]

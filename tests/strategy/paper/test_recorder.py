@@ -117,7 +117,7 @@ def test_run_that_is_cut_off_has_something_to_lose(whole: Any) -> None:
 
 def in_position(kept: dict[str, Any]) -> bool:
     """Whether something is held: its entry's time and price count."""
-    return bool(kept["account"]["positions"])
+    return any(size for _, size, _ in kept["account"]["positions"])
 
 
 def order_waits(kept: dict[str, Any]) -> bool:
