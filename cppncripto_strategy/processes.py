@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from pickle import PicklingError
 from typing import Any
@@ -124,12 +125,9 @@ class _Running:
         self._job, self._failure, self.ended = job, "", False
         self.heard, says = context.Pipe(duplex=False)
         self._process = context.Process(target=_work, args=(job, says), daemon=True)
-        # Ctrl-C in a terminal reaches every process of it: this one is ended by its parent.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it
         try:
-            self._process.start()
+            start_deaf(self._process)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             says.close()
 
     def listen(self, progress: PhaseProgress) -> None:
@@ -192,6 +190,15 @@ def _work(job: Job, says: Connection) -> None:
         name = "" if isinstance(error, CppnError) else f"{type(error).__name__}: "
         with suppress(OSError):
             says.send(("failed", f"{name}{error}"))
+
+
+def start_deaf(process: BaseProcess) -> None:
+    """Start a process that does not hear a terminal's Ctrl-C: its parent ends it."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def end_with_parent() -> None:

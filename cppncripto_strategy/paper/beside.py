@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from cppncripto_strategy.errors import CppnError
-from cppncripto_strategy.processes import end_with_parent
+from cppncripto_strategy.processes import end_with_parent, start_deaf
 
 FAILED = "failed"
 Says = Callable[[dict[str, Any]], None]
@@ -39,11 +38,7 @@ class Beside:
         self._heard, says = context.Pipe(duplex=False)
         self._given_up = False
         self.process = context.Process(target=_run, args=(target, arguments, says), daemon=True)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it
-        try:
-            self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        start_deaf(self.process)
         says.close()
 
     @property

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cppncripto_strategy.errors import CheckpointError, CppnError, SessionError
-from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc
+from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_utc, utc_to_ms
 from cppncripto_strategy.foreign import read_object, reading
 from cppncripto_strategy.paper.beside import FAILED, Beside, Says
 from cppncripto_strategy.paper.checking import next_checkpoint
@@ -130,13 +130,17 @@ def see_to_day(session: str, until_ms: int, rounds: int, digest: str | None, say
         says({"kind": REPORT, **report})
     if digest is not None:
         says(_checkpoint(path, rounds, digest))
-    add_crosschecks(path, until_ms)
+    add_crosschecks(path)
 
 
 def missing_reports(path: Path, until_ms: int) -> Iterator[dict[str, Any]]:
     """Write the reports of the days that are over and have none; yields each of them."""
     recording = Recording.read(path)
-    for day_ms, file in _days(path, recording, until_ms):
+    live_ms = recording.live_from_ms
+    if live_ms is None:
+        return
+    for day_ms in range(live_ms // DAY_MS * DAY_MS, until_ms, DAY_MS):
+        file = path / "days" / f"{ms_to_utc(day_ms)[:10]}.json"
         if file.exists():
             continue
         report = day_report(path, day_ms, recording)
@@ -146,26 +150,19 @@ def missing_reports(path: Path, until_ms: int) -> Iterator[dict[str, Any]]:
             yield report
 
 
-def add_crosschecks(path: Path, until_ms: int) -> None:
+def add_crosschecks(path: Path) -> None:
     """Add to each day's report its cross-check by the second engine, or why there is none."""
-    recording = Recording.read(path)
-    checks = DayChecks(recording, lambda: options_of(path))
-    for day_ms, file in _days(path, recording, until_ms):
-        if not file.exists():
-            continue
+    unchecked = {}
+    for file in sorted((path / "days").glob("*.json")):
         with reading(file, "report of a day", SessionError):
             report = read_object(file)
         if "crosscheck" not in report:
-            write_json(file, report | {"crosscheck": checks.of_day(day_ms)})
-
-
-def _days(path: Path, recording: Recording, until_ms: int) -> Iterator[tuple[int, Path]]:
-    """Each live day that is over, by its 00:00 UTC, and the file of its report."""
-    live_ms = recording.live_from_ms
-    if live_ms is None:
+            unchecked[file] = report
+    if not unchecked:
         return
-    for day_ms in range(live_ms // DAY_MS * DAY_MS, until_ms, DAY_MS):
-        yield day_ms, path / "days" / f"{ms_to_utc(day_ms)[:10]}.json"
+    checks = DayChecks(Recording.read(path), lambda: options_of(path))
+    for file, report in unchecked.items():
+        write_json(file, report | {"crosscheck": checks.of_day(utc_to_ms(file.stem))})
 
 
 def _checkpoint(path: Path, rounds: int, digest: str) -> dict[str, Any]:

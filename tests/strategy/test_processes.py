@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,12 @@ from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.processes import Job, affordable, cores, run_jobs
 
 PATIENCE_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """A spawned process gets this one's path, and imports the jobs of this module by it."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
 
 
 def leave(path, content, progress):
