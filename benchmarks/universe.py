@@ -9,9 +9,10 @@ last N symbols and judges those alone.
     python benchmarks/universe.py --candles DIR --from 2023-10-01 --until 2024-09-01 --seeds 0,1,2
 
 JSON lines on stdout: one per training (seconds of processor, epochs), one per forecast, and one
-about the run. Peak memory is that of the process. `--keep FILE` keeps all forecasts in an .npz, and
-`--score FILE FILE ...` judges those of several runs of one span together, so that the quarters of a
-year can be computed side by side.
+about the run. A look at days from 2023-07 on, which no choice may rest on, leaves a row in the
+ledger of looks, `docs/experiments/looks.jsonl`. Peak memory is that of the process. `--keep FILE`
+keeps all forecasts in an .npz, and `--score FILE FILE ...` judges those of several runs of one span
+together, so that the quarters of a year can be computed side by side.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from rich.progress import Progress
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.evaluation.forecasts import Forecasted, score_forecasts
+from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, fingerprint
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_date, utc_to_ms
 from cppncripto_strategy.feeds.history.files import open_source
 from cppncripto_strategy.market import Market, session_tables
@@ -48,8 +50,11 @@ from cppncripto_strategy.models.learning.macro import LearnedMacro, learn_macron
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
 from cppncripto_strategy.models.settings import LearnSettings
 from cppncripto_strategy.recipe import load_recipe
+from cppncripto_strategy.results import to_plain
 
 RECIPE = Path(__file__).parents[1] / "runs" / "universe.toml"
+LOOKS = Path(__file__).parents[1] / "docs" / "experiments" / "looks.jsonl"
+APART_MS = utc_to_ms("2023-07-01")
 OTHERS = ("contrastive", "masked", "autoencoder")
 ANCHOR = "HAR-X"
 INTERVAL = "5m"
@@ -219,6 +224,27 @@ def random_net(universe: Universe, stamp_ms: int, seed: int) -> MacroNet:
     return net.eval()
 
 
+def count_look(ledger: Path, universe: Universe, options: argparse.Namespace) -> None:
+    """Leave a row of a look at days that were kept apart; a fingerprint tells looks apart."""
+    if utc_to_ms(options.until) <= APART_MS:
+        return
+    what = {
+        "settings": to_plain(dataclasses.asdict(universe.settings)),
+        "span": [options.first, options.until],
+        "seeds": options.seeds,
+        "transfer": options.transfer,
+        "others": options.others,
+    }
+    symbols = ",".join(table.symbol for table in universe.tables)
+    name = f"forecast of {len(universe.tables)} symbols, {options.first} to {options.until}"
+    name += f", {options.transfer} of them never seen" * bool(options.transfer)
+    name += ", other objectives beside it" * options.others
+    mark = fingerprint(what, 0, symbols)
+    first = int(options.seeds.split(",")[0])
+    days = (utc_to_ms(options.until) - utc_to_ms(options.first)) // DAY_MS
+    TrialLedger(ledger).append(Trial(mark, "look", name, first, None, days))
+
+
 def keep(path: Path, panel: Panel, found: Found) -> None:
     """Write every judged row's forecasts."""
     rows = np.flatnonzero(np.isfinite(found.center[ANCHOR]))
@@ -301,6 +327,7 @@ def main() -> None:
     parser.add_argument("--transfer", type=int, default=0, metavar="N")
     parser.add_argument("--others", action="store_true", help="other objectives, too")
     parser.add_argument("--keep", type=Path, help="file for the forecasts (.npz)")
+    parser.add_argument("--ledger", type=Path, default=LOOKS, help="where looks are counted")
     parser.add_argument("--score", type=Path, nargs="+", help="files of --keep to judge")
     options = parser.parse_args()
     if options.score:
@@ -311,6 +338,7 @@ def main() -> None:
     began, span = time.process_time(), (utc_to_ms(options.first), utc_to_ms(options.until))
     settings = load_recipe(options.recipe).learn_settings()
     universe = universe_of(options.candles, settings, options.transfer, span[1])
+    count_look(options.ledger, universe, options)
     found = Found(len(universe.panel))
     with Progress(console=Console(stderr=True)) as progress:
         parts = quarters(*span)
