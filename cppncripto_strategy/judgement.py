@@ -56,21 +56,13 @@ def judge(
     classes : labels and class frequencies (`class_labels.class_table`), or None: then the
         probabilities of the classes are not judged.
     """
-    costs = Costs(recipe.broker.fee_bps, recipe.broker.slippage_bps)
-    yardstick = Yardstick(
-        horizon=recipe.label.horizon,
-        interval_ms=recipe.interval_ms,
-        round_trip_cost_bps=costs.round_trip_bps,
-        label_threshold_bps=recipe.label.threshold_bps,
-        seed=recipe.seed,
-        resamples=resamples,
-    )
-    benchmark = buy_and_hold(traded["signals"], recipe.broker.cash, costs)
-    bare = _account(without_macro) if without_macro is not None else None
+    yardstick = yardstick_of(recipe, resamples)
+    benchmark = buy_and_hold(traded["signals"], recipe.broker.cash, _costs(recipe))
+    bare = account_of(without_macro) if without_macro is not None else None
     evidence = _evidence(recipe, traded, other_rule)
     metrics = run_metrics(
         traded["signals"],
-        _account(traded),
+        account_of(traded),
         benchmark,
         yardstick,
         bare,
@@ -80,10 +72,26 @@ def judge(
     return Judgement(metrics, benchmark)
 
 
+def yardstick_of(recipe: Recipe, resamples: int) -> Yardstick:
+    """What a recipe's signals are measured against."""
+    return Yardstick(
+        horizon=recipe.label.horizon,
+        interval_ms=recipe.interval_ms,
+        round_trip_cost_bps=_costs(recipe).round_trip_bps,
+        label_threshold_bps=recipe.label.threshold_bps,
+        seed=recipe.seed,
+        resamples=resamples,
+    )
+
+
+def _costs(recipe: Recipe) -> Costs:
+    return Costs(recipe.broker.fee_bps, recipe.broker.slippage_bps)
+
+
 def _evidence(recipe: Recipe, traded: Tables, other_rule: Tables | None) -> dict[str, Any] | None:
     if "evidence" not in traded:
         return None
-    other = None if other_rule is None else asdict(account_metrics(_account(other_rule)))
+    other = None if other_rule is None else asdict(account_metrics(account_of(other_rule)))
     return evidence_summary(traded["evidence"], recipe.strategy.evidence, other)
 
 
@@ -96,5 +104,6 @@ def _probabilities(
     return class_scores(traded["signals"], bare, classes, yardstick)
 
 
-def _account(tables: Tables) -> Account:
+def account_of(tables: Tables) -> Account:
+    """The account of a run's tables."""
     return Account(tables["equity"], tables["fills"], tables["trades"])

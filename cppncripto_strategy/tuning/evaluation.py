@@ -24,10 +24,12 @@ import torch
 
 from cppncripto_strategy.class_labels import class_table
 from cppncripto_strategy.errors import CppnError
+from cppncripto_strategy.evaluation.account import account_metrics
 from cppncripto_strategy.evaluation.proper_scores import log_loss
 from cppncripto_strategy.evaluation.returns import daily_returns
+from cppncripto_strategy.evaluation.signals import signal_quality
 from cppncripto_strategy.feeds.clock import Span
-from cppncripto_strategy.judgement import judge
+from cppncripto_strategy.judgement import Tables, account_of, yardstick_of
 from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
@@ -74,7 +76,7 @@ class Ground:
         self.plan, self.market = plan, market
         self._tables = Kept(_KEPT_TABLES)
         self._timelines = Kept(_KEPT_TIMELINES)
-        self._labels = Kept(_KEPT_TIMELINES)
+        self._labels, self._losses = Kept(_KEPT_TIMELINES), Kept(_KEPT_TIMELINES)
 
     def step(self, changes: Mapping[str, Any], window: int, seed: int) -> StepResult:
         """One inner window under one seed."""
@@ -90,55 +92,56 @@ class Ground:
         """
         recipe = self.plan.traded(changes, span, seed)
         settings = recipe.learn_settings(recipe.macro.enabled)
+        name = _name(recipe, settings, span)
         began = time.process_time()
-        timeline = self._timeline(recipe, settings, span)
+        timeline = self._timelines.get(name, lambda: self._networks(recipe, settings, span))
         trained = time.process_time()
         passed = replay(recipe, self.market.every, timeline, span)
         tables = passed.tables(span)
-        judged = judge(recipe, tables, resamples=0).metrics
-        candles, loss = self._loss(recipe, settings, tables["signals"], span)
+        candles, loss = self._losses.get(name, lambda: self._loss(recipe, settings, tables, span))
         daily = daily_returns(tables["equity"])
-        account, both = judged["strategy"], judged["signals"]["both"]
+        account = account_metrics(account_of(tables))
+        both = signal_quality(tables["signals"], yardstick_of(recipe, resamples=0)).both
         return StepResult(
             window=window,
             seed=seed,
             candles=candles,
             loss=loss,
-            signals=int(both["signals"]),
-            hits=_product(both["signals"], both["hit_ratio"]["value"]),
-            break_even=both["break_even_hit_ratio"],
+            signals=both.signals,
+            hits=_product(both.signals, both.hit_ratio.value),
+            break_even=both.break_even_hit_ratio,
             days=tuple(_days(daily)),
             daily=tuple(daily.fillna(0.0).tolist()),
-            drawdown=account["max_drawdown"] or 0.0,
-            turnover=account["turnover_per_year"] or 0.0,
-            trades=account["trades"] or 0,
-            networks=_name(recipe, settings, span),
+            drawdown=account.max_drawdown or 0.0,
+            turnover=account.turnover_per_year or 0.0,
+            trades=account.trades or 0,
+            networks=name,
             train_s=trained - began,
             trade_s=time.process_time() - trained,
         )
 
-    def _timeline(self, recipe: Recipe, settings: LearnSettings, span: Span) -> BundleTimeline:
-        def make() -> BundleTimeline:
-            tables = self._sessions(settings)
-            bounds = span.start_ms, span.end_ms
-            return walk_forward(tables, *bounds, settings, recipe.seed, self.plan.cache)
-
-        return self._timelines.get(_name(recipe, settings, span), make)
+    def _networks(self, recipe: Recipe, settings: LearnSettings, span: Span) -> BundleTimeline:
+        tables = self._sessions(settings)
+        bounds = span.start_ms, span.end_ms
+        return walk_forward(tables, *bounds, settings, recipe.seed, self.plan.cache)
 
     def _sessions(self, settings: LearnSettings) -> list[SessionTable]:
         key = digest_of(dataclasses.asdict(settings.session))
         return self._tables.get(key, lambda: session_tables(self.market, settings.session))
 
     def _loss(
-        self, recipe: Recipe, settings: LearnSettings, signals: pd.DataFrame, span: Span
+        self, recipe: Recipe, settings: LearnSettings, tables: Tables, span: Span
     ) -> tuple[int, float | None]:
-        """Candles with a label and probabilities, and their summed log loss."""
+        """Candles with a label and probabilities, and their summed log loss.
+
+        Both are the networks' own: how signals are traded does not move them.
+        """
         key = digest_of([dataclasses.asdict(settings.label), recipe.micro.head, str(span)])
         labels = self._labels.get(key, lambda: class_table(recipe, self.market, span))
         if labels is None:
             return 0, None
         keys, own = ["symbol", "close_time_ms"], ["p_buy", "p_sell"]
-        rows = signals[[*keys, *own]].merge(labels[[*keys, "label"]], on=keys).dropna()
+        rows = tables["signals"][[*keys, *own]].merge(labels[[*keys, "label"]], on=keys).dropna()
         buy, sell, label = (rows[name].to_numpy(np.float64) for name in (*own, "label"))
         return len(rows), float(log_loss(buy, sell, label).sum()) if len(rows) else None
 
