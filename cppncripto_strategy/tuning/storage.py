@@ -73,6 +73,10 @@ class Journal(JournalFileBackend):
             stream.truncate(whole)
 
 
+# What brings a database's driver, where the package is called otherwise than its module.
+_DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+
+
 def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
     """The journal in a folder, or the database at a URL such as postgresql://user@host/name.
 
@@ -105,4 +109,7 @@ def _database(url: str) -> BaseStorage:
         return get_storage(url)
     except Exception as cause:  # SQLAlchemy's and each driver's own
         text = " ".join(str(cause).split())[:300]
+        if isinstance(missing := cause.__cause__, ModuleNotFoundError):
+            driver = _DRIVERS.get(missing.name or "", missing.name)
+            text = f"its driver, the package {missing.name}, is missing: pip install '{driver}'"
         raise RecipeError(f"the study's database does not open: {text}") from cause

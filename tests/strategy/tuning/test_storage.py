@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 
 import optuna
 import pytest
@@ -93,6 +94,23 @@ def test_urls_that_would_unpickle_or_mean_nothing_are_refused(tmp_path, url):
     """Optuna keeps snapshots in Redis as pickles."""
     with pytest.raises(RecipeError, match=r"refused|no URL|does not open"):
         open_storage(tmp_path, url)
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "package"),
+    [
+        ("postgresql+psycopg://u@h/n", "psycopg", "psycopg[binary]"),
+        ("mysql+mysqldb://u@h/n", "MySQLdb", "mysqlclient"),
+    ],
+)
+def test_a_database_without_its_driver_names_what_to_install(
+    tmp_path, monkeypatch, url, module, package
+):
+    """Optuna says "install appropriate one", and SQLAlchemy 2.1 wants another one than 2.0."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(RecipeError) as refused:
+        open_storage(tmp_path, url)
+    assert f"pip install '{package}'" in str(refused.value)
 
 
 def test_a_database_keeps_trials(tmp_path):
