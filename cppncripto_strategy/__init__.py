@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cppncripto_strategy.recipe import Recipe, load_recipe
     from cppncripto_strategy.strategy import MacroMicroStrategy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "AdaptiveThreshold",
     "BundleTimeline",

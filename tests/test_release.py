@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
+import cppncripto_strategy
+
 ROOT = Path(__file__).parents[1]
+# The kinds of change of https://keepachangelog.com/en/1.1.0/.
+KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 RELEASE = runpy.run_path(str(ROOT / ".ci" / "build_release.py"))
 EPOCH_S = 1_700_000_000
 FILES = {"p/a.py": b"a = 1\n", "p/z.txt": b"z" * 5000, "p/m/run": b"#!/bin/sh\n"}
@@ -76,11 +80,35 @@ def project() -> dict[str, Any]:
 def test_citation_is_of_this_version_and_licence() -> None:
     """A paper that cites a version that never was."""
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
-    assert cited["version"] == project()["version"]
+    assert cited["version"] == project()["version"] == cppncripto_strategy.__version__
     assert cited["license"] == project()["license"] == "MIT"
     assert cited["cff-version"] == "1.2.0"
     assert cited["title"]
     assert cited["authors"]
+    assert str(cited["date-released"]) == released()[0][1]
+
+
+def changelog() -> str:
+    return (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def released() -> list[tuple[str, str]]:
+    """(version, date) of the changelog's versions, in the order they stand there."""
+    return re.findall(r"^## \[([\d.]+)\] - (\d{4}-\d\d-\d\d)$", changelog(), re.M)
+
+
+def test_changelog_keeps_its_form() -> None:
+    """A release that nobody wrote down, a version out of order, a line under no kind of change."""
+    headings = re.findall(r"^## (.+)$", changelog(), re.M)
+    assert headings == ["[Unreleased]", *(f"[{name}] - {date}" for name, date in released())]
+    assert released()[0][0] == project()["version"]
+    assert released() == sorted(released(), key=lambda entry: entry[1], reverse=True)
+    assert set(re.findall(r"^### (.+)$", changelog(), re.M)) <= KINDS
+    for part in re.split(r"^## ", changelog(), flags=re.M)[1:]:
+        before, *kinds = re.split(r"^### ", part, flags=re.M)
+        assert not re.findall(r"^- ", before, re.M), "a change under no kind"
+        names = [kind.splitlines()[0] for kind in kinds]
+        assert len(names) == len(set(names)), "one kind, two places"
 
 
 def test_classifiers_name_the_pythons_of_the_range() -> None:
