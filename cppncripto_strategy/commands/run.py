@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from cppncripto_strategy.commands._jobs import jobs_option
+from cppncripto_strategy.commands._next_steps import what_to_try, where_to_look
 from cppncripto_strategy.commands._progress import ProgressBars
 from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
 
@@ -68,6 +69,15 @@ def command(
         return
     console = Console()
     console.print(terminal_summary(result))
-    for name in ("report.html", "tearsheet.html", "metrics.json"):
-        line = f"  {folder / name}"
-        console.print(line, style="dim", soft_wrap=True, highlight=False, markup=False)
+    _print_lines(console, "Look at", where_to_look(folder))
+    planted = settings.candles.source == "planted"
+    steps = what_to_try(request.recipe or "demo", request.candles, planted)
+    _print_lines(console, "Try next", steps)
+
+
+def _print_lines(console: Console, title: str, lines: list[tuple[str, str]]) -> None:
+    """A title, and two columns below it; a path is never broken in two."""
+    console.print(f"\n{title}", style="bold")
+    width = max(len(first) for first, _ in lines)
+    for first, words in lines:
+        console.print(f"  {first:{width}}  {words}", soft_wrap=True, highlight=False, markup=False)

@@ -76,23 +76,28 @@ def sentence(bets: list[dict[str, Any]], rule: str) -> str:
     if not reached and rule == "wait":
         others = "the account stayed in cash"
     return (
-        f"Evidence: {reached} of {len(bets)} symbols reached the {best['needed']:,.0f} needed, the"
-        f" highest was {best['bet']} with {short(best['highest'])}; {others}."
+        f"Evidence: enough for {reached} of {len(bets)} symbols, where a test bet of 1 on the"
+        f" signals has to reach {best['needed']:,.0f}; the highest was {best['bet']} with"
+        f" {short(best['highest'])}; {others}."
     )
 
 
 def _state(bet: dict[str, Any], rule: str) -> str:
     needed, wealth = f"{bet['needed']:,.0f}", short(bet["wealth"])
+    stands = f"a test bet of 1 on the signals stands at {wealth}, and {needed} is enough"
     if not bet["opened_ms"]:
         ending = "stayed in cash" if rule == "wait" else "traded without it"
-        return f"{wealth} of the {needed} needed; the account {ending}"
+        return f"not enough yet: {stands}; the account {ending}"
     last = ms_to_date(bet["opened_ms"][-1])
     if bet["open"]:
         ending = f"traded from {last} on" if rule == "wait" else "did not wait for it"
-        return f"{wealth} of the {needed} needed, reached on {last}; the account {ending}"
+        return f"enough since {last}: {stands}; the account {ending}"
     gone = ms_to_date(bet["closed_ms"][-1])
     ending = "sent no entry from then on" if rule == "wait" else "traded all the same"
-    return f"the {needed} needed were reached on {last} and gone on {gone}; the account {ending}"
+    return (
+        f"enough on {last}, when a test bet of 1 on the signals reached {needed}, and gone on"
+        f" {gone}; the account {ending}"
+    )
 
 
 def short(wealth: float) -> str:

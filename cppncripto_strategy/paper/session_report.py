@@ -197,7 +197,7 @@ def evidence_of_day(table: pd.DataFrame, day_ms: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "bet": str(name),
-                "words": f"{short(wealth)} of the {needed:,.0f} needed: {state}",
+                "words": f"{short(wealth)}, where {needed:,.0f} is enough: {state}",
                 "wealth": wealth,
                 "needed": needed,
                 "open": is_open,

@@ -253,6 +253,8 @@ def test_human_run_prints_a_summary_and_where_to_look(finished):
         assert f"tiny/{new.name}/{name}" in done.stdout
     for word in ("planted", "ceiling", "macro"):
         assert word in done.stdout.lower()
+    assert "\nLook at\n" in done.stdout
+    assert done.stdout.rstrip().splitlines()[-1].startswith("  cppn-bt check tiny.toml ")
     assert set(pd.read_parquet(new / "signals.parquet")["symbol"]) == {"ONE"}
     assert json.loads((new / "manifest.json").read_text())["trials"] == 2
 

@@ -53,7 +53,7 @@ def test_day_report_adds_up_with_the_tables(
     assert (bet["bet"], bet["wealth"], bet["needed"]) == ("account", row["wealth"], 20.0)
     assert (bet["signals"], bet["mean_net_bps"]) == (row["signals"], row["mean_net_bps"])
     assert bet["signals"] > 0
-    assert bet["words"].endswith("of the 20 needed: no evidence yet, or none any more")
+    assert bet["words"].endswith(", where 20 is enough: no evidence yet, or none any more")
 
 
 def test_evidence_of_a_quiet_day_is_that_of_the_days_before() -> None:
@@ -70,7 +70,7 @@ def test_evidence_of_a_quiet_day_is_that_of_the_days_before() -> None:
     assert (first["bet"], first["wealth"], first["signals"]) == ("A", 1.5, 0)
     assert first["mean_net_bps"] is None
     assert (second["bet"], second["signals"], second["mean_net_bps"]) == ("B", 3, 12.5)
-    assert second["words"] == "55 of the 40 needed: there is evidence"
+    assert second["words"] == "55, where 40 is enough: there is evidence"
     assert [bet["wealth"] for bet in evidence_of_day(table, 2 * DAY_MS)] == [9.0, 55.0]
     assert evidence_of_day(table, -DAY_MS) == []
 

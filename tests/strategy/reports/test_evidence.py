@@ -42,27 +42,37 @@ GONE = table([1.0, 21.0, 6.0], [0, 1, 0])
 @pytest.mark.parametrize(
     ("rows", "rule", "expected"),
     [
-        (NEVER, "wait", "Evidence: 0.43 of the 20 needed; the account stayed in cash."),
-        (NEVER, "trade", "Evidence: 0.43 of the 20 needed; the account traded without it."),
+        (
+            NEVER,
+            "wait",
+            "Evidence: not enough yet: a test bet of 1 on the signals stands at 0.43, and 20 is"
+            " enough; the account stayed in cash.",
+        ),
+        (
+            NEVER,
+            "trade",
+            "Evidence: not enough yet: a test bet of 1 on the signals stands at 0.43, and 20 is"
+            " enough; the account traded without it.",
+        ),
         (
             OPEN,
             "wait",
-            "Evidence: 143 of the 20 needed, reached on 2024-01-03;"
-            " the account traded from 2024-01-03 on.",
+            "Evidence: enough since 2024-01-03: a test bet of 1 on the signals stands at 143, and"
+            " 20 is enough; the account traded from 2024-01-03 on.",
         ),
         (
             GONE,
             "wait",
-            "Evidence: the 20 needed were reached on 2024-01-03 and gone on 2024-01-04;"
-            " the account sent no entry from then on.",
+            "Evidence: enough on 2024-01-03, when a test bet of 1 on the signals reached 20, and"
+            " gone on 2024-01-04; the account sent no entry from then on.",
         ),
         (
             pd.concat(
                 [table([1.0, 400.0], [0, 1], "A", 40.0), table([1.0, 2.0], [0, 0], "B", 40.0)]
             ),
             "wait",
-            "Evidence: 1 of 2 symbols reached the 40 needed, the highest was A with 400;"
-            " the others stayed in cash.",
+            "Evidence: enough for 1 of 2 symbols, where a test bet of 1 on the signals has to reach"
+            " 40; the highest was A with 400; the others stayed in cash.",
         ),
     ],
 )
@@ -109,7 +119,7 @@ def test_the_section_begins_with_words_and_holds_both_accounts(run):
     """A chart that a reader has to interpret alone."""
     section = evidence(with_evidence(run, OPEN))
     assert section is not None
-    assert section.content[0].startswith("Evidence: 143 of the 20 needed")
+    assert section.content[0].startswith("Evidence: enough since 2024-01-03")
     heads = [list(block.head) for block in section.blocks() if block.kind == "table"]
     assert heads[0] == ["", "Waited for evidence", "Traded all the same"]
     (row,) = section.blocks()[3].rows
@@ -130,7 +140,7 @@ def test_the_page_has_the_section(run, tmp_path):
     """A section that nobody shows."""
     write_report(with_evidence(run, OPEN), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert "Evidence: 143 of the 20 needed" in page
+    assert "Evidence: enough since 2024-01-03" in page
     assert "this section failed" not in page
 
 
