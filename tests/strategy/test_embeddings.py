@@ -36,8 +36,7 @@ START_MS = 1_704_067_200_000  # 2024-01-01
 DAYS = 140
 WINDOW_DAYS = 5
 SESSION = SessionSettings(interval_ms=HOUR_MS, long_window=24 * WINDOW_DAYS)
-PROJECT = Path(__file__).parents[2]
-DOCUMENT = PROJECT / "docs" / "embeddings.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "embeddings.md"
 
 
 def _candles(seed: int) -> Candles:
@@ -350,15 +349,14 @@ def test_commands_refuse_what_they_cannot_answer(
     assert _run("days", "BTCUSDT", "2024-03-14 10:00")[0] == 2
 
 
-@pytest.mark.parametrize("document", [DOCUMENT, PROJECT / "README.md"], ids=["docs", "readme"])
 def test_the_documented_query_finds_the_same_days(
-    whole: pa.Table, folder: Path, monkeypatch: pytest.MonkeyPatch, document: Path
+    whole: pa.Table, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kills documentation that no longer runs."""
     duckdb = pytest.importorskip("duckdb", reason="the query runs in DuckDB, an extra")
     monkeypatch.chdir(folder)
     embeddings.write_embeddings(whole, folder / "embeddings.parquet")
-    [query] = re.findall(r"```sql\n(.*?)```", document.read_text("utf-8"), re.DOTALL)
+    [query] = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
     asked = START_MS + 73 * DAY_MS
     assert ms_to_utc(asked)[:10] == "2024-03-14"
     rows = duckdb.sql(query.replace("interval=5m", "interval=1h")).fetchall()
