@@ -10,6 +10,7 @@ Left out: choosing a recipe for you. Each run is one trial and is counted as one
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 
@@ -24,12 +25,15 @@ from cppncripto_strategy.outcome import build_result, write_outputs
 from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.progress import PhaseProgress, silent
 from cppncripto_strategy.recipe import Recipe
-from cppncripto_strategy.replay import Replay, replay
+from cppncripto_strategy.replay import Traded, traded
 from cppncripto_strategy.results import RunResult
 from cppncripto_strategy.runlog import PhaseClock, log_file
 from cppncripto_strategy.timelines import train_arms
 
 log = logging.getLogger(__name__)
+
+# Of the signals of an arm that is there for comparison, what is judged.
+_COMPARED = ("symbol", "close_time_ms", "score", "p_buy", "p_sell")
 
 
 def run_backtest(
@@ -47,7 +51,7 @@ def run_backtest(
     folder : the results folder; made if absent.
     cache : where finished bundles are kept between runs; None trains afresh.
     progress : see `progress.PhaseProgress`.
-    plain_loop, jobs : see `replay` and `timelines.train_arms`; the results are the same.
+    plain_loop, jobs : see `replay.replay` and `timelines.train_arms`; the results are the same.
 
     Raises
     ------
@@ -84,9 +88,10 @@ def run_backtest(
             settings = recipe.learn_settings()
             tables = session_tables(market, settings.session)
         arms = train_arms(recipe, tables, span, cache, clock, jobs)
-        replays, other = _replay(recipe, market, span, arms, clock, plain_loop)
+        del tables  # each pass makes its own, a symbol at a time
+        passes, other = _trade(recipe, market, span, arms, clock, plain_loop)
         with clock.phase("report"):
-            result = build_result(recipe, market, span, arms, replays, clock, folder, other)
+            result = build_result(recipe, market, span, arms, passes, clock, folder, other)
             write_outputs(result, folder)
             _save_bundles(arms, folder)
         log.info("run finished in %.1f s", clock.total())
@@ -99,23 +104,28 @@ def _save_bundles(arms: dict[str, BundleTimeline], folder: Path) -> None:
         timeline.save(folder / "bundles" / arm)
 
 
-def _replay(
+def _trade(
     recipe: Recipe,
     market: Market,
     span: Span,
     arms: dict[str, BundleTimeline],
     clock: PhaseClock,
     plain_loop: bool,
-) -> tuple[dict[str, Replay], Replay | None]:
-    """Every arm traded, and the first one once more under the other rule about evidence."""
-    replays = {}
-    for arm, timeline in arms.items():
+) -> tuple[dict[str, Traded], Traded | None]:
+    """Every arm traded, and the first one once more under the other rule about evidence.
+
+    The first one's own pass is the last: the signals of all candles need not wait for the others.
+    """
+    first, *others = arms
+    trade = functools.partial(traded, candles=market.every, span=span, plain_loop=plain_loop)
+    beside, passes, other = None, {}, recipe.other_rule()
+    if other is not None:
+        name = "waiting for evidence" if other.strategy.evidence == "wait" else "without waiting"
+        with clock.phase(f"backtest {name}"):
+            beside = trade(other, timeline=arms[first], signals=())
+    for arm in others:
         with clock.phase(f"backtest {arm}"):
-            replays[arm] = replay(recipe, market.every, timeline, span, plain_loop=plain_loop)
-    other = recipe.other_rule()
-    if other is None:
-        return replays, None
-    name = "waiting for evidence" if other.strategy.evidence == "wait" else "without waiting"
-    with clock.phase(f"backtest {name}"):
-        timeline = next(iter(arms.values()))
-        return replays, replay(other, market.every, timeline, span, plain_loop=plain_loop)
+            passes[arm] = trade(recipe, timeline=arms[arm], signals=_COMPARED)
+    with clock.phase(f"backtest {first}"):
+        passes = {first: trade(recipe, timeline=arms[first]), **passes}
+    return passes, beside

@@ -31,7 +31,7 @@ from cppncripto_strategy.arrays import FloatArray, IntArray, union_of_ascending
 from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.feeds.clock import DAY_MS, nums_to_ms
 from cppncripto_strategy.feeds.replay import ReplayFeed
-from cppncripto_strategy.lines import past_values
+from cppncripto_strategy.lines import past_view
 from cppncripto_strategy.models.scoring.threshold import signals_of
 from cppncripto_strategy.runonce import indicator_clocks
 
@@ -103,7 +103,7 @@ def _clocks_come_first(strategy: Any) -> bool:
 
 def _stamps_of(data: Any) -> FloatArray:
     """Stamps of all bars of a preloaded feed, Backtrader day numbers."""
-    return past_values(data.lines.datetime, data.buflen())
+    return past_view(data.lines.datetime, data.buflen())
 
 
 def _whole(values: IntArray) -> array[int]:

@@ -52,6 +52,16 @@ def _nan_reader(_bar: int) -> float:
     return math.nan
 
 
+def past_view(line: Any, bars: int) -> FloatArray:
+    """As `past_values`, without a copy where the line keeps its whole past.
+
+    A line cannot grow while somebody has a view of it: use it, and let go of it.
+    """
+    if line is None or line.mode != _UNBOUNDED or not 0 < bars <= len(line.array):
+        return past_values(line, bars)
+    return np.frombuffer(line.array, dtype=np.float64, count=bars)
+
+
 def past_values(line: Any, bars: int) -> FloatArray:
     """The first `bars` values of a line, float64 (bars,); NaN where there is no line (None).
 
@@ -100,20 +110,37 @@ class SymbolLines:
         self._rows: list[tuple[float, ...]] = []  # only where a line forgets its past
         self.keeps_past = False
 
+    def present(self) -> list[Any]:
+        """The lines themselves, those that are there."""
+        return [line for line in self._lines.values() if line is not None]
+
     def open(self) -> dict[str, Reader]:
         """Choose how each line is read; only possible once Cerebro has fixed their buffers."""
         self._readers = {name: line_reader(line) for name, line in self._lines.items()}
-        present = [line for line in self._lines.values() if line is not None]
-        self.keeps_past = all(line.mode == _UNBOUNDED for line in present)
+        self.keeps_past = all(line.mode == _UNBOUNDED for line in self.present())
         return self._readers
 
     def remember(self, bar: int) -> None:
         """Copy a bar whose lines will be forgotten."""
         self._rows.append(tuple(read(bar) for read in self._readers.values()))
 
+    def rows(self, bars: int) -> int:
+        """How many of the first `bars` bars `columns` has."""
+        return bars if self.keeps_past else len(self._rows)
+
+    def closes(self, bars: int) -> tuple[FloatArray, FloatArray]:
+        """Stamps (Backtrader day numbers) and closes, as in `columns`."""
+        if not self.keeps_past:
+            columns = self.columns(bars)
+            return columns["stamp"], columns["close"]
+        return past_view(self._lines["stamp"], bars), past_view(self._lines["close"], bars)
+
     def columns(self, bars: int) -> dict[str, FloatArray]:
-        """Every line over the first `bars` bars, (bars,) each; of bars not remembered, nothing."""
+        """Every line over the first `bars` bars, (bars,) each; of bars not remembered, nothing.
+
+        They are views where lines keep their past; see `past_view`.
+        """
         if self.keeps_past:
-            return {name: past_values(line, bars) for name, line in self._lines.items()}
+            return {name: past_view(line, bars) for name, line in self._lines.items()}
         table = np.array(self._rows, dtype=np.float64).reshape(len(self._rows), len(self._lines))
         return {name: table[:, i] for i, name in enumerate(self._lines)}

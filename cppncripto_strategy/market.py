@@ -13,7 +13,7 @@ import numpy as np
 
 from cppncripto_strategy.errors import CandleError, TrainingError
 from cppncripto_strategy.feeds import planted
-from cppncripto_strategy.feeds.candles import Candles, validate
+from cppncripto_strategy.feeds.candles import NULLABLE_COLUMNS, Candles, validate
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, ms_to_utc, utc_to_ms
 from cppncripto_strategy.feeds.history.files import open_source
 from cppncripto_strategy.models.inputs.grid import CandleGrid, market_grid
@@ -99,7 +99,7 @@ def load_market(recipe: Recipe) -> Market:
             f" {', '.join(stored) or 'no symbol'}"
         )
     series = {
-        symbol: source.read(symbol, recipe.interval, None, span.end_ms if span else None)
+        symbol: _lean(source.read(symbol, recipe.interval, None, span.end_ms if span else None))
         for symbol in recipe.subscribed
     }
     empty = [symbol for symbol, candles in series.items() if len(candles) == 0]
@@ -110,6 +110,12 @@ def load_market(recipe: Recipe) -> Market:
             f" {'it' if len(empty) == 1 else 'them'} out of symbols"
         )
     return _split(recipe, series)
+
+
+def _lean(candles: Candles) -> Candles:
+    """The same candles; a column that the source did not carry takes no memory."""
+    absent = [name for name in NULLABLE_COLUMNS if np.isnan(getattr(candles, name)).all()]
+    return candles.replace(**dict.fromkeys(absent, np.broadcast_to(np.nan, len(candles))))
 
 
 def closed_market(recipe: Recipe, now_ms: int) -> Market:

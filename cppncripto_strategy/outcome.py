@@ -1,4 +1,4 @@
-"""From replays to results: metrics, manifest, trial, gaps, bundles, embeddings, planted facts.
+"""From passes to results: metrics, manifest, trial, gaps, bundles, embeddings, planted facts.
 
 Left out: the files of a results folder (`results`) and its pages (`reports`).
 """
@@ -32,13 +32,12 @@ from cppncripto_strategy.market import Market
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.scoring.micro_stream import MicroStream
 from cppncripto_strategy.recipe import Recipe
-from cppncripto_strategy.replay import Replay
+from cppncripto_strategy.replay import Traded
 from cppncripto_strategy.reports.picture import save_picture
 from cppncripto_strategy.reports.report import write_report
 from cppncripto_strategy.reports.tearsheet import write_tearsheet
 from cppncripto_strategy.results import RunResult, write_results
 from cppncripto_strategy.runlog import PhaseClock
-from cppncripto_strategy.strategy import MacroMicroStrategy
 
 VERSIONED = ("backtrader", "numpy", "pandas", "pyarrow", "quantstats", "safetensors", "torch")
 
@@ -48,36 +47,34 @@ def build_result(
     market: Market,
     span: Span,
     arms: dict[str, BundleTimeline],
-    replays: dict[str, Replay],
+    passes: dict[str, Traded],
     clock: PhaseClock,
     folder: Path,
-    other_rule: Replay | None = None,
+    other_rule: Traded | None = None,
 ) -> RunResult:
-    """Judge the replays and gather what goes into the results folder.
+    """Judge the passes and gather what goes into the results folder.
 
     Parameters
     ----------
     other_rule : the first arm under the other rule of `strategy.evidence`, or None.
     """
-    main, timeline = next(iter(replays)), next(iter(arms.values()))
-    traded = replays[main].tables(span)
-    other = replays.get("without macro") if main != "without macro" else None
-    bare = other.tables(span) if other is not None else None
-    beside = other_rule.tables(span) if other_rule is not None else None
+    main, timeline = next(iter(passes)), next(iter(arms.values()))
+    first = passes[main]
+    traded = first.tables
+    other = passes.get("without macro") if main != "without macro" else None
+    bare = other.tables if other is not None else None
+    beside = other_rule.tables if other_rule is not None else None
     classes = class_table(recipe, market, span)
     judged = judge(recipe, traded, bare, other_rule=beside, classes=classes)
     metrics = judged.metrics
-    metrics["speed"] = _speed(timeline, replays[main], clock)
+    metrics["speed"] = _speed(timeline, first, clock)
     data_hash = timeline.bundles[-1].info.data_fingerprint
     metrics["statistics"] = _count_trial(recipe, traded["equity"], data_hash, folder)
     metrics["verdict"] = verdict(metrics, traded["fills"])  # once more, with all trials counted
     return RunResult(
         recipe=recipe.to_plain(),
         manifest=_manifest(recipe, arms, data_hash, metrics, clock),
-        filters=[
-            {"symbol": symbol, **known.to_plain()}
-            for symbol, known in replays[main].filters.items()
-        ],
+        filters=[{"symbol": symbol, **known.to_plain()} for symbol, known in first.filters.items()],
         metrics=metrics,
         **traded,
         benchmark_equity=judged.benchmark,
@@ -85,8 +82,8 @@ def build_result(
         equity_other_rule=_curve(beside),
         gaps=_gaps(market, span, timeline, recipe),
         bundles=bundle_rows(timeline.bundles, _valid_from(timeline, span), span.end_ms),
-        embeddings=_embeddings(replays[main].strategy, span),
-        planted=_planted_facts(recipe, market, span, replays),
+        embeddings=first.embeddings,
+        planted=_planted_facts(recipe, market, span, passes),
     )
 
 
@@ -94,9 +91,9 @@ def _curve(tables: Tables | None) -> pd.DataFrame | None:
     return None if tables is None else tables["equity"][["close_time_ms", "equity"]]
 
 
-def _speed(timeline: BundleTimeline, passed: Replay, clock: PhaseClock) -> dict[str, Any]:
+def _speed(timeline: BundleTimeline, passed: Traded, clock: PhaseClock) -> dict[str, Any]:
     """Seconds and rates of the run."""
-    rollovers = [s for state in passed.strategy.states for s in state.score.macro.rollover_s]
+    rollovers = passed.rollover_s
     latency = micro_latency_s(timeline.bundles[-1])
     return {
         "bars_per_second": passed.bars / passed.seconds,
@@ -231,26 +228,8 @@ def bundle_rows(
     ]
 
 
-def _embeddings(strategy: MacroMicroStrategy, span: Span) -> pd.DataFrame:
-    """One row per symbol and day: when it is valid from, what it saw last, and the vector."""
-    rows = []
-    for state in strategy.states:
-        for valid_from, data_end, digest, drift, vector in state.score.macro.embeddings():
-            if span.start_ms <= valid_from <= span.end_ms:
-                row = {
-                    "symbol": state.data._name,
-                    "valid_from_ms": valid_from,
-                    "data_end_ms": data_end,
-                    "model_hash": digest,
-                    "drift": drift,
-                }
-                rows.append(row | {f"e{i}": float(v) for i, v in enumerate(vector)})
-    columns = ["symbol", "valid_from_ms", "data_end_ms", "model_hash", "drift"]
-    return pd.DataFrame(rows, columns=None if rows else columns)
-
-
 def _planted_facts(
-    recipe: Recipe, market: Market, span: Span, replays: dict[str, Replay]
+    recipe: Recipe, market: Market, span: Span, passes: dict[str, Traded]
 ) -> dict[str, Any] | None:
     """What is planted, the ceiling, and what was reached; None for real candles."""
     if not market.planted:
@@ -273,8 +252,9 @@ def _planted_facts(
             planted_hits.micro_only_hit(first, window)
         ),
     }
-    for arm, passed in replays.items():
-        facts[f"hit at setups, reached {arm}"] = _hit_text(recipe, market, span, passed)
+    for arm, passed in passes.items():
+        signals = passed.tables["signals"]
+        facts[f"hit at setups, reached {arm}"] = _hit_text(recipe, market, span, signals)
     net = planted_hits.expected_trade_bps(first, 1.0, *costs)
     facts["net of an oracle's trade after fees"] = f"{net:.0f} bps"
     return facts
@@ -284,11 +264,11 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _hit_text(recipe: Recipe, market: Market, span: Span, passed: Replay) -> str:
+def _hit_text(recipe: Recipe, market: Market, span: Span, signals: pd.DataFrame) -> str:
     """Hit ratio at setups over all symbols; of their 95 % intervals, the average."""
     hits, count, low, high = 0.0, 0, 0.0, 0.0
     for symbol, truth in market.planted.items():
-        rows = passed.strategy.signals[passed.strategy.signals["symbol"] == symbol]
+        rows = signals[signals["symbol"] == symbol]
         close = truth.candles.open_time + recipe.interval_ms
         scores = np.full(len(close), np.nan)
         index = np.searchsorted(close, rows["close_time_ms"].to_numpy())

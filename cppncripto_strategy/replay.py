@@ -5,9 +5,11 @@ Left out: training the bundles, and judging what the pass left (`outcome`).
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import backtrader as bt
 import numpy as np
@@ -22,6 +24,7 @@ from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.indicators import MicroScore
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.recipe import Recipe
+from cppncripto_strategy.results import SIGNAL_COLUMNS
 from cppncripto_strategy.strategy import MacroMicroStrategy
 from cppncripto_strategy.symbol_rules import account_filters
 
@@ -40,12 +43,15 @@ class Replay:
     bars: int
     filters: Mapping[str, KnownFilters]
 
-    def tables(self, span: Span) -> dict[str, pd.DataFrame]:
+    def tables(
+        self, span: Span, signals: Sequence[str] = SIGNAL_COLUMNS
+    ) -> dict[str, pd.DataFrame]:
         """signals, fills, trades, equity and evidence of the span, bars that close at its ends
-        included."""
+        included; of the signals these columns."""
         strategy = self.strategy
+        inside = strategy.signals["close_time_ms"].between(span.start_ms, span.end_ms)
         return {
-            "signals": _inside(strategy.signals, "close_time_ms", span),
+            "signals": strategy.signals[list(signals)][inside].reset_index(drop=True),
             "fills": _inside(strategy.fills, "executed_ms", span),
             "trades": _inside(strategy.trades, "entry_ms", span),
             "equity": _inside(strategy.equity, "close_time_ms", span),
@@ -57,6 +63,80 @@ def _inside(table: pd.DataFrame, column: str, span: Span) -> pd.DataFrame:
     return table[table[column].between(span.start_ms, span.end_ms)].reset_index(drop=True)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Traded:
+    """What is kept of a pass whose strategy, feeds and lines are gone.
+
+    Parameters
+    ----------
+    tables : as `Replay.tables` gives them; of the signals, the columns that were asked for.
+    embeddings : one row per symbol and day: symbol, valid_from_ms, data_end_ms, model_hash, drift,
+        and one column per number of the vector.
+    rollover_s : seconds of each embedding.
+    seconds, bars, filters : as in `Replay`.
+    """
+
+    tables: dict[str, pd.DataFrame]
+    embeddings: pd.DataFrame
+    rollover_s: list[float]
+    seconds: float
+    bars: int
+    filters: Mapping[str, KnownFilters]
+
+
+def traded(
+    recipe: Recipe,
+    candles: dict[str, Candles],
+    timeline: BundleTimeline,
+    span: Span,
+    plain_loop: bool = False,
+    signals: Sequence[str] = SIGNAL_COLUMNS,
+) -> Traded:
+    """As `replay`, of which only results are kept: several passes cost the memory of one.
+
+    Parameters
+    ----------
+    signals : columns of the signals table to keep.
+
+    Raises
+    ------
+    BundleError
+        When a bundle was trained on candles of the span.
+    """
+    passed = replay(recipe, candles, timeline, span, plain_loop=plain_loop, keep_lines=False)
+    strategy = passed.strategy
+    tables = passed.tables(span, signals)
+    kept = Traded(
+        tables,
+        _embeddings(strategy, span),
+        [s for state in strategy.states for s in state.score.macro.rollover_s],
+        passed.seconds,
+        passed.bars,
+        passed.filters,
+    )
+    del passed, strategy
+    gc.collect()  # Backtrader's objects know each other in circles
+    return kept
+
+
+def _embeddings(strategy: MacroMicroStrategy, span: Span) -> pd.DataFrame:
+    """One row per symbol and day: when it is valid from, what it saw last, and the vector."""
+    rows: list[tuple[Any, ...]] = []
+    vectors = []
+    for state in strategy.states:
+        for valid_from, *known, vector in state.score.macro.embeddings():
+            if span.start_ms <= valid_from <= span.end_ms:
+                rows.append((state.data._name, valid_from, *known))
+                vectors.append(vector)
+    columns = ["symbol", "valid_from_ms", "data_end_ms", "model_hash", "drift"]
+    table = pd.DataFrame(rows, columns=columns)
+    if not rows:
+        return table
+    numbers = np.stack(vectors).astype(np.float64)  # (N, E)
+    names = [f"e{i}" for i in range(numbers.shape[1])]
+    return pd.concat([table, pd.DataFrame(numbers, columns=names)], axis=1)
+
+
 def replay(
     recipe: Recipe,
     candles: dict[str, Candles],
@@ -65,6 +145,7 @@ def replay(
     strategy_class: type[MacroMicroStrategy] = MacroMicroStrategy,
     filters: Mapping[str, KnownFilters] | None = None,
     plain_loop: bool = False,
+    keep_lines: bool = True,
 ) -> Replay:
     """Trade [start, end) through Cerebro with ready bundles.
 
@@ -78,6 +159,7 @@ def replay(
         (`symbol_rules`).
     plain_loop : take every bar, instead of passing over those at which nothing can happen
         (`fast_loop`); what is left is the same, to the last bit.
+    keep_lines : False gives the indicators' lines up at the end, for the tables' sake.
 
     Raises
     ------
@@ -90,14 +172,7 @@ def replay(
     traded = {symbol: part for symbol, part in candles.items() if symbol not in recipe.beside}
     rules = account_filters(recipe, traded, span.start_ms) if filters is None else filters
     cerebro = bt.Cerebro(stdstats=False)
-    cerebro.broker = SpotBroker(
-        cash=recipe.broker.cash,
-        fill_without_trades=recipe.broker.fill_without_trades,
-        fee_bps=recipe.broker.fee_bps,
-        slippage_bps=recipe.broker.slippage_bps,
-        allow_short=recipe.strategy.allow_short,
-        filters={symbol: known.filters for symbol, known in rules.items()},
-    )
+    cerebro.broker = _broker(recipe, rules)
     bars = 0
     # Backtrader's first feed is the strategy's clock: it is one that is traded.
     for symbol, every in {**traded, **candles}.items():
@@ -111,11 +186,23 @@ def replay(
         score_factory=lambda data: MicroScore(data, bundles=timeline),
         untraded=tuple(name for name in recipe.beside if name in candles),
         plain_loop=plain_loop,
+        keep_lines=keep_lines,
         **recipe.strategy_params(),
     )
     began = time.perf_counter()
     strategy = cerebro.run()[0]
     return Replay(strategy, time.perf_counter() - began, bars, rules)
+
+
+def _broker(recipe: Recipe, rules: Mapping[str, KnownFilters]) -> SpotBroker:
+    return SpotBroker(
+        cash=recipe.broker.cash,
+        fill_without_trades=recipe.broker.fill_without_trades,
+        fee_bps=recipe.broker.fee_bps,
+        slippage_bps=recipe.broker.slippage_bps,
+        allow_short=recipe.strategy.allow_short,
+        filters={symbol: known.filters for symbol, known in rules.items()},
+    )
 
 
 def _feed_start(candles: Candles, wanted_ms: int) -> int:

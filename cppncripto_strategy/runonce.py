@@ -7,6 +7,7 @@ Left out: runs bar by bar (runonce=False, live), which keep Backtrader's step.
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import backtrader as bt
@@ -59,6 +60,15 @@ def quick_step(strategy: Any, base: type, scores: list[Any]) -> QuickStep | None
     )
     alone = at_stop and only_ours and not len(strategy.observers)
     return QuickStep(strategy) if plain and ordinary and alone else None
+
+
+def give_up_lines(strategy: Any, but: list[Any]) -> None:
+    """Empty the lines of all indicators, but these: nobody reads them any more."""
+    kept = {id(line) for line in but}
+    for _, buffers in indicator_clocks(strategy):
+        for line in buffers:
+            if id(line) not in kept and line.mode == line.UnBounded:
+                line.array = array("d")
 
 
 def indicator_clocks(strategy: Any) -> list[tuple[Any, list[Any]]]:

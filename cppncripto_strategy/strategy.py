@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import backtrader as bt
@@ -24,11 +25,11 @@ from cppncripto_strategy.broker import Entry
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evidence_meter import meter_of
 from cppncripto_strategy.fast_loop import FastLoop, fast_loop
-from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms, nums_to_ms
+from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
 from cppncripto_strategy.lines import named_line, score_line
 from cppncripto_strategy.models.scoring.threshold import signal_of
-from cppncripto_strategy.runonce import QuickStep, quick_step
+from cppncripto_strategy.runonce import QuickStep, give_up_lines, quick_step
 from cppncripto_strategy.sizing import make_sizing
 from cppncripto_strategy.symbol_state import Decision, SymbolState
 
@@ -68,6 +69,8 @@ class MacroMicroStrategy(bt.Strategy):
     untraded : names of feeds that are not traded, such as a market symbol that networks only read.
     keep_rows : under exactbars=1, copy each bar's lines for the tables; False keeps memory flat in
         a long live session, which then has `decided` but no signals and equity tables.
+    keep_lines : False gives the indicators' lines up while the tables are built at the end of a
+        backtest: for who wants the tables alone, and their memory.
     plain_loop : in a backtest take every bar, instead of passing over those at which nothing can
         happen (`fast_loop`); the results are the same.
 
@@ -129,6 +132,7 @@ class MacroMicroStrategy(bt.Strategy):
         ("threshold_factory", None),
         ("untraded", ()),
         ("keep_rows", True),
+        ("keep_lines", True),
         ("plain_loop", False),
     )
 
@@ -163,7 +167,7 @@ class MacroMicroStrategy(bt.Strategy):
         self._session_ms = -1
         self._session_equity = math.nan
         self._entries_blocked = False
-        self._opened = False
+        self._opened = self._gives_up = False
         self._quick_step: QuickStep | None = None
         self._fast_loop: FastLoop | None = None
         self._marks: list[tuple[int, float, float]] = []  # for brokers without a ledger
@@ -419,22 +423,35 @@ class MacroMicroStrategy(bt.Strategy):
         cancel_pending = getattr(self.broker, "cancel_pending", None)
         if cancel_pending is not None:
             cancel_pending("end", "the run ended before the next bar")
+        self._gives_up = not self.p.keep_lines
+        if self._gives_up:
+            self._fast_loop = None  # it knows every line, too
         self.refresh_tables()
 
     def refresh_tables(self) -> None:
         """Build signals, fills, trades and equity as they stand now."""
-        columns = {state.data._name: state.lines.columns(state.bars) for state in self.states}
-        intervals = {state.data._name: state.interval_ms for state in self.states}
-        self.signals = tables.signals_table(columns)
+        named = {state.data._name: state for state in self.states}
+        intervals = {name: state.interval_ms for name, state in named.items()}
+        rows = sum(state.lines.rows(state.bars) for state in named.values())
+        self.signals = tables.signals_table(self._columns(named), rows)
         self.fills = tables.fills_table(getattr(self.broker, "fills", []))
         self.trades = tables.trades_table(self.fills, self.signals, intervals)
         self.evidence = tables.evidence_table(self.meter.rows if self.meter is not None else [])
-        closes = {
-            name: (nums_to_ms(lines["stamp"]), lines["close"]) for name, lines in columns.items()
-        }
+        closes = {name: state.lines.closes(state.bars) for name, state in named.items()}
         if getattr(self, "_has_ledger", False):
             self.equity = tables.equity_table(
                 closes, self.broker.ledger, float(self.broker.startingcash)
             )
         else:
             self.equity = tables.equity_from_marks(self._marks)
+
+    def _columns(self, states: dict[str, SymbolState]) -> Iterator[tuple[str, Any]]:
+        """Each symbol's lines; at the end, without `keep_lines`, given up once they were read."""
+        unread = list(states)
+        for name, state in states.items():
+            if self._gives_up:
+                give_up_lines(self, [line for n in unread for line in states[n].lines.present()])
+            unread.remove(name)
+            yield name, state.lines.columns(state.bars)
+        if self._gives_up:
+            give_up_lines(self, [])

@@ -6,7 +6,7 @@ All times are int64 UTC milliseconds. Column orders are those of `results`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,32 +47,40 @@ def _typed(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.Data
     return pd.DataFrame(list(rows), columns=list(columns)).astype(kinds)
 
 
-def signals_table(lines: Mapping[str, Mapping[str, FloatArray]]) -> pd.DataFrame:
+def signals_table(lines: Iterable[tuple[str, Mapping[str, FloatArray]]], rows: int) -> pd.DataFrame:
     """One row per symbol and bar.
 
     Parameters
     ----------
-    lines : per symbol, arrays (bars,) named stamp (Backtrader day number), close, score, p_buy,
-        p_sell, score_zero, upper, lower, drift, age and traded (the line compared with thresholds).
+    lines : each symbol with arrays (bars,) named stamp (Backtrader day number), close, score,
+        p_buy, p_sell, score_zero, upper, lower, drift, age and traded (the line compared with
+        thresholds). A symbol's arrays are read before the next one is asked for.
+    rows : bars of all symbols together.
 
     Returns
     -------
     Columns as in `results.SIGNAL_COLUMNS`; signal is +1, -1 or 0; NaN where a line is absent or
     undefined.
     """
-    parts = [_signals_of(symbol, columns) for symbol, columns in lines.items()]
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SIGNAL_COLUMNS)
-    return table[list(SIGNAL_COLUMNS)]
-
-
-def _signals_of(symbol: str, lines: Mapping[str, FloatArray]) -> pd.DataFrame:
-    plain = ("close", "score", "p_buy", "p_sell", "score_zero", "upper", "lower", "drift")
-    columns: dict[str, Any] = {name: lines[name] for name in plain}
-    columns["close_time_ms"] = nums_to_ms(lines["stamp"])
-    columns["signal"] = signals_of(lines["traded"], lines["upper"], lines["lower"])
-    columns["age_ms"] = lines["age"]
-    columns["symbol"] = pd.Series([symbol] * len(lines["stamp"]), dtype="str")
-    return pd.DataFrame(columns)
+    # One block of memory per column, filled in place: joined parts would lie there twice.
+    columns: dict[str, Any] = {
+        name: np.empty(rows, np.int64 if name in ("close_time_ms", "signal") else np.float64)
+        for name in SIGNAL_COLUMNS
+    }
+    symbols, counts, first = [], [], 0
+    for symbol, own in lines:
+        last = first + len(own["stamp"])
+        for name in ("close", "score", "p_buy", "p_sell", "score_zero", "upper", "lower", "drift"):
+            columns[name][first:last] = own[name]
+        columns["close_time_ms"][first:last] = nums_to_ms(own["stamp"])
+        columns["signal"][first:last] = signals_of(own["traded"], own["upper"], own["lower"])
+        columns["age_ms"][first:last] = own["age"]
+        symbols.append(symbol)
+        counts.append(last - first)
+        first = last
+    names = pd.Series(symbols, dtype="str")
+    columns["symbol"] = names.take(np.repeat(np.arange(len(names)), counts)).array
+    return pd.DataFrame(columns, copy=False)
 
 
 def fills_table(fills: Sequence[Fill]) -> pd.DataFrame:
@@ -194,7 +202,7 @@ def _score_lookup(
 
 
 def equity_table(
-    closes: Mapping[str, tuple[IntArray, FloatArray]],
+    closes: Mapping[str, tuple[FloatArray, FloatArray]],
     ledger: Sequence[LedgerEntry],
     starting_cash: float,
 ) -> pd.DataFrame:
@@ -202,7 +210,7 @@ def equity_table(
 
     Parameters
     ----------
-    closes : per symbol, bar stamps (UTC ms, ascending) and closes (quote units).
+    closes : per symbol, bar stamps (Backtrader day numbers, ascending) and closes (quote units).
     ledger : the broker's entries, in order of time.
     starting_cash : quote units before the first fill.
 
@@ -211,13 +219,13 @@ def equity_table(
     One row per stamp; exposure is market value over equity. A symbol whose bar is missing is
     marked at its last close.
     """
-    stamps = union_of_ascending([at_ms for at_ms, _ in closes.values()])
+    stamps = union_of_ascending([nums_to_ms(at) for at, _ in closes.values()])
     cash = _steps(stamps, [(e.executed_ms, e.cash) for e in ledger], starting_cash)
     invested = np.zeros(len(stamps))
-    for symbol, (at_ms, close) in closes.items():
+    for symbol, (at, close) in closes.items():
         entries = [(e.executed_ms, e.position) for e in ledger if e.symbol == symbol]
         if entries:
-            invested += _steps(stamps, entries, 0.0) * _last_known(stamps, at_ms, close)
+            invested += _steps(stamps, entries, 0.0) * _last_known(stamps, nums_to_ms(at), close)
     equity = cash + invested
     columns = {
         "close_time_ms": stamps,

@@ -229,6 +229,7 @@ class ReplayFeed(bt.feed.DataBase):
             line.idx, line.lencount = count - 1, count
         self._cursor = len(self._stamps)  # else `_load` would replay every bar after the buffer
         self._preloaded, self._buffers = True, list(self.lines)
+        self._by_line = []  # what `_load` would have read: the buffers have it now
         self._last()
         self.home()
 

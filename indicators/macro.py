@@ -181,6 +181,8 @@ class MacroEmbedding(bt.Indicator):
         self.table: SessionTable | None = None
         self.states: SessionStates | None = None
         self.bar_rows: NDArray[np.int64] | None = None
+        self.readers = 0  # scores that `once` makes of the table
+        self._start_ms: NDArray[np.int64] | None = None
         self._batch_s: list[float] = []
 
     def follow(self, timeline: BundleTimeline) -> None:
@@ -200,11 +202,11 @@ class MacroEmbedding(bt.Indicator):
     @property
     def vector(self) -> NDArray[np.float32] | None:
         """The embedding active at the present bar, float32 (128,); None without one."""
-        if self.table is None or self.states is None:
+        if self._start_ms is None or self.states is None:
             return self.stream.state.embedding if self.stream.state is not None else None
         stamp = self.data.lines.datetime[0]
         close_ms = num_to_ms(stamp)
-        session = int(np.searchsorted(self.table.start_ms, close_ms, side="right")) - 1
+        session = int(np.searchsorted(self._start_ms, close_ms, side="right")) - 1
         if session < 0 or self.states.source[session] < 0:
             return None
         vector: NDArray[np.float32] = self.states.embedding[session]
@@ -212,7 +214,7 @@ class MacroEmbedding(bt.Indicator):
 
     def embeddings(self) -> list[tuple[int, int, str, float, NDArray[np.float32]]]:
         """What was active: (valid_from_ms, data_end_ms, hash, drift, vector) of each session."""
-        if self.table is None or self.states is None:
+        if self._start_ms is None or self.states is None:
             return list(self._streamed)
         rows = []
         hashes = [bundle.model_hash for bundle in self.timeline.bundles]
@@ -220,8 +222,8 @@ class MacroEmbedding(bt.Indicator):
             source = int(self.states.source[session])
             rows.append(
                 (
-                    int(self.table.start_ms[session]),
-                    int(self.table.start_ms[source]),
+                    int(self._start_ms[session]),
+                    int(self._start_ms[source]),
                     hashes[int(self.states.bundle[session])],
                     float(self.states.drift[session]),
                     self.states.embedding[session],
@@ -307,12 +309,19 @@ class MacroEmbedding(bt.Indicator):
             grid = grid.with_market(_Columns(self._market, settings.interval_ms))
         self.bar_rows = (columns.open_time - grid.start_ms) // settings.interval_ms
         self.table = build_sessions(str(self.data._name or ""), grid, settings)
+        self._start_ms = self.table.start_ms
         began = time.perf_counter()
         self.states = embed_sessions(self.table, self.timeline)
         fresh = int((self.states.source == np.arange(len(self.table))).sum())
         self._batch_s = [(time.perf_counter() - began) / fresh] * fresh if fresh else []
         for name, line in self._session_lines(columns.open_time + settings.interval_ms).items():
             getattr(self.lines, name).array[:end] = array("d", line[:end].tobytes())
+
+    def read_by_one(self) -> None:
+        """Say that a score was made: after the last one nobody needs the candles' features."""
+        self.readers -= 1
+        if self.readers == 0:
+            self.table = self.bar_rows = None
 
     def _session_lines(self, close_ms: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """Every line at every bar, (bars,) each."""

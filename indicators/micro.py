@@ -100,6 +100,7 @@ class MicroScore(bt.Indicator):
             given = {name: getattr(self.p, name) for name in ("bundles", "cache", "market")}
             macro = MacroEmbedding(self.data, **given)
         self.macro: MacroEmbedding = macro
+        macro.readers += 1
         together: ScoredTogether = self.p.together or ScoredTogether()
         self.macro.join(together.macros)
         self._stream = ScoreStream(self.macro.stream, together.scorer)
@@ -161,3 +162,4 @@ class MicroScore(bt.Indicator):
         self.score_s.append((time.perf_counter() - began) / max(end, 1))
         for name, values in bars_of(macro, scored).items():
             getattr(self.lines, name).array[:end] = array("d", values[:end].tobytes())
+        macro.read_by_one()

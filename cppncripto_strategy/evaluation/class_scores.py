@@ -7,7 +7,7 @@ frequencies of the training days. Left out: what the labels are (`class_labels`)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,10 +18,12 @@ from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.evaluation.proper_scores import brier_score, log_loss
 from cppncripto_strategy.evaluation.signals import Yardstick
 from cppncripto_strategy.evaluation.statistics import day_totals, ratio_estimates
+from cppncripto_strategy.feeds.clock import DAY_MS
 
 CLASS_COLUMNS = ("label", "constant_buy", "constant_sell")
 _SCORES: Mapping[str, Callable[..., FloatArray]] = {"log_loss": log_loss, "brier": brier_score}
 SCORES = tuple(_SCORES)
+_DAYS_JOINED = 128
 
 
 @dataclass(frozen=True)
@@ -96,30 +98,58 @@ def class_scores(
     candle has a label and probabilities.
     """
     bare = traded if without_macro is None else without_macro
-    pair = paired_probabilities(with_classes(traded, classes), bare)
-    if len(pair) == 0:
+    totals: dict[str, list[FloatArray]] = {score: [] for score in SCORES}
+    candles = 0
+    for pair in _pairs_in_time(traded, bare, classes):
+        candles += len(pair)
+        for score, parts in totals.items():
+            parts.append(_loss_totals(pair, score))
+    if candles == 0:
         return None
-    found: dict[str, Any] = {"candles": len(pair)}
-    for score in SCORES:
-        found[score] = _beside(pair, score, yardstick)
+    found: dict[str, Any] = {"candles": candles}
+    for score, parts in totals.items():
+        found[score] = _beside(np.concatenate(parts), yardstick)
         if without_macro is None:
             found[score] |= dict.fromkeys(("without_macro", "over_without"))
             found[score] |= {"without_over_constant": None}
     return found
 
 
-def _beside(pair: pd.DataFrame, score: str, yardstick: Yardstick) -> dict[str, Any]:
-    """One score of the two arms and the constant, and their differences from one resampling."""
-    a, b, constant = (_losses(pair, score, candidate) for candidate in (A, B, CONSTANT))
-    columns = [a - b, a - constant, b - constant, np.ones(len(pair))]
-    gaps = ratio_estimates(
-        day_totals(pair["close_time_ms"], np.stack(columns, axis=1)),
-        [(0, 3), (1, 3), (2, 3)],
-        yardstick.seed,
-        yardstick.resamples,
+def _pairs_in_time(
+    a: pd.DataFrame, b: pd.DataFrame, classes: pd.DataFrame
+) -> Iterator[pd.DataFrame]:
+    """The pairs of all candles, so many days at a time: joined whole, they would fill memory."""
+    own = ["symbol", "close_time_ms", "p_buy", "p_sell"]
+    if len(a) == 0:
+        return
+    stamps = a["close_time_ms"]
+    first, end, step = (
+        int(stamps.min()) // DAY_MS * DAY_MS,
+        int(stamps.max()),
+        _DAYS_JOINED * DAY_MS,
     )
+    for start in range(first, end + 1, step):
+        x, y, known = (
+            table.loc[table["close_time_ms"].between(start, start + step - 1), columns]
+            for table, columns in ((a, own), (b, own), (classes, list(classes)))
+        )
+        pair = paired_probabilities(with_classes(x, known), y)
+        if len(pair):
+            yield pair
+
+
+def _loss_totals(pair: pd.DataFrame, score: str) -> FloatArray:
+    """Per day: summed scores of arms and constant, their differences, candles; (days, 7)."""
+    a, b, constant = (_losses(pair, score, candidate) for candidate in (A, B, CONSTANT))
+    columns = [a, b, constant, a - b, a - constant, b - constant, np.ones(len(pair))]
+    return day_totals(pair["close_time_ms"], np.stack(columns, axis=1))
+
+
+def _beside(totals: FloatArray, yardstick: Yardstick) -> dict[str, Any]:
+    """One score of the two arms and the constant, and their differences from one resampling."""
+    sums = totals.sum(axis=0)
+    pairs = [(3, 6), (4, 6), (5, 6)]
+    gaps = ratio_estimates(totals, pairs, yardstick.seed, yardstick.resamples)
+    means = zip(("traded", "without_macro", "constant"), sums[:3] / sums[6], strict=True)
     named = zip(("over_without", "over_constant", "without_over_constant"), gaps, strict=True)
-    means = {"traded": a, "without_macro": b, "constant": constant}
-    return {name: float(losses.mean()) for name, losses in means.items()} | {
-        name: asdict(gap) for name, gap in named
-    }
+    return {name: float(mean) for name, mean in means} | {name: asdict(gap) for name, gap in named}

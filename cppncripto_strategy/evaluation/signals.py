@@ -17,7 +17,7 @@ from cppncripto_strategy.evaluation.account import BPS
 from cppncripto_strategy.evaluation.statistics import (
     DEFAULT_RESAMPLES,
     Estimate,
-    day_totals,
+    day_sums,
     diebold_mariano,
     paired_hit_difference,
     ratio_estimates,
@@ -101,9 +101,9 @@ def forward_returns(signals: pd.DataFrame, horizon: int, interval_ms: int) -> Fl
     result = np.full(len(signals), np.nan)
     stamps = signals["close_time_ms"].to_numpy(np.int64)
     close = signals["close"].to_numpy(np.float64)
-    symbols = signals["symbol"].to_numpy()
-    for symbol in pd.unique(signals["symbol"]):
-        rows = np.flatnonzero(symbols == symbol)
+    codes, symbols = pd.factorize(signals["symbol"])
+    for code in range(len(symbols)):
+        rows = np.flatnonzero(codes == code)
         rows = rows[np.argsort(stamps[rows], kind="stable")]
         here, there = rows[:-horizon], rows[horizon:]
         whole = stamps[there] - stamps[here] == horizon * interval_ms
@@ -153,8 +153,8 @@ def _side_quality(
     for direction in side:
         passed += judged & (move * direction > threshold)
     gain_bps = np.where(rows, along / BPS - cost_bps, 0.0)
-    columns = np.stack([rows, along > 0, caught, passed, gain_bps], axis=1).astype(np.float64)
-    totals = day_totals(signals["close_time_ms"].to_numpy(np.int64), columns)
+    columns = [rows, along > 0, caught, passed, gain_bps]
+    totals = day_sums(signals["close_time_ms"].to_numpy(np.int64), columns)
     hit, precision, recall, net = ratio_estimates(
         totals, [(1, 0), (2, 0), (2, 3), (4, 0)], yardstick.seed, yardstick.resamples
     )

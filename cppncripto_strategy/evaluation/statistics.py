@@ -12,12 +12,13 @@ Prado & Zhu 2017 (PBO); Wilson 1927.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.evaluation.returns import DAYS_PER_YEAR, sharpe_of_sums
@@ -66,10 +67,16 @@ def day_totals(time_ms: ArrayLike, columns: ArrayLike) -> FloatArray:
 
     A candle belongs to the day in which it closes.
     """
-    table = np.asarray(columns, dtype=np.float64)
-    _, day = np.unique(np.asarray(time_ms, dtype=np.int64) // DAY_MS, return_inverse=True)
-    totals = np.zeros((int(day.max(initial=-1)) + 1, table.shape[1]))
-    np.add.at(totals, day, table)
+    return day_sums(time_ms, np.asarray(columns).T)
+
+
+def day_sums(time_ms: ArrayLike, columns: Iterable[NDArray[Any]]) -> FloatArray:
+    """`day_totals` of columns (N,) that come one by one: no table of them all is made."""
+    day = np.asarray(time_ms, dtype=np.int64) // DAY_MS
+    day -= day.min() if len(day) else 0
+    occurs = np.bincount(day) > 0  # days that do not occur have no row
+    sums = [np.bincount(day, np.asarray(c, np.float64), len(occurs)) for c in columns]
+    totals: FloatArray = np.stack(sums, axis=1)[occurs].astype(np.float64)
     return totals
 
 
@@ -162,8 +169,7 @@ def paired_hit_difference(
     """
     a, b = np.asarray(hit_a, dtype=np.float64), np.asarray(hit_b, dtype=np.float64)
     count = np.ones_like(a)
-    columns = np.stack([a, count, b, count], 1)
-    return ratio_difference(day_totals(time_ms, columns), seed, resamples)
+    return ratio_difference(day_sums(time_ms, [a, count, b, count]), seed, resamples)
 
 
 def sharpe_estimate(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.lines import line_reader, named_line, past_values, score_line
+from cppncripto_strategy.lines import line_reader, named_line, past_values, past_view, score_line
 
 VALUES = [1.0, 2.0, 4.0, 8.0]
 
@@ -44,6 +44,18 @@ def test_the_past_is_copied_or_refused() -> None:
     assert np.isnan(past_values(None, 2)).tolist() == [True, True]
     with pytest.raises(RecipeError, match="1 of 4 bars"):
         past_values(filled_line(exactbars=1), 4)
+
+
+def test_view_of_a_line_is_no_copy_and_one_that_cannot_be_is() -> None:
+    """A copy that doubles a run's memory; a view of values that a line has forgotten."""
+    line = filled_line()
+    view = past_view(line, 3)
+    assert np.shares_memory(view, np.frombuffer(line.array))
+    assert VALUES[:3] == view.tolist() == past_values(line, 3).tolist()
+    assert not past_view(line, 0).size
+    assert np.isnan(past_view(None, 2)).tolist() == [True, True]
+    with pytest.raises(RecipeError, match="1 of 4 bars"):
+        past_view(filled_line(exactbars=1), 4)
 
 
 def test_lines_are_found_by_name_without_being_asked_for_truth() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cppncripto_strategy.errors import CandleError, RecipeError, TrainingError
+from cppncripto_strategy.feeds.candles import NULLABLE_COLUMNS
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS
 from cppncripto_strategy.feeds.history.store import CandleStore
 from cppncripto_strategy.market import (
@@ -167,3 +168,19 @@ def test_planted_symbols_are_different_markets(hourly, tmp_path):
     assert not np.allclose(first.close, second.close)
     again = load_market(recipe).candles["A"]
     np.testing.assert_array_equal(first.close, again.close)
+
+
+def test_a_column_that_nobody_carried_takes_no_memory(hourly, toy, tmp_path):
+    """Four columns of nothing in memory, of every symbol; or a column that is known, lost."""
+    candles = toy.candles(days=40)
+    taker = candles.volume / 2
+    for symbol, columns in {"A": {}, "B": {"taker_buy_volume": taker}}.items():
+        bare = dict.fromkeys(NULLABLE_COLUMNS, np.full(len(candles), np.nan)) | columns
+        CandleStore(tmp_path).write(symbol, "1h", candles.replace(**bare))
+    recipe = hourly.recipe(symbols=["A", "B"], candles={"source": "folder", "folder": tmp_path})
+    market = load_market(recipe).candles
+    assert market["A"].quote_volume.strides == (0,)
+    assert np.isnan(market["A"].quote_volume).all()
+    assert len(market["A"].quote_volume) == len(candles)
+    np.testing.assert_array_equal(market["B"].taker_buy_volume, taker)
+    assert market["A"].close.strides == (8,)

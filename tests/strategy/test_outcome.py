@@ -26,9 +26,9 @@ def test_span_without_a_scored_setup_is_said_and_not_raised(hourly, toy):
     grid = toy.grid(market.candles["A"])
     timeline = toy.timeline(grid, toy.settings, sessions=(6,))
     span = Span(timeline.first_session_ms, timeline.first_session_ms + 2 * HOUR_MS)
-    passed = replay(recipe, market.candles, timeline, span)
-    passed.strategy.signals["score"] = np.nan
-    assert outcome._hit_text(recipe, market, span, passed) == "no setup was scored"
+    signals = replay(recipe, market.candles, timeline, span).strategy.signals
+    signals["score"] = np.nan
+    assert outcome._hit_text(recipe, market, span, signals) == "no setup was scored"
 
 
 def test_latency_is_measured_of_the_streaming_path(toy):

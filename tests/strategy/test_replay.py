@@ -1,17 +1,21 @@
 """One pass through Cerebro: no order crosses a gap, no day of the span is lost or in-sample."""
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cppncripto_strategy import replay as passes
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, Span
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS
 from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS
 from cppncripto_strategy.models.scoring.batch import score_span
 from cppncripto_strategy.replay import replay
+from cppncripto_strategy.replay import traded as kept_of
 
 
 def test_no_order_crosses_a_gap(hourly, traded):
@@ -103,3 +107,38 @@ def test_both_loops_of_a_replay_leave_the_same_tables(hourly, traded, evidence):
     for name, table in left.items():
         pd.testing.assert_frame_equal(table, right[name], check_exact=True)
     assert fast.strategy.broker.ledger == plain.strategy.broker.ledger
+
+
+def test_what_is_kept_of_a_pass_are_its_tables_and_not_its_strategy(hourly, traded, monkeypatch):
+    """A table that was read from lines already given up; a strategy that stays in memory."""
+    recipe, candles, timeline = traded
+    span = Span(timeline.first_session_ms, hourly.day(34))
+    whole = replay(recipe, candles, timeline, span)
+    strategies = []
+
+    def watched(*args, **options):
+        passed = replay(*args, **options)
+        strategies.append(weakref.ref(passed.strategy))
+        assert all(len(state.score.lines.score.array) == 0 for state in passed.strategy.states)
+        return passed
+
+    monkeypatch.setattr(passes, "replay", watched)
+    some = ("symbol", "close_time_ms", "p_buy")
+    kept = kept_of(recipe, candles, timeline, span, signals=some)
+    gc.collect()
+    assert [gone() for gone in strategies] == [None]
+    for name, table in whole.tables(span).items():
+        expected = table[list(some)] if name == "signals" else table
+        pd.testing.assert_frame_equal(kept.tables[name], expected, check_exact=True)
+    macros = [state.score.macro for state in whole.strategy.states]
+    expected = [
+        [("A", "B")[place], start, until, digest, drift, *vector.tolist()]
+        for place, macro in enumerate(macros)
+        for start, until, digest, drift, vector in macro.embeddings()
+        if span.start_ms <= start <= span.end_ms
+    ]
+    assert len(expected) > 10
+    pd.testing.assert_frame_equal(
+        kept.embeddings, pd.DataFrame(expected, columns=kept.embeddings.columns), check_exact=True
+    )
+    assert (kept.bars, kept.filters) == (whole.bars, whole.filters)

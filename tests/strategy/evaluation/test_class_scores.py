@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cppncripto_strategy.evaluation import class_scores as module
 from cppncripto_strategy.evaluation.class_scores import class_scores
 from cppncripto_strategy.evaluation.signals import Yardstick
 from cppncripto_strategy.feeds.clock import HOUR_MS
@@ -74,3 +75,18 @@ def test_only_candles_that_both_scored_and_that_have_a_label_count(world):
     assert class_scores(silent, None, classes, YARDSTICK) is None
     unknown = classes.assign(constant_buy=np.nan, constant_sell=np.nan)
     assert class_scores(table, None, unknown, YARDSTICK) is None
+
+
+def test_days_joined_at_a_time_change_nothing(world, monkeypatch):
+    """A day cut in two, or a candle at a border that is in neither part, or in both."""
+    stamps, side, classes = world
+    table = stamps.assign(p_buy=side, p_sell=CONSTANT)
+    both = pd.concat([table, table.assign(symbol="BUSDT", p_buy=CONSTANT)])
+    known = pd.concat([classes, classes.assign(symbol="BUSDT")])
+    whole = class_scores(
+        both, both[["symbol", "close_time_ms", "p_buy", "p_sell"]], known, YARDSTICK
+    )
+    monkeypatch.setattr(module, "_DAYS_JOINED", 7)
+    parts = class_scores(both, both, known, YARDSTICK)
+    assert whole["candles"] == parts["candles"] == 2 * len(table)
+    assert whole == parts

@@ -25,6 +25,15 @@ def test_wilson_interval_matches_the_textbook_formula():
     assert statistics.wilson_interval(0, 0) == (None, None)
 
 
+def test_days_that_do_not_occur_have_no_row_and_columns_may_be_flags():
+    """A row of zeros between two days, which resampling would draw; columns of unequal kinds."""
+    day = 24 * 3_600_000
+    stamps = np.array([9 * day, 3 * day + 5, 3 * day])
+    sums = statistics.day_sums(stamps, [np.array([True, True, False]), np.array([1.5, 2.0, 4.0])])
+    assert sums.tolist() == [[1.0, 6.0], [1.0, 1.5]]
+    assert statistics.day_sums(np.empty(0, np.int64), [np.empty(0)]).shape == (0, 1)
+
+
 def test_day_totals_puts_a_midnight_close_into_the_day_it_opens():
     """Dies here: closes at 00:00 counted to the day before, unlike sessions."""
     stamps = np.array([0, DAY - 1, DAY, 3 * DAY])

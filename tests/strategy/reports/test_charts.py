@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,3 +71,25 @@ def test_symbols_with_markup_stay_text(run):
     signals = run.signals.replace({"symbol": {"BTCUSDT": "<b>B</b>"}})
     names = {t.name for t in charts.drift_figure(dataclasses.replace(run, signals=signals)).data}
     assert names == {"&lt;b&gt;B&lt;/b&gt;", "ETHUSDT"}
+
+
+def test_regular_stamps_need_no_list_and_what_is_missing_is_a_hole():
+    """A line drawn straight over an outage; a point at another time than its candle's."""
+    minute = 60_000
+    stamps = np.array([3, 4, 5, 8, 9]) * minute
+    values = np.array([1.0, 2.0, np.nan, 4.0, 5.0])
+    points = charts._points(stamps, values)
+    assert (points["x0"], points["dx"]) == (3 * minute, minute)
+    drawn = dict(zip(points["x0"] + points["dx"] * np.arange(7), points["y"], strict=True))
+    for stamp, value in zip(stamps, values, strict=True):
+        np.testing.assert_equal(drawn[stamp], np.float32(value))
+    assert np.isnan([drawn[6 * minute], drawn[7 * minute]]).all()
+
+
+@pytest.mark.parametrize("stamps", [[0, 1, 1_000_000], [0, 2, 5], [7], []])
+def test_irregular_stamps_are_listed(stamps):
+    """A page full of holes, or a stamp rounded to a grid that is not there."""
+    at = np.array(stamps, dtype=np.int64)
+    points = charts._points(at, np.arange(len(at), dtype=np.float64))
+    assert points["x"].tolist() == stamps
+    assert points["y"].tolist() == list(range(len(at)))
