@@ -1,21 +1,28 @@
 """Sessions as metrics for Prometheus, read from their journals at every scrape.
 
-What only a session's process knows is not here, because no journal holds it: decision latency,
-reconnects, weight of REST requests.
+What only a session's process knows is not here, because no journal holds it: weight of its
+requests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Literal
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from cppncripto_strategy.desk.library import Library
 from cppncripto_strategy.desk.schema import Instant, SessionDetail
+from cppncripto_strategy.desk.sessions import LATENCY_BOUNDS_S, SessionWatch
 
 STATES = ("running", "stopped", "died", "unknown")
 Kind = Literal["counter", "gauge"]
@@ -27,6 +34,8 @@ OF_SESSION: dict[str, tuple[Kind, str, str]] = {
     "orders_refused": ("counter", "refused", "Orders refused or cancelled, missed ones aside."),
     "orders_missed": ("counter", "missed", "Orders not sent: their candle was seen too late."),
     "starts": ("counter", "starts", "Starts of the session's process."),
+    "reconnects": ("counter", "reconnects", "Connections that were lost and made again."),
+    "lag_seconds": ("gauge", "lag_s", "From the last round's close to its last order."),
     "equity": ("gauge", "equity", "Value of the account, in its quote currency."),
     "cash": ("gauge", "cash", "Cash of the account, in its quote currency."),
     "return_ratio": ("gauge", "total_return", "Return since the session went live."),
@@ -58,9 +67,12 @@ class SessionCollector:
 
     def collect(self) -> Iterable[Metric]:
         """Every metric with a sample per session, symbol or bet; what is not known has none."""
-        details = [watch.detail() for watch in self._library.watches()]
+        watches = self._library.watches()
+        details = [watch.detail() for watch in watches]
         yield from _states(details)
         yield from _of_sessions(details)
+        yield _connected(details)
+        yield _latency(watches)
         for name, (field, text) in OF_SYMBOL.items():
             family = GaugeMetricFamily(f"cppn_session_{name}", text, labels=["session", "symbol"])
             for detail in details:
@@ -103,6 +115,34 @@ def _states(details: list[SessionDetail]) -> Iterator[Metric]:
         readable.add_metric([detail.name], float(not detail.problem))
     yield state
     yield readable
+
+
+def _connected(details: list[SessionDetail]) -> Metric:
+    family = GaugeMetricFamily(
+        "cppn_session_connected", "1 where a running session is connected to the exchange, else 0.",
+        labels=["session"],
+    )  # fmt: skip
+    for detail in details:
+        if detail.connection != "none":
+            family.add_metric([detail.name], float(detail.connection == "connected"))
+    return family
+
+
+def _latency(watches: list[SessionWatch]) -> Metric:
+    """Of every live round of a session, over all its starts."""
+    family = HistogramMetricFamily(
+        "cppn_session_decision_latency_seconds",
+        "From the arrival of a round's last candle to its last order.",
+        labels=["session"],
+    )
+    for watch in watches:
+        folded = watch.look()
+        if not folded.timed:
+            continue
+        up_to = list(accumulate(folded.latency_counts))
+        bounds = [*(f"{bound:g}" for bound in LATENCY_BOUNDS_S), "+Inf"]
+        family.add_metric([watch.entry.name], list(zip(bounds, up_to, strict=True)), folded.timed_s)
+    return family
 
 
 def _of_sessions(details: list[SessionDetail]) -> Iterator[Metric]:

@@ -26,6 +26,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters.update(percent=percent, fall=fall, number=number, moment=moment, age=age)
+    found.filters["milliseconds"] = milliseconds
     return found
 
 
@@ -56,6 +57,11 @@ def number(value: float | None, digits: int = 2) -> str:
     if value is None or not math.isfinite(value):
         return UNKNOWN
     return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def milliseconds(seconds: float | None) -> str:
+    """0.0042 as "4.2 ms"."""
+    return UNKNOWN if seconds is None else f"{number(1_000 * seconds, 1)} ms"
 
 
 def moment(value: Instant | None, seconds: bool = False) -> str:

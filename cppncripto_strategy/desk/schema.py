@@ -100,6 +100,19 @@ class Session(Item):
     refused: Count = 0
     missed: Count = 0
     starts: Count = 0
+    reconnects: Count = Field(default=0, description="Connections that were lost and made again.")
+    connection: Literal["connected", "connecting", "lost", "none"] = Field(
+        default="none", description="Of the session's process to the exchange; none without one."
+    )
+    latency_s: Number = Field(
+        default=None,
+        description="Median seconds from a round's last candle to its last order, last 500 rounds.",
+    )
+    latency_p99_s: Number = Field(default=None, description="99th percentile of the same.")
+    lag_s: Number = Field(
+        default=None,
+        description="Seconds from the last round's close to its last order, by the exchange.",
+    )
     equity: Number = None
     cash: Number = None
     total_return: Number = None

@@ -2,13 +2,14 @@
 
 The journals are read once and then from where the last look ended, and folded into counters and
 bounded windows: memory does not grow with a session's age. Left out: what only the session's
-process knows (its connection, its latency, weights of requests): no journal holds them.
+process knows (weights of its requests): no journal holds them.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ from cppncripto_strategy.paper.session import read_facts
 
 # Of each symbol's candles and decisions, and of the account, what a page draws.
 CANDLES_KEPT, EQUITY_KEPT, FILLS_KEPT, EVENTS_KEPT = 600, 20_000, 500, 200
+# Rounds over which latency is judged on pages; and the bounds of its histogram, seconds.
+LATENCY_KEPT = 500
+LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 # Decisions are long lines, of which only the last ones are drawn.
 DECISIONS_BYTES = 4 << 20
 # Looks at the files are at least so far apart, however many people watch.
@@ -55,6 +59,12 @@ class Folded:
     start_equity, peak, max_drawdown : of the account since then.
     stale, allowed : symbols that were late in, and that might trade on, the last round.
     positions : symbol -> quantity, from the fills.
+    connection : "connected", "lost", "connecting", or "none" where no process runs.
+    reconnects : connections that were made again, over all starts.
+    latency : (seconds from candle to decision, seconds from close to decision) of the last rounds.
+    timed, timed_s : rounds whose latency is known, and the sum of theirs.
+    latency_counts : of those, how many took at most each of `LATENCY_BOUNDS_S` and more than the
+        bound before; the last one counts those above all bounds.
     """
 
     rounds: int = 0
@@ -82,6 +92,12 @@ class Folded:
     events: deque[Record] = field(default_factory=lambda: deque(maxlen=EVENTS_KEPT))
     evidence: dict[str, Record] = field(default_factory=dict)
     positions: dict[str, float] = field(default_factory=dict)
+    connection: str = "none"
+    reconnects: int = 0
+    latency: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=LATENCY_KEPT))
+    timed: int = 0
+    timed_s: float = 0.0
+    latency_counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
 
 
 class SessionWatch:
@@ -157,15 +173,18 @@ class SessionWatch:
     def _numbers(self) -> dict[str, Any]:
         facts, folded = read_facts(self.entry.path), self.look()
         changed_s = self._followers["rounds"].changed_s
+        state = _state(self.entry.path, folded)
         return {
             **item(self.entry),
             **_counted(folded),
             **_money(folded),
+            **_timed(folded),
             "problem": "; ".join(
                 f"{name}.jsonl: {count} damaged lines are left out"
                 for name, count in self.damaged.items()
             ),
-            "state": _state(self.entry.path, folded),
+            "state": state,
+            "connection": folded.connection if state in ("running", "unknown") else "none",
             "symbols": list(facts.symbols),
             "interval": facts.interval,
             "created": Instant.of(facts.created_ms),
@@ -246,6 +265,25 @@ def _event(folded: Folded, record: Record) -> None:
     folded.starts += kind == "start"
     if kind in ("start", "stop"):
         folded.last_run_event = kind
+    folded.connection = _CONNECTION.get(kind, folded.connection)
+    if kind == "connected":
+        folded.reconnects += record["away_s"] is not None
+
+
+_CONNECTION = {
+    "start": "connecting",
+    "connected": "connected",
+    "connection_lost": "lost",
+    "stop": "none",
+}
+
+
+def _latency(folded: Folded, record: Record) -> None:
+    seconds, lag_s = float(record["s"]), float(record["lag"])
+    folded.latency.append((seconds, lag_s))
+    folded.latency_counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
+    folded.timed += 1
+    folded.timed_s += seconds
 
 
 # In this order: what is live is known before what follows from it.
@@ -257,6 +295,7 @@ _FOLDS: dict[str, Callable[[Folded, Record], None]] = {
     "decisions": _decision,
     "evidence": _evidence,
     "events": _event,
+    "latency": _latency,
 }
 
 
@@ -283,6 +322,7 @@ def _counted(folded: Folded) -> dict[str, Any]:
         "refused": folded.refused,
         "missed": folded.missed,
         "starts": folded.starts,
+        "reconnects": folded.reconnects,
         "evidence": [_bet(record) for record in folded.evidence.values()],
     }
 
@@ -297,6 +337,17 @@ def _money(folded: Folded) -> dict[str, Any]:
         "total_return": equity / folded.start_equity - 1,
         "drawdown": 1 - equity / folded.peak,
         "max_drawdown": folded.max_drawdown,
+    }
+
+
+def _timed(folded: Folded) -> dict[str, Any]:
+    if not folded.latency:
+        return {}
+    seconds = sorted(taken for taken, _ in folded.latency)
+    return {
+        "latency_s": seconds[len(seconds) // 2],
+        "latency_p99_s": seconds[min(len(seconds) - 1, int(0.99 * len(seconds)))],
+        "lag_s": folded.latency[-1][1],
     }
 
 

@@ -75,7 +75,14 @@ def _clocks(event: Event) -> str:
     return f"the exchange's clocks disagree ({readings}): {rest}"
 
 
+def _connected(event: Event) -> str:
+    away_s = event["away_s"]
+    return "connected" if away_s is None else f"connected again after {away_s:.1f} s"
+
+
 _WORDS: dict[str, Callable[[Event], str]] = {
+    "connected": _connected,
+    "connection_lost": lambda event: f"the connection was lost ({event['reason']})",
     "symbol_stopped": _stopped,
     "symbol_back": lambda event: f"{event['symbol']} is back and traded again",
     "rules_changed": _changed,

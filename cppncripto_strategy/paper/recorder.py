@@ -167,12 +167,13 @@ class Recorder:
     on_event : listener.
     settle : called after each round's records: puts them on disk.
     after_round : called with the strategy when a round is over and on disk.
+    timed : called with (close, UTC ms; seconds from the arrival of the last candle to the last
+        order) of each live round, once it is decided.
 
     Attributes
     ----------
     view : SessionView.
-    latency_s : seconds from the arrival of a round's last candle to the last order on it; live
-        rounds only.
+    latency_s : those seconds of the last rounds.
     """
 
     def __init__(
@@ -182,9 +183,10 @@ class Recorder:
         on_event: Event = nobody,
         settle: Callable[[], None] = lambda: None,
         after_round: Callable[[PaperStrategy], None] = lambda _strategy: None,
+        timed: Callable[[int, float], None] = lambda _close_ms, _latency_s: None,
     ) -> None:
         self._derived, self._source, self._on_event = derived, source, on_event
-        self._settle, self._after_round = settle, after_round
+        self._settle, self._after_round, self._timed = settle, after_round, timed
         self._untold: list[dict[str, Any]] = []  # told once the round is on disk
         self._session_ms = -1
         self._went_live = False
@@ -240,6 +242,7 @@ class Recorder:
             and self._source.status == "LIVE"
         ):
             self.latency_s.append(now_s() - moment.received_s)
+            self._timed(moment.close_ms, self.latency_s[-1])
 
     def round_done(self, strategy: PaperStrategy) -> None:
         """The account after a round."""

@@ -12,6 +12,7 @@
     <session>/equity.jsonl      the account after every round
     <session>/events.jsonl      starts, stops, days, retraining, what the exchange did
     <session>/rules.jsonl       the exchange's rules that changed, and from which close on
+    <session>/latency.jsonl     how long each live round took; nothing follows from it
     <session>/checkpoint.bin    the state after a day of it, which a restart begins from
 
 Rounds, opened and rules are the session: replayed through the same code they give all the others
@@ -50,6 +51,8 @@ from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.foreign import read_object, reading, require_int, sealed, unsealed
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.paper.checkpoint import CHECKPOINT_FILE, Checkpoint, Place, advanced
+from cppncripto_strategy.paper.latency import FILE as LATENCY_FILE
+from cppncripto_strategy.paper.latency import LatencyJournal
 from cppncripto_strategy.paper.rule_changes import RuleJournal
 from cppncripto_strategy.results import to_plain, write_json
 
@@ -110,6 +113,7 @@ class SessionFolder:
     shown : rounds shown so far, those before the checkpoint included.
     resumed : whether anything was recorded before this process.
     rules : RuleJournal, the exchange's rules that changed.
+    latency : LatencyJournal, how long each round took.
 
     Raises
     ------
@@ -135,7 +139,7 @@ class SessionFolder:
         # The records are taken over above; a long session must not hold them twice.
         rounds.records, opened.records = [], []
         self._rounds, self._opened = rounds, opened
-        self.rules = RuleJournal(path)
+        self.rules, self.latency = RuleJournal(path), LatencyJournal(path / LATENCY_FILE)
         self._disk = ThreadPoolExecutor(1, "session-disk")
         self._settling: Future[None] | None = None
         self.derived = self._open_derived()
@@ -190,7 +194,7 @@ class SessionFolder:
     def close(self) -> None:
         """Close the journals and release the folder."""
         self._disk.shutdown()
-        for journal in (self._rounds, self._opened, self._events, self.rules):
+        for journal in (self._rounds, self._opened, self._events, self.rules, self.latency):
             journal.close()
         for derived in self.derived.values():
             derived.close()
@@ -222,11 +226,18 @@ class SessionFolder:
             settling.result()
         for derived in self.derived.values():
             derived.flush()
+        self.latency.flush()
 
-    def event(self, kind: str, **facts: Any) -> None:
-        """Note something that happened, with the local time; from any thread."""
+    def event(self, kind: str, *, synced: bool = True, **facts: Any) -> None:
+        """Note something that happened, with the local time; from any thread.
+
+        Parameters
+        ----------
+        synced : wait for the disk; False for what nothing follows from.
+        """
+        record = {"kind": kind, "at_ms": round(time.time() * 1000), **facts}
         with self._noting:
-            self._events.append([{"kind": kind, "at_ms": round(time.time() * 1000), **facts}])
+            self._events.append([record], synced)
 
     def resume_at(self) -> tuple[int, dict[str, int]]:
         """Open time of the next round, and of each symbol's next candle (UTC ms)."""

@@ -26,9 +26,16 @@ import backtrader as bt
 
 from cppncripto_strategy.errors import CheckpointError
 from cppncripto_strategy.feeds.candles import Candles
-from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.feeds.clock import DAY_MS, SECOND_MS
 from cppncripto_strategy.feeds.live.feed import LiveFeed
-from cppncripto_strategy.feeds.live.notices import Notice, RulesChanged, SymbolBack, SymbolStopped
+from cppncripto_strategy.feeds.live.notices import (
+    Connected,
+    ConnectionLost,
+    Notice,
+    RulesChanged,
+    SymbolBack,
+    SymbolStopped,
+)
 from cppncripto_strategy.feeds.live.rounds import (
     NO_SYMBOLS,
     ChainedRounds,
@@ -130,7 +137,7 @@ class PaperSession:
         resume = None if folder.checkpoint is None else folder.checkpoint.state
         self.source = ChainedRounds(recorded_rounds(folder.past, resume), self.queue)
         self.recorder = Recorder(
-            folder.derived, self.source, self._tell, folder.settle, self._after_round
+            folder.derived, self.source, self._tell, folder.settle, self._after_round, self._timed
         )
         self.cerebro = paper_cerebro(
             self.source,
@@ -158,6 +165,11 @@ class PaperSession:
         if self._until_ms is not None and moment.close_ms >= self._until_ms:
             self.queue.abandon()
 
+    def _timed(self, close_ms: int, latency_s: float) -> None:
+        """A live round was decided: how long that took, and how late it is by now."""
+        lag_s = (self.stream.clock.now_ms() - close_ms) / SECOND_MS
+        self.folder.latency.note(close_ms, latency_s, lag_s)
+
     def _hear(self, notice: Notice) -> None:
         """What the exchange did besides candles; on the stream's thread."""
         record = notice.record()
@@ -169,7 +181,9 @@ class PaperSession:
             record |= {"position": 0.0 if seen is None else seen.position}
         elif isinstance(notice, SymbolBack):
             self.view.stopped.pop(notice.symbol, None)
-        self.folder.event(**record)
+        # Of a connection nothing follows, and what comes through it must not wait for the disk.
+        synced = not isinstance(notice, Connected | ConnectionLost)
+        self.folder.event(synced=synced, **record)
         self._on_event(record)
 
     def _tell(self, event: dict[str, Any]) -> None:

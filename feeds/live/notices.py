@@ -4,7 +4,7 @@ One listener hears them, on the stream's thread and in the order in which they h
 writes them down. A gap and its withdrawal are also part of the rounds (`Round.gaps`,
 `Round.withdrawn`), because what a strategy has seen follows from rounds alone.
 
-Left out: what is only counted (`CandleStream.counters`), and connection states (`RoundQueue`).
+Left out: what is only counted (`CandleStream.counters`).
 """
 
 from __future__ import annotations
@@ -139,6 +139,32 @@ class RulesChanged(Notice):
     after: Mapping[str, Any]
     changed: tuple[str, ...]
     stated_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected(Notice):
+    """Every symbol is subscribed to.
+
+    Parameters
+    ----------
+    away_s : wall seconds since the connection was lost; None the first time.
+    """
+
+    kind: ClassVar[str] = "connected"
+    away_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost(Notice):
+    """Not every symbol is subscribed to any more; heard once, however often connecting fails.
+
+    Parameters
+    ----------
+    reason : what the socket or the library said.
+    """
+
+    kind: ClassVar[str] = "connection_lost"
+    reason: str
 
 
 Listener = Callable[[Notice], None]

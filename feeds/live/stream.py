@@ -42,6 +42,7 @@ from cppncripto_strategy.feeds.live.assembly import Assembly
 from cppncripto_strategy.feeds.live.clock_watch import ClockWatch
 from cppncripto_strategy.feeds.live.exchange_clock import ExchangeClock
 from cppncripto_strategy.feeds.live.health import Health
+from cppncripto_strategy.feeds.live.link import Link
 from cppncripto_strategy.feeds.live.notices import Listener, Notice, unheard
 from cppncripto_strategy.feeds.live.reconciliation import Reconciler
 from cppncripto_strategy.feeds.live.rounds import Round, RoundQueue
@@ -128,7 +129,7 @@ class CandleStream:
             self.symbols[first : first + STREAMS_PER_ADDRESS]
             for first in range(0, len(self.symbols), STREAMS_PER_ADDRESS)
         ]
-        self._open: set[int] = set()
+        self._link = Link(len(self._parts), self._tell)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fetches: set[asyncio.Task[None]] = set()
@@ -137,7 +138,7 @@ class CandleStream:
     @property
     def connected(self) -> bool:
         """Whether every symbol is subscribed to."""
-        return len(self._open) == len(self._parts)
+        return self._link.whole
 
     @property
     def gap_list(self) -> list[tuple[str, int]]:
@@ -198,7 +199,7 @@ class CandleStream:
         except Exception as error:
             log.exception("the candle stream stopped")
             failure = error
-        self._open.clear()
+        self._link.end()
         self.rounds.connection("DISCONNECTED")
         self.rounds.close(failure)
 
@@ -262,7 +263,7 @@ class CandleStream:
 
     async def _generations(self, part: int) -> None:
         """Connect, listen, drop, and again, until the stream stops."""
-        wait_s = self.settings.backoff_first_s
+        wait_s, reason = self.settings.backoff_first_s, ""
         while True:
             self.counters["generations"] += 1
             frames = self.counters["frames"]
@@ -272,8 +273,9 @@ class CandleStream:
                 raise
             except Exception as error:
                 # The library raises its own, websockets' and the system's errors: no common base.
-                log.info("stream lost: %s: %s", type(error).__name__, error)
-            self._open.discard(part)
+                reason = f"{type(error).__name__}: {error}"
+                log.info("stream lost: %s", reason)
+            self._link.lost(part, reason)
             self.rounds.connection("CONNBROKEN")
             if self.counters["frames"] > frames:
                 wait_s = self.settings.backoff_first_s
@@ -300,7 +302,7 @@ class CandleStream:
             self._spawn(socket.end(), self._closers)
 
     def _subscribed(self, part: int) -> None:
-        self._open.add(part)
+        self._link.opened(part)
         if self.connected:
             self.rounds.connection("DELAYED")
         self._reconciler.connected(self._parts[part])

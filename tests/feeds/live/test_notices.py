@@ -11,6 +11,9 @@ from cppncripto_strategy.feeds.live import notices
 
 CANDLE = (0, 1.0, 2.0, 0.5, 1.5, 3.0, 4.5, 7.0, math.nan, math.nan)
 EVERY = [
+    notices.Connected(None),
+    notices.Connected(1.5),
+    notices.ConnectionLost("OSError: gone"),
     notices.ClockDisagrees({"rest": 5, "frames": 7}, 1, None),
     notices.ClockAgrees({"rest": 5, "frames": 5}),
     notices.GapWithdrawn("BTCUSDT", 0, CANDLE),

@@ -20,7 +20,12 @@ from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
 from cppncripto_strategy.feeds.candles import Candles, Row
 from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
-from cppncripto_strategy.feeds.live.notices import Notice, SymbolStopped
+from cppncripto_strategy.feeds.live.notices import (
+    Connected,
+    ConnectionLost,
+    Notice,
+    SymbolStopped,
+)
 from cppncripto_strategy.feeds.live.rounds import Round, RoundQueue, rows_of
 from cppncripto_strategy.feeds.live.stream import CandleStream, _cancel
 from cppncripto_strategy.feeds.live.stream_settings import StreamPlan, StreamSettings
@@ -230,6 +235,21 @@ def test_lost_connection_loses_no_candle(kind: str) -> None:
         run.step(0, COUNT - 1)
         run.expect_everything()
         assert run.stream.counters["generations"] >= 2
+
+
+def test_lost_connection_and_its_return_are_reported_once() -> None:
+    """Nobody learns that the connection is gone, or it is said again at every attempt."""
+    heard: list[Notice] = []
+    with rig(StreamFault("abort", at(5)), listener=heard.append) as run:
+        run.connect()
+        run.step(0, COUNT - 1)
+    first, lost, back = (n for n in heard if isinstance(n, Connected | ConnectionLost))
+    assert first == Connected(None)
+    assert isinstance(lost, ConnectionLost)
+    assert lost.reason
+    assert isinstance(back, Connected)
+    assert back.away_s is not None
+    assert back.away_s > 0
 
 
 def test_announced_shutdown_is_left_before_it_happens() -> None:
@@ -616,14 +636,19 @@ TEN_MINUTES_MS = 600_000
 
 @contextmanager
 def attack(*faults: RestFault | StreamFault, **options: Any) -> Iterator[tuple[Rig, list[Notice]]]:
-    """A market that runs by itself under an attack, and everything that is reported."""
+    """A market that runs by itself under an attack, and all that is reported of its candles."""
     heard: list[Notice] = []
+
+    def hear(notice: Notice) -> None:
+        if not isinstance(notice, Connected | ConnectionLost):
+            heard.append(notice)
+
     options = {"settings": ATTACKED, "count": RUN_COUNT, **options}
     with rig(
         *faults,
         clock=SpeedClock(START_MS, FAST),
         exchange=ExchangeSettings(wait_for_subscriber=True, attempts_limit=10_000),
-        listener=heard.append,
+        listener=hear,
         **options,
     ) as run:
         yield run, heard

@@ -59,6 +59,7 @@ def round_records(number: int) -> dict[str, list[dict[str, Any]]]:
         "decisions": [decision(symbol, number) for symbol in candles],
         "equity": [{"t": ms, "equity": equity(number), "cash": CASH / 2}],
         "fills": [],
+        "latency": [{"t": ms, "s": latency_s(number), "lag": 0.5}] if live else [],
     }
     if number % 8 == 4:
         records["fills"].append(fill(number, late=not live))
@@ -72,6 +73,11 @@ def round_records(number: int) -> dict[str, list[dict[str, Any]]]:
 def equity(number: int) -> float:
     """The account after a round: up, then down, then up."""
     return CASH + 50 * np.sin(number / 4) * 4
+
+
+def latency_s(number: int) -> float:
+    """Seconds that a round took to decide."""
+    return 0.002 if number % 10 else 0.02
 
 
 def decision(symbol: str, number: int) -> dict[str, Any]:
@@ -117,6 +123,9 @@ def make_session(path: Path) -> None:
     append(path, {
         "evidence": [bet],
         "events": [
+            {"kind": "connected", "at_ms": START_MS, "away_s": None},
+            {"kind": "connection_lost", "at_ms": START_MS, "reason": "OSError: reset"},
+            {"kind": "connected", "at_ms": START_MS, "away_s": 4.0},
             {"kind": "symbol_back", "at_ms": START_MS, "symbol": "AUSDT"},
             {"kind": "stop", "at_ms": START_MS, "reason": "asked to", "rounds": ROUNDS},
         ],
@@ -176,8 +185,8 @@ def desk() -> SimpleNamespace:
     """What the folder holds, and functions that add to it."""
     return SimpleNamespace(
         start_ms=START_MS, step_ms=STEP_MS, symbols=SYMBOLS, rounds=ROUNDS, live_from=LIVE_FROM,
-        down=DOWN, close_ms=close_ms, equity=equity, append=append, round_records=round_records,
-        make_run=make_run,
+        down=DOWN, close_ms=close_ms, equity=equity, latency_s=latency_s, append=append,
+        round_records=round_records, make_run=make_run,
     )  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
 import shutil
 import subprocess
@@ -26,6 +28,7 @@ def samples(client) -> dict[str, list[Any]]:
     assert answer.status_code == 200
     found: dict[str, list[Any]] = {}
     for family in parser.text_string_to_metric_families(answer.text):
+        found.setdefault(family.name, [])  # one that only running sessions have samples of
         for sample in family.samples:
             found.setdefault(sample.name, []).append(sample)
     return found
@@ -42,13 +45,38 @@ def test_metrics_are_what_the_pages_say(samples, client):
     session = client.get("/api/v1/sessions").json()["items"][0]
     for name, field in (("equity", "equity"), ("fills_total", "fills"), ("gaps", "gaps"),
                         ("orders_missed_total", "missed"), ("drawdown_ratio", "drawdown"),
-                        ("rounds_total", "rounds"), ("starts_total", "starts")):  # fmt: skip
+                        ("rounds_total", "rounds"), ("starts_total", "starts"),
+                        ("reconnects_total", "reconnects"), ("lag_seconds", "lag_s")):  # fmt: skip
         assert value(samples, f"cppn_session_{name}", session="paper/real") == session[field]
     assert value(samples, "cppn_session_state", state="stopped") == 1
     assert value(samples, "cppn_session_state", state="running") == 0
     assert value(samples, "cppn_session_evidence_wealth", bet="account") == 2.5
     assert value(samples, "cppn_session_embedding_drift", symbol="BUSDT") == 1.25
     assert value(samples, "cppn_session_readable", session="paper/real") == 1
+
+
+def test_latency_is_a_histogram_of_live_rounds(samples, desk):
+    """Buckets that do not add up, or in milliseconds: a p99 of nothing."""
+    live = set(range(desk.live_from, desk.rounds)) - set(desk.down)
+    taken = [desk.latency_s(number) for number in live]
+    name = "cppn_session_decision_latency_seconds"
+    assert value(samples, f"{name}_count", session="paper/real") == len(taken)
+    assert value(samples, f"{name}_sum") == pytest.approx(sum(taken))
+    for bound in ("0.001", "0.0025", "0.01", "0.025", "+Inf"):
+        expected = sum(seconds <= float(bound) for seconds in taken)
+        assert value(samples, f"{name}_bucket", le=bound) == expected
+
+
+def test_connection_is_a_sample_of_running_sessions_alone(desk_of, copy_of, desk):
+    """A session that was stopped on purpose, and an alert that its connection is lost."""
+    folder = copy_of / "paper" / "real"
+    assert "cppn_session_connected{" not in desk_of(copy_of).get("/metrics").text
+    (folder / ".lock").write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+    desk.append(folder, {"events": [{"kind": "start", "at_ms": 1}]})
+    for kind, sample in (("connected", 1.0), ("connection_lost", 0.0)):
+        desk.append(folder, {"events": [{"kind": kind, "at_ms": 1, "away_s": None}]})
+        text = desk_of(copy_of).get("/metrics").text
+        assert f'cppn_session_connected{{session="paper/real"}} {sample}' in text
 
 
 def test_what_is_not_known_has_no_sample(desk_of, tmp_path, desk, results):

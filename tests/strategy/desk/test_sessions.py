@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from statistics import median
 
 import pytest
 
@@ -50,8 +51,34 @@ def test_detail_says_how_every_symbol_stands(results, desk):
     assert detail.now[0].close_time.ms == desk.close_ms(last)
     assert detail.now[0].position == pytest.approx(0.5 * detail.fills)
     assert detail.now[0].embedding_age_s == 3_600
-    assert [event.kind for event in detail.events] == ["stop", "symbol_back", "start"]
+    assert [event.kind for event in detail.events][:2] == ["stop", "symbol_back"]
     assert "traded again" in detail.events[1].what
+    assert "connected again after 4.0 s" in detail.events[2].what
+
+
+def test_connection_and_latency_are_those_of_the_journals(copy_of, desk):
+    """A lost connection that shows as connected; a median made of the warm-up."""
+    folder, now = copy_of / "paper" / "real", [0.0]
+    [entry] = Listing(copy_of).of("session")
+    watch = SessionWatch(entry, clock=lambda: now[0])
+    seen, live = watch.summary(), set(range(desk.live_from, desk.rounds)) - set(desk.down)
+    taken = sorted(desk.latency_s(number) for number in live)
+    assert (seen.connection, seen.reconnects) == ("none", 1)  # it has stopped
+    assert (seen.latency_s, seen.latency_p99_s) == (median(taken), taken[-1])
+    assert seen.lag_s == 0.5
+    folded = watch.look()
+    assert folded.timed == sum(folded.latency_counts) == len(live)
+    assert folded.timed_s == pytest.approx(sum(taken))
+    (folder / ".lock").write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
+    for kind, state in (("start", "connecting"), ("connected", "connected"),
+                        ("connection_lost", "lost"), ("connected", "connected")):  # fmt: skip
+        more = {"away_s": 1.0} if kind == "connected" else {}
+        desk.append(folder, {"events": [{"kind": kind, "at_ms": 1, **more}]})
+        now[0] += 1.0
+        assert watch.summary().connection == state
+    assert watch.summary().reconnects == 3
+    (folder / ".lock").unlink()  # killed: it said nothing
+    assert watch.summary().connection == "none"
 
 
 def test_a_growing_session_is_followed(copy_of, desk):

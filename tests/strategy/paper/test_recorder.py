@@ -219,7 +219,8 @@ NOT_STATE: dict[type, dict[str, str]] = {
                         "of backtests"),
     },
     Recorder: {
-        **dict.fromkeys(("_derived", "_source", "_on_event", "_settle", "_after_round"), "given"),
+        **dict.fromkeys(("_derived", "_source", "_on_event", "_settle", "_after_round", "_timed"),
+                        "given"),
         "_untold": "empty between rounds",
         "latency_s": "a measurement",
     },

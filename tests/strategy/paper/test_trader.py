@@ -529,6 +529,22 @@ def test_events_tell_of_decisions_and_fills_but_not_of_the_past(tmp_path: Path) 
     json.dumps([plain(event) for event in heard], allow_nan=False)
 
 
+def test_latency_and_connection_are_written_of_live_rounds_alone(tmp_path: Path) -> None:
+    """A replay that is timed as if it were live; a connection that nobody can look up."""
+    path = tmp_path / "timed"
+    with market() as host:
+        trade(host, path, 50)
+        trade(host, path, 60)
+    recording = Recording.read(path)
+    traded = [moment.close_ms for moment, allowed in recording.past if allowed]
+    timed = [row["t"] for row in read_lines(path / "latency.jsonl")]
+    assert timed
+    assert timed == [close_ms for close_ms in traded if close_ms in set(timed)]
+    assert all(0 < row["s"] < 60 and row["lag"] >= 0 for row in read_lines(path / "latency.jsonl"))
+    said = [event for event in recording.events if event["kind"] == "connected"]
+    assert [event["away_s"] for event in said] == [None, None]
+
+
 def test_first_candle_covers_the_warm_up_before_todays_midnight() -> None:
     """One candle short and the first session could not be scored."""
     now_ms = utc_to_ms("2024-05-03 17:05")
