@@ -31,6 +31,7 @@ SHORT_HELP = {
     "experiment": "Compare arms of a recipe: macro, objective, window, threshold, transfer.",
     "paper": "Trade live candles on paper; --demo does it offline, at speed.",
     "desk": "Look at sessions, runs and data in a browser, read-only; with an API.",
+    "alerts": "Check who is notified of what happens to sessions; --test tries it.",
     "crosscheck": "Rebuild a run's accounts with a second engine, vectorbt, and compare.",
     "parity": "Replay a paper session and compare it bar by bar.",
 }

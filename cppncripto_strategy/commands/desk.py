@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from pathlib import Path
 from typing import Any
 
 import click
+
+from cppncripto_strategy.commands._desk_extra import extra
 
 EPILOG = """
 \b
@@ -17,6 +18,7 @@ Examples:
   cppn-bt desk paper                  paper sessions only
   cppn-bt paper my.toml --desk        a session, and a desk in a process beside it
   cppn-bt desk --new-token            replace the token; everybody signs in anew
+  cppn-bt desk paper --watch          no page: send alerts (cppn-bt alerts --help)
 \b
   curl -H "Authorization: Bearer $(cat ~/.config/cppn-bt/desk-token)" \\
       http://127.0.0.1:8470/api/v1/sessions
@@ -43,10 +45,22 @@ docs/security.md; reverse proxy, systemd, Prometheus and Grafana in docs/desk.md
 @click.option("--name", "names", multiple=True, help="Host name to answer to; may be repeated.")
 @click.option("--origin", "origins", multiple=True,
               help="Origin whose pages may read the API; may be repeated.")  # fmt: skip
+@click.option("--watch", "watch", is_flag=True, help="No page: follow sessions and send alerts.")
+@click.option(
+    "--alerts", "alerts_file", type=click.Path(dir_okay=False, path_type=Path),
+    help="Settings of alerts; default: ~/.config/cppn-bt/alerts.toml.",
+)  # fmt: skip
+@click.option(
+    "--state", "state_file", type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the watcher remembers; default: one file per folder in ~/.local/state/cppn-bt.",
+)  # fmt: skip
 def command(
     folder: Path,
     token_file: Path | None,
     new_token: bool,
+    watch: bool,
+    alerts_file: Path | None,
+    state_file: Path | None,
     names: tuple[str, ...],
     origins: tuple[str, ...],
     **address: Any,
@@ -58,8 +72,13 @@ def command(
     journals: a desk that is slow or killed delays no candle.
 
     It binds to this machine alone. Another --host is refused without TLS files or --behind-proxy.
+
+    With --watch it serves nothing: it follows the sessions under FOLDER and sends alerts.
     """
-    with _extra():
+    if watch:
+        _watch(folder.resolve(), alerts_file, state_file)
+        return
+    with extra():
         from cppncripto_strategy.desk.app import build
         from cppncripto_strategy.desk.credentials import default_token_file, make_token
         from cppncripto_strategy.desk.server import serve
@@ -80,15 +99,18 @@ def command(
     serve(settings, build, started)
 
 
-@contextmanager
-def _extra() -> Iterator[None]:
-    """The extra's packages may be missing: that is one sentence."""
-    try:
-        yield
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").partition(".")[0] == "cppncripto_strategy":
-            raise
-        raise click.ClickException(
-            f"the desk needs {missing.name}, which is not installed:"
-            " pip install 'cppncripto-strategy[desk]'"
-        ) from missing
+def _watch(folder: Path, settings_file: Path | None, state_file: Path | None) -> None:
+    """Send alerts until a signal; one watcher per state."""
+    with extra():
+        from cppncripto_strategy.desk.alerts.delivery import senders
+        from cppncripto_strategy.desk.alerts.settings import default_settings_file, load_settings
+        from cppncripto_strategy.desk.alerts.state import default_state_file, state_lock
+        from cppncripto_strategy.desk.alerts.watch import Watcher
+
+    settings = load_settings(settings_file or default_settings_file())
+    targets = senders(settings)
+    state_file = state_file or default_state_file(folder)
+    with state_lock(state_file):
+        watcher = Watcher(folder, settings, targets, state_file)
+        click.echo(f"Watching {folder} for {', '.join(targets)}. Ctrl-C stops the watcher.")
+        watcher.run(threading.Event())

@@ -29,6 +29,7 @@ class Follower:
     ----------
     path : the journal; it need not exist yet.
     last_bytes : begin so many bytes before its end; None begins at the beginning.
+    place : where another follower of it was; its `place`.
 
     Attributes
     ----------
@@ -37,12 +38,23 @@ class Follower:
     replaced : whether the file is not the one that was followed, or became shorter.
     """
 
-    def __init__(self, path: Path, last_bytes: int | None = None) -> None:
+    def __init__(
+        self, path: Path, last_bytes: int | None = None, place: tuple[int, int] = (0, 0)
+    ) -> None:
         self.path = path
         self.damaged = 0
         self.changed_s: float | None = None
         self.replaced = False
-        self._last_bytes, self._offset, self._inode = last_bytes, 0, 0
+        self._last_bytes = last_bytes
+        self._inode, self._offset = place
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The file that is followed (its inode, 0 before there is one), and the next byte of it.
+
+        Within `fresh`, the byte after the record that it gave last.
+        """
+        return self._inode, self._offset
 
     def fresh(self) -> Iterator[Record]:
         """Records since the last look; none where the file is absent, replaced or not readable."""

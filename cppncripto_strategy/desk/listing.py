@@ -40,16 +40,22 @@ class Entry:
 
 
 class Listing:
-    """Entries under a folder, looked up again when older than two seconds. Any thread may ask.
+    """Entries under a folder, looked up again now and then. Any thread may ask.
 
     Parameters
     ----------
     root : the folder.
     clock : seconds that only grow.
+    fresh_s : age after which they are looked up again.
     """
 
-    def __init__(self, root: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self.root = root
+    def __init__(
+        self,
+        root: Path,
+        clock: Callable[[], float] = time.monotonic,
+        fresh_s: float = FRESH_S,
+    ) -> None:
+        self.root, self._fresh_s = root, fresh_s
         self._clock, self._lock = clock, threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._seen_s = float("-inf")
@@ -65,7 +71,7 @@ class Listing:
 
     def _fresh(self) -> dict[str, Entry]:
         with self._lock:
-            if self._clock() - self._seen_s > FRESH_S:
+            if self._clock() - self._seen_s > self._fresh_s:
                 found = sorted(entries(self.root), key=lambda entry: entry.name)
                 self._entries = {entry.id: entry for entry in found}
                 self._seen_s = self._clock()

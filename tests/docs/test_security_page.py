@@ -12,12 +12,12 @@ PAGE = (ROOT / "docs" / "security.md").read_text("utf-8")
 ROWS = [
     row.strip("|").rsplit("|", 1)
     for row in PAGE.splitlines()
-    if row.startswith("| ") and "`test_" in row
+    if row.startswith("| ") and re.search(r"`(alerts/)?test_", row)
 ]
 CITED = [
     pytest.param(name, phrase, id=f"{name}: {phrase}")
     for _, tests in ROWS
-    for name, phrases in re.findall(r"`(test_\w+\.py)`(?: in `tests/`)?(?:: ([^;`]+))?", tests)
+    for name, phrases in re.findall(r"`((?:alerts/)?test_\w+\.py)`(?: in `tests/`)?(?:: ([^;`]+))?", tests)
     for phrase in (phrases.split(",") if phrases.strip() else [""])
 ]
 
