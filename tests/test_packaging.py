@@ -29,7 +29,7 @@ ORACLES = {"confseq"}
 # What benchmarks are compared with where it is installed.
 PEERS = {"backtesting", "polars"}
 # Of the test extra, what is run and not imported.
-TOOLS = {"build", "mypy", "pandas-stubs", "pytest-xdist", "ruff", "setuptools"}
+TOOLS = {"build", "ipykernel", "mypy", "pandas-stubs", "pytest-xdist", "ruff", "setuptools"}
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_test_extra_is_what_the_tests_import():
     """A fresh `pip install -e .[test] && pytest` that stops at a missing module."""
     required = declared(project()["dependencies"])
     extra = declared(project()["optional-dependencies"]["test"])
-    imported = third_party("tests", "benchmarks")
+    imported = third_party("tests", "benchmarks", "notebooks")
     assert extra - TOOLS == imported - required - TOOLS - ORACLES - PEERS
     assert extra >= TOOLS
 
