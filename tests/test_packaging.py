@@ -171,7 +171,8 @@ def third_party(*folders: str) -> set[str]:
         for path in sorted((ROOT / folder).rglob("*.py"))
         for name in imports(ast.parse(path.read_text("utf-8")))
     }
-    outside = roots - set(sys.stdlib_module_names) - {PACKAGE}
+    beside = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}  # they import each other
+    outside = roots - set(sys.stdlib_module_names) - {PACKAGE} - beside
     return {normal(known.get(root, [root])[0]) for root in outside}
 
 

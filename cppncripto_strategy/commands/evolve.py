@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from cppncripto_strategy.commands._progress import ProgressBars
 from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
+from cppncripto_strategy.models.hyperneat.settings import FITNESSES, SEARCHES
 
 if TYPE_CHECKING:
     from cppncripto_strategy.evolution.evolved import Evolved
@@ -22,6 +23,7 @@ Examples:
   cppn-bt evolve                                    the demo's planted market, under 3 minutes
   cppn-bt evolve my.toml --generations 40           a recipe of your own; run again to resume
   cppn-bt evolve my.toml --pick best                another point of the same front
+  cppn-bt evolve my.toml --search map-elites --pick elites:4
   cppn-bt evolve my.toml --backend dask --scheduler tcp://10.0.0.5:8786
 """
 
@@ -54,7 +56,8 @@ class EvolutionProgress:
             f"{line.number + 1:>3}/{self._generations}"
             f"  best [bold]{line.best_fitness:.4f}[/]"
             f" (probe {line.best_probe:.4f}, {line.best_connections:,} of {self._weights:,}"
-            f" connections)  median {line.median_fitness:.4f}  {line.species} species"
+            f" connections)  median {line.median_fitness:.4f}  {line.species} species,"
+            f" {line.cells} kinds"
             f"  {scored / max(seconds, 1e-9):.1f} genomes/s",
             highlight=False,
             soft_wrap=True,
@@ -73,11 +76,27 @@ class EvolutionProgress:
     help="Fitness that expressing every connection costs.",
 )
 @click.option(
+    "--search",
+    type=click.Choice(SEARCHES),
+    default=SEARCHES[0],
+    show_default=True,
+    help="How genomes are found.",
+)
+@click.option(
+    "--fitness",
+    type=click.Choice(FITNESSES),
+    default=FITNESSES[0],
+    show_default=True,
+    help="What a genome is worth: its gain over HAR-X's terms, or R2 of the coming day's profile.",
+)
+@click.option("--locality", is_flag=True, help="Start with connections among near channels.")
+@click.option(
     "--pick",
     default="knee",
     show_default=True,
-    metavar="knee|best|N",
-    help="The champion: the front's knee, its best probe, or its point with N connections.",
+    metavar="knee|best|N|elites:N",
+    help="The champion: the front's knee, its best probe, its point with N connections, or the N"
+    " fittest kinds side by side.",
 )
 @click.option(
     "--backend",
@@ -95,19 +114,7 @@ class EvolutionProgress:
 )
 @click.option("--fresh", is_flag=True, help="Start again, even where a checkpoint exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document only.")
-def command(
-    request: RecipeRequest,
-    generations: int,
-    population: int,
-    connection_cost: float,
-    pick: str,
-    backend: str,
-    workers: int,
-    scheduler: str | None,
-    out: Path | None,
-    fresh: bool,
-    as_json: bool,
-) -> None:
+def command(request: RecipeRequest, **values: Any) -> None:
     """Evolve the CPPN that paints MacroNet's kernels.
 
     RECIPE is a TOML file, or the name of a shipped recipe; without one, the demo. Genomes are
@@ -121,17 +128,19 @@ def command(
     from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
 
     settings = EvolutionSettings(
-        generations=generations,
+        generations=values["generations"],
+        search=values["search"],
+        fitness=values["fitness"],
         seed=recipe.seed,
-        connection_cost=connection_cost,
-        neat=NeatSettings(population=population),
+        connection_cost=values["connection_cost"],
+        neat=NeatSettings(population=values["population"], locality=values["locality"]),
     )
-    spread = Spread(backend, workers, scheduler)  # type: ignore[arg-type]
-    folder = out or request.home().evolution
-    with ProgressBars(quiet=as_json) as bars:
+    spread = Spread(values["backend"], values["workers"], values["scheduler"])
+    folder = values["out"] or request.home().evolution
+    with ProgressBars(quiet=values["as_json"]) as bars:
         watcher = EvolutionProgress(bars)
-        result = evolve(recipe, settings, folder, spread, pick, fresh, watcher)
-    if as_json:
+        result = evolve(recipe, settings, folder, spread, values["pick"], values["fresh"], watcher)
+    if values["as_json"]:
         click.echo(json.dumps(summary(result, folder)))
     else:
         _report(result, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cppncripto_strategy.models.hyperneat.evolution import Evolution
+from cppncripto_strategy.models.hyperneat.front import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +31,24 @@ class Evolved:
 
     Parameters
     ----------
-    run : the finished run. index : the champion's, on its front.
+    run : the finished run.
+    champion : the genomes chosen, the fittest first; one, or elites that share out the vector.
     days : sessions the probe judged on. from_ms, until_ms : the span it saw.
     genomes, seconds : evaluated by this call, and its wall time; 0 where it was finished already.
     transfers : the champion on other substrates.
     """
 
     run: Evolution
-    index: int
+    champion: tuple[Candidate, ...]
     days: int
     from_ms: int
     until_ms: int
     genomes: int
     seconds: float
     transfers: tuple[Transfer, ...]
+
+    @property
+    def index(self) -> int | None:
+        """The champion's place on the front; None where it is not on it, or is several."""
+        alone = len(self.champion) == 1 and self.champion[0] in self.run.front
+        return self.run.front.index(self.champion[0]) if alone else None

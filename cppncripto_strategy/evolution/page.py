@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,12 @@ from plotly.subplots import make_subplots
 
 from cppncripto_strategy.evolution.evolved import Evolved
 from cppncripto_strategy.feeds.clock import ms_to_utc
+from cppncripto_strategy.models.hyperneat.archive import PERIOD_EDGES, REACH_EDGES, SHAPE, Archive
 from cppncripto_strategy.models.hyperneat.decoding import decode
 from cppncripto_strategy.models.hyperneat.evolution import Generation
 from cppncripto_strategy.models.hyperneat.front import Candidate
-from cppncripto_strategy.models.hyperneat.genome import COORDINATES, OUTPUTS, Genome
+from cppncripto_strategy.models.hyperneat.genome import COORDINATES, GATED_OUTPUTS, Genome
+from cppncripto_strategy.models.hyperneat.sight import impulse_response, spectrum
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.reports.blocks import Cards, Chart, Code, Section, Table
 from cppncripto_strategy.reports.charts import BUY, HOLD, SELL, STRATEGY, WITHOUT, style
@@ -41,31 +45,69 @@ def write_evolution_page(path: Path, result: Evolved, name: str) -> None:
     write_page(path, f"Evolution of {name}", sections, subtitle=subtitle)
 
 
+PROBES = {
+    "profile": "out-of-sample R2 of a ridge regression on the embedding, predicting the coming"
+    " day's profile of volume and volatility",
+    "gain": "share of the squared error that the embedding takes away, out of sample, from a"
+    " regression on HAR-X's terms of the coming day's volatility, volume, range and two-hour"
+    " profile, and of the profile of the days around its midnight",
+}
+SEARCHED = {
+    "neat": "NEAT: species of genomes are bred by fitness",
+    "random": "random search: as many genomes, and no selection",
+    "map-elites": "MAP-Elites: the fittest genome of each kind is varied",
+}
+
+
 def _charts(result: Evolved) -> list[Section]:
-    run, genome = result.run, result.run.front[result.index].genome
+    run, substrate = result.run, result.run.substrate
     return [
         Section(
             "The front",
             Chart(front_figure(run.front, result.index), "front"),
             note="Each point is a genome that no other beats: fewer connections, or a better probe."
-            " The probe is the out-of-sample R2 of a ridge regression on the embedding, predicting"
-            " the next day's profile of volume and volatility. The champion is the filled point.",
+            f" The probe is the {PROBES[run.settings.fitness]}. The champion is the filled point.",
         ),
         Section(
             "Generation by generation",
             Chart(history_figure(run.history), "history"),
-            note="Fitness is the probe less the price of the connections.",
+            note=f"{SEARCHED[run.settings.search]}. Fitness is the probe less the price of the"
+            " connections.",
         ),
         Section(
-            "The champion's CPPN",
-            Chart(genome_figure(genome), "genome"),
+            "What was found where",
+            Chart(archive_figure(run.archive, substrate), "archive"),
+            note="The fittest genome of each kind: by how far back its kernels look (mean age of"
+            " what they read) and by the period of their strongest swing. Where several differ in"
+            f" connections alone, the fittest is shown. {len(run.archive)} kinds were met, counting"
+            " connections.",
+        ),
+        *(s for n, c in enumerate(result.champion) for s in _genome_charts(c.genome, result, n)),
+    ]
+
+
+def _genome_charts(genome: Genome, result: Evolved, number: int) -> list[Section]:
+    """A genome, its kernels and what they answer to; numbered where the champion is several."""
+    substrate, several = result.run.substrate, len(result.champion) > 1
+    which, mark = (f" {number + 1}", f"-{number + 1}") if several else ("", "")
+    return [
+        Section(
+            f"What champion{which} answers to",
+            Chart(response_figure(genome, substrate), f"response{mark}"),
+            note="Left: how strongly a unit of a feature, so many hours ago, moves the feature map"
+            " (root of the summed squares over channels, nonlinearities aside). Right: the periods"
+            " that it answers to most.",
+        ),
+        Section(
+            f"The CPPN of champion{which}",
+            Chart(genome_figure(genome, substrate.coordinate_names), f"genome{mark}"),
             note="It reads the coordinates on the left at every connection, and answers with the"
             " weight and whether there is a connection at all. Blue links add, red links subtract;"
             " width is strength.",
         ),
         Section(
-            "The kernels it generates",
-            Chart(kernel_figure(genome, run.substrate), "kernels"),
+            f"The kernels it generates{which and f' ({number + 1})'}",
+            Chart(kernel_figure(genome, substrate), f"kernels{mark}"),
             note="A row is a filter, a column an input channel at a tap (oldest first). Blue"
             " weights are positive, red ones negative; grey is not expressed.",
         ),
@@ -78,14 +120,16 @@ def recipe_lines(champion: Path) -> str:
 
 
 def _cards(result: Evolved) -> Cards:
-    run, champion = result.run, result.run.front[result.index]
+    run, champion = result.run, result.champion[0]
     share = champion.score.connections / run.substrate.weights
+    probe = {"gain": "gain over HAR-X's terms", "profile": "probe (R2 of the next day)"}
     return Cards(
         [
-            ("probe (R2 of the next day)", number(champion.score.probe, 3)),
+            (probe[run.settings.fitness], number(champion.score.probe, 3)),
             ("connections", whole(champion.score.connections)),
             ("of all that could be", percent(share, 1)),
             ("nodes of the CPPN", whole(len(champion.genome.nodes))),
+            ("search", run.settings.search),
             ("generations", whole(len(run.history))),
             ("found in generation", whole(champion.generation + 1)),
         ]
@@ -110,7 +154,7 @@ def _transfers(result: Evolved) -> Section:
     )
 
 
-def front_figure(front: list[Candidate], index: int) -> go.Figure:
+def front_figure(front: list[Candidate], index: int | None) -> go.Figure:
     """Probe against connections, the champion filled."""
     x = [c.score.connections for c in front]
     y = [c.score.probe for c in front]
@@ -152,9 +196,9 @@ def history_figure(history: list[Generation]) -> go.Figure:
     return figure
 
 
-def genome_figure(genome: Genome) -> go.Figure:
+def genome_figure(genome: Genome, coordinates: Sequence[str] = COORDINATES) -> go.Figure:
     """The CPPN as a graph: coordinates left, outputs right, hidden nodes by depth."""
-    where = node_places(genome)
+    where = node_places(genome, len(coordinates))
     figure = go.Figure()
     strongest = max((abs(link.weight) for link in genome.links), default=1.0) or 1.0
     for link in genome.links:
@@ -167,7 +211,7 @@ def genome_figure(genome: Genome) -> go.Figure:
         figure.add_trace(
             go.Scatter(x=[x0, x1], y=[y0, y1], mode="lines", line=line, hoverinfo="skip")
         )
-    _draw_nodes(figure, genome, where)
+    _draw_nodes(figure, genome, where, coordinates)
     style(figure, 420, showlegend=False)
     # Names stand beside the outer nodes: pixels, not shares, keep them whole on a phone.
     figure.update_layout(hovermode="closest", margin={"l": 86, "r": 128})
@@ -176,14 +220,20 @@ def genome_figure(genome: Genome) -> go.Figure:
     return figure
 
 
-def _draw_nodes(figure: go.Figure, genome: Genome, where: dict[int, tuple[float, float]]) -> None:
-    names = {-1 - i: name for i, name in enumerate(COORDINATES)}
+def _draw_nodes(
+    figure: go.Figure,
+    genome: Genome,
+    where: dict[int, tuple[float, float]],
+    coordinates: Sequence[str],
+) -> None:
+    names = {-1 - i: name for i, name in enumerate(coordinates)}
     for node in genome.nodes:
         kind = node.activation if node.aggregation == "sum" else f"{node.activation} of product"
-        names[node.key] = f"{OUTPUTS[node.key]}: {kind}" if node.key < len(OUTPUTS) else kind
+        output = node.key < genome.outputs
+        names[node.key] = f"{GATED_OUTPUTS[node.key]}: {kind}" if output else kind
     sides = {-1: "middle left", 0: "top center", 1: "middle right"}
     for key, (x, y) in where.items():
-        side = sides[-1 if key < 0 else 1 if key < len(OUTPUTS) else 0]
+        side = sides[-1 if key < 0 else 1 if key < genome.outputs else 0]
         figure.add_trace(
             go.Scatter(
                 x=[x],
@@ -198,9 +248,9 @@ def _draw_nodes(figure: go.Figure, genome: Genome, where: dict[int, tuple[float,
         )
 
 
-def node_places(genome: Genome) -> dict[int, tuple[float, float]]:
+def node_places(genome: Genome, inputs: int = len(COORDINATES)) -> dict[int, tuple[float, float]]:
     """Where each node is drawn, x and y in [0, 1]: x is the longest way from the inputs."""
-    depth = {-1 - i: 0 for i in range(len(COORDINATES))}
+    depth = {-1 - i: 0 for i in range(inputs)}
     keys = {node.key for node in genome.nodes}
     incoming = {
         key: [y.source for y in genome.links if y.target == key and y.enabled] for key in keys
@@ -212,7 +262,7 @@ def node_places(genome: Genome) -> dict[int, tuple[float, float]]:
         return depth[key]
 
     last = max(deepest(key) for key in keys)
-    for output in range(len(OUTPUTS)):
+    for output in range(genome.outputs):
         depth[output] = max(last, 1)
     columns: dict[int, list[int]] = {}
     for key in sorted(depth, key=lambda k: (depth[k], -k if k < 0 else k)):
@@ -249,4 +299,86 @@ def kernel_figure(genome: Genome, substrate: Substrate) -> go.Figure:
     figure.update_layout(hovermode="closest", margin={"t": 36}, plot_bgcolor=NOT_EXPRESSED)
     figure.update_xaxes(title="input × tap", showgrid=False, zeroline=False)
     figure.update_yaxes(title="filter", showgrid=False, zeroline=False, autorange="reversed")
+    return figure
+
+
+def archive_figure(archive: Archive, substrate: Substrate) -> go.Figure:
+    """Fitness of the best genome by what its kernels see; blank where none was found."""
+    image = np.full(SHAPE[:2], np.nan)
+    text = np.full(SHAPE[:2], "not found", dtype=object)
+    for (reach, period, _), elite in archive.cells.items():
+        score = elite.score
+        if not image[reach, period] >= score.fitness:
+            image[reach, period] = score.fitness
+            text[reach, period] = (
+                f"{score.connections:,} connections, generation {elite.generation + 1}"
+            )
+    picture = go.Heatmap(
+        z=image,
+        x=_period_names(substrate),
+        y=_reach_names(substrate),
+        text=text,
+        colorscale="Blues",
+        colorbar={"title": "fitness"},
+        hovertemplate="looks back %{y}<br>period %{x}<br>fitness %{z:.4f}<br>%{text}"
+        "<extra></extra>",
+    )
+    figure = style(go.Figure(picture), 380, showlegend=False)
+    figure.update_layout(hovermode="closest", plot_bgcolor=NOT_EXPRESSED)
+    figure.update_xaxes(title="period of the strongest swing", showgrid=False)
+    figure.update_yaxes(title="looks back", showgrid=False)
+    return figure
+
+
+def _row_h(substrate: Substrate) -> float:
+    return substrate.stride * substrate.interval_ms / 3_600_000
+
+
+def _reach_names(substrate: Substrate) -> list[str]:
+    """Names of the archive's bins of reach, in hours."""
+    longest = max(substrate.receptive_field - 1, 1) * _row_h(substrate)
+    edges = [0.0, *(share * longest for share in REACH_EDGES), longest]
+    return [f"{a:.3g}-{b:.3g} h" for a, b in pairwise(edges)]
+
+
+def _period_names(substrate: Substrate) -> list[str]:
+    """Names of the archive's bins of period, in hours."""
+    edges = [edge * _row_h(substrate) for edge in PERIOD_EDGES[1:]]
+    between = [f"{a:.3g}-{b:.3g} h" for a, b in pairwise(edges)]
+    return ["none", f"below {edges[0]:.3g} h", *between, f"above {edges[-1]:.3g} h"]
+
+
+def response_figure(genome: Genome, substrate: Substrate) -> go.Figure:
+    """Strength of the response by feature and age, and its power by period."""
+    response = impulse_response(decode(genome, substrate), substrate)  # (F, C, R)
+    strength = np.sqrt((response**2).sum(axis=1))  # (F, R)
+    hours = np.arange(strength.shape[1]) * _row_h(substrate)
+    names = [*substrate.features] or [f"feature {i}" for i in range(len(strength))]
+    power = spectrum(response)
+    cycles = np.arange(1, len(power))
+    periods = 2 * (len(power) - 1) * _row_h(substrate) / cycles
+    figure = make_subplots(cols=2, column_widths=[0.62, 0.38], horizontal_spacing=0.12)
+    picture = go.Heatmap(
+        z=np.round(strength, 4),
+        x=hours,
+        y=names,
+        colorscale="Blues",
+        showscale=False,
+        hovertemplate="%{y}<br>%{x:.3g} h ago<br>strength %{z}<extra></extra>",
+    )
+    figure.add_trace(picture, row=1, col=1)
+    line = go.Scatter(
+        x=periods,
+        y=power[1:] / max(power.max(), 1e-12),
+        mode="lines",
+        line={"color": STRATEGY},
+        hovertemplate="period %{x:.3g} h<br>power %{y:.3f}<extra></extra>",
+    )
+    figure.add_trace(line, row=1, col=2)
+    style(figure, 360, showlegend=False)
+    figure.update_layout(hovermode="closest")
+    figure.update_xaxes(title="hours ago", row=1, col=1)
+    figure.update_yaxes(title="feature", showgrid=False, row=1, col=1)
+    figure.update_xaxes(title="period, hours", type="log", row=1, col=2)
+    figure.update_yaxes(title="power, of the most", row=1, col=2)
     return figure

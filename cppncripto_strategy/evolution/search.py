@@ -37,11 +37,11 @@ from cppncripto_strategy.models.hyperneat.evolution import (
     load_run,
 )
 from cppncripto_strategy.models.hyperneat.fitness import SILENT, ProbeData, Score, evaluate
-from cppncripto_strategy.models.hyperneat.front import knee
+from cppncripto_strategy.models.hyperneat.front import Candidate, knee
 from cppncripto_strategy.models.hyperneat.neat_python import random_genome
 from cppncripto_strategy.models.hyperneat.options import CPPNOptions
-from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
-from cppncripto_strategy.models.hyperneat.substrate import Substrate
+from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, FitnessKind
+from cppncripto_strategy.models.hyperneat.substrate import STRIDE, Substrate
 from cppncripto_strategy.models.hyperneat.workers import evaluator
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import (
@@ -65,7 +65,7 @@ CHECKPOINT, CHAMPION, FRONT, PAGE = (
     "evolution.html",
 )
 # Settings of the encoder that shape the substrate; the others do not concern an evolution.
-_SHAPE = ("channels", "taps", "dilations", "stride")
+_SHAPE = ("channels", "taps", "dilations", "stride", "coordinates", "gated", "half_life")
 # Random CPPNs that a transfer is compared with.
 _TWINS = 3
 
@@ -93,7 +93,9 @@ class Ground:
     from_ms: int
     until_ms: int
 
-    def probe_data(self, session: SessionSettings, substrate: Substrate) -> ProbeData:
+    def probe_data(
+        self, session: SessionSettings, substrate: Substrate, fitness: FitnessKind = "profile"
+    ) -> ProbeData:
         """Days to judge on, for any long window, stride or (coarser) candle interval."""
         market = _resampled(self.market, self.session.interval_ms, session.interval_ms)
         tables = [
@@ -101,7 +103,7 @@ class Ground:
             for symbol, grid in market.grids(session).items()
         ]
         sessions = SessionSet.between(tables, self.from_ms, self.until_ms)
-        return ProbeData.of_sessions(sessions, self.until_ms, substrate.stride)
+        return ProbeData.of_sessions(sessions, self.until_ms, substrate.stride, fitness)
 
 
 def prepare(recipe: Recipe) -> Ground:
@@ -131,7 +133,9 @@ def substrate_of(recipe: Recipe, session: SessionSettings) -> Substrate:
     """The substrate that the recipe's encoder `cppn` would paint; the defaults for any other."""
     values = recipe.macro.encoder_options if recipe.macro.encoder == "cppn" else {}
     shape = {key: values[key] for key in _SHAPE if key in values}
-    options = CPPNOptions.read({**shape, "interval_ms": session.interval_ms}, "encoder 'cppn'")
+    shape.setdefault("stride", max(1, STRIDE // session.pool))
+    row_ms = session.interval_ms * session.pool
+    options = CPPNOptions.read({**shape, "interval_ms": row_ms}, "encoder 'cppn'")
     where = options.substrate_for(len(session.names), EMBEDDING_SIZE - session.n_statistics)
     return replace(where, features=session.names)
 
@@ -168,7 +172,8 @@ def evolve(
 
     Parameters
     ----------
-    pick : "knee", "best" (highest probe), or the number of connections of a point on the front.
+    pick : "knee", "best" (highest probe), the number of connections of a point on the front, or
+        "elites:N", the N fittest of the archive, which share out the vector.
     fresh : start again even where the folder holds a checkpoint.
 
     Raises
@@ -196,20 +201,20 @@ def _evolved(
     """`evolve` in a folder that is locked."""
     began = time.perf_counter()
     ground = prepare(recipe)
-    data = ground.probe_data(ground.session, ground.substrate)
+    data = ground.probe_data(ground.session, ground.substrate, settings.fitness)
     fingerprint = "".join([data.fingerprint(), *recipe.plugin_digests().values()])
     run = _start(folder / CHECKPOINT, settings, ground.substrate, fingerprint, fresh)
     genomes = _evolve(run, folder, spread, data, watcher)
-    index = choose(run, pick)
+    champion = choose(run, pick)
     result = Evolved(
         run=run,
-        index=index,
+        champion=champion,
         days=len(data),
         from_ms=ground.from_ms,
         until_ms=ground.until_ms,
         genomes=genomes,
         seconds=time.perf_counter() - began,
-        transfers=transfers(run, index, ground),
+        transfers=transfers(run, champion[0], ground),
     )
     _write(result, folder, recipe)
     return result
@@ -253,8 +258,8 @@ def _listener(watcher: Watcher | None) -> Callable[[int, Score], None] | None:
     return lambda key, score: hear()
 
 
-def choose(run: Evolution, pick: str) -> int:
-    """Place on the front of the knee, of the best probe, or of a number of connections.
+def choose(run: Evolution, pick: str) -> tuple[Candidate, ...]:
+    """The champion: the front's knee, its best probe, its point of N connections, or N elites.
 
     Raises
     ------
@@ -267,17 +272,20 @@ def choose(run: Evolution, pick: str) -> int:
             "generations or a larger population"
         )
     if pick in ("knee", "best"):
-        return knee(run.front, run.substrate.weights) if pick == "knee" else len(run.front) - 1
+        return (run.front[knee(run.front, run.substrate.weights) if pick == "knee" else -1],)
+    kind, _, number = pick.partition(":")
+    if kind == "elites" and number.isdecimal() and int(number):
+        return tuple(run.archive.elites(int(number)))
     counts = [str(c.score.connections) for c in run.front]
     if pick not in counts:
         raise RecipeError(
-            f"the front has no point {pick!r}: give knee, best, or one of these numbers of "
-            f"connections: {', '.join(counts)}"
+            f"the front has no point {pick!r}: give knee, best, elites:N, or one of these numbers "
+            f"of connections: {', '.join(counts)}"
         )
-    return counts.index(pick)
+    return (run.front[counts.index(pick)],)
 
 
-def transfers(run: Evolution, index: int, ground: Ground) -> tuple[Transfer, ...]:
+def transfers(run: Evolution, champion: Candidate, ground: Ground) -> tuple[Transfer, ...]:
     """The champion painted on other windows, rows and candle intervals, beside random CPPNs.
 
     Every number is a probe on the span of the evolution, so the first row (where it evolved) is
@@ -297,7 +305,7 @@ def transfers(run: Evolution, index: int, ground: Ground) -> tuple[Transfer, ...
     if base.stride % 2 == 0:
         half = replace(base, stride=base.stride // 2)
         places.append((f"rows of {half.stride} candles", session, half))
-    if base.stride % 3 == 0 and day % 36 == 0:
+    if session.pool == 1 and base.stride % 3 == 0 and day % 36 == 0:
         coarse_ms = 3 * session.interval_ms
         places.append(
             (
@@ -306,19 +314,19 @@ def transfers(run: Evolution, index: int, ground: Ground) -> tuple[Transfer, ...
                 replace(base, interval_ms=coarse_ms, stride=base.stride // 3),
             )
         )
-    return tuple(_transfer(run, index, ground, *variant) for variant in places)
+    return tuple(_transfer(run, champion, ground, *variant) for variant in places)
 
 
 def _transfer(
     run: Evolution,
-    index: int,
+    champion: Candidate,
     ground: Ground,
     where: str,
     session: SessionSettings,
     substrate: Substrate,
 ) -> Transfer:
-    data = ground.probe_data(session, substrate)
-    evolved = evaluate(run.front[index].genome, substrate, data, run.settings)
+    data = ground.probe_data(session, substrate, run.settings.fitness)
+    evolved = evaluate(champion.genome, substrate, data, run.settings)
     twins = _random_scores(substrate, data, run.settings)
     return Transfer(
         where=where,
@@ -336,7 +344,8 @@ def _random_scores(
     scores: list[Score] = []
     seed = settings.seed
     while len(scores) < _TWINS:
-        score = evaluate(random_genome(seed), substrate, data, settings)
+        genome = random_genome(seed, inputs=substrate.inputs, outputs=substrate.outputs)
+        score = evaluate(genome, substrate, data, settings)
         if score.fitness > SILENT:
             scores.append(score)
         seed += 1
@@ -345,17 +354,16 @@ def _random_scores(
 
 def _write(result: Evolved, folder: Path, recipe: Recipe) -> None:
     run = result.run
-    write_json(folder / CHAMPION, champion_json(run, result.index, result.until_ms))
-    write_json(
-        folder / FRONT, [champion_json(run, i, result.until_ms) for i in range(len(run.front))]
-    )
+    write_json(folder / CHAMPION, champion_json(run, result.champion, result.until_ms))
+    front = [champion_json(run, [point], result.until_ms) for point in run.front]
+    write_json(folder / FRONT, front)
     write_evolution_page(folder / PAGE, result, recipe.name)
 
 
 def summary(result: Evolved, folder: Path) -> dict[str, Any]:
     """The result as one JSON document, genomes aside."""
     run = result.run
-    champion = run.front[result.index]
+    champion = result.champion[0]
     return {
         "folder": str(folder),
         "champion": str(folder / CHAMPION),
@@ -363,7 +371,11 @@ def summary(result: Evolved, folder: Path) -> dict[str, Any]:
         "generation": champion.generation,
         "hidden_nodes": champion.genome.hidden,
         "weights": run.substrate.weights,
+        "search": run.settings.search,
+        "fitness": run.settings.fitness,
+        "bank": len(result.champion),
         "front": [asdict(c.score) for c in run.front],
+        "archive": [asdict(c.score) for c in run.archive.elites()],
         "history": [asdict(line) for line in run.history],
         "transfers": [asdict(t) for t in result.transfers],
         "days": result.days,

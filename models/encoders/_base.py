@@ -69,6 +69,10 @@ class Encoder(nn.Module):
         """Scaled features (B, T, F) -> pooled embedding (B, width)."""
         return self.pool(self.feature_map(x))
 
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss of every training step, a scalar; None for nothing."""
+        return None
+
 
 def build_encoder(
     name: str,

@@ -17,6 +17,8 @@ from cppncripto_strategy.models.hyperneat.genome import Genome
 def read_champion(path: Path) -> dict[str, Any]:
     """The document of a champion.json: `genome`, and `substrate` where it was evolved on one.
 
+    `bank` holds the other genomes, where the champion is several that share out the vector.
+
     A file that is a bare genome is read as a champion without a substrate.
 
     Raises
@@ -27,5 +29,6 @@ def read_champion(path: Path) -> dict[str, Any]:
     with reading(path, "genome", RecipeError, "`cppn-bt evolve` writes champion.json"):
         document = read_object(path)
         champion: dict[str, Any] = document if "genome" in document else {"genome": document}
-        Genome.from_json(champion["genome"])
+        for genome in (champion["genome"], *champion.get("bank", ())):
+            Genome.from_json(genome)
     return champion

@@ -18,13 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cppncripto_strategy.models.hyperneat.genome import (
-    EXPRESSION_KEY,
-    WEIGHT_KEY,
-    Genome,
-    Step,
-    sorted_program,
-)
+from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.hyperneat.genome import Genome, Step, sorted_program
 from cppncripto_strategy.models.hyperneat.neat_python import neat_config
 from cppncripto_strategy.models.hyperneat.substrate import Substrate, even_axis
 
@@ -71,8 +66,10 @@ AGGREGATE: dict[str, Callable[[Weighted], Tensor]] = {
 _EMPTY = {"sum": 0.0, "product": 1.0, "max": 0.0, "min": 0.0, "mean": 0.0}
 
 
-def _run_program(program: Sequence[Step], coordinates: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Weight and expression on the grid that the coordinate axes span (still broadcastable)."""
+def _run_program(
+    program: Sequence[Step], coordinates: Sequence[Tensor], outputs: int
+) -> list[Tensor]:
+    """Every output on the grid that the coordinate axes span (still broadcastable)."""
     values: dict[int, Tensor] = {-1 - i: axis for i, axis in enumerate(coordinates)}
     for step in program:
         node = step.node
@@ -87,7 +84,7 @@ def _run_program(program: Sequence[Step], coordinates: Sequence[Tensor]) -> tupl
         # `total` is ours alone (every aggregation makes a new array), so it may be overwritten.
         total = total.add_(node.bias)
         values[node.key] = ACTIVATE[node.activation](total)
-    return values[WEIGHT_KEY], values[EXPRESSION_KEY]
+    return [values[key] for key in range(outputs)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,15 +96,18 @@ class Kernels:
     weights : float32 tensors (out, in, tap), oldest tap first; 0 where not expressed, every filter
         (a row of `out`) of length 1 or entirely 0.
     masks : bool tensors of the same shapes, whether the connection is expressed.
+    gates : float32 tensors like `weights`, of each filter's gate; () where there are none.
     """
 
     weights: tuple[Tensor, ...]
     masks: tuple[Tensor, ...]
+    gates: tuple[Tensor, ...] = ()
 
     @property
     def connections(self) -> int:
-        """Expressed connections."""
-        return sum(int(mask.count_nonzero()) for mask in self.masks)
+        """Expressed connections; a filter with a gate has each of them twice."""
+        expressed = sum(int(mask.count_nonzero()) for mask in self.masks)
+        return expressed * (2 if self.gates else 1)
 
 
 def decode(genome: Genome, substrate: Substrate) -> Kernels:
@@ -119,35 +119,54 @@ def decode(genome: Genome, substrate: Substrate) -> Kernels:
     Raises
     ------
     RecipeError
-        When the genome cannot be evaluated: see `Genome.from_json`.
+        When the genome cannot be evaluated (see `Genome.from_json`), or reads or answers something
+        else than the substrate offers.
     """
-    program = sorted_program(genome)
+    program = _program_for(genome, substrate)
     weights: list[Tensor] = []
     masks: list[Tensor] = []
+    gates: list[Tensor] = []
     first = 0
     for shape, group in groupby(substrate.layers, key=lambda y: (y.outputs, y.inputs, y.taps)):
         last = first + len(list(group))
-        weight, expression = _run_program(program, _coordinate_axes(substrate, first, last))
+        axes = _coordinate_axes(substrate, first, last)
+        weight, expression, *gate = _run_program(program, axes, genome.outputs)
         painted, mask = _finish(weight, expression, (last - first, *shape))
         weights.extend(painted)
         masks.extend(mask)
+        for other in gate:
+            gates.extend(_finish(other, expression, (last - first, *shape))[0])
         first = last
-    return Kernels(tuple(weights), tuple(masks))
+    return Kernels(tuple(weights), tuple(masks), tuple(gates))
+
+
+def _program_for(genome: Genome, substrate: Substrate) -> list[Step]:
+    """The genome's nodes in order. Raises RecipeError when it is of another kind of substrate."""
+    reads = max((-link.source for link in genome.links), default=0)
+    if reads > substrate.inputs or genome.outputs != substrate.outputs:
+        raise RecipeError(
+            f"the genome reads up to {max(reads, 0)} coordinates and has {genome.outputs} outputs, "
+            f"the substrate offers {substrate.inputs} and needs {substrate.outputs}: give it the "
+            "substrate it was evolved on (coordinates, gated)"
+        )
+    return sorted_program(genome)
 
 
 @lru_cache(maxsize=64)
 def _coordinate_axes(substrate: Substrate, first: int, last: int) -> tuple[Tensor, ...]:
-    """The five coordinates of equally shaped layers as axes of (layer, out, in, tap), float64."""
+    """The coordinates of equally shaped layers as axes of (layer, out, in, tap), float64."""
     members = range(first, last)
     layer = substrate.layers[first]
     depth = np.array([substrate.layer_coordinate(i) for i in members])
     times = np.stack([substrate.tap_times(substrate.layers[i]) for i in members])
+    phases = np.stack([substrate.tap_phases(substrate.layers[i]) for i in members], axis=1)
     axes = (
         depth[:, None, None, None],  # (L, 1, 1, 1)
         even_axis(layer.outputs)[None, :, None, None],  # (1, O, 1, 1)
         even_axis(layer.inputs)[None, None, :, None],  # (1, 1, I, 1)
         even_axis(layer.taps)[None, None, None, :],  # (1, 1, 1, K)
         times[:, None, None, :],  # (L, 1, 1, K)
+        *phases[:, :, None, None, :],  # each (L, 1, 1, K)
     )
     return tuple(torch.from_numpy(np.ascontiguousarray(axis)) for axis in axes)
 
@@ -163,15 +182,15 @@ def _finish(weight: Tensor, expression: Tensor, shape: tuple[int, ...]) -> tuple
 
 
 def substrate_coordinates(substrate: Substrate) -> Iterator[list[tuple[float, ...]]]:
-    """For each layer, the five coordinates of every connection in (out, in, tap) order."""
+    """For each layer, the coordinates of every connection in (out, in, tap) order."""
     for index, layer in enumerate(substrate.layers):
         depth, times = substrate.layer_coordinate(index), substrate.tap_times(layer).tolist()
-        taps = even_axis(layer.taps).tolist()
+        taps, phases = even_axis(layer.taps).tolist(), substrate.tap_phases(layer).T.tolist()
         yield [
-            (depth, out, into, tap, time)
+            (depth, out, into, tap, time, *phase)
             for out in even_axis(layer.outputs).tolist()
             for into in even_axis(layer.inputs).tolist()
-            for tap, time in zip(taps, times, strict=True)
+            for tap, time, phase in zip(taps, times, phases, strict=True)
         ]
 
 
@@ -179,13 +198,17 @@ def decode_by_coordinate(genome: Genome, substrate: Substrate) -> Kernels:
     """The definition: neat-python's network asked at one connection after another. Slow."""
     from neat.nn import FeedForwardNetwork
 
-    network = FeedForwardNetwork.create(genome.to_neat(), neat_config())
+    config = neat_config(None, substrate.inputs, substrate.outputs)
+    network = FeedForwardNetwork.create(genome.to_neat(), config)
     weights: list[Tensor] = []
     masks: list[Tensor] = []
+    gates: list[Tensor] = []
     for layer, coordinates in zip(substrate.layers, substrate_coordinates(substrate), strict=True):
         raw = torch.tensor([network.activate(point) for point in coordinates], dtype=torch.float64)
         shape = (1, layer.outputs, layer.inputs, layer.taps)
         painted, mask = _finish(raw[:, 0].reshape(shape), raw[:, 1].reshape(shape), shape)
         weights.append(painted[0])
         masks.append(mask[0])
-    return Kernels(tuple(weights), tuple(masks))
+        if substrate.gated:
+            gates.append(_finish(raw[:, 2].reshape(shape), raw[:, 1].reshape(shape), shape)[0][0])
+    return Kernels(tuple(weights), tuple(masks), tuple(gates))

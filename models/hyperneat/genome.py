@@ -20,8 +20,17 @@ from typing import Any
 from cppncripto_strategy.errors import RecipeError
 
 COORDINATES = ("layer", "out channel", "in channel", "tap", "time")
+MORE_COORDINATES = {
+    "period": ("period sine", "period cosine"),
+    "day": ("day sine", "day cosine"),
+    "week": ("week sine", "week cosine"),
+}
+"""Pairs of coordinates that a substrate may offer beside the five, by name."""
+MOST_COORDINATES = len(COORDINATES) + sum(map(len, MORE_COORDINATES.values()))
 OUTPUTS = ("weight", "expression")
-WEIGHT_KEY, EXPRESSION_KEY = 0, 1
+WEIGHT_KEY, EXPRESSION_KEY, GATE_KEY = 0, 1, 2
+GATED_OUTPUTS = (*OUTPUTS, "gate")
+"""Outputs of a genome for a substrate whose filters have gates."""
 GENOME_FORMAT = "cppn-genome"
 # Functions of the nodes; `decoding.py` has what they compute.
 ACTIVATIONS = (
@@ -52,7 +61,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A connection of a CPPN. Inputs have the keys -1 .. -5, outputs 0 and 1."""
+    """A connection of a CPPN. Inputs have the keys -1, -2, .., outputs 0, 1 and, gated, 2."""
 
     source: int
     target: int
@@ -63,15 +72,21 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Genome:
-    """A CPPN as plain data, in neat-python's order (which its random choices depend on)."""
+    """A CPPN as plain data, in neat-python's order (which its random choices depend on).
+
+    Parameters
+    ----------
+    outputs : 2 (weight and expression), or 3 with the weight of a gate.
+    """
 
     key: int
     nodes: tuple[Node, ...]
     links: tuple[Link, ...]
+    outputs: int = len(OUTPUTS)
 
     @classmethod
-    def from_neat(cls, genome: Any) -> Genome:
-        """The plain form of a neat-python `DefaultGenome`."""
+    def from_neat(cls, genome: Any, outputs: int = len(OUTPUTS)) -> Genome:
+        """The plain form of a neat-python `DefaultGenome` with so many outputs."""
         nodes = tuple(
             Node(n.key, n.bias, n.response, n.activation, n.aggregation)
             for n in genome.nodes.values()
@@ -80,7 +95,7 @@ class Genome:
             Link(c.key[0], c.key[1], c.weight, c.enabled, c.innovation)
             for c in genome.connections.values()
         )
-        return cls(genome.key, nodes, links)
+        return cls(genome.key, nodes, links, outputs)
 
     def to_neat(self) -> Any:
         """A neat-python `DefaultGenome` that is gene for gene this one."""
@@ -101,12 +116,14 @@ class Genome:
 
     def to_json(self) -> dict[str, Any]:
         """JSON document; numbers come back bit for bit."""
+        gated = {} if self.outputs == len(OUTPUTS) else {"outputs": self.outputs}
         return {
             "format": GENOME_FORMAT,
             "version": 1,
             "key": self.key,
             "nodes": [asdict(node) for node in self.nodes],
             "links": [asdict(link) for link in self.links],
+            **gated,
         }
 
     @classmethod
@@ -127,16 +144,19 @@ class Genome:
         try:
             nodes = tuple(Node(**node) for node in document["nodes"])
             links = tuple(Link(**link) for link in document["links"])
-            genome = cls(int(document["key"]), nodes, links)
-        except (KeyError, TypeError) as error:
+            outputs = int(document.get("outputs", len(OUTPUTS)))
+            genome = cls(int(document["key"]), nodes, links, outputs)
+        except (KeyError, TypeError, ValueError) as error:
             raise RecipeError(f"the genome is incomplete: {error}") from error
+        if outputs not in (len(OUTPUTS), len(GATED_OUTPUTS)):
+            raise RecipeError(f"a genome has 2 or 3 outputs, this one says {outputs}")
         sorted_program(genome)
         return genome
 
     @property
     def hidden(self) -> int:
-        """Nodes besides the two outputs."""
-        return len(self.nodes) - len(OUTPUTS)
+        """Nodes besides the outputs."""
+        return len(self.nodes) - self.outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +181,15 @@ def sorted_program(genome: Genome) -> list[Step]:
     for link in genome.links:
         if link.target not in nodes or (link.source not in nodes and link.source >= 0):
             raise RecipeError(f"link {link.source} -> {link.target} ends at no node of the genome")
-        if link.source < -len(COORDINATES):
+        if link.source < -MOST_COORDINATES:
             raise RecipeError(
-                f"input {link.source} is unknown; inputs are -1 .. -{len(COORDINATES)}"
+                f"input {link.source} is unknown; inputs are -1 .. -{MOST_COORDINATES}"
             )
         if link.enabled:
             incoming[link.target].append((link.source, link.weight))
     order: list[Step] = []
     state: dict[int, int] = {}  # 1: being visited, 2: done
-    for output in (WEIGHT_KEY, EXPRESSION_KEY):
+    for output in range(genome.outputs):
         if output not in nodes:
             raise RecipeError(f"the genome has no output node {output}")
         _visit(output, nodes, incoming, state, order)

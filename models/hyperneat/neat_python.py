@@ -8,11 +8,19 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
-from cppncripto_strategy.models.hyperneat.genome import COORDINATES, OUTPUTS, Genome
+from cppncripto_strategy.models.hyperneat.genome import (
+    COORDINATES,
+    EXPRESSION_KEY,
+    OUTPUTS,
+    Genome,
+)
 from cppncripto_strategy.models.hyperneat.settings import NeatSettings
 
+# Inputs that say which channel a connection goes to and comes from.
+_CHANNELS = (-1 - COORDINATES.index("out channel"), -1 - COORDINATES.index("in channel"))
 _NEAT_FILE = """
 [NEAT]
 fitness_criterion = max
@@ -79,13 +87,15 @@ min_species_size = 1
 """
 
 
-def neat_config(settings: NeatSettings | None = None) -> Any:
-    """neat-python's configuration for CPPNs of five coordinates and two outputs."""
+def neat_config(
+    settings: NeatSettings | None = None,
+    inputs: int = len(COORDINATES),
+    outputs: int = len(OUTPUTS),
+) -> Any:
+    """neat-python's configuration for CPPNs of so many coordinates and outputs."""
     import neat
 
-    text = _NEAT_FILE.format(
-        inputs=len(COORDINATES), outputs=len(OUTPUTS), **asdict(settings or NeatSettings())
-    )
+    text = _NEAT_FILE.format(inputs=inputs, outputs=outputs, **asdict(settings or NeatSettings()))
     # neat-python reads its configuration from a file and from nothing else.
     handle, name = tempfile.mkstemp(suffix=".neat")
     try:
@@ -120,16 +130,50 @@ def neat_random(state: object) -> Iterator[None]:
         random.setstate(before)
 
 
-def random_genome(seed: int, mutations: int = 20) -> Genome:
-    """A CPPN that no selection has touched: a first-generation genome mutated so many times."""
+def random_genome(
+    seed: int,
+    mutations: int = 20,
+    inputs: int = len(COORDINATES),
+    outputs: int = len(OUTPUTS),
+    key: int = 1,
+    local: bool = False,
+) -> Genome:
+    """A CPPN that no selection has touched: a first-generation genome mutated so many times.
+
+    `local` : see `seed_locality`.
+    """
     from neat.genome import DefaultGenome
     from neat.innovation import InnovationTracker
 
-    config = neat_config().genome_config
-    config.innovation_tracker = InnovationTracker()
+    config = _shared_config(inputs, outputs).genome_config
+    config.innovation_tracker, config.node_indexer = InnovationTracker(), None
     with neat_random(seed):
-        genome = DefaultGenome(1)
+        genome = DefaultGenome(key)
         genome.configure_new(config)
+        if local:
+            seed_locality(genome, config)
         for _ in range(mutations):
             genome.mutate(config)
-    return Genome.from_neat(genome)
+    return Genome.from_neat(genome, outputs)
+
+
+def seed_locality(genome: Any, config: Any) -> None:
+    """Let a first-generation genome express connections among near channels alone.
+
+    The expression is above 0 where two channels are less than a third apart, on axes from -1 to 1;
+    whatever else reached it is switched off (after Verbancsics & Stanley 2011, who use a Gaussian
+    less a threshold).
+    """
+    for (source, target), link in genome.connections.items():
+        if target == EXPRESSION_KEY:
+            link.enabled = source in _CHANNELS
+            if source in _CHANNELS:
+                link.weight = 3.0 if source == _CHANNELS[0] else -3.0
+    node = genome.nodes[EXPRESSION_KEY]
+    node.activation, node.aggregation, node.bias = "hat", "sum", 0.0
+
+
+@lru_cache(maxsize=8)
+def _shared_config(inputs: int, outputs: int) -> Any:
+    """The default configuration, read once: a search draws hundreds of genomes."""
+    return neat_config(None, inputs, outputs)

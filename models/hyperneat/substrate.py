@@ -15,12 +15,19 @@ import numpy as np
 
 from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.models.hyperneat.genome import (
+    COORDINATES,
+    GATED_OUTPUTS,
+    MORE_COORDINATES,
+    OUTPUTS,
+)
 
 FIVE_MINUTES_MS = 300_000
 # Candles per row: an hour of 5-minute candles.
 STRIDE = 12
 # One day of 5-minute candles back is time coordinate -1.
 _LOG2_DAY = float(np.log2(1 + 288))
+_DAY_MS = 288 * FIVE_MINUTES_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +55,33 @@ class Substrate:
     stride : candles averaged into one row before the first layer.
     interval_ms : length of a candle, milliseconds; with the stride it puts taps at physical times.
     features : names of what the first layer reads, where somebody has chosen a genome on them.
+    coordinates : pairs of coordinates beside the five (see `genome.MORE_COORDINATES`), of a tap's
+        age: "day" and "week" say how far round a day and a week it is, "period" how far round a
+        quadrupling of the age.
+    gated : whether each filter has a gate of its own weights, which multiplies what it answers.
+    half_life : rows after which one counts half as much in the first half of the pooled vector;
+        None: every row counts alike in all of it.
     """
 
     layers: tuple[Layer, ...]
     stride: int = STRIDE
     interval_ms: int = FIVE_MINUTES_MS
     features: tuple[str, ...] = ()
+    coordinates: tuple[str, ...] = ()
+    gated: bool = False
+    half_life: float | None = None
 
     def __post_init__(self) -> None:
         if not self.layers:
             raise RecipeError("a substrate needs at least one layer")
+        unknown = [name for name in self.coordinates if name not in MORE_COORDINATES]
+        if unknown or len(set(self.coordinates)) < len(self.coordinates):
+            raise RecipeError(
+                f"coordinates {', '.join(self.coordinates)}: expected each at most once of "
+                f"{', '.join(MORE_COORDINATES)}"
+            )
+        if self.half_life is not None and not self.half_life > 0:
+            raise RecipeError(f"half_life must be above 0 rows, found {self.half_life}")
         values = [v for layer in self.layers for v in asdict(layer).values()]
         if min(*values, self.stride, self.interval_ms) < 1:
             raise RecipeError(f"sizes of a substrate must be 1 or more: {self}")
@@ -99,7 +123,7 @@ class Substrate:
     @property
     def weights(self) -> int:
         """Weights of all dense kernels: the most connections a genome can express here."""
-        return sum(layer.weights for layer in self.layers)
+        return sum(layer.weights for layer in self.layers) * (2 if self.gated else 1)
 
     @property
     def receptive_field(self) -> int:
@@ -108,17 +132,36 @@ class Substrate:
 
     def to_json(self) -> dict[str, Any]:
         """JSON document that `from_json` reads."""
-        layers = [asdict(layer) for layer in self.layers]
-        return asdict(self) | {"layers": layers, "features": list(self.features)}
+        plain = {
+            "layers": [asdict(layer) for layer in self.layers],
+            "stride": self.stride,
+            "interval_ms": self.interval_ms,
+            "features": list(self.features),
+        }
+        later = {
+            "coordinates": list(self.coordinates),
+            "gated": self.gated,
+            "half_life": self.half_life,
+        }
+        # Only where it is used, so that bundles of older genomes keep their names.
+        return plain | {name: value for name, value in later.items() if value}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Substrate:
         """The substrate of a document written by `to_json`; Raises RecipeError when it is not."""
         try:
             layers = tuple(Layer(**layer) for layer in document["layers"])
-            features = tuple(document.get("features", ()))
-            return cls(layers, int(document["stride"]), int(document["interval_ms"]), features)
-        except (KeyError, TypeError) as error:
+            half_life = document.get("half_life")
+            return cls(
+                layers=layers,
+                stride=int(document["stride"]),
+                interval_ms=int(document["interval_ms"]),
+                features=tuple(document.get("features", ())),
+                coordinates=tuple(document.get("coordinates", ())),
+                gated=bool(document.get("gated", False)),
+                half_life=None if half_life is None else float(half_life),
+            )
+        except (KeyError, TypeError, ValueError) as error:
             raise RecipeError(f"the substrate is incomplete: {error}") from error
 
     def layer_coordinate(self, index: int) -> float:
@@ -127,9 +170,38 @@ class Substrate:
 
     def tap_times(self, layer: Layer) -> FloatArray:
         """Time of each tap, oldest first: minus log2 of its lag, -1 a day ago, (taps,)."""
+        return np.asarray(-np.log2(1 + self._lag_ms(layer) / FIVE_MINUTES_MS) / _LOG2_DAY)
+
+    def tap_phases(self, layer: Layer) -> FloatArray:
+        """The coordinates beside the five of each tap, oldest first, (2 * coordinates, taps)."""
+        lag_ms = self._lag_ms(layer)
+        turns = {
+            "period": np.log2(1 + lag_ms / FIVE_MINUTES_MS) / 2,
+            "day": lag_ms / _DAY_MS,
+            "week": lag_ms / (7 * _DAY_MS),
+        }
+        waves = [f(2 * np.pi * turns[name]) for name in self.coordinates for f in (np.sin, np.cos)]
+        return np.reshape(waves, (2 * len(self.coordinates), layer.taps))
+
+    def _lag_ms(self, layer: Layer) -> FloatArray:
         row_ms = self.stride * self.interval_ms
-        lag_ms = np.arange(layer.taps - 1, -1, -1) * layer.dilation * row_ms
-        return np.asarray(-np.log2(1 + lag_ms / FIVE_MINUTES_MS) / _LOG2_DAY)
+        lag_ms: FloatArray = np.arange(layer.taps - 1, -1, -1.0) * layer.dilation * row_ms
+        return lag_ms
+
+    @property
+    def inputs(self) -> int:
+        """Coordinates that a genome reads here."""
+        return len(COORDINATES) + 2 * len(self.coordinates)
+
+    @property
+    def outputs(self) -> int:
+        """Answers that a genome gives here."""
+        return len(GATED_OUTPUTS) if self.gated else len(OUTPUTS)
+
+    @property
+    def coordinate_names(self) -> tuple[str, ...]:
+        """Names of the coordinates, in the order of a genome's inputs."""
+        return (*COORDINATES, *(n for pair in self.coordinates for n in MORE_COORDINATES[pair]))
 
 
 def even_axis(size: int) -> FloatArray:

@@ -52,8 +52,8 @@ class Profiles:
 
     Parameters
     ----------
-    recent, coming : float64 (N, 2 B), of the three days before it, and of the three from it on. B
-        parts of a day: the mean ln volume of candles with trades, then the ln of the mean squared
+    recent, coming : float64 (N, 2 B), of the days before it, and of the days from it on. B parts of
+        a day: the mean ln volume of candles with trades, then the ln of the mean squared
         return; each averaged over the days, less the same of the macro window. NaN where a part of
         any day has no candle, no trade or no movement.
     """
@@ -68,14 +68,14 @@ class Profiles:
         return known
 
 
-def day_profiles(sessions: SessionSet, until_ms: int) -> Profiles:
-    """The profiles around each session's 00:00.
+def day_profiles(sessions: SessionSet, until_ms: int, count: int = DAYS) -> Profiles:
+    """The profiles of `count` days on either side of each session's 00:00.
 
     NaN throughout a coming profile whose last day ends after `until_ms`, and a recent one that
     begins before the grid.
     """
     settings = sessions.tables[0].settings
-    blocks, span = math.gcd(BLOCKS, settings.day_candles), DAYS * settings.day_candles
+    blocks, span = math.gcd(BLOCKS, settings.day_candles), count * settings.day_candles
     found = np.full((2, len(sessions), 2 * blocks), np.nan)
     returns = [log_returns(table.grid) for table in sessions.tables]
     for place, (number, session) in enumerate(sessions.members):
@@ -85,15 +85,15 @@ def day_profiles(sessions: SessionSet, until_ms: int) -> Profiles:
         def profile(
             rows: slice, table: SessionTable = table, log_return: FloatArray = returns[number]
         ) -> FloatArray:
-            days = _levels(table.grid, log_return, rows, DAYS * blocks)
-            mean: FloatArray = days.reshape(2, DAYS, blocks).mean(axis=1)
+            days = _levels(table.grid, log_return, rows, count * blocks)
+            mean: FloatArray = days.reshape(2, count, blocks).mean(axis=1)
             return mean
 
         window = slice(first - settings.long_window, first)
         level = _levels(table.grid, returns[number], window, 1)
         if first >= span:
             found[0, place] = (profile(slice(first - span, first)) - level).ravel()
-        known_ms = table.start_ms[session] + DAYS * DAY_MS
+        known_ms = table.start_ms[session] + count * DAY_MS
         if first + span <= len(table.grid) and known_ms <= until_ms:
             found[1, place] = (profile(slice(first, first + span)) - level).ravel()
     return Profiles(*found)

@@ -295,6 +295,9 @@ def _epoch(
     for batch in _batches(len(windows), settings.batch_size):
         optimiser.zero_grad(set_to_none=True)
         loss = _loss(encoder, objective, windows, facts, order[batch], generator)
+        penalty = encoder.penalty()
+        if penalty is not None:
+            loss = loss + penalty
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(loss.detach())

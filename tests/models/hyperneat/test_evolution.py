@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,6 @@ from cppncripto_strategy.models.hyperneat.fitness import (
     SILENT,
     ProbeData,
     Score,
-    embed_rows,
     evaluate,
 )
 from cppncripto_strategy.models.hyperneat.front import Candidate, knee, update_front
@@ -38,7 +38,9 @@ from cppncripto_strategy.results import to_plain, write_json
 SUBSTRATE = Substrate.temporal(
     n_features=4, width=6, channels=5, taps=3, dilations=(1, 2), stride=12
 )
-SETTINGS = EvolutionSettings(generations=4, seed=5, neat=NeatSettings(population=12))
+SETTINGS = EvolutionSettings(
+    generations=4, fitness="profile", seed=5, neat=NeatSettings(population=12)
+)
 
 
 def encoder_of(**options):
@@ -93,7 +95,9 @@ def test_fitness_is_the_probe_less_the_price_of_connections(data):
     )
     score = evaluate(genome, SUBSTRATE, data, SETTINGS)
     encoder = encoder_of(genome=genome.to_json(), substrate=SUBSTRATE.to_json())
-    r2 = walk_forward_r2(embed_rows(encoder, data.rows), data.targets, data.day_ms, SETTINGS.folds)
+    with torch.no_grad():
+        embedding = encoder.pool(encoder.rows_map(torch.from_numpy(data.rows))).double().numpy()
+    r2 = walk_forward_r2(embedding, data.targets, data.day_ms, SETTINGS.folds)
     assert score.probe == pytest.approx(r2, abs=1e-6)
     assert score.connections == encoder.connections
     share = encoder.connections / SUBSTRATE.weights
@@ -172,9 +176,10 @@ def test_population_that_mutates_hard_survives_many_resumed_generations():
         resumed = Evolution.from_json(json.loads(json.dumps(resumed.to_json())))
     assert resumed.to_json() == whole.to_json()
     final = whole.to_json()
-    assert max(len(genome["nodes"]) for genome in final["population"]) > 3
-    assert any(not link["enabled"] for genome in final["population"] for link in genome["links"])
-    assert len(final["species"]) > 2
+    population = final["search"]["population"]
+    assert max(len(genome["nodes"]) for genome in population) > 3
+    assert any(not link["enabled"] for genome in population for link in genome["links"])
+    assert len(final["search"]["species"]) > 2
 
 
 def test_missing_score_is_refused(data):
@@ -240,6 +245,9 @@ def test_checkpoint_of_another_run_is_refused_and_says_what_differs(tmp_path, fi
     with pytest.raises(BundleError, match="not a readable checkpoint: not valid JSON"):
         load_run(path, SETTINGS, SUBSTRATE, data.fingerprint())
     write_json(path, sealed({"format": "cppn-evolution", "version": 1}))
+    with pytest.raises(BundleError, match=r"version 1.*this one reads 2.*--fresh"):
+        load_run(path, SETTINGS, SUBSTRATE, data.fingerprint())
+    write_json(path, sealed({"format": "cppn-evolution", "version": 2}))
     with pytest.raises(BundleError, match="incomplete"):
         load_run(path, SETTINGS, SUBSTRATE, data.fingerprint())
 
@@ -255,7 +263,7 @@ def test_champion_rebuilds_the_encoder_it_was_scored_as(finished, tmp_path):
     """The file a recipe names must hold the substrate too."""
     path = tmp_path / "champion.json"
     place = knee(finished.front, SUBSTRATE.weights)
-    write_json(path, champion_json(finished, place, 70 * DAY_MS))
+    write_json(path, champion_json(finished, [finished.front[place]], 70 * DAY_MS))
     encoder = encoder_of(genome=str(path))
     assert encoder.connections == finished.front[place].score.connections
 

@@ -159,7 +159,7 @@ OUTPUTS_ONLY = (Node(0, 0.0, 1.0, "sin", "sum"), Node(1, 0.0, 1.0, "sin", "sum")
     [
         (OUTPUTS_ONLY[:1], (), "no output node 1"),
         (OUTPUTS_ONLY, (Link(7, 0, 1.0, True, 1),), "ends at no node"),
-        (OUTPUTS_ONLY, (Link(-6, 0, 1.0, True, 1),), "input -6 is unknown"),
+        (OUTPUTS_ONLY, (Link(-12, 0, 1.0, True, 1),), "input -12 is unknown"),
         (
             (*OUTPUTS_ONLY, Node(2, 0.0, 1.0, "sin", "sum")),
             (Link(2, 2, 1.0, True, 1), Link(2, 0, 1.0, True, 2)),

@@ -18,10 +18,12 @@ from cppncripto_strategy.cli import cli
 from cppncripto_strategy.crew import Spread
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.evolution.page import (
+    archive_figure,
     front_figure,
     history_figure,
     kernel_figure,
     node_places,
+    response_figure,
     write_evolution_page,
 )
 from cppncripto_strategy.evolution.search import choose, evolve, prepare
@@ -55,7 +57,7 @@ train_days = 64
 validate_days = 7
 retrain_days = 28
 """
-SMALL = EvolutionSettings(generations=2, seed=3, neat=NeatSettings(population=6))
+SMALL = EvolutionSettings(generations=2, fitness="profile", seed=3, neat=NeatSettings(population=6))
 ARGUMENTS = ["--generations", "3", "--population", "6", "--seed", "3", "--json"]
 
 
@@ -108,7 +110,7 @@ def test_page_shows_front_graph_and_kernels_without_the_network(evolved):
     """A page that loads scripts from elsewhere is blank on a train."""
     result, folder = evolved
     page = (folder / "evolution.html").read_text()
-    for block in ("front", "history", "genome", "kernels"):
+    for block in ("front", "history", "archive", "response", "genome", "kernels"):
         assert f'id="{block}"' in page
     assert 'src="http' not in page
     assert str(folder.resolve() / "champion.json") in page
@@ -136,7 +138,7 @@ def test_finished_evolution_can_be_picked_from_again(evolved, recipe_path):
     assert picked.genomes == 0
     assert json.loads((folder / "champion.json").read_text())["score"]["connections"] == wanted
     assert picked.run.to_json() == first.run.to_json()
-    assert choose(first.run, "best") == len(first.run.front) - 1
+    assert choose(first.run, "best") == (first.run.front[-1],)
     with pytest.raises(RecipeError, match=f"these numbers of connections.*{wanted}"):
         choose(first.run, "7")
 
@@ -282,6 +284,8 @@ def test_every_chart_with_axes_says_what_they_show(evolved):
     for figure in (
         front_figure(run.front, 0),
         history_figure(run.history),
+        archive_figure(run.archive, run.substrate),
+        response_figure(genome, run.substrate),
         kernel_figure(genome, run.substrate),
     ):
         layout = figure.to_dict()["layout"]

@@ -1,0 +1,190 @@
+"""The encoders that `evolved.py` compares: searched, random, ROCKET's, fine-tuned, by gradient."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cppncripto_strategy.models.encoders import Encoder
+from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder
+from cppncripto_strategy.models.hyperneat.evolution import Evolution
+from cppncripto_strategy.models.hyperneat.fitness import ProbeData, Score, evaluate
+from cppncripto_strategy.models.hyperneat.front import Candidate
+from cppncripto_strategy.models.hyperneat.genome import Genome
+from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
+from cppncripto_strategy.models.hyperneat.substrate import Substrate
+from cppncripto_strategy.models.inputs.sessions import SessionSet
+from cppncripto_strategy.models.macronet import MacroNet
+from cppncripto_strategy.models.options import PartOptions
+from cppncripto_strategy.models.pretraining import build_objective, pretrain
+from cppncripto_strategy.models.settings import PretrainSettings
+
+FINE_TUNE_EPOCHS, DECAY = 6, 0.1
+CHAMPIONS = {"neat": "evolved", "map-elites": "MAP-Elites", "random": "random search"}
+KERNELS, ROCKET = "random kernels, as sparse", "ROCKET"
+Arm = tuple[str, MacroNet, float, dict[str, Any]]
+"""Name, network, CPU seconds, and what else is known."""
+
+
+class Rocket(Encoder):
+    """Random dilated kernels, each pooled to its share of positive values and its maximum."""
+
+    def __init__(self, n_features: int, width: int, seed: int, window: int, stride: int) -> None:
+        super().__init__(n_features, width, PartOptions())
+        self.stride, rng = stride, np.random.default_rng(seed)
+        self.kernels = []
+        for _ in range(-(-width // 2)):
+            length = int(rng.choice((7, 9, 11)))
+            longest = max(np.log2((window - 1) / (length - 1)), 0.0)
+            count = int(2 ** rng.uniform(0, np.log2(n_features + 1)))
+            weight = np.zeros((1, n_features, length), dtype=np.float32)
+            chosen = rng.choice(n_features, max(count, 1), replace=False)
+            drawn = rng.standard_normal((len(chosen), length))
+            weight[0, chosen] = drawn - drawn.mean(axis=1, keepdims=True)
+            dilation = int(2 ** rng.uniform(0, longest))
+            bias = torch.tensor([rng.uniform(-1, 1)], dtype=torch.float32)
+            self.kernels.append((torch.from_numpy(weight), bias, dilation))
+
+    @property
+    def connections(self) -> int:
+        """Weights that are not 0."""
+        return sum(int(weight.count_nonzero()) for weight, _, _ in self.kernels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scaled features (B, T, F) -> (B, width)."""
+        rows = x.unflatten(1, (-1, self.stride)).mean(dim=2).transpose(1, 2)  # (B, F, R)
+        answers = []
+        for weight, bias, dilation in self.kernels:
+            past = (weight.shape[2] - 1) * dilation
+            padded = torch.nn.functional.pad(rows, (past, 0))
+            z = torch.nn.functional.conv1d(padded, weight, bias, dilation=dilation)  # (B, 1, R)
+            answers += [(z > 0).float().mean(dim=2), z.amax(dim=2)]
+        return torch.cat(answers, dim=1)[:, : self.width]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search's champion: the fittest genome, and what it cost."""
+
+    candidate: Candidate
+    genomes: int
+    cpu_s: float
+    archive: list[Candidate]
+
+
+def search(data: ProbeData, substrate: Substrate, settings: EvolutionSettings, most: int) -> Found:
+    """Run a search until it is over, or has evaluated `most` genomes."""
+    began, run, count = time.process_time(), Evolution.begin(settings, substrate, ""), 0
+    best: Candidate | None = None
+    while not run.finished and count < most:
+        pending = run.pending()
+        scores: dict[int, Score] = {g.key: evaluate(g, substrate, data, settings) for g in pending}
+        for genome in pending[: most - count]:
+            if best is None or scores[genome.key].fitness > best.score.fitness:
+                best = Candidate(genome, scores[genome.key], run.generation)
+        count += len(pending)
+        run.advance(scores)
+    assert best is not None
+    return Found(best, count, time.process_time() - began, run.archive.elites())
+
+
+def options_of(genome: Genome, substrate: Substrate, **more: Any) -> dict[str, Any]:
+    """Options of encoder `cppn` with a genome."""
+    return {"genome": genome.to_json(), "substrate": substrate.to_json(), **more}
+
+
+def randomised(net: MacroNet, seed: int) -> MacroNet:
+    """The same architecture with as many connections per layer, at random places and weights."""
+    assert isinstance(net.encoder, CPPNEncoder)
+    drawn = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in net.encoder.painted:
+            order = torch.randperm(layer.mask.numel(), generator=drawn)
+            layer.mask.copy_(layer.mask.flatten()[order].reshape(layer.mask.shape))
+            for weight in (layer.weight, layer.gate):
+                if weight is not None:
+                    values = torch.randn(weight.shape, generator=drawn) * layer.mask
+                    length = values.flatten(1).norm(dim=1).clamp(min=1e-9)
+                    weight.copy_(values / length[:, None, None])
+    return net
+
+
+def connections(encoder: Encoder) -> int:
+    """Weights that connect something."""
+    if isinstance(encoder, CPPNEncoder | Rocket):
+        return encoder.connections
+    return sum(p.numel() for p in encoder.parameters() if p.dim() > 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Arms:
+    """Makes the encoders of all arms for one span of days.
+
+    Parameters
+    ----------
+    build : a MacroNet of an encoder's name and options.
+    train, validation : sessions to learn from, and to stop on. data : the same, for genomes.
+    objective, objective_options : of fine-tuning and of the TCN. tcn : options of the TCN.
+    """
+
+    build: Callable[[str, dict[str, Any]], MacroNet]
+    train: SessionSet
+    validation: SessionSet
+    data: ProbeData
+    substrate: Substrate
+    objective: str
+    objective_options: dict[str, Any]
+    tcn: dict[str, Any]
+    settings: EvolutionSettings
+    searches: Sequence[str]
+
+    def nets(self, seed: int) -> Iterator[Arm]:
+        """Arm, network, CPU seconds and what is known of its genome, one arm after another."""
+        champion, evolving, most = None, 0.0, 10**9
+        for kind in self.searches:
+            settings = replace(self.settings, search=kind, seed=seed)
+            found = search(self.data, self.substrate, settings, most)
+            chosen, about = found.candidate, {"genomes": found.genomes}
+            about["fitness"] = round(chosen.score.fitness, 4)
+            options = options_of(chosen.genome, self.substrate)
+            if champion is None:
+                champion, evolving, most = options, found.cpu_s, found.genomes
+            yield CHAMPIONS[kind], self.build("cppn", options), found.cpu_s, about
+        assert champion is not None
+        for number in range(2):
+            net = randomised(self.build("cppn", champion), 1000 * seed + number)
+            yield f"{KERNELS} {number + 1}", net, 0.0, {}
+        tuned = self.build("cppn", champion | {"decay": DECAY})
+        tuning = self.learned(tuned, seed, FINE_TUNE_EPOCHS, 5e-4)
+        name = f"{CHAMPIONS[self.searches[0]]} + fine-tuned"
+        yield name, tuned, evolving + tuning, {}
+        tcn = self.build("tcn", self.tcn)
+        one = self.learned(self.build("tcn", self.tcn), seed, 1, 2e-3)
+        epochs = max(1, round((evolving + tuning) / one))
+        spent = self.learned(tcn, seed, epochs, 2e-3)
+        yield "TCN", tcn, spent, {"epochs": epochs}
+        rocket = self.build("tcn", {})
+        names, window = rocket.encoder.n_features, self.data.rows.shape[1]
+        width, stride = rocket.encoder.width, self.substrate.stride
+        rocket.encoder = Rocket(names, width, seed, window, stride)
+        yield ROCKET, rocket, 0.0, {}
+
+    def learned(self, net: MacroNet, seed: int, epochs: int, rate: float) -> float:
+        """Train an encoder; CPU seconds."""
+        began, session = time.process_time(), self.train.tables[0].settings
+        objective = build_objective(
+            self.objective,
+            net.encoder,
+            session.table,
+            self.objective_options,
+            session.macro_day_rows,
+        )
+        how = PretrainSettings(epochs=epochs, patience=epochs, learning_rate=rate)
+        pretrain(net.encoder, objective, self.train, self.validation, how, seed)
+        return time.process_time() - began
