@@ -14,10 +14,11 @@ ROWS = [
     for row in PAGE.splitlines()
     if row.startswith("| ") and re.search(r"`(alerts/)?test_", row)
 ]
+NAMED = re.compile(r"`((?:alerts/)?test_\w+\.py)`(?: in `tests/`)?(?:: ([^;`]+))?")
 CITED = [
     pytest.param(name, phrase, id=f"{name}: {phrase}")
     for _, tests in ROWS
-    for name, phrases in re.findall(r"`((?:alerts/)?test_\w+\.py)`(?: in `tests/`)?(?:: ([^;`]+))?", tests)
+    for name, phrases in NAMED.findall(tests)
     for phrase in (phrases.split(",") if phrases.strip() else [""])
 ]
 
