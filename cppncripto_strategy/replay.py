@@ -22,6 +22,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.feeds.filters import KnownFilters
 from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.indicators import MicroScore
+from cppncripto_strategy.indicators.memory import ScoreMemory
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import SIGNAL_COLUMNS
@@ -146,6 +147,7 @@ def replay(
     filters: Mapping[str, KnownFilters] | None = None,
     plain_loop: bool = False,
     keep_lines: bool = True,
+    memory: ScoreMemory | None = None,
 ) -> Replay:
     """Trade [start, end) through Cerebro with ready bundles.
 
@@ -160,6 +162,7 @@ def replay(
     plain_loop : take every bar, instead of passing over those at which nothing can happen
         (`fast_loop`); what is left is the same, to the last bit.
     keep_lines : False gives the indicators' lines up at the end, for the tables' sake.
+    memory : what passes of this timeline share, so that candles are scored once; None for none.
 
     Raises
     ------
@@ -183,7 +186,7 @@ def replay(
         cerebro.adddata(ReplayFeed(candles=part, interval_ms=interval_ms, name=symbol))
     cerebro.addstrategy(
         strategy_class,
-        score_factory=lambda data: MicroScore(data, bundles=timeline),
+        score_factory=lambda data: MicroScore(data, bundles=timeline, memory=memory),
         untraded=tuple(name for name in recipe.beside if name in candles),
         plain_loop=plain_loop,
         keep_lines=keep_lines,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import ms_to_utc, num_to_ms, nums_to_ms
 from cppncripto_strategy.indicators.bulk import forward_in_bulk
+from cppncripto_strategy.indicators.memory import ScoreMemory
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.forecasting.forecaster import FORECAST_COLUMNS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
@@ -55,6 +56,11 @@ class _Columns:
         taker = _taker_line(data)
         absent = np.full(len(stamps), np.nan)
         self.taker_buy_volume = absent if taker is None else np.array(taker.array, np.float64)
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Every column, (bars,) each."""
+        prices = [getattr(self, name) for name in _COLUMNS]
+        return [self.open_time, *prices, self.taker_buy_volume]
 
     open: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -125,6 +131,7 @@ class MacroEmbedding(bt.Indicator):
     market : the market symbol's data, where the bundles read one (`features.market`); None takes
         Cerebro's feed of that name. It need not be traded, and has to be of the same interval.
     cache : folder in which embeddings are kept by model and data, for `next` (live); None for none.
+    memory : `ScoreMemory` that passes over the same candles share, for `once`; None for none.
 
     Raises
     ------
@@ -159,7 +166,7 @@ class MacroEmbedding(bt.Indicator):
     """
 
     lines: Any = ("drift", "age", *FORECAST_COLUMNS)
-    params: Any = (("bundles", None), ("cache", None), ("market", None))
+    params: Any = (("bundles", None), ("cache", None), ("market", None), ("memory", None))
     plotinfo: Any = {"plot": True, "subplot": True}
     forward = forward_in_bulk
 
@@ -181,6 +188,8 @@ class MacroEmbedding(bt.Indicator):
         self.table: SessionTable | None = None
         self.states: SessionStates | None = None
         self.bar_rows: NDArray[np.int64] | None = None
+        self.memory: ScoreMemory | None = self.p.memory
+        self.memory_key = ""
         self.readers = 0  # scores that `once` makes of the table
         self._start_ms: NDArray[np.int64] | None = None
         self._batch_s: list[float] = []
@@ -304,9 +313,18 @@ class MacroEmbedding(bt.Indicator):
         columns = _Columns(self.data, settings.interval_ms)
         if len(columns.open_time) == 0:
             return
+        market = self._market
+        beside = None if market is None else _Columns(market, settings.interval_ms)
+        if not self._recall(columns, beside):
+            self._embed(columns, beside)
+        for name, line in self._session_lines(columns.open_time + settings.interval_ms).items():
+            getattr(self.lines, name).array[:end] = array("d", line[:end].tobytes())
+
+    def _embed(self, columns: _Columns, beside: _Columns | None) -> None:
+        settings = self.timeline.session
         grid = CandleGrid.from_candles(columns, settings.interval_ms)
-        if self._market is not None:
-            grid = grid.with_market(_Columns(self._market, settings.interval_ms))
+        if beside is not None:
+            grid = grid.with_market(beside)
         self.bar_rows = (columns.open_time - grid.start_ms) // settings.interval_ms
         self.table = build_sessions(str(self.data._name or ""), grid, settings)
         self._start_ms = self.table.start_ms
@@ -314,8 +332,19 @@ class MacroEmbedding(bt.Indicator):
         self.states = embed_sessions(self.table, self.timeline)
         fresh = int((self.states.source == np.arange(len(self.table))).sum())
         self._batch_s = [(time.perf_counter() - began) / fresh] * fresh if fresh else []
-        for name, line in self._session_lines(columns.open_time + settings.interval_ms).items():
-            getattr(self.lines, name).array[:end] = array("d", line[:end].tobytes())
+        if self.memory is not None:
+            self.memory.embedded[self.memory_key] = (self._start_ms, self.states)
+
+    def _recall(self, columns: _Columns, beside: _Columns | None) -> bool:
+        """Whether an earlier pass left what both networks say of these candles."""
+        if self.memory is None:
+            return False
+        arrays = columns.arrays() + (beside.arrays() if beside is not None else [])
+        self.memory_key = self.memory.key(self.timeline, arrays)
+        if self.memory_key not in self.memory.scored:
+            return False
+        self._start_ms, self.states = self.memory.embedded[self.memory_key]
+        return True
 
     def read_by_one(self) -> None:
         """Say that a score was made: after the last one nobody needs the candles' features."""
@@ -325,19 +354,19 @@ class MacroEmbedding(bt.Indicator):
 
     def _session_lines(self, close_ms: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
         """Every line at every bar, (bars,) each."""
-        assert self.table is not None
+        assert self._start_ms is not None
         assert self.states is not None
         drift, age = np.full(len(close_ms), np.nan), np.full(len(close_ms), np.nan)
         forecast = np.full((len(FORECAST_COLUMNS), len(close_ms)), np.nan)
         lines = {"drift": drift, "age": age, **dict(zip(FORECAST_COLUMNS, forecast, strict=True))}
-        if len(self.table) == 0:
+        if len(self._start_ms) == 0:
             return lines
-        session = np.searchsorted(self.table.start_ms, close_ms, side="right") - 1
+        session = np.searchsorted(self._start_ms, close_ms, side="right") - 1
         inside = session >= 0
         source = np.where(inside, self.states.source[session], -1)
         known = source >= 0
         drift[known] = self.states.drift[session[known]]
-        age[known] = close_ms[known] - self.table.start_ms[source[known]]
+        age[known] = close_ms[known] - self._start_ms[source[known]]
         forecast[:, inside] = self.states.forecast[session[inside]].T
         return lines
 

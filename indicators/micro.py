@@ -17,6 +17,7 @@ from cppncripto_strategy.models.scoring.batch import score_sessions
 from cppncripto_strategy.models.scoring.macro_stream import TIMES_KEPT
 from cppncripto_strategy.models.scoring.round_scorer import RoundScorer, ScoreStream
 
+_OF_MACRO = ("bundles", "cache", "market", "memory")
 LINES = ("score", "p_buy", "p_sell", "score_zero")
 
 
@@ -44,7 +45,7 @@ class MicroScore(bt.Indicator):
 
     Params
     ------
-    bundles, cache, market : as in MacroEmbedding, when `macro` is not given.
+    bundles, cache, market, memory : as in MacroEmbedding, when `macro` is not given.
     macro : a MacroEmbedding over the same data.
     together : ScoredTogether, shared by the symbols of one Cerebro; None scores each by itself.
         Only `next` differs, and only in the last bits of a score.
@@ -83,7 +84,7 @@ class MicroScore(bt.Indicator):
 
     lines: Any = LINES
     params: Any = (("bundles", None), ("cache", None), ("market", None), ("macro", None),
-                   ("together", None))  # fmt: skip
+                   ("together", None), ("memory", None))  # fmt: skip
     plotinfo: Any = {"plot": True, "subplot": True, "plothlines": [0.0]}
     forward = forward_in_bulk
 
@@ -97,7 +98,7 @@ class MicroScore(bt.Indicator):
         macro: Any = self.p.macro
         self._owns_macro = macro is None
         if macro is None:
-            given = {name: getattr(self.p, name) for name in ("bundles", "cache", "market")}
+            given = {name: getattr(self.p, name) for name in _OF_MACRO}
             macro = MacroEmbedding(self.data, **given)
         self.macro: MacroEmbedding = macro
         macro.readers += 1
@@ -155,11 +156,22 @@ class MicroScore(bt.Indicator):
     def once(self, start: int, end: int) -> None:
         """Score every bar in batches of whole sessions."""
         macro = self.macro
+        known = macro.memory.scored.get(macro.memory_key) if macro.memory is not None else None
+        lines = known if known is not None else self._scores()
+        for name, values in lines.items():
+            getattr(self.lines, name).array[:end] = array("d", values[:end].tobytes())
+
+    def _scores(self) -> dict[str, NDArray[np.float64]]:
+        """Every line at every bar, (bars,) each; {} without a bar."""
+        macro = self.macro
         if macro.table is None or macro.states is None:
-            return
+            return {}
         began = time.perf_counter()
         scored = score_sessions(macro.table, macro.timeline, macro.states)
-        self.score_s.append((time.perf_counter() - began) / max(end, 1))
-        for name, values in bars_of(macro, scored).items():
-            getattr(self.lines, name).array[:end] = array("d", values[:end].tobytes())
+        lines = bars_of(macro, scored)
+        bars = max(len(lines["score"]), 1)
+        self.score_s.append((time.perf_counter() - began) / bars)
+        if macro.memory is not None:
+            macro.memory.scored[macro.memory_key] = lines
         macro.read_by_one()
+        return lines

@@ -29,6 +29,7 @@ from cppncripto_strategy.evaluation.proper_scores import log_loss
 from cppncripto_strategy.evaluation.returns import daily_returns
 from cppncripto_strategy.evaluation.signals import signal_quality
 from cppncripto_strategy.feeds.clock import Span
+from cppncripto_strategy.indicators.memory import ScoreMemory
 from cppncripto_strategy.judgement import Tables, account_of, yardstick_of
 from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline
@@ -41,7 +42,8 @@ from cppncripto_strategy.tuning.measures import StepResult
 from cppncripto_strategy.tuning.plan import Plan
 
 T = TypeVar("T")
-# Networks of so many (candidate, window, seed) stay in memory; a timeline is under a megabyte.
+# Networks of so many (candidate, window, seed) stay in memory, and their scores: a timeline takes
+# less than a megabyte, what it says of three months of 5-minute candles one per symbol.
 _KEPT_TIMELINES = 64
 _KEPT_TABLES = 2
 
@@ -77,6 +79,7 @@ class Ground:
         self._tables = Kept(_KEPT_TABLES)
         self._timelines = Kept(_KEPT_TIMELINES)
         self._labels, self._losses = Kept(_KEPT_TIMELINES), Kept(_KEPT_TIMELINES)
+        self._memories = Kept(_KEPT_TIMELINES)
 
     def step(self, changes: Mapping[str, Any], window: int, seed: int) -> StepResult:
         """One inner window under one seed."""
@@ -96,7 +99,8 @@ class Ground:
         began = time.process_time()
         timeline = self._timelines.get(name, lambda: self._networks(recipe, settings, span))
         trained = time.process_time()
-        passed = replay(recipe, self.market.every, timeline, span)
+        memory = self._memories.get(name, ScoreMemory)
+        passed = replay(recipe, self.market.every, timeline, span, memory=memory)
         tables = passed.tables(span)
         candles, loss = self._losses.get(name, lambda: self._loss(recipe, settings, tables, span))
         daily = daily_returns(tables["equity"])

@@ -71,6 +71,18 @@ def _refuse(*_, **__):
     raise AssertionError("a network was trained")
 
 
+def test_what_is_kept_of_a_step_does_not_move_the_next(plan, ground):
+    """Scores or a loss of another window, seed or label, taken from memory."""
+    changes = {"threshold.quantile": 0.08, "strategy.hold_candles": 4}
+    for window, seed in ((1, 0), (0, 0)):
+        ground.step({}, window, seed)  # leaves its scores
+        fresh = Ground(plan, plan.inner_market()).step(changes, window, seed).to_plain()
+        kept = ground.step(changes, window, seed).to_plain()
+        for seconds in ("train_s", "trade_s"):
+            fresh.pop(seconds), kept.pop(seconds)
+        assert kept == fresh
+
+
 def test_the_loss_is_that_of_labels_and_probabilities(plan, ground):
     """Labels one candle beside the probabilities: every loss near the constant's."""
     from cppncripto_strategy.models.inputs.grid import CandleGrid
@@ -80,7 +92,7 @@ def test_the_loss_is_that_of_labels_and_probabilities(plan, ground):
     span = plan.windows[1]
     recipe = plan.traded({}, span)
     settings = recipe.learn_settings()
-    timeline = ground._timeline(recipe, settings, span)
+    timeline = ground._networks(recipe, settings, span)
     signals = replay(recipe, ground.market.every, timeline, span).tables(span)["signals"]
     grid = CandleGrid.from_candles(ground.market.candles["PLANTED"], recipe.interval_ms)
     labels = settings.label.compute(grid)
