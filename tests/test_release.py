@@ -120,6 +120,33 @@ def test_classifiers_name_the_pythons_of_the_range() -> None:
     assert not [line for line in classifiers if line.startswith("License")]  # by PEP 639
 
 
+TEMPLATES = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_issue_template_is_a_form(path: Path) -> None:
+    """A form that is not shown, because a name is missing or an identifier is there twice."""
+    form = yaml.safe_load(path.read_text("utf-8"))
+    if path.name == "config.yml":
+        assert form == {"blank_issues_enabled": True}
+        return
+    assert form["name"]
+    assert form["description"]
+    fields = [field for field in form["body"] if field["type"] != "markdown"]
+    assert len({field["id"] for field in fields}) == len(fields)
+    assert all(field["attributes"]["label"] for field in fields)
+
+
+def test_pull_requests_are_asked_for_what_ci_checks() -> None:
+    """A check list that knows other commands than the page for contributors."""
+    asked = (ROOT / ".github" / "PULL_REQUEST_TEMPLATE.md").read_text("utf-8")
+    guide = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    for command in ("pytest", ".ci/run", "ruff check . && ruff format --check . && mypy"):
+        assert command in asked
+        assert command in guide
+    assert len(TEMPLATES) > 2
+
+
 def hooks() -> list[dict[str, Any]]:
     found = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
     return [hook for repo in found["repos"] for hook in repo["hooks"]]
