@@ -7,12 +7,11 @@ lock when its process ends, kill -9 included; a clean release removes the file. 
 processes and between threads: nobody gets it twice.
 
 Left out: locks between machines (a network file system may have none) and readers, who need no
-lock because files are replaced as a whole. POSIX only.
+lock because files are replaced as a whole.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ from types import TracebackType
 
 from cppncripto_strategy.errors import CppnError
 from cppncripto_strategy.foreign import writing
+from cppncripto_strategy.system import lock_file, process_runs, unlock_file
 
 LOCK_FILE = ".lock"
 _POLL_S = 0.05
@@ -90,7 +90,7 @@ class FileLock:
         # While it is still ours: whoever has the old file open sees that it is gone, and makes one.
         with suppress(OSError):
             self.path.unlink()
-        fcntl.flock(handle, fcntl.LOCK_UN)  # before closing: a forked child may have it open, too
+        unlock_file(handle)  # before closing: a forked child may have it open, too
         os.close(handle)
 
     def __enter__(self) -> FileLock:
@@ -120,15 +120,7 @@ def holder_runs(path: Path) -> bool | None:
         return None
     if host != platform.node() or pid <= 0:
         return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # it runs, and is another user's
-    except OverflowError:
-        return None
-    return True
+    return process_runs(pid)
 
 
 def holder(path: Path) -> str:
@@ -149,12 +141,12 @@ def _try(path: Path) -> int | None:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock_file(handle):
+                os.close(handle)
+                return None
             if _is_at(handle, path):
                 return handle
-        except BlockingIOError:
-            os.close(handle)
-            return None
+            unlock_file(handle)
         except BaseException:
             os.close(handle)
             raise
@@ -181,4 +173,5 @@ def _sign(handle: int) -> None:
         "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
     }
     os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(values).encode(), 0)
+    os.lseek(handle, 0, os.SEEK_SET)
+    os.write(handle, json.dumps(values).encode())

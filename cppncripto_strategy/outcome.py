@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import resource
 import subprocess
 import time
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from cppncripto_strategy.reports.report import write_report
 from cppncripto_strategy.reports.tearsheet import write_tearsheet
 from cppncripto_strategy.results import RunResult, write_results
 from cppncripto_strategy.runlog import PhaseClock
+from cppncripto_strategy.system import peak_memory_mb
 
 VERSIONED = ("backtrader", "numpy", "pandas", "pyarrow", "quantstats", "safetensors", "torch")
 
@@ -102,7 +102,7 @@ def _speed(timeline: BundleTimeline, passed: Traded, clock: PhaseClock) -> dict[
         "micronet_p99_us": 1e6 * float(np.quantile(latency, 0.99)),
         "macronet_s_a_day": float(np.mean(rollovers)) if rollovers else None,
         "training_s": sum(s for name, s in clock.seconds.items() if name.startswith("training")),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
     }
 
 

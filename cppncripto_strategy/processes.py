@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from typing import Any
 
 from cppncripto_strategy.errors import CppnError
 from cppncripto_strategy.progress import PhaseProgress
+from cppncripto_strategy.system import deaf_to_ctrl_c
 
 log = logging.getLogger(__name__)
 
@@ -194,11 +194,8 @@ def _work(job: Job, says: Connection) -> None:
 
 def start_deaf(process: BaseProcess) -> None:
     """Start a process that does not hear a terminal's Ctrl-C: its parent ends it."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the child inherits it
-    try:
+    with deaf_to_ctrl_c():
         process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def end_with_parent() -> None:

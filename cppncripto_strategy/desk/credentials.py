@@ -23,6 +23,7 @@ from pathlib import Path
 from cppncripto_strategy.atomic import sync_folder
 from cppncripto_strategy.errors import DeskError
 from cppncripto_strategy.foreign import writing
+from cppncripto_strategy.system import open_without_following, put_if_absent, read_by_others
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def make_token(path: Path, replace: bool = False) -> bool:
             if replace:
                 os.replace(temporary, path)
             else:
-                os.link(temporary, path)  # fails where another process was first
+                put_if_absent(temporary, path)  # fails where another process was first
         except FileExistsError:
             return False
         finally:
@@ -76,13 +77,13 @@ def read_token(path: Path) -> str:
         When others may read the file, or it holds no token.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = open_without_following(path)
         with os.fdopen(handle, encoding="ascii", errors="replace") as file:
             state = os.fstat(file.fileno())
             token = file.read(4_096).strip()
     except OSError as cause:
         raise DeskError(f"the token {path} cannot be read: {cause.strerror or cause}") from cause
-    if not stat.S_ISREG(state.st_mode) or state.st_mode & 0o077:
+    if not stat.S_ISREG(state.st_mode) or read_by_others(state.st_mode):
         raise DeskError(
             f"others may read the token: {path} has mode {stat.S_IMODE(state.st_mode):o}. Make a"
             " new one with --new-token, which gives it mode 600"

@@ -8,7 +8,6 @@ Left out: what it does (`retraining`, `day_reports`).
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 
 from cppncripto_strategy.errors import CppnError
 from cppncripto_strategy.processes import end_with_parent, start_deaf
+from cppncripto_strategy.system import lower_priority
 
 FAILED = "failed"
 Says = Callable[[dict[str, Any]], None]
@@ -71,7 +71,7 @@ class Beside:
 
 
 def _run(target: Callable[..., None], arguments: tuple[Any, ...], says: Connection) -> None:
-    os.nice(19)
+    lower_priority()
     threading.Thread(target=end_with_parent, daemon=True).start()
 
     def say(event: dict[str, Any]) -> None:

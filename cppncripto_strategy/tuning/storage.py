@@ -8,7 +8,6 @@ sampler, so neither is offered.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from cppncripto_strategy.errors import RecipeError, SourceError
 from cppncripto_strategy.foreign import reading
+from cppncripto_strategy.system import lock_file, unlock_file
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +45,15 @@ class Journal(JournalFileBackend):
         """Append operations; what a killed writer left half written before them is cut off."""
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with self._path.open("a+b") as stream:  # others that append are never overwritten
-            fcntl.flock(stream, fcntl.LOCK_EX)  # freed by closing, and by the end of the process
-            self._cut(stream)
-            stream.write(text.encode())
-            stream.flush()
-            if any(log.get("op_code") == _STATE_OPERATION for log in logs):
-                os.fsync(stream.fileno())
+            lock_file(stream.fileno(), wait=True)  # freed by the end of the process, too
+            try:
+                self._cut(stream)
+                stream.write(text.encode())
+                stream.flush()
+                if any(log.get("op_code") == _STATE_OPERATION for log in logs):
+                    os.fsync(stream.fileno())
+            finally:
+                unlock_file(stream.fileno())
 
     def _cut(self, stream: BinaryIO) -> None:
         """Cut off half a line at the end."""

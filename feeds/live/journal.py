@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from cppncripto_strategy.errors import SessionError
 from cppncripto_strategy.feeds.candles import Row
 from cppncripto_strategy.feeds.clock import ms_to_utc
 from cppncripto_strategy.feeds.live.rounds import Round
+from cppncripto_strategy.system import sync_content
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class LineJournal:
         """
         self._require_sound()
         try:
-            os.fdatasync(self._file.fileno())
+            sync_content(self._file.fileno())
         except OSError as cause:
             raise self._error(cause) from cause
 

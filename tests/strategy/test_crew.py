@@ -64,6 +64,7 @@ def test_processes_give_what_one_process_gives():
         assert results(workers, 7) == {x: 3 * x for x in range(7)}
 
 
+@pytest.mark.posix
 def test_a_lost_workers_calls_are_made_again(tmp_path, caplog):
     """kill -9 of a worker loses what it did, or ends the search."""
     with crew(Spread("processes", 2), DIES_ONCE, str(tmp_path)) as workers:
@@ -71,6 +72,7 @@ def test_a_lost_workers_calls_are_made_again(tmp_path, caplog):
     assert "a worker was lost" in caplog.text
 
 
+@pytest.mark.posix
 def test_workers_that_keep_dying_end_the_work():
     """A call that kills every worker, tried for ever."""
     with (
@@ -86,6 +88,7 @@ def test_a_call_that_fails_says_so():
         results(workers, 1)
 
 
+@pytest.mark.posix
 def test_workers_end_with_their_master(tmp_path):
     """Processes left behind by kill -9, computing for nobody."""
     import subprocess
@@ -117,6 +120,7 @@ def test_workers_end_with_their_master(tmp_path):
         time.sleep(0.05)
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_dask_that_loses_a_worker_gives_the_same(tmp_path):
@@ -134,6 +138,7 @@ def test_dask_that_loses_a_worker_gives_the_same(tmp_path):
         assert results(apart, 6) == {x: x for x in range(6)}
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_ray_that_loses_a_worker_gives_the_same(tmp_path):

@@ -129,6 +129,7 @@ def test_many_processes_lose_no_update(tmp_path):
     assert (tmp_path / "count").read_text() == "160"
 
 
+@pytest.mark.posix
 def test_release_survives_a_child_that_was_forked_meanwhile(tmp_path):
     """A worker that outlives its parent, and with it the parent's lock."""
     path = tmp_path / ".lock"

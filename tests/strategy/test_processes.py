@@ -80,6 +80,7 @@ def test_failure_is_a_sentence_and_the_others_are_done(tmp_path, caplog):
     assert "warns: too few days" in caplog.text
 
 
+@pytest.mark.posix
 def test_interrupt_ends_every_process(tmp_path):
     """Ctrl-C that leaves trainings behind, which go on for hours and write."""
     sleeper = tmp_path / "sleeper"

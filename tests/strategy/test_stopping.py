@@ -69,6 +69,7 @@ def run(script: str, *numbers: signal.Signals, before: str = "ready") -> tuple[i
     return process.returncode, complaint
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("work", list(WORK))
 def test_signal_ends_with_a_sentence_and_the_shells_status(work, number):
@@ -80,6 +81,7 @@ def test_signal_ends_with_a_sentence_and_the_shells_status(work, number):
     assert complaint.strip() == SENTENCE[number]
 
 
+@pytest.mark.posix
 def test_second_signal_ends_at_once():
     """A user who presses Ctrl-C again and again, and is told nothing."""
     script = BEGIN.replace("0.5", "600") + WORK["swallows"].replace("ready()", "text = 'ready'")
@@ -97,6 +99,7 @@ def test_second_signal_ends_at_once():
     assert complaint.strip() == SENTENCE[signal.SIGINT]
 
 
+@pytest.mark.posix
 def test_ignored_signal_stays_ignored():
     """A run under nohup, or in a shell's background, that ends with somebody else's Ctrl-C."""
     script = (
@@ -114,6 +117,7 @@ def test_ignored_signal_stays_ignored():
     assert (process.returncode, rest.strip(), complaint) == (0, "done", "")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_command_line_passes_the_status_on(number):
     """click's own "Aborted!" and status 1, which a script takes for an error of ours."""
@@ -132,6 +136,7 @@ def test_command_line_passes_the_status_on(number):
     assert complaint.strip() == SENTENCE[number]
 
 
+@pytest.mark.posix
 def test_handlers_are_put_back():
     """A notebook whose Ctrl-C ends the kernel after one call of ours."""
     script = (
@@ -144,6 +149,7 @@ def test_handlers_are_put_back():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("module", "number"),
     [
@@ -170,6 +176,7 @@ def test_command_that_still_imports_ends_cleanly(module, number, tmp_path):
     assert process.wait(30) == 128 + number
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_exchange_that_is_stopped_has_done_its_work(number, tmp_path):
     """The documented way to stop it, and a traceback out of asyncio."""
@@ -184,6 +191,7 @@ def test_exchange_that_is_stopped_has_done_its_work(number, tmp_path):
     assert (process.returncode, complaint) == (0, "")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_after_the_last_word_keeps_the_status(number):
     """Work that is done, and a supervisor that reads "killed"."""

@@ -323,6 +323,7 @@ def operations(tmp_path_factory) -> int:
     return int(whole.stdout.split()[-1])
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_kill_nine_leaves_a_store_that_reads_and_the_next_fetch_ends_it(
     host, tmp_path, clean, operations, seed

@@ -306,6 +306,7 @@ CandleStore(root).write("BTCUSDT", "5m", Candles.from_arrow(pq.read_table(newer)
 """
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(("function", "calls"), [("fsync", 2), ("replace", 1), ("replace", 2)])
 def test_kill_nine_in_a_write_leaves_each_month_old_or_new(tmp_path, function, calls):
     """A torn file after a kill, or leftovers that stop the next writer."""

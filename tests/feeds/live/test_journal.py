@@ -44,6 +44,7 @@ def journal_of(path: Path, count: int) -> Path:
     return path
 
 
+@pytest.mark.posix
 def test_disk_that_fills_up_leaves_whole_lines_and_is_named(tmp_path: Path) -> None:
     """Half a line in the middle of a journal, once there is room again: damage for ever."""
     path = tmp_path / "rounds.jsonl"

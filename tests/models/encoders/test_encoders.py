@@ -130,6 +130,7 @@ def test_impossible_heads_are_refused() -> None:
         build_encoder("transformer", FEATURES, {"channels": 10, "heads": 4})
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "objective"),

@@ -277,6 +277,7 @@ def _worker():
     raise AssertionError("no worker was found")
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_genomes_of_a_killed_process_are_evaluated_again(data, caplog):
     """kill -9 of a worker loses no genome; scores do not depend on where they were computed."""
@@ -295,6 +296,7 @@ def test_genomes_of_a_killed_process_are_evaluated_again(data, caplog):
     assert "a worker was lost" in caplog.text
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_dask_cluster_that_loses_a_worker_gives_the_same_champion(finished, data):
     """A run over machines must survive one of them going away half way."""

@@ -84,6 +84,7 @@ def trader(copy_of):
     process.wait()
 
 
+@pytest.mark.posix
 def test_killing_either_leaves_the_other_untouched(copy_of, token_file, token, trader):
     """A page that takes the trader down with it, a trader whose death nobody sees."""
     port = free_port()

@@ -245,6 +245,7 @@ def test_command_tells_people_in_words_and_programs_in_json(recipe_path):
     assert Path(document["champion"]).is_file()
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_killed_run_resumes_to_the_same_champion(recipe_path):
     """kill -9 between two generations, or in the midst of one, changes nothing in the end."""

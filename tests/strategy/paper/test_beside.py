@@ -33,6 +33,7 @@ def test_process_that_the_session_ends_has_not_failed(running):
     assert running.events() == []
 
 
+@pytest.mark.posix
 def test_process_that_somebody_else_kills_has_failed(running):
     """A day without report and checkpoint, and no word about it."""
     running.process.kill()

@@ -219,6 +219,7 @@ class Market:
         return True
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_killed_processes_leave_the_ledger_of_an_undisturbed_one(
     toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

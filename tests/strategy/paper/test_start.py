@@ -120,6 +120,7 @@ def spoil(session: Path) -> None:
     file.write_bytes(b"".join(line_of(record) for record in records))
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_process_that_is_killed_or_interrupted_goes_on(
@@ -184,6 +185,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_second_start_during_the_first_ones_training_changes_nothing(
     papers: Any, tmp_path: Path
@@ -226,6 +228,7 @@ def requires_clean_end(code: int, complaint: str, number: signal.Signals) -> Non
         assert "stopped by " in complaint
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_signals_from_training_to_report_end_cleanly_and_the_session_resumes(
     papers: Any, tmp_path: Path
@@ -255,6 +258,7 @@ def test_signals_from_training_to_report_end_cleanly_and_the_session_resumes(
     assert len(Recording.read(tmp_path / "paper" / "small").past) > 10
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 @pytest.mark.skipif(not SIGNALS, reason="a campaign: CPPN_BT_SIGNALS says how many signals")
 def test_signals_at_many_moments_end_cleanly(papers: Any, tmp_path: Path) -> None:
@@ -300,6 +304,7 @@ def test_reports_that_a_full_disk_refuses_leave_the_session_and_say_so(
         start._results(path, recipe)
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_disk_that_fills_up_stops_the_session_and_the_same_command_resumes(
     papers: Any, tmp_path: Path

@@ -38,6 +38,7 @@ def same(found, alone):
     assert [t.changes for t in found.trials] == [t.changes for t in alone.trials]
 
 
+@pytest.mark.posix
 def test_dask_with_a_worker_killed_chooses_the_same(tiny, alone, tmp_path, monkeypatch):
     """A cluster that loses half of itself in the middle of a search."""
     distributed = pytest.importorskip("distributed", reason="extra [dask] is not installed")
