@@ -1,8 +1,12 @@
-"""Painting kernels: the whole grid at once against neat-python asked at every coordinate.
+"""Painting kernels, and judging genomes.
 
-Prints one JSON line: name, ours_s and baseline_s (seconds a genome, each side the total over the
-same genomes), speedup, max_error (largest difference between weights), mask_disagreements, genomes
-and weights. Both sides run in this process, on one thread, alternating genome by genome.
+Prints two JSON lines. The first: the whole grid at once against neat-python asked at every
+coordinate; name, ours_s and baseline_s (seconds a genome, each side the total over the same
+genomes), speedup, max_error (largest difference between weights), mask_disagreements, genomes and
+weights. The second: a genome's whole evaluation by each fitness, ours_s of "gain" and of "profile",
+against what an evaluation was before there was a choice (baseline_s): an encoder built of checked
+options, all of whose filters are run, and a ridge probe. All sides run in this process, on one
+thread, alternating genome by genome.
 
     python benchmarks/evolution.py [--genomes N]
 """
@@ -15,10 +19,18 @@ import time
 
 import torch
 
+from cppncripto_strategy.feeds.planted import PlantedSettings, generate
 from cppncripto_strategy.models.hyperneat.decoding import Kernels, decode, decode_by_coordinate
+from cppncripto_strategy.models.hyperneat.encoder import CPPNEncoder, is_expressed
+from cppncripto_strategy.models.hyperneat.fitness import ProbeData, evaluate
 from cppncripto_strategy.models.hyperneat.genome import Genome
 from cppncripto_strategy.models.hyperneat.neat_python import random_genome
+from cppncripto_strategy.models.hyperneat.options import CPPNOptions
+from cppncripto_strategy.models.hyperneat.settings import FITNESSES, EvolutionSettings
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
+from cppncripto_strategy.models.inputs.grid import CandleGrid
+from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, build_sessions
+from cppncripto_strategy.models.judging.probes import walk_forward_r2
 
 # 8 features, width 64, three taps, five layers: 50,688 weights, five coordinates each.
 SUBSTRATE = Substrate.temporal(8, width=64, channels=64, taps=3, dilations=(1, 2, 4, 8, 16))
@@ -64,13 +76,59 @@ def difference(ours: Kernels, theirs: Kernels) -> tuple[float, int]:
     return error, flips
 
 
+def measure_evaluation(genomes: list[Genome]) -> dict[str, float | int | str]:
+    """Time evaluations on a year of planted days."""
+    market = generate(PlantedSettings(days=372, seed=1))
+    session = SessionSettings()
+    grid = CandleGrid.from_candles(market.candles, session.interval_ms)
+    sessions = SessionSet.between([build_sessions("MARKET", grid, session)], 0, 2**60)
+    substrate = CPPNOptions().substrate_for(len(session.names), 116)
+    data = {
+        kind: ProbeData.of_sessions(sessions, grid.end_ms, substrate.stride, kind)
+        for kind in FITNESSES
+    }
+    spent = dict.fromkeys(("baseline", *FITNESSES), 0.0)
+    for genome in genomes:
+        for name in spent:
+            began = time.process_time()
+            if name == "baseline":
+                as_before(genome, substrate, data["profile"])
+            else:
+                evaluate(genome, substrate, data[name], EvolutionSettings(fitness=name))
+            spent[name] += time.process_time() - began
+    parts = {f"{name}_s": seconds / len(genomes) for name, seconds in spent.items()}
+    return {
+        "name": "evaluation",
+        "ours_s": parts["gain_s"],
+        "speedup": parts["baseline_s"] / parts["gain_s"],
+        **parts,
+        "genomes": len(genomes),
+        "days": len(data["gain"]),
+    }
+
+
+@torch.no_grad()
+def as_before(genome: Genome, substrate: Substrate, data: ProbeData) -> float:
+    """A ridge probe of an encoder that is built of options, every filter run."""
+    if not is_expressed(decode(genome, substrate), substrate):
+        return 0.0
+    options = CPPNOptions(genome=genome.to_json(), substrate=substrate.to_json())
+    encoder = CPPNEncoder(substrate.layers[0].inputs, substrate.width, options)
+    rows = torch.from_numpy(data.rows)
+    parts = [encoder.pool(encoder.rows_map(rows[i : i + 64])) for i in range(0, len(rows), 64)]
+    embedding = torch.cat(parts).double().numpy()
+    return walk_forward_r2(embedding, data.targets, data.day_ms)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--genomes", type=int, default=16, help="random genomes to paint")
     count = parser.parse_args().genomes
     torch.set_num_threads(1)
-    print(json.dumps(measure([random_genome(seed, MUTATIONS) for seed in range(count)])))
+    genomes = [random_genome(seed, MUTATIONS) for seed in range(count)]
+    print(json.dumps(measure(genomes)))
+    print(json.dumps(measure_evaluation(genomes)))
 
 
 if __name__ == "__main__":

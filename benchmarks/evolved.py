@@ -16,7 +16,9 @@ them. Universe: genomes are chosen on days before 2023-07 alone; a ridge regress
 and the embedding, refitted each quarter on all days before it, is judged from 2023-10 to 2024-08.
 
 JSON lines to --out (added to what is there, so that a run can go on), then the table in Markdown.
-Intervals are of 95 %, from resampling blocks of ten days of every market or of the year, paired.
+Beside the arms stands what an encoder could say at best of a planted market: the five days' mean of
+volume times the clock, by hand. Intervals are of 95 %, from resampling blocks of ten days of every
+market or of the year, paired.
 """
 
 from __future__ import annotations
@@ -78,6 +80,10 @@ def planted(seed: int, options: argparse.Namespace, emit: Callable[[Line], None]
     )  # fmt: skip
     zeros = {part: (torch.zeros(len(days.sets[part]), 128),) * 2 for part in PARTS}
     emit({"kind": "planted", "seed": seed, "arm": "none", **hits_of(days, zeros, seed)})
+    known = standardised(rhythm(days))
+    line = {"kind": "planted", "seed": seed, "arm": "the rhythm itself"}
+    line["named"] = round(named(days, known, None, seed), 4)
+    emit(line if options.named else line | hits_of(days, known, seed))
     for arm, net, cpu_s, about in arms.nets(seed):
         known = standardised(embedded(days, [net]))
         line = {"kind": "planted", "seed": seed, "arm": arm, "macro_cpu_s": round(cpu_s, 1)}
@@ -86,6 +92,20 @@ def planted(seed: int, options: argparse.Namespace, emit: Callable[[Line], None]
         if not options.named:
             line |= hits_of(days, known, seed)
         emit(line)
+
+
+def rhythm(days: Days) -> Contexts:
+    """What an encoder could say at best: the five days' mean of volume times each clock wave."""
+    names = days.learn.session.names
+    found = {}
+    for part in PARTS:
+        windows = days.sets[part].gather(np.arange(len(days.sets[part])))  # (N, T, F)
+        volume = windows[:, :, names.index("volume_z")]
+        waves = [windows[:, :, names.index(name)] for name in ("sin_day", "cos_day")]
+        said = torch.stack([(volume * wave).mean(dim=1) for wave in waves], dim=1)  # (N, 2)
+        padded = torch.nn.functional.pad(said, (0, 128 - 2))
+        found[part] = padded, padded
+    return found
 
 
 def evolution_settings(options: argparse.Namespace) -> EvolutionSettings:

@@ -26,6 +26,7 @@ from cppncripto_strategy.models.pretraining import build_objective, pretrain
 from cppncripto_strategy.models.settings import PretrainSettings
 
 FINE_TUNE_EPOCHS, DECAY = 6, 0.1
+SETS = 1  # of random kernels
 CHAMPIONS = {"neat": "evolved", "map-elites": "MAP-Elites", "random": "random search"}
 KERNELS, ROCKET = "random kernels, as sparse", "ROCKET"
 Arm = tuple[str, MacroNet, float, dict[str, Any]]
@@ -157,7 +158,7 @@ class Arms:
                 champion, evolving, most = options, found.cpu_s, found.genomes
             yield CHAMPIONS[kind], self.build("cppn", options), found.cpu_s, about
         assert champion is not None
-        for number in range(2):
+        for number in range(SETS):
             net = randomised(self.build("cppn", champion), 1000 * seed + number)
             yield f"{KERNELS} {number + 1}", net, 0.0, {}
         tuned = self.build("cppn", champion | {"decay": DECAY})

@@ -34,12 +34,13 @@ class EvolutionProgress:
     def __init__(self, bars: ProgressBars) -> None:
         self._bars, self._bar = bars, bars.phase("evolving")
         self._done = self._total = self._generations = self._weights = 0
-        self._text = ""
+        self._text, self._species = "", True
 
     def begin(self, run: Evolution, pending: int) -> None:
         """Elites keep their scores, so a generation may be a little shorter than the population."""
         self._generations = run.settings.generations
         self._weights = run.substrate.weights
+        self._species = run.settings.search == "neat"
         left = self._generations - run.generation - 1
         self._total = self._done + pending + left * run.settings.neat.population
         self._text = f"generation {run.generation + 1}/{self._generations}"
@@ -56,8 +57,8 @@ class EvolutionProgress:
             f"{line.number + 1:>3}/{self._generations}"
             f"  best [bold]{line.best_fitness:.4f}[/]"
             f" (probe {line.best_probe:.4f}, {line.best_connections:,} of {self._weights:,}"
-            f" connections)  median {line.median_fitness:.4f}  {line.species} species,"
-            f" {line.cells} kinds"
+            f" connections)  median {line.median_fitness:.4f}"
+            f"  {f'{line.species} species, ' if self._species else ''}{line.cells} kinds"
             f"  {scored / max(seconds, 1e-9):.1f} genomes/s",
             highlight=False,
             soft_wrap=True,

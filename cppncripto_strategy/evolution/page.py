@@ -66,11 +66,12 @@ def _charts(result: Evolved) -> list[Section]:
             "The front",
             Chart(front_figure(run.front, result.index), "front"),
             note="Each point is a genome that no other beats: fewer connections, or a better probe."
-            f" The probe is the {PROBES[run.settings.fitness]}. The champion is the filled point.",
+            f" The probe is the {PROBES[run.settings.fitness]}. The champion is"
+            f" {'several genomes' if result.index is None else 'the filled point'}.",
         ),
         Section(
             "Generation by generation",
-            Chart(history_figure(run.history), "history"),
+            Chart(history_figure(run.history, run.settings.search != "neat"), "history"),
             note=f"{SEARCHED[run.settings.search]}. Fitness is the probe less the price of the"
             " connections.",
         ),
@@ -106,7 +107,7 @@ def _genome_charts(genome: Genome, result: Evolved, number: int) -> list[Section
             " width is strength.",
         ),
         Section(
-            f"The kernels it generates{which and f' ({number + 1})'}",
+            f"The kernels of champion{which}",
             Chart(kernel_figure(genome, substrate), f"kernels{mark}"),
             note="A row is a filter, a column an input channel at a tap (oldest first). Blue"
             " weights are positive, red ones negative; grey is not expressed.",
@@ -148,7 +149,7 @@ def _transfers(result: Evolved) -> Section:
     ]
     return Section(
         "The same genome elsewhere",
-        Table(("Generated for", "Probe, R2", "Random CPPNs, R2", "Connections"), rows),
+        Table(("Generated for", "Probe", "Random CPPNs, probe", "Connections"), rows),
         note="Kernels come from coordinates, so the genome can be decoded for other windows, rows"
         " and candles without evolving again. Only the first row was selected for.",
     )
@@ -172,12 +173,12 @@ def front_figure(front: list[Candidate], index: int | None) -> go.Figure:
     figure = style(go.Figure(marks), 380, showlegend=False)
     figure.update_layout(hovermode="closest")
     figure.update_xaxes(title="connections expressed")
-    figure.update_yaxes(title="probe (R2)")
+    figure.update_yaxes(title="probe")
     return figure
 
 
-def history_figure(history: list[Generation]) -> go.Figure:
-    """Best and median fitness, and species below."""
+def history_figure(history: list[Generation], kinds: bool = False) -> go.Figure:
+    """Best and median fitness; below, species alive, or the kinds that were met by then."""
     x = [line.number + 1 for line in history]
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.72, 0.28])
     for values, name, colour in (
@@ -186,13 +187,14 @@ def history_figure(history: list[Generation]) -> go.Figure:
     ):
         trace = go.Scatter(x=x, y=values, name=name, mode="lines+markers", line={"color": colour})
         figure.add_trace(trace, row=1, col=1)
-    species = go.Bar(x=x, y=[line.species for line in history], name="species", marker_color=HOLD)
-    figure.add_trace(species, row=2, col=1)
+    name = "kinds" if kinds else "species"
+    below = [line.cells if kinds else line.species for line in history]
+    figure.add_trace(go.Bar(x=x, y=below, name=name, marker_color=HOLD), row=2, col=1)
     style(figure, 420)
     figure.update_xaxes(dtick=1 if len(history) <= 20 else None)
     figure.update_xaxes(title="generation", row=2, col=1)
-    figure.update_yaxes(title="fitness (R2)", row=1, col=1)
-    figure.update_yaxes(title="species", row=2, col=1)
+    figure.update_yaxes(title="fitness", row=1, col=1)
+    figure.update_yaxes(title=name, row=2, col=1)
     return figure
 
 

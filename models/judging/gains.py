@@ -31,6 +31,8 @@ PENALTIES = (*(10.0**k for k in np.arange(-1.0, 5.5, 0.5)), np.inf)
 FIRST_SHARE = 0.4
 # With fewer days to learn from, fifteen terms say nothing.
 MIN_FIT_DAYS = 20
+# Fewer days to a part, and its error is that of a week-end.
+MIN_PART_DAYS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +69,7 @@ def walk_forward_gain(embedding: FloatArray, judged: Judged, folds: int = 3) -> 
     Raises
     ------
     TrainingError
-        When the first part would be predicted from fewer than 20 days.
+        When there are fewer than 20 days to learn from, or three to a part.
     """
     anchor_error, error = np.zeros(len(ANCHOR_PENALTIES)), np.zeros(len(PENALTIES))
     whole = rest = 0.0
@@ -101,14 +103,14 @@ def parts_of(day_ms: IntArray, count: int, known_after: int = 1) -> list[tuple[I
     days after their own beginning.
     """
     days = np.unique(day_ms)
-    edges = np.linspace(FIRST_SHARE * len(days), len(days), count + 1).round().astype(int)
-    first = edges[0] - known_after + 1
-    if first < MIN_FIT_DAYS or len(np.unique(edges)) <= count:
+    first = max(round(FIRST_SHARE * len(days)), MIN_FIT_DAYS + known_after - 1)
+    if len(days) < first + count * MIN_PART_DAYS:
         raise TrainingError(
-            f"a gain is judged on {len(days)} days whose terms and outcomes are known, and its "
-            f"first part would learn from {max(first, 0)} of them (needs {MIN_FIT_DAYS}): give the "
-            "evolution a longer span, or fitness 'profile'"
+            f"a gain is judged on {len(days)} days whose terms and outcomes are known, and needs "
+            f"{first} to learn from and {count * MIN_PART_DAYS} to judge on: give the evolution a "
+            "longer span, or fitness 'profile'"
         )
+    edges = np.linspace(first, len(days), count + 1).round().astype(int)
     return [
         (
             np.flatnonzero(day_ms <= days[begin] - known_after * DAY_MS),

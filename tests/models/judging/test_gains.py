@@ -93,8 +93,16 @@ def test_two_penalties_at_once_equal_one_regression_with_both():
 
 def test_too_few_days_are_refused_with_what_to_do():
     """Fifteen terms on ten days, and a number that is nothing but luck."""
-    with pytest.raises(TrainingError, match=r"would learn from 16 of them \(needs 20\)"):
-        parts_of(np.arange(40) * DAY_MS, 4)
+    with pytest.raises(TrainingError, match=r"on 31 days .* 20 to learn from and 12 to judge on"):
+        parts_of(np.arange(31) * DAY_MS, 4)
+    learn, judge = parts_of(np.arange(32) * DAY_MS, 4)[0]
+    assert (len(learn), len(judge)) == (20, 3)
+
+
+def test_part_learns_from_days_whose_targets_are_known():
+    """A target that lasts three days is not known on the next: it would overlap what is judged."""
+    for learn, judge in parts_of(np.arange(100) * DAY_MS, 4, known_after=3):
+        assert judge.min() - learn.max() == 3
 
 
 def test_thinned_days_keep_every_symbol_and_most_of_the_span():
