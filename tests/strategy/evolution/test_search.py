@@ -26,13 +26,18 @@ from cppncripto_strategy.evolution.page import (
     response_figure,
     write_evolution_page,
 )
-from cppncripto_strategy.evolution.search import choose, evolve, prepare
+from cppncripto_strategy.evolution.search import choose, evolve, prepare, substrate_of
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.locks import FileLock
 from cppncripto_strategy.market import load_market, session_tables
 from cppncripto_strategy.models.bundle import Bundle
+from cppncripto_strategy.models.encoders import build_encoder
 from cppncripto_strategy.models.hyperneat.genome import Genome, Link, Node
-from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
+from cppncripto_strategy.models.hyperneat.settings import (
+    FITNESSES,
+    EvolutionSettings,
+    NeatSettings,
+)
 from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.recipe import load_recipe
 
@@ -81,8 +86,9 @@ def test_evolution_sees_no_candle_of_validation_or_trading(recipe_path):
     market = load_market(recipe)
     settings = recipe.learn_settings()
     tables = session_tables(market, settings.session)
-    data = ground.probe_data(ground.session, ground.substrate)
-    assert data.day_ms.max() + DAY_MS <= ground.until_ms
+    judged = {kind: ground.probe_data(ground.session, ground.substrate, kind) for kind in FITNESSES}
+    for data in judged.values():
+        assert data.day_ms.max() + DAY_MS <= ground.until_ms
     bundle = learn_bundle(
         tables, ground.until_ms + recipe.walkforward.validate_days * DAY_MS, settings, seed=0
     )
@@ -92,8 +98,9 @@ def test_evolution_sees_no_candle_of_validation_or_trading(recipe_path):
         future = candles.open_time + recipe.interval_ms > ground.until_ms
         candles.close[future] *= 3
         candles.volume[future] *= 7
-    again = ground.probe_data(ground.session, ground.substrate)
-    assert again.fingerprint() == data.fingerprint()
+    for kind, data in judged.items():
+        again = ground.probe_data(ground.session, ground.substrate, kind)
+        assert again.fingerprint() == data.fingerprint()
 
 
 def test_second_evolution_in_a_folder_is_refused_before_it_looks(recipe_path, tmp_path):
@@ -153,6 +160,42 @@ def test_transfer_to_longer_candles_sees_the_same_days(recipe_path):
     later = longer.day_ms[0]  # a day of volumes is 288 candles: three days of longer ones
     assert longer.rows.shape[1:] == shorter.rows.shape[1:]
     np.testing.assert_array_equal(longer.day_ms, shorter.day_ms[shorter.day_ms >= later])
+
+
+def test_elites_share_out_the_encoder_and_the_page(recipe_path):
+    """A bank of which only the first genome is written, drawn or trained."""
+    recipe, folder = load_recipe(recipe_path), recipe_path.parent / "elites"
+    wanted = replace(SMALL, search="map-elites", fitness="gain", generations=3)
+    result = evolve(recipe, wanted, folder, Spread("none"), pick="elites:2")
+    champion = json.loads((folder / "champion.json").read_text())
+    fittest = [elite.genome.to_json() for elite in result.run.archive.elites(2)]
+    assert [champion["genome"], *champion["bank"]] == fittest
+    page = (folder / "evolution.html").read_text()
+    for block in ("response-1", "response-2", "kernels-2", "genome-2"):
+        assert f'id="{block}"' in page
+    options = {"genome": str(folder / "champion.json")}
+    macro = recipe.macro.model_copy(update={"encoder_options": options})
+    options = recipe.model_copy(update={"macro": macro}).learn_settings().encoder_options
+    encoder = build_encoder("cppn", len(champion["substrate"]["features"]), options)
+    assert [genome.to_json() for genome in encoder.genomes] == fittest
+    again = evolve(recipe, wanted, folder, Spread("none"))
+    assert again.genomes == 0
+    assert again.champion[0] in again.run.front
+
+
+def test_evolution_takes_the_substrate_of_the_recipe(recipe_path):
+    """Coordinates, gates and pooled rows that only a hand-made substrate would have."""
+    recipe = load_recipe(recipe_path)
+    options = {"coordinates": ["day"], "gated": True, "half_life": 6.0}
+    macro = recipe.macro.model_copy(update={"encoder_options": options})
+    where = prepare(recipe.model_copy(update={"macro": macro})).substrate
+    assert (where.coordinates, where.gated, where.half_life) == (("day",), True, 6.0)
+    pooled = replace(prepare(recipe).session, pool=12)
+    hourly = substrate_of(recipe, pooled)
+    assert (hourly.stride, hourly.interval_ms) == (1, 3_600_000)
+    np.testing.assert_array_equal(
+        hourly.tap_times(hourly.layers[0]), prepare(recipe).substrate.tap_times(hourly.layers[0])
+    )
 
 
 @pytest.mark.slow
