@@ -46,7 +46,7 @@ class MicroNetSettings:
     kernel: int = 3
     hidden: int = 32
     components: int = 4
-    reading: Literal["variance", "predictive"] = "variance"
+    reading: Literal["variance", "predictive"] = "predictive"
     head: Literal["classes", "regression"] = "classes"
     unseen: tuple[int, ...] = ()
 

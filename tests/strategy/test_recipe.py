@@ -205,7 +205,7 @@ OPTIONS = {
     "objective_options": {"temperature": 0.5},
     "market": "BTCUSDT",
     "terms": ["weekday"],
-    "reading": "predictive",
+    "reading": "variance",
     "pool": 12,
 }
 
