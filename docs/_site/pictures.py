@@ -110,13 +110,15 @@ def two_clocks() -> bytes:
     axis.axvspan(8, 13, color=MICRO, alpha=0.28, linewidth=0)
     axis.axvline(0, color=MACRO, linewidth=1.4)
     axis.axvline(13, color=MICRO, linewidth=1.4)
-    top = axis.get_ylim()[1]
-    for x, text, colour in (
-        (-60, "MacroNet reads five days, once, at 00:00 UTC", MACRO),
-        (13.6, "MicroNet reads\nfive hours,\nat every candle", MICRO),
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high + 0.28 * (high - low))
+    for x, where, text, colour in (
+        (-118, "left", "MacroNet reads five days, once, at 00:00 UTC", MACRO),
+        (14, "left", "MicroNet reads five\nhours, at every candle", MICRO),
     ):
-        where = "center" if x < 0 else "left"
-        axis.text(x, top, text, color=colour, ha=where, va="top", fontsize=10)
+        axis.text(
+            x, high + 0.25 * (high - low), text, color=colour, ha=where, va="top", fontsize=11
+        )
     axis.set_xlim(-132, 48)
     axis.set_xlabel("hours since the rollover", color=INK, fontsize=9)
     axis.set_ylabel("price", color=INK, fontsize=9)
@@ -128,11 +130,10 @@ def break_even() -> bytes:
     moves = np.linspace(10, 200, 400)
     fig, axis = figure(9.5, 3.6)
     for cost, colour in ((22.0, MACRO), (12.0, INK), (4.0, MICRO)):
-        axis.plot(moves, 100 * (0.5 + cost / (2 * moves)), color=colour, linewidth=1.6)
-        at = {22.0: 60.0, 12.0: 40.0, 4.0: 20.0}[cost]
-        text = f"round trip {cost:.0f} bps"
-        height = 100 * (0.5 + cost / (2 * at))
-        axis.text(at + 2, height + 1, text, color=colour, fontsize=9)
+        label = f"round trip of {cost:.0f} bps"
+        hits = 100 * (0.5 + cost / (2 * moves))
+        axis.plot(moves, hits, color=colour, linewidth=1.8, label=label)
+    axis.legend(frameon=False, fontsize=10, labelcolor="linecolor")
     axis.set_xlim(10, 200)
     axis.set_ylim(50, 100)
     axis.set_xlabel("mean absolute move at the signals, one horizon later, bps", color=INK)
