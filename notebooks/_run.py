@@ -28,7 +28,8 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
     quiet = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FOLDER), "CPPN_BT_REAL_MARKET": ""}
     env = {**os.environ, **quiet}
     where = {"metadata": {"path": folder}}
-    client = NotebookClient(notebook, timeout=180, kernel_name="python3", resources=where)
+    patience = {"timeout": 300, "startup_timeout": 300}
+    client = NotebookClient(notebook, kernel_name="python3", resources=where, **patience)
     client.execute(env=env)  # the kernel's ports are on 127.0.0.1
     return notebook
 

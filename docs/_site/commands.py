@@ -8,7 +8,7 @@ import click
 
 from cppncripto_strategy.cli import cli
 
-WIDTH = 96
+WIDTH = 80
 
 
 def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
@@ -24,7 +24,8 @@ def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Com
 
 def section(name: str, command: click.Command) -> str:
     """A heading, and the help as a terminal shows it."""
-    context = click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH)
+    settings = cli.context_settings | {"terminal_width": WIDTH, "max_content_width": WIDTH}
+    context = click.Context(command, info_name=name, **settings)
     text = command.get_help(context)
     return f"## `{name}`\n\n```text\n{text}\n```\n"
 

@@ -32,8 +32,11 @@ from commands import command_pages  # noqa: E402
 import notebooks  # noqa: E402
 
 MARKER = re.compile(r"^<!-- (include|commands|notebook|picture)(?:: (.+?))? -->$", re.M)
-LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
-CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.S)
+# Code first, where it begins first: brackets in code are not links, code in a label is a label.
+LINK = re.compile(
+    r"```.*?```|(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)|`[^`\n]*`",
+    re.S,
+)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -86,23 +89,17 @@ FILLERS: dict[str, Any] = {
 }
 
 
-def outside_code(text: str, change: Any) -> str:
-    """A text whose parts outside code are changed: brackets in code are not links."""
-    parts = CODE.split(text)
-    return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
-
-
 def rebased(text: str, old: str, new: str) -> str:
     """A text whose relative links lead from another folder; both from the repository's root."""
 
     def move(match: re.Match[str]) -> str:
         bang, label, target, anchor = match.groups()
-        if "://" in target:
+        if target is None or "://" in target:
             return match.group()
         moved = posixpath.relpath(posixpath.join(old, target), new or ".")
         return f"{bang}[{label}]({moved}{anchor or ''})"
 
-    return outside_code(text, lambda part: LINK.sub(move, part))
+    return LINK.sub(move, text)
 
 
 # Files of the repository that the site has as a page.
@@ -119,7 +116,7 @@ def inside(text: str, home: str, files: Files) -> str:
 
     def keep(match: re.Match[str]) -> str:
         bang, label, target, anchor = match.groups()
-        if "://" in target:
+        if target is None or "://" in target:
             return match.group()
         uri = posixpath.normpath(posixpath.join("docs", folder, target))
         if uri in PAGES:
@@ -132,4 +129,4 @@ def inside(text: str, home: str, files: Files) -> str:
         name = label.strip("`")
         return f"`{uri}`" if name in (uri, posixpath.basename(uri)) else f"{label} (`{uri}`)"
 
-    return outside_code(text, lambda part: LINK.sub(keep, part))
+    return LINK.sub(keep, text)
