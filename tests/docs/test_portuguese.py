@@ -15,7 +15,7 @@ PAIRS = {ROOT / "README.pt-BR.md": ROOT / "README.md"} | {
     else DOCS / page.relative_to(PORTUGUESE)
     for page in sorted(PORTUGUESE.rglob("*.md"))
 }
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.S | re.M)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
