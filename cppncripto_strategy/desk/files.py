@@ -42,10 +42,27 @@ def asset(name: str) -> Asset:
     return Asset(content, gzip.compress(content, 6, mtime=0), tag, kind)
 
 
+def address(name: str) -> str:
+    """Where a page finds a file: under a name that changes with it, so it is fetched once."""
+    return f"/static/{name}?v={_version(asset(name))}"
+
+
+def warm() -> None:
+    """Read and pack every file, so that the first visitor need not wait for it."""
+    for name in _TYPES:
+        asset(name)
+
+
+def _version(found: Asset) -> str:
+    return found.tag.strip('"')[:16]
+
+
 def respond(name: str, request: Request) -> Response:
     """The file, or 304 for who has it. Raises KeyError for a name that is not served."""
     found = asset(name)
-    headers = {"etag": found.tag, "cache-control": "no-cache", "vary": "accept-encoding"}
+    named = request.query_params.get("v") == _version(found)
+    keep = "private, max-age=31536000, immutable" if named else "no-cache"
+    headers = {"etag": found.tag, "cache-control": keep, "vary": "accept-encoding"}
     if request.headers.get("if-none-match") == found.tag:
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):

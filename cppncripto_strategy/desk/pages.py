@@ -19,9 +19,10 @@ from cppncripto_strategy.desk.guard import Guard, address_of, cookie_name, cooki
 from cppncripto_strategy.desk.library import Library, UnknownId
 from cppncripto_strategy.desk.listing import CANDLES, EMBEDDINGS, RUN, TRIED
 from cppncripto_strategy.desk.rendering import page, render
-from cppncripto_strategy.desk.schema import Instant
+from cppncripto_strategy.desk.schema import Instant, SessionDetail
 from cppncripto_strategy.desk.sessions import SessionWatch
 from cppncripto_strategy.desk.settings import DeskSettings
+from cppncripto_strategy.desk.sketch import sketch
 from cppncripto_strategy.feeds.clock import interval_to_ms
 
 # A live page looks so often, hears so often that nothing came, and asks anew after so long.
@@ -111,7 +112,8 @@ def _add_sessions(router: APIRouter, library: Library, streams: Streams) -> None
     def session(id: Id, symbol: Symbol = None) -> Response:
         detail = library.watch(id).detail()
         chosen = symbol if symbol in detail.symbols else next(iter(detail.symbols), "")
-        return page("session.html", session=detail, symbol=chosen)
+        drawn = sketch(_figure(library.watch(id), detail, chosen))
+        return page("session.html", session=detail, symbol=chosen, sketch=drawn)
 
     @router.get("/sessions/{id}/view")
     def view(id: Id, symbol: Symbol = None) -> dict[str, Any]:
@@ -128,10 +130,14 @@ def _add_sessions(router: APIRouter, library: Library, streams: Streams) -> None
 def session_view(watch: SessionWatch, symbol: str) -> dict[str, Any]:
     """What a live page shows now: its numbers as HTML, and its figure."""
     detail = watch.detail()
-    figure = None
-    if symbol in detail.symbols:
-        figure = figures.session_figure(watch.look(), symbol, interval_to_ms(detail.interval))
-    return {"html": render("now.html", session=detail, symbol=symbol), "figure": figure}
+    html = render("now.html", session=detail, symbol=symbol)
+    return {"html": html, "figure": _figure(watch, detail, symbol)}
+
+
+def _figure(watch: SessionWatch, detail: SessionDetail, symbol: str) -> figures.Figure | None:
+    if symbol not in detail.symbols:
+        return None
+    return figures.session_figure(watch.look(), symbol, interval_to_ms(detail.interval))
 
 
 class Streams:
@@ -178,7 +184,8 @@ def _add_runs(router: APIRouter, library: Library) -> None:
     def compared(run: RunIds) -> Response:
         found = runs.compare([library.entry(RUN, id) for id in run])
         query = "&".join(f"run={one.id}" for one in found.runs)
-        return page("compare.html", found=found, query=query)
+        drawn = sketch(figures.comparison_figure(found))
+        return page("compare.html", found=found, query=query, sketch=drawn)
 
     @router.get("/compare/figure")
     def figure(run: RunIds) -> dict[str, Any]:

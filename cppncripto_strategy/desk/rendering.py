@@ -9,6 +9,7 @@ from typing import Any
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cppncripto_strategy.desk import files
 from cppncripto_strategy.desk.schema import Instant
 
 UNKNOWN = "–"
@@ -27,6 +28,7 @@ def environment() -> Environment:
     )
     found.filters.update(percent=percent, fall=fall, number=number, moment=moment, age=age)
     found.filters["milliseconds"] = milliseconds
+    found.globals["static"] = files.address
     return found
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from cppncripto_strategy.desk import files
 from cppncripto_strategy.desk.credentials import Credentials, make_token
 from cppncripto_strategy.desk.guard import Guard
 from cppncripto_strategy.desk.settings import DeskSettings
@@ -149,5 +151,6 @@ def serve(
         os.nice(NICE)
     with listener:
         server = DeskServer(settings, build(settings, credentials))
+        threading.Thread(target=files.warm, name="warm", daemon=True).start()
         started()
         server.run(sockets=[listener])

@@ -8,7 +8,21 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function draw(element, figure) {
+// Plotly's script is large: it is asked for once the page, its sketches included, stands there.
+let script = null;
+function plotly() {
+  script ??= new Promise((done, failed) => {
+    const element = document.createElement("script");
+    element.src = document.querySelector("[data-plotly]").dataset.plotly;
+    element.onload = done;
+    element.onerror = () => failed(new Error("the script of the charts is missing"));
+    requestAnimationFrame(() => setTimeout(() => document.head.append(element)));
+  });
+  return script;
+}
+
+async function draw(element, figure) {
+  await plotly();
   const axis = {gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line")};
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
@@ -23,7 +37,8 @@ function draw(element, figure) {
   // On a touch screen a finger on a chart must scroll the page.
   if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
   element.figure = figure;
-  return Plotly.react(element, figure.data, layout, {displayModeBar: false, responsive: true});
+  await Plotly.react(element, figure.data, layout, {displayModeBar: false, responsive: true});
+  element.querySelector(".sketch")?.remove();
 }
 
 async function get(url) {
@@ -70,7 +85,7 @@ function follow() {
       if (open) now.querySelector("details")?.setAttribute("open", "");
       if (view.figure) await draw(document.getElementById("chart"), view.figure);
       link.textContent = "live";
-    } catch (error) { link.textContent = "the desk does not answer"; }
+    } catch (error) { link.textContent = "the desk does not answer"; script = null; }
     busy = false;
     if (again) { again = false; look(); }
   }

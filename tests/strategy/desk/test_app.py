@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -89,6 +90,24 @@ def test_where_the_folder_lies_is_not_said(client, results):
         answer = client.get(path)
         if not path.startswith("/static"):
             assert str(results) not in answer.text, path
+
+
+def test_scripts_are_fetched_once_and_never_an_old_one(client):
+    """Four megabytes at every page; or yesterday's script after an update, for a year."""
+    named = re.search(
+        r"/static/plotly\.js\?v=\w{16}",
+        client.get("/").text
+        + client.get(f"/sessions/{client.get('/api/v1/sessions').json()['items'][0]['id']}").text,
+    )
+    assert named is not None
+    keeps = client.get(named[0], headers={"accept-encoding": "gzip"})
+    assert "immutable" in keeps.headers["cache-control"]
+    assert keeps.headers["content-encoding"] == "gzip"
+    for path in ("/static/plotly.js", "/static/plotly.js?v=0123456789abcdef"):
+        asked = client.get(path)
+        assert asked.headers["cache-control"] == "no-cache"
+        tag = {"if-none-match": asked.headers["etag"]}
+        assert client.get(path, headers=tag).status_code == 304
 
 
 def test_script_in_every_name_is_text(desk_of, copy_of, desk):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,6 +102,47 @@ def test_a_live_page_follows_its_session(browser, copy_of, token_file, token, de
             watched.sign_in(token)
             watched.page.click("text=paper/real")
             watched.card("equity", f"{desk.equity(number + 2):,.2f}")
+
+
+def test_a_first_picture_stands_there_before_plotly_does(
+    browser, results, token_file, token, serving
+):
+    """Seconds of an empty page while four megabytes of script are read; two charts in one place."""
+    with serving(results, token_file) as port, opened(browser, port) as watched:
+        watched.sign_in(token)
+        watched.page.route("**/static/plotly.js*", lambda _route: None)  # it does not come
+        # Its event of loading waits for what is preloaded.
+        watched.page.locator("text=paper/real").click(no_wait_after=True)
+        candles = watched.page.locator("#chart .sketch path").first
+        playwright.expect(candles).to_be_visible(timeout=PATIENCE_MS)
+        box = watched.page.locator("#chart .sketch").bounding_box()
+        assert box["height"] > 600
+        watched.page.unroute("**/static/plotly.js*")
+        watched.page.goto(watched.page.url, wait_until="commit")
+        watched.chart()
+        playwright.expect(watched.page.locator(".sketch")).to_have_count(0, timeout=PATIENCE_MS)
+        plot = watched.page.locator("#chart .main-svg").first.bounding_box()
+        assert abs(plot["height"] - 60 - box["height"]) < 2
+        assert watched.wrong == []
+
+
+def test_a_lost_connection_is_seen(browser, copy_of, token_file, token, desk, serving):
+    """A session that is cut off from the exchange and looks as if all were well."""
+    [entry] = Listing(copy_of).of("session")
+    lock = {"pid": os.getpid(), "host": platform.node()}
+    (entry.path / ".lock").write_text(json.dumps(lock))
+    desk.append(entry.path, {"events": [{"kind": "start", "at_ms": 1}]})
+    with serving(copy_of, token_file) as port, opened(browser, port) as watched:
+        watched.sign_in(token)
+        watched.page.click("text=paper/real")
+        for kind, more, shown in (
+            ("connected", {"away_s": None}, "connected, 1"),
+            ("connection_lost", {"reason": "OSError"}, "lost, 1"),
+            ("connected", {"away_s": 9.0}, "connected, 2"),
+        ):
+            desk.append(entry.path, {"events": [{"kind": kind, "at_ms": 1, **more}]})
+            watched.card("connection, reconnects", shown)
+        assert watched.wrong == []
 
 
 def test_runs_are_sorted_compared_and_opened(browser, results, token_file, token, serving):
