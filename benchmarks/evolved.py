@@ -79,12 +79,13 @@ def planted(seed: int, options: argparse.Namespace, emit: Callable[[Line], None]
         options.searches.split(","),
     )  # fmt: skip
     zeros = {part: (torch.zeros(len(days.sets[part]), 128),) * 2 for part in PARTS}
-    emit({"kind": "planted", "seed": seed, "arm": "none", **hits_of(days, zeros, seed)})
+    if not options.named:
+        emit({"kind": "planted", "seed": seed, "arm": "none", **hits_of(days, zeros, seed)})
     known = standardised(rhythm(days))
     line = {"kind": "planted", "seed": seed, "arm": "the rhythm itself"}
     line["named"] = round(named(days, known, None, seed), 4)
     emit(line if options.named else line | hits_of(days, known, seed))
-    for arm, net, cpu_s, about in arms.nets(seed):
+    for arm, net, cpu_s, about in arms.nets(seed, by_gradient=not options.named):
         known = standardised(embedded(days, [net]))
         line = {"kind": "planted", "seed": seed, "arm": arm, "macro_cpu_s": round(cpu_s, 1)}
         line |= {"connections": connections(net.encoder), **about}
@@ -166,7 +167,9 @@ def shares(lines: Sequence[Line], arm: str, picks: Sequence[Any]) -> FloatArray:
 
 def planted_table(lines: Sequence[Line]) -> str:
     """Hits at setups in percent, and what the first champion has more than each arm."""
-    lines = [ln for ln in lines if ln["kind"] == "planted" and "hit" in ln]
+    lines = [ln for ln in lines if ln["kind"] == "planted" and ("hit" in ln or "named" in ln)]
+    if not all("hit" in ln for ln in lines):
+        return named_table(lines)
     seeds = sorted({ln["seed"] for ln in lines})
     arms = list(dict.fromkeys(ln["arm"].rstrip(" 12") for ln in lines))
     rng, drawn = np.random.default_rng(0), []
@@ -194,6 +197,24 @@ def planted_table(lines: Sequence[Line]) -> str:
     return "\n".join(rows)
 
 
+def named_table(lines: Sequence[Line]) -> str:
+    """Days named in percent by arm and market, and the difference from the evolved champion."""
+    seeds = sorted({ln["seed"] for ln in lines})
+    rows = ["| encoder | days named | by market | less than evolved (standard error) | fitness |"]
+    rows.append("|---" * 5 + "|")
+    told = {(ln["arm"].rstrip(" 12"), ln["seed"]): 100 * ln["named"] for ln in lines}
+    for arm in dict.fromkeys(name for name, _ in told):
+        own = np.array([told[arm, seed] for seed in seeds])
+        gap = np.array([told["evolved", seed] for seed in seeds]) - own
+        error = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else np.nan
+        fit = [ln["fitness"] for ln in lines if ln["arm"] == arm and "fitness" in ln]
+        by = " ".join(f"{value:.1f}" for value in own)
+        less = "" if arm == "evolved" else f"{gap.mean():+.2f} ({error:.2f})"
+        fitness = f"{np.mean(fit):.3f}" if fit else ""
+        rows.append(f"| {arm} | {own.mean():.2f} | {by} | {less} | {fitness} |")
+    return "\n".join(rows)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -213,7 +234,11 @@ def main() -> None:
         action="store_true",
         help="universe: chosen before 2022-07, judged before 2023-07",
     )
-    parser.add_argument("--named", action="store_true", help="planted: no trainings of MicroNet")
+    parser.add_argument(
+        "--named",
+        action="store_true",
+        help="planted: no trainings, neither of MicroNet nor of arms",
+    )
     parser.add_argument("--out", type=Path, help="JSON lines to add to")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -240,7 +265,7 @@ def main() -> None:
 
 def show(lines: list[Line]) -> None:
     """Print the tables of what there is."""
-    if any("hit" in line for line in lines if line["kind"] == "planted"):
+    if any(line["kind"] == "planted" for line in lines):
         print(planted_table(lines))
     if any(line["kind"] == "universe" for line in lines):
         print(universe_table(lines))

@@ -145,8 +145,8 @@ class Arms:
     settings: EvolutionSettings
     searches: Sequence[str]
 
-    def nets(self, seed: int) -> Iterator[Arm]:
-        """Arm, network, CPU seconds and what is known of its genome, one arm after another."""
+    def nets(self, seed: int, by_gradient: bool = True) -> Iterator[Arm]:
+        """One arm after another; without gradient, those that learn nothing by it."""
         champion, evolving, most = None, 0.0, 10**9
         for kind in self.searches:
             settings = replace(self.settings, search=kind, seed=seed)
@@ -161,20 +161,25 @@ class Arms:
         for number in range(SETS):
             net = randomised(self.build("cppn", champion), 1000 * seed + number)
             yield f"{KERNELS} {number + 1}", net, 0.0, {}
-        tuned = self.build("cppn", champion | {"decay": DECAY})
-        tuning = self.learned(tuned, seed, FINE_TUNE_EPOCHS, 5e-4)
-        name = f"{CHAMPIONS[self.searches[0]]} + fine-tuned"
-        yield name, tuned, evolving + tuning, {}
-        tcn = self.build("tcn", self.tcn)
-        one = self.learned(self.build("tcn", self.tcn), seed, 1, 2e-3)
-        epochs = max(1, round((evolving + tuning) / one))
-        spent = self.learned(tcn, seed, epochs, 2e-3)
-        yield "TCN", tcn, spent, {"epochs": epochs}
         rocket = self.build("tcn", {})
         names, window = rocket.encoder.n_features, self.data.rows.shape[1]
         width, stride = rocket.encoder.width, self.substrate.stride
         rocket.encoder = Rocket(names, width, seed, window, stride)
         yield ROCKET, rocket, 0.0, {}
+        if by_gradient:
+            yield from self.learned_nets(seed, champion, evolving)
+
+    def learned_nets(self, seed: int, champion: dict[str, Any], evolving: float) -> Iterator[Arm]:
+        """The champion fine-tuned, and the TCN for as many CPU seconds as both took."""
+        tuned = self.build("cppn", champion | {"decay": DECAY})
+        tuning = self.learned(tuned, seed, FINE_TUNE_EPOCHS, 5e-4)
+        name = f"{CHAMPIONS[self.searches[0]]} + fine-tuned"
+        yield name, tuned, evolving + tuning, {}
+        tcn = self.build("tcn", self.tcn)
+        one, four = (self.learned(self.build("tcn", self.tcn), seed, n, 2e-3) for n in (1, 4))
+        epochs = max(1, round((evolving + tuning) / max((four - one) / 3, 1e-3)))
+        spent = self.learned(tcn, seed, epochs, 2e-3)
+        yield "TCN", tcn, spent, {"epochs": epochs}
 
     def learned(self, net: MacroNet, seed: int, epochs: int, rate: float) -> float:
         """Train an encoder; CPU seconds."""

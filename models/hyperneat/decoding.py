@@ -159,14 +159,14 @@ def _coordinate_axes(substrate: Substrate, first: int, last: int) -> tuple[Tenso
     layer = substrate.layers[first]
     depth = np.array([substrate.layer_coordinate(i) for i in members])
     times = np.stack([substrate.tap_times(substrate.layers[i]) for i in members])
-    phases = np.stack([substrate.tap_phases(substrate.layers[i]) for i in members], axis=1)
+    more = zip(*(substrate.more_axes(substrate.layers[i]) for i in members), strict=True)
     axes = (
         depth[:, None, None, None],  # (L, 1, 1, 1)
         even_axis(layer.outputs)[None, :, None, None],  # (1, O, 1, 1)
         even_axis(layer.inputs)[None, None, :, None],  # (1, 1, I, 1)
         even_axis(layer.taps)[None, None, None, :],  # (1, 1, 1, K)
         times[:, None, None, :],  # (L, 1, 1, K)
-        *phases[:, :, None, None, :],  # each (L, 1, 1, K)
+        *(np.stack(axis) for axis in more),  # each (L, 1, 1, K), (L, O, 1, 1) or (L, 1, I, 1)
     )
     return tuple(torch.from_numpy(np.ascontiguousarray(axis)) for axis in axes)
 
@@ -185,12 +185,13 @@ def substrate_coordinates(substrate: Substrate) -> Iterator[list[tuple[float, ..
     """For each layer, the coordinates of every connection in (out, in, tap) order."""
     for index, layer in enumerate(substrate.layers):
         depth, times = substrate.layer_coordinate(index), substrate.tap_times(layer).tolist()
-        taps, phases = even_axis(layer.taps).tolist(), substrate.tap_phases(layer).T.tolist()
+        taps, shape = even_axis(layer.taps).tolist(), (layer.outputs, layer.inputs, layer.taps)
+        more = [np.broadcast_to(axis, shape) for axis in substrate.more_axes(layer)]
         yield [
-            (depth, out, into, tap, time, *phase)
-            for out in even_axis(layer.outputs).tolist()
-            for into in even_axis(layer.inputs).tolist()
-            for tap, time, phase in zip(taps, times, phases, strict=True)
+            (depth, out, into, tap, time, *(float(axis[o, i, k]) for axis in more))
+            for o, out in enumerate(even_axis(layer.outputs).tolist())
+            for i, into in enumerate(even_axis(layer.inputs).tolist())
+            for k, (tap, time) in enumerate(zip(taps, times, strict=True))
         ]
 
 

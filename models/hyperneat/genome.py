@@ -24,6 +24,7 @@ MORE_COORDINATES = {
     "period": ("period sine", "period cosine"),
     "day": ("day sine", "day cosine"),
     "week": ("week sine", "week cosine"),
+    "scatter": ("out scatter", "in scatter"),
 }
 """Pairs of coordinates that a substrate may offer beside the five, by name."""
 MOST_COORDINATES = len(COORDINATES) + sum(map(len, MORE_COORDINATES.values()))

@@ -30,8 +30,9 @@ class CPPNOptions(PartOptions):
     dilations : rows between taps, one for each layer.
     stride : candles averaged into one row.
     interval_ms : length of a candle, milliseconds: taps are painted at physical times.
-    coordinates : what a genome reads of a tap beside the five coordinates: how far round a "day"
-        and a "week" its age is, and round a quadrupling of its age ("period").
+    coordinates : what a genome reads beside the five coordinates: how far round a "day" and a
+        "week" a tap's age is, and round a quadrupling of it ("period"); a number of each channel
+        that follows no order ("scatter"), so that neighbours need not be painted alike.
     gated : whether every filter has a gate, whose weights are a third output of the genome.
     half_life : rows after which one counts half as much in the first half of the pooled vector; the
         second half is the plain mean. Unset, all of it is.
@@ -49,7 +50,7 @@ class CPPNOptions(PartOptions):
     dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4)
     stride: Count = STRIDE
     interval_ms: Count = FIVE_MINUTES_MS
-    coordinates: tuple[Literal["period", "day", "week"], ...] = ()
+    coordinates: tuple[Literal["period", "day", "week", "scatter"], ...] = ()
     gated: bool = False
     half_life: Annotated[float, Field(gt=0)] | None = None
     decay: Annotated[float, Field(ge=0)] = 0.0

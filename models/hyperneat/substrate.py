@@ -57,7 +57,8 @@ class Substrate:
     features : names of what the first layer reads, where somebody has chosen a genome on them.
     coordinates : pairs of coordinates beside the five (see `genome.MORE_COORDINATES`), of a tap's
         age: "day" and "week" say how far round a day and a week it is, "period" how far round a
-        quadrupling of the age.
+        quadrupling of the age; of a channel: "scatter" is a number drawn for each once and for all,
+        so that neighbours need not be painted alike.
     gated : whether each filter has a gate of its own weights, which multiplies what it answers.
     half_life : rows after which one counts half as much in the first half of the pooled vector;
         None: every row counts alike in all of it.
@@ -172,16 +173,22 @@ class Substrate:
         """Time of each tap, oldest first: minus log2 of its lag, -1 a day ago, (taps,)."""
         return np.asarray(-np.log2(1 + self._lag_ms(layer) / FIVE_MINUTES_MS) / _LOG2_DAY)
 
-    def tap_phases(self, layer: Layer) -> FloatArray:
-        """The coordinates beside the five of each tap, oldest first, (2 * coordinates, taps)."""
+    def more_axes(self, layer: Layer) -> list[FloatArray]:
+        """The coordinates beside the five, each an axis of (out, in, tap), oldest tap first."""
         lag_ms = self._lag_ms(layer)
         turns = {
             "period": np.log2(1 + lag_ms / FIVE_MINUTES_MS) / 2,
             "day": lag_ms / _DAY_MS,
             "week": lag_ms / (7 * _DAY_MS),
         }
-        waves = [f(2 * np.pi * turns[name]) for name in self.coordinates for f in (np.sin, np.cos)]
-        return np.reshape(waves, (2 * len(self.coordinates), layer.taps))
+        axes = []
+        for name in self.coordinates:
+            if name == "scatter":
+                axes.append(scattered(layer.outputs, 0)[:, None, None])
+                axes.append(scattered(layer.inputs, 1)[None, :, None])
+            else:
+                axes += [wave(2 * np.pi * turns[name])[None, None, :] for wave in (np.sin, np.cos)]
+        return axes
 
     def _lag_ms(self, layer: Layer) -> FloatArray:
         row_ms = self.stride * self.interval_ms
@@ -202,6 +209,11 @@ class Substrate:
     def coordinate_names(self) -> tuple[str, ...]:
         """Names of the coordinates, in the order of a genome's inputs."""
         return (*COORDINATES, *(n for pair in self.coordinates for n in MORE_COORDINATES[pair]))
+
+
+def scattered(size: int, side: int) -> FloatArray:
+    """Numbers from -1 to 1 that follow no order, the same first ones for every size."""
+    return np.random.default_rng(side).uniform(-1.0, 1.0, size)
 
 
 def even_axis(size: int) -> FloatArray:

@@ -15,6 +15,7 @@ from cppncripto_strategy.models.hyperneat.decoding import decode, decode_by_coor
 from cppncripto_strategy.models.hyperneat.genome import (
     ACTIVATIONS,
     AGGREGATIONS,
+    MOST_COORDINATES,
     Genome,
     Link,
     Node,
@@ -151,6 +152,7 @@ def test_mutations_of_neat_keep_functions_the_decoder_knows():
     assert set(config.aggregation_options) <= set(AGGREGATIONS)
 
 
+UNKNOWN = -1 - MOST_COORDINATES
 OUTPUTS_ONLY = (Node(0, 0.0, 1.0, "sin", "sum"), Node(1, 0.0, 1.0, "sin", "sum"))
 
 
@@ -159,7 +161,7 @@ OUTPUTS_ONLY = (Node(0, 0.0, 1.0, "sin", "sum"), Node(1, 0.0, 1.0, "sin", "sum")
     [
         (OUTPUTS_ONLY[:1], (), "no output node 1"),
         (OUTPUTS_ONLY, (Link(7, 0, 1.0, True, 1),), "ends at no node"),
-        (OUTPUTS_ONLY, (Link(-12, 0, 1.0, True, 1),), "input -12 is unknown"),
+        (OUTPUTS_ONLY, (Link(UNKNOWN, 0, 1.0, True, 1),), f"input {UNKNOWN} is unknown"),
         (
             (*OUTPUTS_ONLY, Node(2, 0.0, 1.0, "sin", "sum")),
             (Link(2, 2, 1.0, True, 1), Link(2, 0, 1.0, True, 2)),

@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.hyperneat.archive import SHAPE, Archive, cell_of
-from cppncripto_strategy.models.hyperneat.decoding import Kernels, decode
+from cppncripto_strategy.models.hyperneat.decoding import (
+    Kernels,
+    decode,
+    decode_by_coordinate,
+)
 from cppncripto_strategy.models.hyperneat.evolution import Evolution
 from cppncripto_strategy.models.hyperneat.fitness import SILENT, Score
 from cppncripto_strategy.models.hyperneat.front import Candidate
@@ -24,7 +28,7 @@ from cppncripto_strategy.models.hyperneat.settings import (
     NeatSettings,
 )
 from cppncripto_strategy.models.hyperneat.sight import impulse_response, sight_of
-from cppncripto_strategy.models.hyperneat.substrate import Layer, Substrate
+from cppncripto_strategy.models.hyperneat.substrate import Layer, Substrate, scattered
 
 SUBSTRATE = Substrate.temporal(4, width=6, channels=5, taps=3, dilations=(1, 2))
 ROW_H = 1.0
@@ -220,7 +224,7 @@ def test_response_is_what_the_layers_do_to_an_impulse():
 
 def test_gated_genome_paints_gates_of_the_same_connections():
     """A gate with a mask of its own, or the weights again, is no gate."""
-    gated = dataclasses.replace(SUBSTRATE, gated=True, coordinates=("day", "week", "period"))
+    gated = dataclasses.replace(SUBSTRATE, gated=True, coordinates=("day", "scatter", "period"))
     for seed in range(50):
         genome = random_genome(seed, 60, inputs=gated.inputs, outputs=gated.outputs)
         kernels = decode(genome, gated)
@@ -237,7 +241,8 @@ def test_gated_genome_paints_gates_of_the_same_connections():
 def test_tap_knows_its_phase_of_day_and_week():
     """By hand: six hours back is a quarter of a day, and a week's phase hardly moves."""
     where = Substrate((Layer(1, 1, 3, 6),), stride=12, coordinates=("day", "week"))
-    day_sine, day_cosine, week_sine, _ = where.tap_phases(where.layers[0])
+    axes = [axis.ravel() for axis in where.more_axes(where.layers[0])]
+    day_sine, day_cosine, week_sine, _ = axes
     np.testing.assert_allclose(day_sine, [0, 1, 0], atol=1e-12)
     np.testing.assert_allclose(day_cosine, [-1, 0, 1], atol=1e-12)
     np.testing.assert_allclose(week_sine, np.sin(2 * np.pi * np.array([12, 6, 0]) / 168))
@@ -249,9 +254,36 @@ def test_phases_are_physical_whatever_makes_the_lag():
     quarters = dataclasses.replace(
         hours, layers=(Layer(1, 1, 3, 8),), stride=1, interval_ms=900_000
     )
-    np.testing.assert_allclose(
-        hours.tap_phases(hours.layers[0]), quarters.tap_phases(quarters.layers[0]), atol=1e-12
+    both = (where.more_axes(where.layers[0]) for where in (hours, quarters))
+    for one, other in zip(*both, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+
+
+def test_scattered_channels_keep_their_numbers_in_a_wider_layer():
+    """Numbers drawn anew for every width would make another encoder of the same genome."""
+    narrow, wide = scattered(5, 0), scattered(9, 0)
+    np.testing.assert_array_equal(narrow, wide[:5])
+    assert not np.array_equal(narrow, scattered(5, 1))
+    assert np.abs(wide).max() <= 1
+    assert not np.array_equal(wide, np.sort(wide))
+
+
+def test_every_coordinate_means_the_same_to_both_decoders():
+    """An axis that lies along the wrong dimension paints another picture."""
+    where = dataclasses.replace(
+        Substrate((Layer(3, 4, 2, 1), Layer(4, 4, 3, 3), Layer(4, 4, 3, 6)), 4),
+        coordinates=("scatter", "day", "period", "week"),
+        gated=True,
     )
+    for seed in range(6):
+        genome = random_genome(seed, 60, inputs=where.inputs, outputs=where.outputs)
+        fast, slow = decode(genome, where), decode_by_coordinate(genome, where)
+        for ours, theirs in zip(
+            (*fast.weights, *fast.gates), (*slow.weights, *slow.gates), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        for ours, theirs in zip(fast.masks, slow.masks, strict=True):
+            assert torch.equal(ours, theirs)
 
 
 def test_local_genomes_start_among_neighbours():
