@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.models.inputs.features import compute_features
+from cppncripto_strategy.models.inputs.features.table import PRESENT
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.ridge import fit_ridge
 
@@ -88,12 +90,20 @@ def sign_accuracy(
     return float((np.sign(ridge.predict(embedding[judge])[:, 0]) == signs[judge]).mean())
 
 
-def next_day_profile(table: SessionTable, session: int) -> FloatArray:
+_Columns = tuple[FloatArray, FloatArray]
+_PROFILED = ("volatility_12", "volume_z")
+
+
+def next_day_profile(
+    table: SessionTable, session: int, known: _Columns | None = None
+) -> FloatArray:
     """What the session itself (the day after the macro window) will look like, float64 (24,).
 
     Twelve two-hour means of `volume_z`, then twelve of the log volatility of the last hour less
     the log of the session scaler's centre: the level the scaler knows is not credited to anybody.
-    NaN where a block has no candle.
+    NaN where a block has no candle. Both are computed from the candles where the recipe's features
+    do not have them, the level then as the median of the macro window. `known` is what
+    `_profile_columns` gives, for many sessions of one table.
 
     Raises
     ------
@@ -105,17 +115,32 @@ def next_day_profile(table: SessionTable, session: int) -> FloatArray:
             f"a day of {table.settings.day_candles} candles cannot be cut into {PROFILE_BLOCKS}"
             " blocks: evolve on candles of 2 hours or less"
         )
-    features = table.features[table.session_rows(session)]  # (day, F)
-    names = table.settings.names
-    column = names.index("volatility_12")  # scaled columns come first, in the same order
-    level = np.log(np.maximum(table.center[session, column], 1e-9))
-    volatility = np.log(np.maximum(features[:, column], 1e-9)) - level
-    volume = features[:, names.index("volume_z")]
+    columns, levels = _profile_columns(table) if known is None else known
+    day = columns[table.session_rows(session)]  # (day, 2)
+    level = np.log(np.maximum(levels[session], 1e-9))
+    volatility = np.log(np.maximum(day[:, 0], 1e-9)) - level
+    volume = day[:, 1]
     blocks = np.stack([volume, volatility]).reshape(2 * PROFILE_BLOCKS, -1)  # (24, block)
-    known = ~np.isnan(blocks)
-    total = np.where(known, blocks, 0.0).sum(axis=1)
-    count = known.sum(axis=1)
+    there = ~np.isnan(blocks)
+    total = np.where(there, blocks, 0.0).sum(axis=1)
+    count = there.sum(axis=1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _profile_columns(table: SessionTable) -> _Columns:
+    """Volatility and volume of every row (T + padding, 2), and each session's level (D,)."""
+    names = table.settings.names
+    if set(_PROFILED) <= set(names):  # scaled columns come first, in the same order
+        columns = table.features[:, [names.index(name) for name in _PROFILED]]
+        return columns, table.center[:, names.index(_PROFILED[0])]
+    columns = np.full((len(table.features), 2), np.nan)
+    computed = compute_features(table.grid, (*_PROFILED, PRESENT))[:, :2]
+    columns[: len(computed)] = computed
+    levels = np.full(len(table), np.nan)
+    for session, first in enumerate(table.row):
+        window = columns[max(first - table.settings.long_window, 0) : first, 0]
+        levels[session] = np.nanmedian(window) if np.isfinite(window).any() else np.nan
+    return columns, levels
 
 
 def profile_targets(sessions: SessionSet, until_ms: int) -> FloatArray:
@@ -124,10 +149,11 @@ def profile_targets(sessions: SessionSet, until_ms: int) -> FloatArray:
     NaN throughout for a session that ends after `until_ms`, and where `next_day_profile` is NaN.
     """
     targets = np.full((len(sessions), 2 * PROFILE_BLOCKS), np.nan)
+    columns = [_profile_columns(table) for table in sessions.tables]
     for place, (number, session) in enumerate(sessions.members):
         table = sessions.tables[number]
         if table.start_ms[session] + DAY_MS <= until_ms:
-            targets[place] = next_day_profile(table, int(session))
+            targets[place] = next_day_profile(table, int(session), columns[number])
     return targets
 
 

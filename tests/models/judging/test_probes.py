@@ -110,6 +110,24 @@ def test_profile_is_of_the_sessions_own_candles(table):
         assert profile[12 + block] == pytest.approx(np.log(relative).mean())
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("log_return", "log_volatility_12", "volume_z", "sin_week", "present"),
+        ("log_return", "present"),
+    ],
+    ids=["the logarithm of the volatility", "neither"],
+)
+def test_profile_follows_from_candles_and_not_from_the_recipes_features(table, names):
+    """A recipe whose columns are others could not be probed, nor evolved on."""
+    other = build_sessions("P", table.grid, SessionSettings(long_window=576, names=names))
+    sessions = [SessionSet.between([one], 0, 2**62) for one in (table, other)]
+    usual, found = (profile_targets(each, 2**62) for each in sessions)
+    assert np.isfinite(usual).all(axis=1).sum() > 5
+    np.testing.assert_allclose(found, usual, rtol=1e-9)
+    np.testing.assert_array_equal(next_day_profile(other, 4), found[4])
+
+
 def test_profile_of_a_day_not_over_is_unknown(table):
     """Fitness must not see a candle that closes after the span."""
     sessions = SessionSet.between([table], 0, 2**62)
