@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 
 PAGES = {
-    "report.html": "the verdict, the accounts side by side, every signal: in a browser",
-    "tearsheet.html": "daily returns against buy and hold: in a browser",
-    "metrics.json": "every number of the report",
+    "report.html": "verdict, accounts, signals: in a browser",
+    "tearsheet.html": "daily returns, in a browser",
+    "metrics.json": "every number",
 }
 
 
@@ -30,14 +30,14 @@ def what_to_try(recipe: str, candles: Path | None, planted: bool) -> list[tuple[
         return [
             (
                 "cppn-bt init trading --symbols BTCUSDT",
-                "a recipe for real candles, and what is next",
+                "real candles: a recipe, and what is next",
             ),
-            ("cppn-bt paper --demo", "the same code trading live candles, offline, at speed"),
-            (f"cppn-bt check {shlex.quote(recipe)}", "look for the future in this recipe's past"),
+            ("cppn-bt paper --demo", "the same code, live on paper, offline"),
+            (f"cppn-bt check {shlex.quote(recipe)}", "does the past know the future?"),
         ]
     named = shlex.quote(recipe) + (f" --candles {shlex.quote(str(candles))}" if candles else "")
     return [
-        (f"cppn-bt check {named}", "look for the future in this recipe's past"),
+        (f"cppn-bt check {named}", "does the past know the future?"),
         (f"cppn-bt experiment e1 {named}", "is it luck? with and without macro, several seeds"),
         (f"cppn-bt paper {named}", "trade live candles on paper with the same code"),
     ]
