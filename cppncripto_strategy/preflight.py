@@ -24,6 +24,7 @@ from cppncripto_strategy.errors import CppnError, TrainingError
 from cppncripto_strategy.feeds.candles import Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, ms_to_date, ms_to_utc
 from cppncripto_strategy.market import Market, traded_span
+from cppncripto_strategy.models.device import resolve_device
 from cppncripto_strategy.models.forecasting.panel import MIN_FIT_DAYS
 from cppncripto_strategy.models.forecasting.terms import MONTH_DAYS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
@@ -93,11 +94,14 @@ def checked_span(recipe: Recipe, market: Market) -> Span:
 
     Raises
     ------
+    RecipeError
+        When the networks are to learn on a device that is not there.
     TrainingError
         Naming everything that would make the run meaningless.
     CppnError
         As `traded_span` does, when nothing else is wrong.
     """
+    resolve_device(recipe.device)
     try:
         span = traded_span(recipe, market)
     except CppnError as cause:

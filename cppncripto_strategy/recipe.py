@@ -30,6 +30,7 @@ from cppncripto_strategy.models.inputs.terms import default_terms, terms_of
 from cppncripto_strategy.models.labels import LABELS
 from cppncripto_strategy.models.pretraining import OBJECTIVES, objective_names
 from cppncripto_strategy.models.settings import (
+    DeviceName,
     LearnSettings,
 )
 from cppncripto_strategy.plugins import load_plugins
@@ -47,6 +48,7 @@ from cppncripto_strategy.recipe_sections import (
     Section,
     Seed,
     ThresholdRecipe,
+    default,
     settings_of,
     table_of,
 )
@@ -82,6 +84,9 @@ class Recipe(Section):
     whatever the candles leave after the first training."""
     seed: Seed = 0
     """Seed of everything random in training. The same seed gives the same bits on one machine."""
+    device: DeviceName = default(LearnSettings, "device")
+    """Where networks learn: cpu, cuda, or auto (cuda where there is one). Bundles work anywhere. On
+    cuda a seed does not give the same bits, and small batches are no faster."""
     compare_without_macro: bool = True
     """Whether a second MicroNet, which never sees an embedding, is trained and traded beside the
     first."""
@@ -255,6 +260,7 @@ class Recipe(Section):
                 pool=self.macro.pool,
             ),
             use_macro=use_macro,
+            device=self.device,
             label=self.label.settings(self.broker),
             plugins=tuple(f"{name} {sha}" for name, sha in self.plugin_digests().items()),
             **self.macro.network(),

@@ -9,14 +9,11 @@ Left out: several accelerators, and anything but CUDA.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from cppncripto_strategy.errors import RecipeError
 
-DeviceName = Literal["auto", "cpu", "cuda"]
 CPU = torch.device("cpu")
 
 

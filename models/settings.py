@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 EMBEDDING_SIZE = 128
 SHORT_WINDOW = 60
 
+DeviceName = Literal["auto", "cpu", "cuda"]
+"""Where networks learn: "auto" is an accelerator where there is one."""
+
 
 @dataclass(frozen=True, slots=True)
 class MicroNetSettings:
@@ -171,6 +174,7 @@ class LearnSettings:
     drift_limit : float, median drift ratio that calls for a repair.
     warm_epochs : int, at most this many epochs for a warm start.
     plugins : "name sha256" of the recipe's plugin files: other content, other cache keys.
+    device : where the networks learn; see `models.device`.
     """
 
     session: SessionSettings = field(default_factory=_default_session)
@@ -192,6 +196,7 @@ class LearnSettings:
     drift_limit: float = 1.25
     warm_epochs: int = 8
     plugins: tuple[str, ...] = ()
+    device: DeviceName = "cpu"
 
     def micro_settings(self) -> MicroNetSettings:
         """MicroNet's shape; `clock` among its options hides what says the time when False."""

@@ -37,6 +37,11 @@ _OPTIONS = {
         type=click.IntRange(0, 2**32 - 1),
         help="Seed of every draw, instead of the recipe's.",
     ),
+    "device": click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        help="Where networks learn, instead of the recipe's.",
+    ),
 }
 
 
@@ -47,7 +52,7 @@ class RecipeRequest:
     Parameters
     ----------
     recipe : a file, or the name of a shipped recipe; None is the demo.
-    symbols, timerange, candles, seed : replacements; None keeps the recipe's.
+    symbols, timerange, candles, seed, device : replacements; None keeps the recipe's.
     """
 
     recipe: str | None = None
@@ -55,6 +60,7 @@ class RecipeRequest:
     timerange: str | None = None
     candles: Path | None = None
     seed: int | None = None
+    device: str | None = None
 
     def file(self) -> RecipeFile:
         """Where the recipe lies. Raises RecipeError when there is none."""
@@ -80,14 +86,15 @@ class RecipeRequest:
         file = self.file()
         names = [name.strip().upper() for name in (self.symbols or "").split(",")]
         symbols = tuple(name for name in names if name) or None
-        recipe = load_recipe(file.path, symbols=symbols, timerange=self.timerange, seed=self.seed)
+        changes = {"timerange": self.timerange, "seed": self.seed, "device": self.device}
+        recipe = load_recipe(file.path, symbols=symbols, **changes)
         folder = self.candles
         if folder is None and file.shipped and recipe.candles.source == "folder":
             folder = CANDLES
         if folder is None:
             return recipe
-        changes = {"source": "folder", "folder": folder.resolve()}
-        return recipe.model_copy(update={"candles": recipe.candles.model_copy(update=changes)})
+        lying = {"source": "folder", "folder": folder.resolve()}
+        return recipe.model_copy(update={"candles": recipe.candles.model_copy(update=lying)})
 
 
 def recipe_options(*names: str) -> Callable[[Command], Command]:

@@ -40,7 +40,7 @@ Examples:
 
 @click.command(name="experiment", epilog=EPILOG)
 @click.argument("name", type=click.Choice([*NAMES, "all", "transfer"]))
-@recipe_options("symbols", "timerange", "candles")
+@recipe_options("symbols", "timerange", "candles", "device")
 @click.option(
     "--seeds",
     type=click.IntRange(1, 10_000),

@@ -20,11 +20,12 @@ Examples:
   cppn-bt run planted                              another recipe that is shipped
   cppn-bt run real --candles ~/candles             the recipe for real candles, on yours
   cppn-bt run my.toml --symbols BTCUSDT,ETHUSDT --timerange 20240101-20240901
+  cppn-bt run my.toml --device auto                networks learn on an accelerator, if there is one
 """
 
 
 @click.command(name="run", epilog=EXAMPLES)
-@recipe_options("symbols", "timerange", "candles", "seed")
+@recipe_options("symbols", "timerange", "candles", "seed", "device")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

@@ -63,7 +63,7 @@ def _short(value: Any) -> str:
 
 
 @click.command(name="tune", epilog=EXAMPLES)
-@recipe_options("symbols", "timerange", "candles", "seed")
+@recipe_options("symbols", "timerange", "candles", "seed", "device")
 @click.argument("space", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--trials", type=click.IntRange(1), help="Candidates, instead of the recipe's.")
 @click.option("--sampler", help="tpe, nsga3, random, grid or gp, instead of the recipe's.")

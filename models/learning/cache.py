@@ -13,6 +13,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ from cppncripto_strategy.errors import BundleError
 from cppncripto_strategy.feeds.clock import ms_to_date
 from cppncripto_strategy.foreign import read_object, reading
 from cppncripto_strategy.models.bundle import Bundle, arm_folder
+from cppncripto_strategy.models.device import resolve_device
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.data import fingerprint, reach_ms
 from cppncripto_strategy.models.parts import plugin_parts
@@ -44,7 +46,7 @@ def cache_key(
 ) -> str:
     """Name of a bundle in the cache: its stamp, and a hash over everything it follows from."""
     parts = {
-        "settings": dataclasses.asdict(settings),
+        "settings": _settings(settings),
         "plugins": [dataclasses.asdict(part) for part in plugin_parts(settings)],
         "features": settings.session.table.digests,
         "seed": seed,
@@ -65,10 +67,11 @@ def macro_key(
     Settings of MicroNet and of the label are not among that: bundles that differ in those alone
     have one MacroNet, to the last bit.
     """
-    whole = dataclasses.asdict(settings)
-    names = ("session", "encoder", "encoder_options", "objective", "objective_options", "pretrain")
+    whole = _settings(settings)
+    network = ("session", "encoder", "encoder_options", "objective", "objective_options")
+    names = (*network, "pretrain", "train_days", "validate_days", "device")
     parts = {
-        "settings": {name: whole[name] for name in (*names, "train_days", "validate_days")},
+        "settings": {name: whole[name] for name in names if name in whole},
         "plugins": whole["plugins"],
         "features": settings.session.table.digests,
         "seed": seed,
@@ -78,6 +81,13 @@ def macro_key(
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
     return digest[:24]
+
+
+def _settings(settings: LearnSettings) -> dict[str, Any]:
+    """Settings as plain values; of the device, that it is an accelerator, which adds otherwise."""
+    plain = dataclasses.asdict(settings)
+    device = resolve_device(plain.pop("device")).type
+    return plain if device == "cpu" else plain | {"device": device}
 
 
 def bundle_of_macro(cache: Path, key: str) -> Bundle | None:

@@ -23,6 +23,7 @@ from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS, ms_to_date
 from cppncripto_strategy.models.bundle import Bundle, BundleInfo
+from cppncripto_strategy.models.device import resolve_device
 from cppncripto_strategy.models.forecasting.forecaster import fit_forecaster
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.learning.data import (
@@ -196,6 +197,7 @@ def _micronet(
         seed,
         warm_start=warm,
         progress=report,
+        device=resolve_device(settings.device),
         reading=reading,
     )
 

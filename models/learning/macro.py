@@ -16,6 +16,7 @@ from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.feeds.clock import ms_to_date
 from cppncripto_strategy.models.bundle import Bundle
+from cppncripto_strategy.models.device import resolve_device
 from cppncripto_strategy.models.inputs.outcomes import MEAN_DAYS, OUTCOMES
 from cppncripto_strategy.models.inputs.sessions import SessionSet
 from cppncripto_strategy.models.learning.data import embed_set
@@ -94,7 +95,8 @@ def learn_macronet(
             progress(done, 2 * total, f"MacroNet {text}")
 
     pretraining = settings.pretrain
-    curve = pretrain(macro.encoder, objective, train, validation, pretraining, seed, report)
+    device = resolve_device(settings.device)
+    curve = pretrain(macro.encoder, objective, train, validation, pretraining, seed, report, device)
     macro.calibrate(embed_set(macro, train, raw=True))
     macro.eval()
     options = macro.encoder.options.to_json()

@@ -9,11 +9,17 @@ import torch
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.models.device import CPU, moved, resolve_device
 from cppncripto_strategy.models.inputs.sessions import SessionSet, build_sessions
+from cppncripto_strategy.models.learning import cache
 from cppncripto_strategy.models.learning.training import MicroData, train_micronet
 from cppncripto_strategy.models.macronet import build_macronet
 from cppncripto_strategy.models.pretraining import _base as pretraining
 from cppncripto_strategy.models.pretraining import build_objective, pretrain
-from cppncripto_strategy.models.settings import MicroNetSettings, PretrainSettings, TrainSettings
+from cppncripto_strategy.models.settings import (
+    LearnSettings,
+    MicroNetSettings,
+    PretrainSettings,
+    TrainSettings,
+)
 
 TOLERANCE = 2e-3
 """Relative difference of a loss after a few epochs between devices: they add in another order."""
@@ -113,3 +119,19 @@ def test_an_accelerator_learns_the_same_within_its_rounding(toy) -> None:
     weights, theirs = learn_macro(toy, cuda)
     np.testing.assert_allclose(theirs.validation, ours.validation, rtol=TOLERANCE)
     assert all(values.device == CPU for values in weights.values())
+
+
+def test_bundles_of_an_accelerator_have_names_of_their_own(monkeypatch) -> None:
+    """A bundle from a server taken for the processor's, whose bits a seed promises; or the reverse,
+    and all that was learned on a processor lost to who writes "auto"."""
+
+    def keyed(device: str) -> dict[str, object]:
+        return cache._settings(LearnSettings(device=device))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    here = keyed("cpu")
+    assert keyed("auto") == here
+    assert "device" not in here
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert keyed("cpu") == here
+    assert keyed("auto") == keyed("cuda") == {**here, "device": "cuda"}

@@ -5,10 +5,11 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 
 from cppncripto_strategy import backtest
 from cppncripto_strategy.checks.plan import plan_of
-from cppncripto_strategy.errors import CandleError, TrainingError
+from cppncripto_strategy.errors import CandleError, RecipeError, TrainingError
 from cppncripto_strategy.evolution.search import prepare
 from cppncripto_strategy.experiments.cells import Arm
 from cppncripto_strategy.experiments.runner import RecipeRunner
@@ -240,3 +241,12 @@ def test_an_arm_that_means_nothing_is_named_before_the_first_is_trained(recipe, 
     runner = RecipeRunner(recipe(candles=BROKEN["candles"]), tmp_path)
     with pytest.raises(TrainingError, match="arm 'far'"):
         runner.check([Arm("near"), Arm("far", {"label.horizon": 480})])
+
+
+def test_accelerator_that_is_not_there_is_refused_before_training(recipe, market, monkeypatch):
+    """Candles laid out and labelled, and then a traceback of torch."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RecipeError, match="set it to 'auto' or 'cpu'"):
+        checked_span(recipe(device="cuda"), market)
+    assert checked_span(recipe(device="auto"), market) == traded_span(recipe(), market)
+    assert recipe(device="auto").learn_settings().device == "auto"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cppncripto_strategy.errors import TrainingError
+from cppncripto_strategy.errors import RecipeError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import WEIGHTS_FILE, Bundle
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionSettings, build_sessions
@@ -401,3 +401,17 @@ def test_progress_ends_at_its_total_and_never_runs_back(table):
     shares = [done / total for done, total, _ in seen]
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+
+
+@pytest.mark.parametrize("use_macro", [True, False])
+def test_each_network_learns_where_its_settings_say(table, monkeypatch, use_macro):
+    """A network that learns on the processor, whatever the recipe says, while it is paid for."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = dataclasses.replace(LEARN, use_macro=use_macro, device="cuda")
+    with pytest.raises(RecipeError, match="no CUDA device"):
+        learn_bundle([table], day(70), asked, seed=0)
+    left = [
+        learn_bundle([table], day(70), dataclasses.replace(LEARN, use_macro=use_macro, device=d), 0)
+        for d in ("cpu", "auto")
+    ]
+    assert left[0].model_hash == left[1].model_hash
