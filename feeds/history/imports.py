@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
 
-import numpy as np
-
-from cppncripto_strategy.arrays import BoolArray
+from cppncripto_strategy.arrays import BoolArray, among_ascending
 from cppncripto_strategy.errors import CandleError, SourceError
 from cppncripto_strategy.feeds.binance.archive import CHECKSUM_SUFFIX, read_archive_file
 from cppncripto_strategy.feeds.candles import Candles, Rejected, first_violation, validate
@@ -180,7 +178,7 @@ def _write_pieces(
         state = batch.stage(month, taken)
         entries = []
         for part in parts:
-            mine = part.candles[np.isin(part.candles.open_time, taken.open_time)]
+            mine = part.candles[among_ascending(part.candles.open_time, taken.open_time)]
             entries += dataclasses.replace(part, candles=mine).entries(interval)
         return state, entries, compare(stored, newest)
 
@@ -218,7 +216,7 @@ def _taken(stored: Candles, newest: Candles, replace: bool) -> BoolArray:
     """Rows (N,) of the files' candles that go into the store."""
     if replace:
         return changed_rows(stored, newest)
-    return ~np.isin(newest.open_time, stored.open_time)
+    return ~among_ascending(newest.open_time, stored.open_time)
 
 
 def _read_local(symbol: str, interval: str, choices: Choices, file: Path) -> _Read:
