@@ -20,6 +20,7 @@ from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.market import Market, load_market, session_tables
+from cppncripto_strategy.memory import give_back
 from cppncripto_strategy.models.bundle import BundleTimeline, arm_folder
 from cppncripto_strategy.outcome import build_result, write_outputs
 from cppncripto_strategy.preflight import checked_span
@@ -83,12 +84,14 @@ def run_backtest(
     with lock, log_file(folder / "log.jsonl"):
         with clock.phase("candles"):
             market = load_market(recipe)
+            give_back()
             span = checked_span(recipe, market)
         with clock.phase("features"):
             settings = recipe.learn_settings()
             tables = session_tables(market, settings.session)
         arms = train_arms(recipe, tables, span, cache, clock, jobs)
         del tables  # each pass makes its own, a symbol at a time
+        give_back()
         passes, other = _trade(recipe, market, span, arms, clock, plain_loop)
         with clock.phase("report"):
             result = build_result(recipe, market, span, arms, passes, clock, folder, other)

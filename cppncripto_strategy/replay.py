@@ -5,7 +5,6 @@ Left out: training the bundles, and judging what the pass left (`outcome`).
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from cppncripto_strategy.feeds.filters import KnownFilters
 from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.indicators import MicroScore
 from cppncripto_strategy.indicators.memory import ScoreMemory
+from cppncripto_strategy.memory import give_back, young_garbage_only
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import SIGNAL_COLUMNS
@@ -116,7 +116,7 @@ def traded(
         passed.filters,
     )
     del passed, strategy
-    gc.collect()  # Backtrader's objects know each other in circles
+    give_back()  # Backtrader's objects know each other in circles
     return kept
 
 
@@ -193,7 +193,8 @@ def replay(
         **recipe.strategy_params(),
     )
     began = time.perf_counter()
-    strategy = cerebro.run()[0]
+    with young_garbage_only():
+        strategy = cerebro.run()[0]
     return Replay(strategy, time.perf_counter() - began, bars, rules)
 
 

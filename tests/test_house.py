@@ -18,7 +18,7 @@ FLOORS = {"feeds"}
 
 # Rooms from the ground up: a room imports only from storeys below its own, so rooms of one storey
 # do not know each other.
-LEAVES = {"errors", "arrays", "progress", "codehash", "stopping", "system"}
+LEAVES = {"errors", "arrays", "memory", "progress", "codehash", "stopping", "system"}
 STOREYS = (
     LEAVES,
     {"atomic", "crew", "feeds.clock", "foreign", "lines", "processes", "registry", "runonce"},

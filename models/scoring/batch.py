@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
@@ -28,6 +30,7 @@ from cppncripto_strategy.models.inputs.sessions import (
 )
 from cppncripto_strategy.models.learning.data import embed_set
 from cppncripto_strategy.models.learning.drift import bank_drift
+from cppncripto_strategy.models.micronet import MicroNet
 from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 from cppncripto_strategy.models.temperature import tempered
 
@@ -151,10 +154,27 @@ def _score_batch(
     x = table.micro_inputs(index, net.receptive_field, states.source[index])  # (B, T, F)
     z = net.body(x)  # (B, day, C)
     context = torch.from_numpy(states.embedding[index])  # (B, E)
-    lit = net.probabilities(net.head(z, *net.condition(context)))  # (B, day, 3)
-    dark = net.probabilities(net.head(z, *net.condition(torch.zeros_like(context))))[..., :1]
-    scores: NDArray[np.float32] = torch.cat([lit, dark], dim=-1).permute(2, 0, 1).numpy()
-    return scores
+    both = net.probabilities(_two_heads(net, z, context))  # (B, day, 2, 3)
+    scores = torch.cat([both[:, :, 0], both[:, :, 1, :1]], dim=-1)  # (B, day, 4)
+    plain: NDArray[np.float32] = scores.permute(2, 0, 1).numpy()
+    return plain
+
+
+def _two_heads(net: MicroNet, z: Tensor, context: Tensor) -> Tensor:
+    """Logits (B, day, 2, outputs) under the embeddings (B, E) and under none, in one product.
+
+    FiLM scales and shifts what a matrix then takes in: both go into a matrix per session.
+    """
+    conditions = [net.condition(context), net.condition(torch.zeros_like(context))]
+    gamma, beta = (torch.stack(part, dim=1) for part in zip(*conditions, strict=True))  # (B, 2, C)
+    weight, constant = net.hidden.weight, net.hidden.bias  # (H, C), (H,)
+    folded = (1 + gamma)[:, :, None] * weight  # (B, 2, H, C)
+    shift = functional.linear(beta, weight, constant)  # (B, 2, H)
+    hidden = torch.baddbmm(
+        shift.flatten(1)[:, None], z, folded.flatten(1, 2).transpose(1, 2)
+    )  # (B, day, 2 H)
+    logits: Tensor = net.output(hidden.relu_().view(*z.shape[:2], 2, -1))
+    return logits
 
 
 def score_span(symbol: str, grid: CandleGrid, timeline: BundleTimeline) -> ScoredSpan:

@@ -260,7 +260,7 @@ class ScoreThreshold:
         ranks = [_Ranks(before, quantile) for quantile in (1.0 - self.quantile, self.quantile)]
         places = np.stack([column for rank in ranks for column in (rank.below, rank.above)], axis=1)
         found = np.array(self._insert_all(scores.tolist(), places), dtype=np.float64)
-        found = found.reshape(len(scores), 4)
+        found = found.reshape(len(scores), 4)  # a flat list: no tuples for the collector to visit
         few = before < self.settings.least_scores
         upper, lower = (
             np.where(few, np.nan, rank.between(found[:, 2 * i], found[:, 2 * i + 1]))
@@ -268,22 +268,23 @@ class ScoreThreshold:
         )
         return upper, lower
 
-    def _insert_all(self, scores: list[float], places: IntArray) -> list[tuple[float, ...]]:
-        """Each score into the history; before it, the history's values at its places (N, 4)."""
+    def _insert_all(self, scores: list[float], places: IntArray) -> list[float]:
+        """Each score into the history; before it, the history at its places (N, 4), flat."""
         ordered, recent, window = self._ordered, self._recent, self.settings.window
         growing = min(max(window - len(recent), 0), len(scores))
-        found: list[tuple[float, ...]] = []
+        found: list[float] = []
+        take, remember, forget = found.extend, recent.append, recent.popleft
         for score, (a, b, c, d) in zip(scores, places[:growing].tolist(), strict=False):
-            found.append((ordered[a], ordered[b], ordered[c], ordered[d]) if ordered else NAN_FOUR)
-            recent.append(score)
+            take((ordered[a], ordered[b], ordered[c], ordered[d]) if ordered else NAN_FOUR)
+            remember(score)
             insort(ordered, score)
         if growing == len(scores):
             return found
         at = itemgetter(*places[growing].tolist())  # with a full window they do not move
         for score in scores[growing:]:
-            found.append(at(ordered))
-            del ordered[bisect_left(ordered, recent.popleft())]
-            recent.append(score)
+            take(at(ordered))
+            del ordered[bisect_left(ordered, forget())]
+            remember(score)
             insort(ordered, score)
         return found
 
