@@ -21,6 +21,8 @@ from cppncripto_strategy.models.micronet import BUY, CONTEXT_CLIP, SELL, MicroNe
 
 Floats = NDArray[np.float32]
 Slots = slice | NDArray[np.int64]
+Product = tuple[Floats, Floats]
+"""A matrix (in, out) and its bias (out,)."""
 # Larger products are shared out among threads by some BLAS, and then sum as the machine likes.
 _LARGEST_PRODUCT = 200_000
 
@@ -46,29 +48,35 @@ class MicroStream:
             np.zeros((slots, 2 * ((kernel - 1) * d + 1), channels), np.float32)
             for d in net.dilations
         ]
+        sizes = [ring.shape[1] // 2 for ring in self._rings]
+        self._layers = list(zip(self._rings, sizes, self._taps, net.dilations, strict=True))
         self._recent = np.zeros((slots, 2 * taps, features), np.float32)
         self._values = np.zeros((slots, net.receptive_field - taps + 1, channels), np.float32)
-        self._most = max(1, _LARGEST_PRODUCT // max(w.size for w in self._products))
+        self._most = max(1, _LARGEST_PRODUCT // max(w.size + b.size for w, b in self._products))
         dark = self._film(np.zeros(net.settings.n_context, np.float32))
         # Under the embedding and under none: (gain and offset, with and without, slots, channels).
         self._context = np.tile(np.stack(dark)[:, None, None], (1, 2, slots, 1))
 
     def _fold(self, net: MicroNet) -> None:
-        """The network's weights as products of rows, each with its bias as a last row."""
+        """The network's weights as products of rows: each a matrix, and its bias."""
         w = {name: value.numpy() for name, value in net.state_dict().items()}
         seen, half = net.seen.numpy(), np.ones(2 * net.settings.channels, np.float32)
         half[net.settings.channels :] = 0.5  # sigmoid(x) = 0.5 + 0.5 tanh(x / 2)
 
-        def product(name: str, columns: Any = 1.0, rows: Any = 1.0) -> Floats:
-            weight, bias = w[f"{name}.weight"] * columns, w[f"{name}.bias"]
-            folded = np.concatenate([weight.T, bias[None]]) * rows
-            return np.ascontiguousarray(folded, dtype=np.float32)
+        def product(name: str, columns: Any = 1.0, rows: Any = 1.0) -> Product:
+            weight, bias = (w[f"{name}.weight"] * columns).T * rows, w[f"{name}.bias"] * rows
+            plain = (np.ascontiguousarray(part, dtype=np.float32) for part in (weight, bias))
+            return next(plain), next(plain)
 
         self._embed = product("embed", seen)
         self._taps = [product(f"taps.{i}") for i in range(len(net.dilations))]
         self._local = product("local", np.tile(seen, net.recall_taps))
         self._deepen, self._recall_out = product("deepen"), product("recall_out")
-        self._ask = np.concatenate([product("value", rows=half), product("query")], axis=1)
+        value, query = product("value", rows=half), product("query")
+        self._ask = (
+            np.concatenate([value[0], query[0]], axis=1),
+            np.concatenate([value[1], query[1]]),
+        )
         self._hidden, self._output = product("hidden"), product("output")
         self._whiten = np.ascontiguousarray(w["whiten"])
         self._film_product = product("film")
@@ -95,25 +103,26 @@ class MicroStream:
         They are valid after a receptive field of rows. `number` is the rows' place on the time
         axis, one more than the last.
         """
+        if len(slots) <= self._most:
+            return self._advance(rows, number, _slots(slots, self.slots))
         parts = [
             self._advance(rows[first : first + self._most], number, _slots(part, self.slots))
             for first in range(0, len(slots), self._most)
             for part in [slots[first : first + self._most]]
         ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return np.concatenate(parts)
 
     def _advance(self, rows: Floats, number: int, slots: Slots) -> Floats:
-        z: Floats = rows @ self._embed[:-1]
-        z += self._embed[-1]  # (S, C)
+        weight, bias = self._embed
+        z: Floats = rows @ weight
+        z += bias  # (S, C)
         recalled = self._recall(rows, number, slots)
-        for ring, weight, dilation in zip(self._rings, self._taps, self.net.dilations, strict=True):
-            size = ring.shape[1] // 2
+        for ring, size, (weight, bias), dilation in self._layers:
             place = number % size
-            ring[slots, place] = z
-            ring[slots, place + size] = z
+            ring[slots, place::size] = z[:, None]  # both of its places
             taps = ring[slots, place + 1 : place + 1 + size : dilation]  # (S, kernel, C)
-            more = taps.reshape(len(z), -1) @ weight[:-1]
-            more += weight[-1]
+            more = taps.reshape(len(z), -1) @ weight
+            more += bias
             z = z + np.maximum(more, 0, out=more)
         z += recalled
         return z
@@ -122,15 +131,14 @@ class MicroStream:
         """The twin of `MicroNet.recall` for the newest rows (S, F): its part of the body (S, C)."""
         channels, taps = self.net.settings.channels, self.net.recall_taps
         place = number % taps
-        self._recent[slots, place] = rows
-        self._recent[slots, place + taps] = rows
+        self._recent[slots, place::taps] = rows[:, None]
         recent = self._recent[slots, place + 1 : place + 1 + taps]  # (S, taps, F)
-        both = recent.reshape(len(rows), -1) @ self._local[:-1] + self._local[-1]
+        both = _linear(recent.reshape(len(rows), -1), self._local)
         a = both[:, :channels]
         h = a * np.tanh(both[:, channels:]) + np.maximum(a, 0)  # (S, C)
-        both = h @ self._deepen[:-1] + self._deepen[-1]
+        both = _linear(h, self._deepen)
         h = h + both[:, :channels] * np.tanh(both[:, channels:])
-        asked = h @ self._ask[:-1] + self._ask[-1]  # (S, 3 C)
+        asked = _linear(h, self._ask)  # (S, 3 C)
         told = np.tanh(asked[:, : 2 * channels])
         self._values[slots, number % self._values.shape[1]] = (
             0.5 + 0.5 * told[:, channels:]
@@ -139,15 +147,15 @@ class MicroStream:
         parts[:, :channels] = h
         summed = self._values[slots].sum(axis=1, out=parts[:, channels : 2 * channels])
         np.multiply(asked[:, 2 * channels :], np.tanh(summed), out=parts[:, 2 * channels :])
-        out: Floats = parts @ self._recall_out[:-1] + self._recall_out[-1]
-        return out
+        return _linear(parts, self._recall_out)
 
     def scores(self, z: Floats, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         """(score, p_buy, p_sell, score under a zero embedding) of body outputs (S, C): (S, 4)."""
         gain, offset = self._context[:, :, _slots(slots, self.slots)]  # each (2, S, C)
         both = (gain * z + offset).reshape(-1, z.shape[1])  # (2 S, C)
-        hidden = np.maximum(both @ self._hidden[:-1] + self._hidden[-1], 0)
-        logits = hidden @ self._output[:-1] + self._output[-1]
+        hidden = _linear(both, self._hidden)
+        np.maximum(hidden, 0, out=hidden)
+        logits = _linear(hidden, self._output)
         found = np.empty((len(slots), 4))
         if self.net.settings.head == "classes":
             p = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -179,9 +187,17 @@ class MicroStream:
 
     def _film(self, embedding: Floats) -> tuple[Floats, Floats]:
         components = np.clip(embedding @ self._whiten, -CONTEXT_CLIP, CONTEXT_CLIP)
-        both = components @ self._film_product[:-1] + self._film_product[-1]  # (2 C,)
+        both = _linear(components, self._film_product)  # (2 C,)
         channels = len(both) // 2
         return 1 + both[:channels], both[channels:]
+
+
+def _linear(rows: Floats, product: Product) -> Floats:
+    """Rows (N, in) through a matrix and its bias: (N, out)."""
+    weight, bias = product
+    out: Floats = rows @ weight
+    out += bias
+    return out
 
 
 def _slots(slots: NDArray[np.int64], count: int) -> Slots:
