@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument(
         "--named",
         action="store_true",
-        help="planted: no trainings, neither of MicroNet nor of arms",
+        help="no trainings, of MicroNet nor of arms",
     )
     parser.add_argument("--out", type=Path, help="JSON lines to add to")
     options = parser.parse_args()

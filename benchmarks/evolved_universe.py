@@ -82,7 +82,7 @@ def universe_arms(
     )
     for name, blocks in (("HAR-X", [panel.har_x]), ("HAR-X and the last hours", [panel.linear])):
         emit(about | {"arm": name, "forecast": forecast(whole, blocks, span)})
-    for arm, net, cpu_s, more in arms.nets(seed):
+    for arm, net, cpu_s, more in arms.nets(seed, by_gradient=not options.named):
         vectors = embedded(whole, net)
         line = about | {"arm": arm, "macro_cpu_s": round(cpu_s, 1), **more}
         line["connections"] = connections(net.encoder)

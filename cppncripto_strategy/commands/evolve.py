@@ -11,7 +11,12 @@ from rich.console import Console
 
 from cppncripto_strategy.commands._progress import ProgressBars
 from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
-from cppncripto_strategy.models.hyperneat.settings import FITNESSES, SEARCHES
+from cppncripto_strategy.models.hyperneat.settings import (
+    FITNESSES,
+    SEARCHES,
+    EvolutionSettings,
+    NeatSettings,
+)
 
 if TYPE_CHECKING:
     from cppncripto_strategy.evolution.evolved import Evolved
@@ -26,6 +31,9 @@ Examples:
   cppn-bt evolve my.toml --search map-elites --pick elites:4
   cppn-bt evolve my.toml --backend dask --scheduler tcp://10.0.0.5:8786
 """
+
+
+DEFAULTS = EvolutionSettings()
 
 
 class EvolutionProgress:
@@ -79,14 +87,14 @@ class EvolutionProgress:
 @click.option(
     "--search",
     type=click.Choice(SEARCHES),
-    default=SEARCHES[0],
+    default=DEFAULTS.search,
     show_default=True,
     help="How genomes are found.",
 )
 @click.option(
     "--fitness",
     type=click.Choice(FITNESSES),
-    default=FITNESSES[0],
+    default=DEFAULTS.fitness,
     show_default=True,
     help="What a genome is worth: its gain over HAR-X's terms, or R2 of the coming day's profile.",
 )
@@ -126,7 +134,6 @@ def command(request: RecipeRequest, **values: Any) -> None:
     recipe = request.load()
     from cppncripto_strategy.crew import Spread
     from cppncripto_strategy.evolution.search import evolve, summary
-    from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
 
     settings = EvolutionSettings(
         generations=values["generations"],
