@@ -6,7 +6,7 @@ Left out: training the bundles, and judging what the pass left (`outcome`).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.feeds.filters import KnownFilters
 from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.indicators import MicroScore
-from cppncripto_strategy.indicators.memory import ScoreMemory
+from cppncripto_strategy.indicators.score_memory import ScoreMemory
 from cppncripto_strategy.memory import give_back, young_garbage_only
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.recipe import Recipe
@@ -176,14 +176,7 @@ def replay(
     rules = account_filters(recipe, traded, span.start_ms) if filters is None else filters
     cerebro = bt.Cerebro(stdstats=False)
     cerebro.broker = _broker(recipe, rules)
-    bars = 0
-    # Backtrader's first feed is the strategy's clock: it is one that is traded.
-    for symbol, every in {**traded, **candles}.items():
-        part = every.between(_feed_start(every, feed_from), span.end_ms)
-        if len(part) == 0:
-            raise CandleError(f"{symbol} has no candle in {span}")
-        bars += len(part) if symbol in traded else 0
-        cerebro.adddata(ReplayFeed(candles=part, interval_ms=interval_ms, name=symbol))
+    bars = _feed(cerebro, {**traded, **candles}, traded, feed_from, span, interval_ms)
     cerebro.addstrategy(
         strategy_class,
         score_factory=lambda data: MicroScore(data, bundles=timeline, memory=memory),
@@ -207,6 +200,28 @@ def _broker(recipe: Recipe, rules: Mapping[str, KnownFilters]) -> SpotBroker:
         allow_short=recipe.strategy.allow_short,
         filters={symbol: known.filters for symbol, known in rules.items()},
     )
+
+
+def _feed(
+    cerebro: bt.Cerebro,
+    candles: Mapping[str, Candles],
+    traded: Collection[str],
+    from_ms: int,
+    span: Span,
+    interval_ms: int,
+) -> int:
+    """Add a feed per symbol, in this order; bars of the traded ones.
+
+    Backtrader's first feed is the strategy's clock: it is one that is traded.
+    """
+    bars = 0
+    for symbol, every in candles.items():
+        part = every.between(_feed_start(every, from_ms), span.end_ms)
+        if len(part) == 0:
+            raise CandleError(f"{symbol} has no candle in {span}")
+        bars += len(part) if symbol in traded else 0
+        cerebro.adddata(ReplayFeed(candles=part, interval_ms=interval_ms, name=symbol))
+    return bars
 
 
 def _feed_start(candles: Candles, wanted_ms: int) -> int:

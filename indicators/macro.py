@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import ms_to_utc, num_to_ms, nums_to_ms
 from cppncripto_strategy.indicators.bulk import forward_in_bulk
-from cppncripto_strategy.indicators.memory import ScoreMemory
+from cppncripto_strategy.indicators.score_memory import ScoreMemory
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.forecasting.forecaster import FORECAST_COLUMNS
 from cppncripto_strategy.models.inputs.grid import CandleGrid

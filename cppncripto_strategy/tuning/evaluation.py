@@ -29,7 +29,7 @@ from cppncripto_strategy.evaluation.proper_scores import log_loss
 from cppncripto_strategy.evaluation.returns import daily_returns
 from cppncripto_strategy.evaluation.signals import signal_quality
 from cppncripto_strategy.feeds.clock import Span
-from cppncripto_strategy.indicators.memory import ScoreMemory
+from cppncripto_strategy.indicators.score_memory import ScoreMemory
 from cppncripto_strategy.judgement import Tables, account_of, yardstick_of
 from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline

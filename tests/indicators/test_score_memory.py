@@ -8,7 +8,7 @@ import pytest
 
 from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.indicators import MicroScore, micro
-from cppncripto_strategy.indicators.memory import ScoreMemory
+from cppncripto_strategy.indicators.score_memory import ScoreMemory
 
 HOUR_MS = 3_600_000
 LINES = ("score", "p_buy", "p_sell", "score_zero")

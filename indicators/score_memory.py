@@ -24,7 +24,7 @@ class ScoreMemory:
 
     Examples
     --------
-    >>> from cppncripto_strategy.indicators.memory import ScoreMemory
+    >>> from cppncripto_strategy.indicators.score_memory import ScoreMemory
     >>> len(ScoreMemory())
     0
     """
