@@ -86,11 +86,7 @@ def run_backtest(
             market = load_market(recipe)
             give_back()
             span = checked_span(recipe, market)
-        with clock.phase("features"):
-            settings = recipe.learn_settings()
-            tables = session_tables(market, settings.session)
-        arms = train_arms(recipe, tables, span, cache, clock, jobs)
-        del tables  # each pass makes its own, a symbol at a time
+        arms = _train(recipe, market, span, cache, clock, jobs)
         give_back()
         passes, other = _trade(recipe, market, span, arms, clock, plain_loop)
         with clock.phase("report"):
@@ -99,6 +95,20 @@ def run_backtest(
             _save_bundles(arms, folder)
         log.info("run finished in %.1f s", clock.total())
     return result
+
+
+def _train(
+    recipe: Recipe,
+    market: Market,
+    span: Span,
+    cache: Path | None,
+    clock: PhaseClock,
+    jobs: int,
+) -> dict[str, BundleTimeline]:
+    """The networks of each arm; sessions are let go: each pass makes its own, symbol by symbol."""
+    with clock.phase("features"):
+        tables = session_tables(market, recipe.learn_settings().session)
+    return train_arms(recipe, tables, span, cache, clock, jobs)
 
 
 def _save_bundles(arms: dict[str, BundleTimeline], folder: Path) -> None:
