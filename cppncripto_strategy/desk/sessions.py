@@ -12,7 +12,8 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +127,14 @@ class SessionWatch:
             name: Follower(path / f"{name}.jsonl", DECISIONS_BYTES if name == "decisions" else None)
             for name in _FOLDS
         }
-        self._folded = Folded()
+        self._folded, self._shown = Folded(), Folded()
+        self._shown_version = self.version
 
     def look(self) -> Folded:
-        """What is known now; reads what came since the last look."""
+        """What is known now; reads what came since the last look.
+
+        Nobody changes what is returned: it may be walked through while others look.
+        """
         with self._lock:
             if self._clock() - self._looked_s >= LOOK_S:
                 self._read()
@@ -137,7 +142,9 @@ class SessionWatch:
                     self._begin()
                     self._read()
                 self._looked_s = self._clock()
-            return self._folded
+            if self._shown_version != self.version:
+                self._shown, self._shown_version = _copied(self._folded), self.version
+            return self._shown
 
     def _read(self) -> None:
         # What follows from a round is written after it was opened. Read in the other order, no
@@ -190,6 +197,17 @@ class SessionWatch:
             "created": Instant.of(facts.created_ms),
             "silent_s": None if changed_s is None else max(0.0, time.time() - changed_s),
         }
+
+
+def _copied(folded: Folded) -> Folded:
+    """A copy that shares records, and no container, with the original."""
+    values: dict[str, Any] = {}
+    for part in fields(folded):
+        value = getattr(folded, part.name)
+        if isinstance(value, dict):
+            value = {k: copy(v) if isinstance(v, deque) else v for k, v in value.items()}
+        values[part.name] = copy(value) if isinstance(value, deque | list) else value
+    return Folded(**values)
 
 
 def _fold(folded: Folded, follower: Follower, records: Iterable[Record]) -> int:

@@ -96,6 +96,27 @@ def test_a_growing_session_is_followed(copy_of, desk):
     assert after.fills == before.fills + 1
 
 
+def test_what_one_reader_walks_through_no_other_changes(copy_of, desk):
+    """Fifty viewers at once, and a page that fails because another one looked meanwhile."""
+    now = [0.0]
+    [entry] = Listing(copy_of).of("session")
+    watch = SessionWatch(entry, clock=lambda: now[0])
+    folded = watch.look()
+    walked = [iter(folded.equity), iter(folded.candles["AUSDT"]), iter(folded.events)]
+    count, timed = len(folded.equity), list(folded.latency_counts)
+    for each in walked:
+        next(each)
+    desk.append(entry.path, desk.round_records(desk.rounds))
+    desk.append(entry.path, {"events": [{"kind": "symbol_back", "at_ms": 1, "symbol": "AUSDT"}]})
+    now[0] += 1.0
+    assert len(watch.look().equity) == count + 1
+    assert watch.look() is watch.look()
+    for each in walked:
+        next(each)
+    assert len(folded.equity) == count
+    assert folded.latency_counts == timed
+
+
 def test_memory_does_not_grow_with_age(copy_of, desk, monkeypatch):
     """A session of months that fills the desk's memory."""
     monkeypatch.setattr(sessions, "CANDLES_KEPT", 7)
