@@ -28,6 +28,7 @@ Examples:
   cppn-bt evolve                                    the demo's planted market, under 3 minutes
   cppn-bt evolve my.toml --generations 40           a recipe of your own; run again to resume
   cppn-bt evolve my.toml --pick best                another point of the same front
+  cppn-bt evolve my.toml --search neat --fresh      bred instead of drawn
   cppn-bt evolve my.toml --search map-elites --pick elites:4
   cppn-bt evolve my.toml --backend dask --scheduler tcp://10.0.0.5:8786
 """

@@ -45,7 +45,7 @@ from cppncripto_strategy.recipe import load_recipe
 
 # Per file; all of them together take some thirty seconds. A long run asks for more.
 EXAMPLES = int(os.environ.get("CPPN_BT_FUZZ_EXAMPLES", "60"))
-SEARCH = EvolutionSettings(generations=2, seed=5, neat=NeatSettings(population=4))
+SEARCH = EvolutionSettings(generations=2, search="neat", seed=5, neat=NeatSettings(population=4))
 SUBSTRATE = Substrate.temporal(
     n_features=4, width=6, channels=5, taps=3, dilations=(1, 2), stride=12
 )

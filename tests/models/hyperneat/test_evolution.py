@@ -39,7 +39,7 @@ SUBSTRATE = Substrate.temporal(
     n_features=4, width=6, channels=5, taps=3, dilations=(1, 2), stride=12
 )
 SETTINGS = EvolutionSettings(
-    generations=4, fitness="profile", seed=5, neat=NeatSettings(population=12)
+    generations=4, search="neat", fitness="profile", seed=5, neat=NeatSettings(population=12)
 )
 
 
@@ -158,6 +158,7 @@ def test_population_that_mutates_hard_survives_many_resumed_generations():
     """Node deletions, disabled links and new species: every kind of gene passes the checkpoint."""
     busy = EvolutionSettings(
         generations=12,
+        search="neat",
         seed=1,
         neat=NeatSettings(
             population=20, add_node=0.8, delete_node=0.2, add_link=0.6, species_distance=1.0

@@ -289,7 +289,7 @@ def test_every_coordinate_means_the_same_to_both_decoders():
 def test_local_genomes_start_among_neighbours():
     """The seed of locality: nothing is expressed between the far ends of the axes."""
     config = NeatSettings(population=6, locality=True)
-    run = Evolution.begin(EvolutionSettings(seed=2, neat=config), SUBSTRATE, "")
+    run = Evolution.begin(EvolutionSettings(search="neat", seed=2, neat=config), SUBSTRATE, "")
     for genome in run.pending():
         mask = decode(genome, SUBSTRATE).masks[1].any(dim=2)  # (6, 5): out, in
         near = np.abs(np.linspace(-1, 1, 6)[:, None] - np.linspace(-1, 1, 5)) < 1 / 3

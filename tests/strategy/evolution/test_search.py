@@ -62,8 +62,10 @@ train_days = 64
 validate_days = 7
 retrain_days = 28
 """
-SMALL = EvolutionSettings(generations=2, fitness="profile", seed=3, neat=NeatSettings(population=6))
-ARGUMENTS = ["--generations", "3", "--population", "6", "--seed", "3", "--json"]
+SMALL = EvolutionSettings(
+    generations=2, search="neat", fitness="profile", seed=3, neat=NeatSettings(population=6)
+)
+ARGUMENTS = ["--search", "neat", "--generations", "3", "--population", "6", "--seed", "3", "--json"]
 
 
 @pytest.fixture(scope="module")
