@@ -153,7 +153,9 @@ def ground_of(candles: Candles, market: PlantedMarket | None, label: LabelSettin
 
 def evolve(ground: Ground, seed: int, generations: int) -> dict[str, Any]:
     """A champion's encoder options, its point on the front."""
-    settings = EvolutionSettings(generations=generations, seed=seed)
+    settings = EvolutionSettings(
+        generations=generations, search="neat", fitness="profile", seed=seed
+    )
     session = ground.table.settings
     substrate = CPPNOptions().substrate_for(
         len(session.names), EMBEDDING_SIZE - session.n_statistics
@@ -163,7 +165,7 @@ def evolve(ground: Ground, seed: int, generations: int) -> dict[str, Any]:
     run = Evolution.begin(settings, substrate, data.fingerprint())
     while not run.finished:
         run.advance({g.key: evaluate(g, substrate, data, settings) for g in run.pending()})
-    champion = champion_json(run, knee(run.front, substrate.weights), until)
+    champion = champion_json(run, [run.front[knee(run.front, substrate.weights)]], until)
     return {"genome": champion["genome"], "substrate": champion["substrate"]}
 
 
