@@ -1,0 +1,359 @@
+"""What a watched session pays for its viewers, how soon they see a chart, and the desk's memory.
+
+A loopback exchange in a process of its own serves ten planted symbols at speed; a paper session
+with networks of the default shapes trades them here, beside a desk of its folder. Stretches of
+rounds alternate: nobody looks, then 50 viewers keep a live page open (its events, and its numbers
+and chart at most once a second each) while 200 requests a second ask the API. The ratio is of the
+99th percentiles of the time from a round's last candle to its last order, with and without. The
+viewers' own processor time is on this machine too, behind everything else. Where the machine is
+too busy for a session at this speed, rounds are late and are not counted: give less speed.
+`--page` also opens the page in headless Chromium, with empty and full cache. Prints one JSON line,
+with the load of the machine, which tells how far to believe it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from cppncripto_strategy.commands.exchange import planted_candles
+from cppncripto_strategy.desk.credentials import make_token, read_token
+from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
+from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.feeds.live.rounds import Round
+from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
+from cppncripto_strategy.market import Market
+from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.paper.connection import Connection
+from cppncripto_strategy.paper.create import create_session
+from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options, todays_bundle
+from cppncripto_strategy.paper.trader import PaperSession
+from cppncripto_strategy.recipe import Recipe, parse_recipe
+
+log = logging.getLogger("desk")
+
+SYMBOLS = tuple(f"S{number:03d}USDT" for number in range(10))
+DAYS, START_DAY, SEED, LEARN_FROM = 90, 42, 7, 3
+VIEWERS, REQUESTS_PER_S, LOOKS_S = 50, 200, 1.0
+RATIO_LIMIT, CHART_LIMIT_S, GROWTH_LIMIT = 1.1, 1.5, 0.05
+MAIN_SVG, FIRST_SVG = ".chart .main-svg", ".chart svg"
+FIRST_PAINT = """(() => { const look = () => {
+  const first = document.querySelector(".chart svg");
+  if (first && first.getBoundingClientRect().height > 50) {
+    requestAnimationFrame(() => { window.firstChart = performance.now(); });
+  } else { requestAnimationFrame(look); }
+}; requestAnimationFrame(look); })()"""
+
+
+def recipe() -> Recipe:
+    """Networks of the default shapes; one epoch, since only their cost matters."""
+    return parse_recipe(
+        {
+            "name": "desk",
+            "symbols": SYMBOLS,
+            "macro": {"epochs": 1},
+            "micro": {"epochs": 1, "initialisations": 1},
+            "walkforward": {"train_days": 14, "validate_days": 4, "retrain_days": 7},
+            "strategy": {"hold_candles": 6},
+        }
+    )
+
+
+def networks() -> BundleTimeline:
+    """Trained on a few of the symbols: what they cost does not depend on it."""
+    candles = planted_candles(SYMBOLS[:LEARN_FROM], START_DAY + 1, "5m", SEED)
+    start_ms = int(candles[SYMBOLS[0]].open_time[0]) + START_DAY * DAY_MS
+    known = {s: c[c.open_time + 300_000 <= start_ms] for s, c in candles.items()}
+    settings = parse_recipe({**recipe().model_dump(mode="json"), "symbols": SYMBOLS[:LEARN_FROM]})
+    return todays_bundle(settings, Market(known), start_ms, None, None)
+
+
+def start_exchange(speed: float, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The exchange as a process, and its addresses."""
+    command = [sys.executable, "-m", "cppncripto_strategy", "exchange", "--planted", "--json"]
+    command += ["--days", str(DAYS), "--seed", str(SEED), "--port", "0", "--speed", str(speed)]
+    command += ["--history-days", str(START_DAY + 0.25)]
+    for symbol in SYMBOLS:
+        command += ["--symbol", symbol]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
+    assert process.stdout is not None
+    return process, json.loads(process.stdout.readline())
+
+
+class Desk:
+    """A desk as a process, and its memory."""
+
+    def __init__(self, folder: Path, token_file: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = int(free.getsockname()[1])
+        make_token(token_file)
+        self.token = read_token(token_file)
+        command = [sys.executable, "-m", "cppncripto_strategy", "desk", str(folder)]
+        command += ["--port", str(self.port), "--token-file", str(token_file)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+
+    def memory_mb(self) -> float:
+        """Resident memory now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 2**20
+
+    def viewers(self) -> subprocess.Popen[str]:
+        """50 viewers and 200 requests a second, until their input is closed."""
+        command = [sys.executable, __file__, "--viewers", str(self.port)]
+        environment = {**os.environ, "DESK_TOKEN": self.token}
+        return subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+
+async def view(port: int, token: str, line: Any) -> dict[str, int]:
+    """Be the viewers until a line comes; counts answers by their status."""
+    counts: dict[str, int] = {}
+    base, headers = f"http://127.0.0.1:{port}", {"authorization": f"Bearer {token}"}
+    connector = aiohttp.TCPConnector(limit=VIEWERS + 60)
+    async with aiohttp.ClientSession(base, headers=headers, connector=connector) as client:
+
+        async def get(path: str) -> None:
+            try:
+                async with client.get(path) as answer:
+                    await answer.read()
+                    status = str(answer.status)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                status = type(error).__name__
+            counts[status] = counts.get(status, 0) + 1
+
+        async with client.get("/api/v1/sessions") as answer:
+            id = (await answer.json())["items"][0]["id"]
+
+        async def follow(number: int) -> None:
+            symbol = SYMBOLS[number % len(SYMBOLS)]
+            async with client.get(f"/sessions/{id}/live", timeout=aiohttp.ClientTimeout()) as live:
+                due_s = 0.0
+                async for event in live.content:
+                    if event.startswith(b"data") and time.monotonic() >= due_s:
+                        due_s = time.monotonic() + LOOKS_S
+                        await get(f"/sessions/{id}/view?symbol={symbol}")
+
+        async def ask() -> None:
+            paths = (
+                f"/api/v1/sessions/{id}", f"/api/v1/sessions/{id}/decisions?last=true&limit=50",
+                f"/api/v1/sessions/{id}/equity?last=true&limit=100", "/api/v1/sessions",
+                f"/api/v1/sessions/{id}/fills?limit=50", "/metrics", f"/sessions/{id}", "/",
+            )  # fmt: skip
+            began_s, sent, flying = time.monotonic(), 0, set[asyncio.Task[None]]()
+            while True:
+                due = int((time.monotonic() - began_s) * REQUESTS_PER_S)
+                # Nobody sends without end to a desk that does not answer.
+                while sent < due and len(flying) < VIEWERS:
+                    flying.add(asyncio.create_task(get(paths[sent % len(paths)])))
+                    sent += 1
+                flying = {task for task in flying if not task.done()}
+                await asyncio.sleep(0.02)
+
+        tasks = [asyncio.create_task(follow(number)) for number in range(VIEWERS)]
+        tasks.append(asyncio.create_task(ask()))
+        print("looking", flush=True)
+        await asyncio.to_thread(line.readline)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return counts
+
+
+class Stretches:
+    """Alternates rounds with and without viewers; lives as long as the session runs.
+
+    Parameters
+    ----------
+    desk : who is looked at.
+    rounds : live rounds of one stretch. stretches : of each kind.
+    """
+
+    def __init__(self, desk: Desk, rounds: int, stretches: int) -> None:
+        self.desk, self.rounds, self.stretches = desk, rounds, stretches
+        self.latency_s: dict[bool, list[float]] = {False: [], True: []}
+        self.memory: list[float] = []
+        self.counts: dict[str, int] = {}
+        self.watched_s = 0.0
+        self._seen, self._since_s = 0, 0.0
+        self._viewers: subprocess.Popen[str] | None = None
+        self._looking, self._turning = False, False
+
+    def before_round(self, session: PaperSession, _moment: Round) -> None:
+        """Called with each round; what was timed since the last one belongs to this stretch."""
+        if not session.queue.allowed:
+            return
+        timed = list(session.recorder.latency_s)
+        fresh, self._seen = timed[self._seen :], len(timed)
+        if self._turning:
+            return
+        self.latency_s[self._looking] += fresh
+        self.memory += [self.desk.memory_mb()] * len(fresh)
+        done = len(self.memory) // self.rounds
+        if done >= 2 * self.stretches:
+            session.stop()
+        elif (done % 2 == 1) != self._looking:
+            self._turning = True
+            threading.Thread(target=self._turn, daemon=True).start()
+
+    def _turn(self) -> None:
+        """Viewers come, or go, beside the session; rounds of meanwhile are not counted."""
+        if self._looking:
+            self.end()
+        else:
+            self._viewers = self.desk.viewers()
+            assert self._viewers.stdout is not None
+            assert self._viewers.stdout.readline() == "looking\n"
+            self._since_s = time.monotonic()
+        log.info("%s after %d rounds", "alone" if self._looking else "viewed", len(self.memory))
+        self._looking, self._turning = not self._looking, False
+
+    def end(self) -> None:
+        """Viewers that are still there go."""
+        viewers, self._viewers = self._viewers, None
+        if viewers is None:
+            return
+        self.watched_s += time.monotonic() - self._since_s
+        said, _ = viewers.communicate("stop\n", timeout=60)
+        for status, count in json.loads(said).items():
+            self.counts[status] = self.counts.get(status, 0) + count
+
+
+def measure(rounds: int, stretches: int, speed: float, folder: Path, page: bool) -> dict[str, Any]:
+    """Run the session through its stretches."""
+    settings, timeline = recipe(), networks()
+    log.info("networks are ready")
+    process, addresses = start_exchange(speed, folder)
+    sources = Sources(addresses["archive_url"], addresses["rest_url"], addresses["stream_url"])
+    retry = Retry(attempts=6, base_s=0.05, cap_s=1.0, timeout_s=5.0)
+    connection = Connection(sources, StreamSettings.for_speed(speed), retry)
+    path = folder / "paper" / "desk"
+    desk = None
+    try:
+        with create_session(path, settings, timeline, connection) as session:
+            desk = Desk(folder / "paper", folder / "desk-token")
+            stretch = Stretches(desk, rounds, stretches)
+            paper = PaperSession(
+                session,
+                strategy_options(settings, SessionTimeline.of_session(path)),
+                connection,
+                before_round=lambda moment: stretch.before_round(paper, moment),
+            )
+            load = os.getloadavg()[0]
+            try:
+                paper.run()
+            finally:
+                stretch.end()
+        line = summary(stretch)
+        line["load"] = load
+        if page:
+            line |= first_chart(desk)
+    finally:
+        process.kill()
+        process.wait()
+        if desk is not None:
+            desk.process.kill()
+            desk.process.wait()
+    return line
+
+
+def summary(stretch: Stretches) -> dict[str, Any]:
+    """Percentiles with and without viewers, what they were answered, and the desk's memory."""
+    if not all(stretch.latency_s.values()):
+        raise SystemExit("no round was fresh: nothing is measured; give less --speed")
+    without, watched = (1e3 * np.array(stretch.latency_s[looking]) for looking in (False, True))
+    answered = sum(stretch.counts.values())
+    memory = stretch.memory[len(stretch.memory) // 4 :]
+    return {
+        "name": "desk",
+        "symbols": len(SYMBOLS),
+        "rounds": [len(without), len(watched)],
+        "decision_p50_ms": [float(np.median(without)), float(np.median(watched))],
+        "decision_p99_ms": [float(np.quantile(without, 0.99)), float(np.quantile(watched, 0.99))],
+        "ratio": float(np.quantile(watched, 0.99) / np.quantile(without, 0.99)),
+        "median_ratio": float(np.median(watched) / np.median(without)),
+        "answers_per_s": answered / stretch.watched_s if stretch.watched_s else 0.0,
+        "answers": stretch.counts,
+        "desk_memory_mb": memory[-1],
+        "desk_memory_growth": memory[-1] / memory[0] - 1,
+    }
+
+
+def first_chart(desk: Desk, times: int = 3) -> dict[str, Any]:
+    """Medians of the milliseconds to the first picture of a chart, empty and full cache."""
+    from playwright.sync_api import sync_playwright
+
+    cold, warm = [], []
+    base = f"http://127.0.0.1:{desk.port}"
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        for _ in range(times):
+            context = browser.new_context(viewport={"width": 1280, "height": 900})
+            page = context.new_page()
+            page.add_init_script(FIRST_PAINT)
+            page.goto(f"{base}/login")
+            page.fill("#token", desk.token)
+            page.click("text=sign in")
+            page.wait_for_url(f"{base}/")
+            address = page.locator("tbody a").first.get_attribute("href")
+            for found in (cold, warm):
+                page.goto(f"{base}{address}", wait_until="commit")
+                page.wait_for_selector(MAIN_SVG, timeout=120_000)
+                found.append(page.evaluate("() => window.firstChart"))
+            context.close()
+        browser.close()
+    return {"chart_cold_ms": float(np.median(cold)), "chart_warm_ms": float(np.median(warm))}
+
+
+def main() -> None:
+    """Measure and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100, help="live rounds of a stretch")
+    parser.add_argument(
+        "--stretches", type=int, default=2, help="with viewers, and as many without"
+    )
+    parser.add_argument("--speed", type=float, default=600.0, help="market s per wall s")
+    parser.add_argument("--page", action="store_true", help="and the page, in headless Chromium")
+    parser.add_argument("--viewers", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.viewers is not None:
+        os.nice(19)
+        token = os.environ["DESK_TOKEN"]
+        print(json.dumps(asyncio.run(view(arguments.viewers, token, sys.stdin))), flush=True)
+        return
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    log.setLevel(logging.INFO)
+    with tempfile.TemporaryDirectory() as name:
+        line = measure(
+            arguments.rounds, arguments.stretches, arguments.speed, Path(name), arguments.page
+        )
+    line["passed"] = (
+        line["ratio"] < RATIO_LIMIT
+        and abs(line["desk_memory_growth"]) < GROWTH_LIMIT
+        and line.get("chart_cold_ms", 0.0) < 1e3 * CHART_LIMIT_S
+    )
+    print(json.dumps({key: round(v, 4) if isinstance(v, float) else v for key, v in line.items()}))
+
+
+if __name__ == "__main__":
+    main()
