@@ -31,6 +31,8 @@ Call: TypeAlias = Callable[..., Any]
 # Workers may be lost so often in a row, without one result between, before the work is given up.
 _FRUITLESS_LOSSES = 3
 _WATCH_S = 2.0
+# Calls are out, and workers are seen idle at so many looks in a row: somebody forgot the calls.
+_LOOK_S, _IDLE_LOOKS = 10.0, 3
 _INSTALL = {
     "dask": "pip install 'cppncripto-strategy[dask]'",
     "ray": "pip install 'cppncripto-strategy[ray]'",
@@ -152,6 +154,9 @@ class _Backend(Protocol):
     def renew(self) -> None:
         """Make it work again after a worker was lost."""
 
+    def idle(self) -> bool:
+        """Whether it has workers, and none of them does anything."""
+
 
 class _Apart:
     """Calls made in workers; those whose worker is lost are made again."""
@@ -160,7 +165,7 @@ class _Apart:
         self.size = backend.size
         self._backend, self._function = backend, function
         self._calls: dict[Future[Any], tuple[Any, tuple[Any, ...]]] = {}
-        self._losses = 0
+        self._losses = self._idle = 0
 
     @property
     def busy(self) -> int:
@@ -178,7 +183,11 @@ class _Apart:
 
     def completed(self) -> tuple[Any, Any]:
         while True:
-            done, _ = wait(self._calls, return_when=FIRST_COMPLETED)
+            done, _ = wait(self._calls, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
+            if not done:
+                self._look()
+                continue
+            self._idle = 0
             lost = {future: error for future in done if (error := _loss(future)) is not None}
             if lost:
                 self._again(lost)
@@ -188,6 +197,15 @@ class _Apart:
             key, _ = self._calls.pop(future)
             self._losses = 0
             return key, future.result()
+
+    def _look(self) -> None:
+        """Make calls again that nobody has: Dask once forgot those of a killed worker, silently."""
+        self._idle = self._idle + 1 if self._backend.idle() else 0
+        if self._idle < _IDLE_LOOKS:
+            return
+        self._idle = 0
+        forgotten = TimeoutError(f"workers did nothing for {_IDLE_LOOKS * _LOOK_S:.0f} s")
+        self._again(dict.fromkeys(self._calls, forgotten))
 
     def _again(self, lost: dict[Future[Any], BaseException]) -> None:
         error = next(iter(lost.values()))
@@ -268,6 +286,9 @@ class _Processes:
         self.close()
         self._pool = self._made()
 
+    def idle(self) -> bool:
+        return False  # a pool ends the calls of a worker that dies
+
     def close(self) -> None:
         self._pool.shutdown(wait=True, kill_workers=True)
 
@@ -303,6 +324,13 @@ class _Dask:
     def renew(self) -> None:
         self._kept = self._scattered()
 
+    def idle(self) -> bool:
+        try:
+            processing = self._client.processing()
+        except OSError:  # the scheduler does not answer; the calls will end when it is gone
+            return False
+        return bool(processing) and not any(processing.values())
+
 
 @contextmanager
 def _dask(spread: Spread, shared: Any) -> Iterator[_Backend]:
@@ -330,6 +358,9 @@ class _Ray:
 
     def renew(self) -> None:
         """Nothing: Ray starts new workers by itself."""
+
+    def idle(self) -> bool:
+        return False  # Ray ends the calls of a worker that dies
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 import os
 import signal
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
+from cppncripto_strategy import crew as crew_module
 from cppncripto_strategy.crew import Spread, crew
 from cppncripto_strategy.errors import RecipeError, TrainingError
 
@@ -118,6 +120,39 @@ def test_workers_end_with_their_master(tmp_path):
     while worker.exists() and "Z" not in (worker / "stat").read_text().split()[2]:
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+class Forgetful:
+    """A backend that forgets its first calls, and says whether it is idle."""
+
+    size = 1
+
+    def __init__(self, idle):
+        self.looks, self.made, self.renewed = iter(idle), 0, 0
+
+    def submit(self, function, arguments):
+        future = Future()
+        self.made += 1
+        if self.made > 2:
+            future.set_result(function(None, *arguments))
+        return future
+
+    def renew(self):
+        self.renewed += 1
+
+    def idle(self):
+        return next(self.looks)
+
+
+def test_calls_that_a_backend_forgot_are_made_again(monkeypatch):
+    """Dask that says nothing of a killed worker's calls: the search would wait for ever."""
+    monkeypatch.setattr(crew_module, "_LOOK_S", 0.01)
+    busy_once = [True, True, False, True, True, True]
+    backend = Forgetful(busy_once)
+    apart = crew_module._Apart(backend, lambda shared, x: x)
+    assert results(apart, 2) == {0: 0, 1: 1}
+    assert (backend.made, backend.renewed) == (4, 1)
+    assert next(backend.looks, "none is left") == "none is left"
 
 
 @pytest.mark.posix
