@@ -214,7 +214,7 @@ def _reading(days: Days, data: MicroData, settings: LearnSettings) -> FloatArray
         shape.components,
     )
     if reading is None:
-        log.warning(
+        log.info(
             "%d training days are too few to see what the embedding says of the coming days (or it"
             " never varies): MicroNet reads its principal components",
             len(days.train),

@@ -247,5 +247,6 @@ def test_too_few_days_are_said(toy, caplog):
         train_days=30,
         validate_days=15,
     )
-    learn_bundle([table], int(table.start_ms[-1]), learn, seed=0)
+    with caplog.at_level("INFO"):
+        learn_bundle([table], int(table.start_ms[-1]), learn, seed=0)
     assert "MicroNet reads its principal components" in caplog.text

@@ -145,6 +145,7 @@ def watch_of(tmp_path: Path) -> Iterator[Callable[[Path], Watch]]:
             one.end(signal.SIGKILL)
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 def test_a_real_session_is_killed_and_its_death_is_heard(watch_of, tmp_path):
     """Everything at once, as it will be on the night: a session over a loopback exchange, kill -9,

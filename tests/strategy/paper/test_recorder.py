@@ -194,7 +194,7 @@ NOT_STATE: dict[type, dict[str, str]] = {
     MicroStream: dict.fromkeys(
         ("net", "slots", "_embed", "_taps", "_local", "_deepen", "_recall_out", "_ask", "_hidden",
          "_output", "_whiten", "_film_product", "_products", "_most"), "the network"
-    ),
+    ) | {"_layers": "the rings beside the network"},
     Ring: {"size": "given"},
     ScoreThreshold: {"settings": "given"},
     AdaptiveThreshold: {
@@ -214,8 +214,8 @@ NOT_STATE: dict[type, dict[str, str]] = {
     Bet: {"_settings": "given", "needed": "given"},
     MacroMicroStrategy: {
         **dict.fromkeys(("_state_of", "_sizing", "_opened", "_has_ledger", "_reports"), "given"),
-        **dict.fromkeys(("_quick_step", "_fast_loop", "_marks", "signals", "fills", "trades",
-                         "equity", "evidence"),
+        **dict.fromkeys(("_quick_step", "_fast_loop", "_marks", "_gives_up", "signals", "fills",
+                         "trades", "equity", "evidence"),
                         "of backtests"),
     },
     Recorder: {

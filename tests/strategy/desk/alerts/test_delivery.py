@@ -161,6 +161,7 @@ def test_a_program_does_not_get_the_addresses(tmp_path, monkeypatch):
     assert "kept" in heard.read_text()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -176,6 +177,7 @@ def test_a_program_that_fails_is_a_reason(command, words):
     assert words in HookSender(command, 20, ()).send(MESSAGE)
 
 
+@pytest.mark.posix
 def test_a_program_that_hangs_is_ended_with_all_that_it_started(tmp_path):
     """A `curl` that waits without end, one more at every alert."""
     pid_file = tmp_path / "pid"
