@@ -69,16 +69,19 @@ def style(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
     return figure
 
 
-def _line(x: IntArray, y: FloatArray, name: str, colour: str, **more: Any) -> go.Scattergl:
+def _line(
+    x: IntArray, y: FloatArray, name: str, colour: str, candles: bool = False, **more: Any
+) -> go.Scattergl:
+    """A line; one of candles has a hole where some are missing, others join what is there."""
     line = {"color": colour, "width": more.pop("width", 1.6), "dash": more.pop("dash", "solid")}
-    return go.Scatter(**_points(x, y), name=name, mode="lines", line=line, **more)
+    return go.Scatter(**_points(x, y, candles), name=name, mode="lines", line=line, **more)
 
 
-def _points(x: IntArray, y: FloatArray) -> dict[str, Any]:
+def _points(x: IntArray, y: FloatArray, candles: bool) -> dict[str, Any]:
     """Where a line's points lie, in the fewest bytes: a page holds those of every symbol.
 
-    Seven digits of a value are more than can be seen, and regular stamps need no list: what is
-    missing among them is a hole in the line.
+    Seven digits of a value are more than can be seen, and regular stamps need no list. Of candles
+    what is missing among them is a hole; a day without a bet, say, is none.
     """
     steps = np.diff(x)
     step = int(steps.min()) if len(steps) else 0
@@ -86,7 +89,7 @@ def _points(x: IntArray, y: FloatArray) -> dict[str, Any]:
         xs, ys = thin(x, y)
         return {"x": xs, "y": ys.astype(np.float32)}
     place = (x - x[0]) // step
-    if place[-1] >= 2 * len(x):
+    if place[-1] >= (2 if candles else 1) * len(x):
         return {"x": x, "y": y.astype(np.float32)}
     laid = np.full(int(place[-1]) + 1, np.nan, dtype=np.float32)
     laid[place] = y
@@ -146,7 +149,9 @@ def week_figure(result: RunResult, symbol: str) -> go.Figure:
         rows=2, shared_xaxes=True, row_heights=[0.55, 0.45], vertical_spacing=0.05
     )
     stamps, close = _columns(rows, "close")
-    figure.add_trace(_line(stamps, close, "close", "#39424e", width=1.1), row=1, col=1)
+    figure.add_trace(
+        _line(stamps, close, "close", "#39424e", candles=True, width=1.1), row=1, col=1
+    )
     for trace in _fill_marks(result.fills, symbol, start, end):
         figure.add_trace(trace, row=1, col=1)
     for column, name, colour, dash in (
@@ -156,7 +161,9 @@ def week_figure(result: RunResult, symbol: str) -> go.Figure:
         ("lower", "lower", SELL, "dot"),
     ):
         x, y = _columns(rows, column)
-        figure.add_trace(_line(x, y, name, colour, width=1.2, dash=dash), row=2, col=1)
+        figure.add_trace(
+            _line(x, y, name, colour, candles=True, width=1.2, dash=dash), row=2, col=1
+        )
     style(figure, 520)
     figure.update_xaxes(type="date", range=[start, end])
     figure.update_xaxes(title="time, UTC", row=2, col=1)

@@ -78,7 +78,7 @@ def test_regular_stamps_need_no_list_and_what_is_missing_is_a_hole():
     minute = 60_000
     stamps = np.array([3, 4, 5, 8, 9]) * minute
     values = np.array([1.0, 2.0, np.nan, 4.0, 5.0])
-    points = charts._points(stamps, values)
+    points = charts._points(stamps, values, candles=True)
     assert (points["x0"], points["dx"]) == (3 * minute, minute)
     drawn = dict(zip(points["x0"] + points["dx"] * np.arange(7), points["y"], strict=True))
     for stamp, value in zip(stamps, values, strict=True):
@@ -86,10 +86,19 @@ def test_regular_stamps_need_no_list_and_what_is_missing_is_a_hole():
     assert np.isnan([drawn[6 * minute], drawn[7 * minute]]).all()
 
 
+@pytest.mark.parametrize("candles", [True, False])
 @pytest.mark.parametrize("stamps", [[0, 1, 1_000_000], [0, 2, 5], [7], []])
-def test_irregular_stamps_are_listed(stamps):
+def test_irregular_stamps_are_listed(stamps, candles):
     """A page full of holes, or a stamp rounded to a grid that is not there."""
     at = np.array(stamps, dtype=np.int64)
-    points = charts._points(at, np.arange(len(at), dtype=np.float64))
+    points = charts._points(at, np.arange(len(at), dtype=np.float64), candles)
     assert points["x"].tolist() == stamps
     assert points["y"].tolist() == list(range(len(at)))
+
+
+def test_a_day_that_is_not_a_candle_leaves_no_hole():
+    """Wealth that vanishes for a day on which nothing could be bet on."""
+    days = np.array([3, 4, 5, 8, 9])
+    points = charts._points(days, days / 2, candles=False)
+    assert points["x"].tolist() == days.tolist()
+    assert points["y"].tolist() == (days / 2).tolist()
