@@ -113,16 +113,13 @@ class MicroStream:
         return np.concatenate(parts)
 
     def _advance(self, rows: Floats, number: int, slots: Slots) -> Floats:
-        weight, bias = self._embed
-        z: Floats = rows @ weight
-        z += bias  # (S, C)
+        z = _linear(rows, self._embed)  # (S, C)
         recalled = self._recall(rows, number, slots)
-        for ring, size, (weight, bias), dilation in self._layers:
+        for ring, size, product, dilation in self._layers:
             place = number % size
             ring[slots, place::size] = z[:, None]  # both of its places
             taps = ring[slots, place + 1 : place + 1 + size : dilation]  # (S, kernel, C)
-            more = taps.reshape(len(z), -1) @ weight
-            more += bias
+            more = _linear(taps.reshape(len(z), -1), product)
             z = z + np.maximum(more, 0, out=more)
         z += recalled
         return z
