@@ -31,25 +31,20 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+from live import names, networks, recipe, start_exchange
 
-from cppncripto_strategy.commands.exchange import planted_candles
 from cppncripto_strategy.desk.credentials import make_token, read_token
 from cppncripto_strategy.feeds.binance.endpoints import Retry, Sources
-from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.feeds.live.rounds import Round
 from cppncripto_strategy.feeds.live.stream_settings import StreamSettings
-from cppncripto_strategy.market import Market
-from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import create_session
-from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options, todays_bundle
+from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options
 from cppncripto_strategy.paper.trader import PaperSession
-from cppncripto_strategy.recipe import Recipe, parse_recipe
 
 log = logging.getLogger("desk")
 
-SYMBOLS = tuple(f"S{number:03d}USDT" for number in range(10))
-DAYS, START_DAY, SEED, LEARN_FROM = 90, 42, 7, 3
+SYMBOLS, DAYS = names(10), 90
 VIEWERS, REQUESTS_PER_S, LOOKS_S = 50, 200, 1.0
 RATIO_LIMIT, CHART_LIMIT_S, GROWTH_LIMIT = 1.1, 1.5, 0.05
 MAIN_SVG, FIRST_SVG = ".chart .main-svg", ".chart svg"
@@ -59,41 +54,6 @@ FIRST_PAINT = """(() => { const look = () => {
     requestAnimationFrame(() => { window.firstChart = performance.now(); });
   } else { requestAnimationFrame(look); }
 }; requestAnimationFrame(look); })()"""
-
-
-def recipe() -> Recipe:
-    """Networks of the default shapes; one epoch, since only their cost matters."""
-    return parse_recipe(
-        {
-            "name": "desk",
-            "symbols": SYMBOLS,
-            "macro": {"epochs": 1},
-            "micro": {"epochs": 1, "initialisations": 1},
-            "walkforward": {"train_days": 14, "validate_days": 4, "retrain_days": 7},
-            "strategy": {"hold_candles": 6},
-        }
-    )
-
-
-def networks() -> BundleTimeline:
-    """Trained on a few of the symbols: what they cost does not depend on it."""
-    candles = planted_candles(SYMBOLS[:LEARN_FROM], START_DAY + 1, "5m", SEED)
-    start_ms = int(candles[SYMBOLS[0]].open_time[0]) + START_DAY * DAY_MS
-    known = {s: c[c.open_time + 300_000 <= start_ms] for s, c in candles.items()}
-    settings = parse_recipe({**recipe().model_dump(mode="json"), "symbols": SYMBOLS[:LEARN_FROM]})
-    return todays_bundle(settings, Market(known), start_ms, None, None)
-
-
-def start_exchange(speed: float, folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The exchange as a process, and its addresses."""
-    command = [sys.executable, "-m", "cppncripto_strategy", "exchange", "--planted", "--json"]
-    command += ["--days", str(DAYS), "--seed", str(SEED), "--port", "0", "--speed", str(speed)]
-    command += ["--history-days", str(START_DAY + 0.25)]
-    for symbol in SYMBOLS:
-        command += ["--symbol", symbol]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
-    assert process.stdout is not None
-    return process, json.loads(process.stdout.readline())
 
 
 class Desk:
@@ -239,9 +199,9 @@ class Stretches:
 
 def measure(rounds: int, stretches: int, speed: float, folder: Path, page: bool) -> dict[str, Any]:
     """Run the session through its stretches."""
-    settings, timeline = recipe(), networks()
+    settings, timeline = recipe(SYMBOLS), networks()
     log.info("networks are ready")
-    process, addresses = start_exchange(speed, folder)
+    process, addresses = start_exchange(SYMBOLS, speed, folder, DAYS)
     sources = Sources(addresses["archive_url"], addresses["rest_url"], addresses["stream_url"])
     retry = Retry(attempts=6, base_s=0.05, cap_s=1.0, timeout_s=5.0)
     connection = Connection(sources, StreamSettings.for_speed(speed), retry)

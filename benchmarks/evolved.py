@@ -37,13 +37,13 @@ from evolved_arms import Arms, connections
 from evolved_universe import universe_arms, universe_table
 from reading import (
     HOW,
-    INTERVAL_MS,
     PARTS,
     Contexts,
     Days,
     days_of,
     embedded,
     named,
+    per_day,
     predictive,
     standardised,
 )
@@ -52,9 +52,8 @@ from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.models.hyperneat.fitness import ProbeData
 from cppncripto_strategy.models.hyperneat.options import CPPNOptions
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings, NeatSettings
-from cppncripto_strategy.models.learning.training import MicroData, train_micronet
+from cppncripto_strategy.models.learning.training import train_micronet
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
-from cppncripto_strategy.models.micronet import MicroNet
 
 Line = dict[str, Any]
 BLOCK_DAYS, RESAMPLES = 10, 4000
@@ -132,20 +131,6 @@ def hits_of(days: Days, known: Contexts, seed: int) -> Line:
     line: Line = {"hit": round(float(right.sum() / setups.sum()), 4)}
     line |= {"right": right.tolist(), "setups": setups.tolist()}
     return line | {"micro_cpu_s": round(time.process_time() - began, 1)}
-
-
-@torch.no_grad()
-def per_day(days: Days, data: MicroData, net: MicroNet) -> tuple[Any, Any]:
-    """Right signs where a setup closes, and setups, of each test day."""
-    parts = [net.probabilities(net(part.inputs, part.context))[..., 0] for part in data.batches(64)]
-    score, ahead = torch.cat(parts).numpy(), data.forward_return.numpy()
-    sessions = [days.table.session_rows(int(session)) for _, session in days.sets["test"].members]
-    first = (days.table.grid.start_ms - days.market.settings.start_ms) // INTERVAL_MS
-    closes = np.stack(
-        [days.market.direction[first + at.start : first + at.stop] for at in sessions]
-    )
-    counted = (closes != 0) & np.isfinite(ahead) & (ahead != 0)
-    return ((np.sign(score) == np.sign(ahead)) & counted).sum(axis=1), counted.sum(axis=1)
 
 
 # ------------------------------------------------------------------ tables

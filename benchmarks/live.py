@@ -70,11 +70,11 @@ def recipe(symbols: tuple[str, ...]) -> Recipe:
 
 
 def start_exchange(
-    symbols: tuple[str, ...], speed: float, folder: Path
+    symbols: tuple[str, ...], speed: float, folder: Path, days: int = DAYS
 ) -> tuple[Any, dict[str, Any]]:
     """The exchange as a process, and its addresses."""
     command = [sys.executable, "-m", "cppncripto_strategy.cli", "exchange", "--planted", "--json"]
-    command += ["--days", str(DAYS), "--seed", str(SEED), "--port", "0", "--speed", str(speed)]
+    command += ["--days", str(days), "--seed", str(SEED), "--port", "0", "--speed", str(speed)]
     command += ["--history-days", str(START_DAY + 0.25)]
     for symbol in symbols:
         command += ["--symbol", symbol]

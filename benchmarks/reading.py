@@ -202,18 +202,24 @@ def named(days: Days, known: Contexts, components: int | None, seed: int) -> flo
     return float((np.sign(inputs["test"] @ weights) == days.regime("test")).mean())
 
 
-@torch.no_grad()
 def hits(days: Days, data: MicroData, net: MicroNet) -> float:
     """Share of right signs where a setup closes."""
+    right, setups = per_day(days, data, net)
+    return float(right.sum() / setups.sum())
+
+
+@torch.no_grad()
+def per_day(days: Days, data: MicroData, net: MicroNet) -> tuple[Any, Any]:
+    """Right signs where a setup closes, and setups, of each test day."""
     parts = [net.probabilities(net(part.inputs, part.context))[..., 0] for part in data.batches(64)]
     score, ahead = torch.cat(parts).numpy(), data.forward_return.numpy()
     sessions = [days.table.session_rows(int(session)) for _, session in days.sets["test"].members]
     first = (days.table.grid.start_ms - days.market.settings.start_ms) // INTERVAL_MS
-    setups = np.stack(
+    closes = np.stack(
         [days.market.direction[first + at.start : first + at.stop] for at in sessions]
     )
-    counted = (setups != 0) & np.isfinite(ahead) & (ahead != 0)
-    return float((np.sign(score) == np.sign(ahead))[counted].mean())
+    counted = (closes != 0) & np.isfinite(ahead) & (ahead != 0)
+    return ((np.sign(score) == np.sign(ahead)) & counted).sum(axis=1), counted.sum(axis=1)
 
 
 def table(lines: list[dict[str, Any]]) -> str:
