@@ -155,7 +155,8 @@ def measure(
         process.wait()
     if "share" not in idling:
         raise SystemExit(f"ended after {len(memory)} of {count} live candles: nothing is measured")
-    latency_ms = 1e3 * np.array(paper.recorder.latency_s[1:])  # the first one ends the catching up
+    # The first round ends the catching up.
+    latency_ms = 1e3 * np.array(list(paper.recorder.latency_s)[1:])
     micro_us = 1e6 * np.array(micro_latency_s(timeline.bundles[-1], symbols=len(symbols)))
     alone_us = 1e6 * np.array(micro_latency_s(timeline.bundles[-1]))
     half = memory[len(memory) // 4 :]
