@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import http.client
 import io
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -23,6 +26,7 @@ from cppncripto_strategy.cli import main
 from cppncripto_strategy.errors import SourceError
 from cppncripto_strategy.feeds.candles import COLUMNS, Candles
 from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
+from cppncripto_strategy.feeds.loopback import rest
 from cppncripto_strategy.feeds.loopback.exchange_settings import ExchangeSettings
 from cppncripto_strategy.feeds.loopback.faults import Halt, RandomFaults, RestFault, StreamFault
 from cppncripto_strategy.feeds.loopback.market import ManualClock, SpeedClock
@@ -437,9 +441,37 @@ def test_requests_during_a_ban_are_refused_and_counted() -> None:
         host.script(RestFault("418", retry_after_s=60))
         assert get(url)[0] == 418
         since, until, status = exchange.rest.blocked
-        exchange.rest.blocked = (since - 1, until, status)
+        exchange.rest.blocked = (since - 2, until, status)
         assert get(f"{host.rest_url}/api/v3/ping")[0] == 418
     assert exchange.violations == 1
+
+
+def test_what_was_under_way_when_a_ban_came_is_no_violation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A busy machine's late request counted as one that ignores Retry-After, or the reverse."""
+    clock = [100.0]
+    monkeypatch.setattr(rest, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
+    exchange = LoopbackExchange({"BTCUSDT": some_candles(3)})
+    with ExchangeThread(exchange) as host:
+        address = host.rest_url.removeprefix("http://")
+        told, other = http.client.HTTPConnection(address), http.client.HTTPConnection(address)
+
+        def ask(connection: http.client.HTTPConnection, now_s: float) -> int:
+            clock[0] = now_s
+            connection.request("GET", "/api/v3/klines?symbol=BTCUSDT&interval=5m")
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 418
+            return exchange.violations
+
+        host.script(RestFault("418", retry_after_s=60))
+        assert ask(told, 100.0) == 0
+        assert ask(other, 100.9) == 0  # sent before it could know
+        assert ask(told, 101.0) == 1  # knew for a second
+        assert ask(other, 101.5) == 2  # knows, too
+        told.close()
+        other.close()
 
 
 def test_spent_weight_is_refused_until_the_window_ends() -> None:
