@@ -10,8 +10,9 @@ What it knows: an order that waits, or a notification, needs every bar; without 
 needs a signal after the cooldown; a position is left by an exit that is sent again, a signal
 against it after `min_hold`, the holding limit (by stamps, so that gaps count), or a close beyond
 the stop; `renew_hold` needs the signals in the position's direction; a position that may be dust
-needs what either case needs; a day's first bar is needed where somebody looks at it. Shadow signals
-are judged on the way, day by day, as the strategy would have done.
+needs what either case needs; a day's first bar is needed where somebody looks at it. What a symbol
+needs changes only at a bar that was taken for it, so an account of many symbols asks only those,
+and at a bar only they decide. Shadow signals are judged a day at a time, when the day is over.
 
 Left out: streaming and live runs (they have no lines ahead), and other strategies, feeds and
 brokers.
@@ -29,6 +30,7 @@ import numpy as np
 
 from cppncripto_strategy.arrays import FloatArray, IntArray, union_of_ascending
 from cppncripto_strategy.broker import SpotBroker
+from cppncripto_strategy.evaluation.shadow import KnownOutcomes
 from cppncripto_strategy.feeds.clock import DAY_MS, nums_to_ms
 from cppncripto_strategy.feeds.replay import ReplayFeed
 from cppncripto_strategy.lines import past_view
@@ -123,10 +125,11 @@ class _Symbol:
     def __init__(self, state: Any, merged: FloatArray, broker: SpotBroker) -> None:
         data = state.data
         stamps = _stamps_of(data)
+        stamps_ms = nums_to_ms(stamps)
         lines = state.lines.columns(len(stamps))
         side = signals_of(lines["traded"], lines["upper"], lines["lower"])
         self.state, self.close = state, lines["close"]
-        self.stamps = _whole(nums_to_ms(stamps))
+        self.stamps = _whole(stamps_ms)
         self.steps = _whole(np.searchsorted(merged, stamps))
         self.signals: list[int] = np.flatnonzero(side).tolist()
         self.sides: list[int] = side[side != 0].tolist()
@@ -136,6 +139,24 @@ class _Symbol:
         low, high = float(self.close.min()), float(self.close.max())
         self._low, self._high = (low, high) if low > 0 else (0.0, 0.0)
         self._broker, self._filters = broker, broker.filters_of(data)
+        # From here on the loop judges the shadow signals, and no longer each decision.
+        self._shadow, state.shadow = state.shadow, None
+        self._judged = int(state.bars)
+        if self._shadow is not None:
+            self._outcomes = KnownOutcomes(self._shadow.measure, stamps_ms, self.close, side)
+
+    def next_step(self, now: int, p: Any) -> int:
+        """The first step after `now` at which the strategy's rules could do anything.
+
+        Parameters
+        ----------
+        p : the strategy's params.
+        """
+        order = self.state.order
+        if order is not None and order.alive():
+            return now + 1
+        bar = self.next_bar(p)
+        return max(now + 1, self.steps[bar]) if bar < len(self.steps) else NEVER
 
     def next_bar(self, p: Any) -> int:
         """The first bar not decided on yet at which the strategy's rules could do anything.
@@ -203,26 +224,32 @@ class _Symbol:
         """The first bar that closes at or after a stamp."""
         return bisect_left(self.stamps, stamp_ms)
 
-    def step_of(self, bar: int) -> int:
-        """The step at which a bar is new."""
-        return self.steps[bar] if bar < len(self.steps) else NEVER
+    def judge_shadows(self, until_bar: int, session_ms: int, is_over: bool = True) -> None:
+        """Judge the shadow signals of the bars before `until_bar`, all of them of one day.
 
-    def judge_shadows(self, until_bar: int, session_ms: int) -> None:
-        """Judge the shadow signals of the bars passed over, and count these as decided on."""
-        state, shadow = self.state, self.state.shadow
-        bar = state.bars
+        Parameters
+        ----------
+        session_ms : 00:00 UTC of that day. is_over : whether no bar of it is to come.
+        """
+        shadow, bar = self._shadow, self._judged
+        if shadow is None or bar >= until_bar:
+            return
+        self._judged = until_bar
+        if is_over and shadow.is_fresh():
+            shadow.take(self._outcomes.between(bar, until_bar))
+            return
+        # The day in which the loop begins, or the run ends: what still waits is in the state.
         number = bisect_left(self.signals, bar)
-        while shadow is not None:
+        while True:
             signal = self.signals[number] if number < len(self.signals) else NEVER
             bar = min(signal, max(bar, self._first_at(shadow.due_ms)))
             if bar >= until_bar:
-                break
+                return
             side = 0
             if bar == signal:
                 side, number = self.sides[number], number + 1
             shadow.see(bar, self.stamps[bar], float(self.close[bar]), side, session_ms)
             bar += 1
-        state.bars = max(state.bars, until_bar)
 
 
 def _from(bars: list[int], first: int) -> int:
@@ -238,13 +265,14 @@ class FastLoop:
     ----------
     strategy : a `MacroMicroStrategy` of which `why_every_bar` says nothing.
     looks_at_days : whether the first bar of each UTC day is taken.
+    asks_all : whether somebody else may change what a symbol needs: then all decide at each bar.
 
     Attributes
     ----------
     steps : steps of the whole run; passed : those that were not taken, so far.
     """
 
-    def __init__(self, strategy: Any, looks_at_days: bool) -> None:
+    def __init__(self, strategy: Any, looks_at_days: bool, asks_all: bool = False) -> None:
         self._strategy, self._broker = strategy, strategy.broker
         feeds = [(data, _stamps_of(data)) for data in strategy.datas]
         merged = union_of_ascending([stamps for _, stamps in feeds])
@@ -259,13 +287,14 @@ class FastLoop:
             (_Symbol(state, merged, self._broker), of_feed[id(state.data)])
             for state in strategy.states
         ]
-        self._clocks = indicator_clocks(strategy)
         self._stamps: IntArray = nums_to_ms(merged)
-        self._days = self._first_steps_of_days()
+        self._days = [*self._first_steps_of_days(), NEVER]
+        self._day = bisect_left(self._days, strategy.lines.datetime.lencount)  # the next to begin
         # The account adds positions up in the order in which symbols first had a bar.
         listed = sorted((symbol.steps[0], n) for n, (symbol, _) in enumerate(self._symbols))
         self._unlisted = [(step, strategy.states[n].data) for step, n in listed]
-        self._looks_at_days = looks_at_days
+        self._coming = [0] * len(self._symbols)  # the step that each symbol needs next
+        self._looks_at_days, self._asks_all = looks_at_days, asks_all
         self.steps, self.passed = len(merged), 0
 
     def _first_steps_of_days(self) -> list[int]:
@@ -278,62 +307,65 @@ class FastLoop:
 
     def jump(self) -> None:
         """After a step: pass over the bars at which nothing can happen."""
-        broker, strategy = self._broker, self._strategy
-        if broker.pending or broker.submitted or broker.notifs or broker._toactivate:
-            return
-        now = strategy.lines.datetime.lencount - 1
-        target = self._next_step(now)
-        if target > now + 1:
-            self._pass_over(now, target)
+        now = self._strategy.lines.datetime.lencount - 1
+        if now + 1 < self.steps:
+            target = self._next_step(now)
+            self._begin_days(target)
+            if target > now + 1:
+                self._pass_over(now, target)
+            self._say_who_decides(target)
 
     def report(self) -> None:
-        """Say in the log how many steps the run took."""
+        """At the end of the run: judge what is left, and log how many steps it took."""
+        for symbol, _ in self._symbols:
+            symbol.judge_shadows(symbol.state.bars, self._strategy._session_ms, is_over=False)
         taken = self.steps - self.passed
         log.info("the run took %d of %d bars: at the others nothing happens", taken, self.steps)
 
     def _next_step(self, now: int) -> int:
         """The step to be taken next; the last one always is."""
-        p, target = self._strategy.p, self.steps - 1
-        for symbol, _ in self._symbols:
-            order = symbol.state.order
-            if order is not None and order.alive():
-                return now + 1
-            target = min(target, symbol.step_of(symbol.next_bar(p)))
-            if target <= now + 1:
-                return now + 1
-        if self._looks_at_days:
-            target = min(target, _from(self._days, now + 1))
-        return target
+        broker, p, coming = self._broker, self._strategy.p, self._coming
+        for number, (symbol, _) in enumerate(self._symbols):
+            if symbol.state.decides:  # nothing else changes what it needs
+                coming[number] = symbol.next_step(now, p)
+        if broker.pending or broker.submitted or broker.notifs or broker._toactivate:
+            return now + 1
+        target = min(self.steps - 1, *coming)
+        return min(target, self._days[self._day]) if self._looks_at_days else target
+
+    def _say_who_decides(self, target: int) -> None:
+        """All symbols at a day's first bar, a symbol's first, and the last; else who needs it."""
+        unlisted = bool(self._unlisted) and self._unlisted[0][0] <= target
+        begins = self._days[self._day - 1] == target
+        everybody = self._asks_all or unlisted or begins or target == self.steps - 1
+        for (symbol, _), step in zip(self._symbols, self._coming, strict=True):
+            symbol.state.decides = everybody or step <= target
 
     def _pass_over(self, now: int, target: int) -> None:
-        """Leave everything as it is after the step before `target`."""
+        """Leave everything as it is after the step before `target`.
+
+        Indicators follow their clocks at the next step, see `runonce.QuickStep`.
+        """
         strategy, last = self._strategy, target - 1
         while self._unlisted and self._unlisted[0][0] < target:
             self._broker.getposition(self._unlisted.pop(0)[1])
-        if strategy.meter is not None:
-            self._live_through_days(now, target)
-        for symbol, bars in self._symbols:
-            symbol.judge_shadows(bars[last], strategy._session_ms)
         for lines, bars in self._feeds:
             _move(lines, bars[last] - lines[0].lencount)
-        for clock, buffers in self._clocks:
-            _move(buffers, clock.lencount - buffers[0].lencount)
         times = strategy.lines.datetime
         times.array.extend(array("d", self._merged[now + 1 : target].tobytes()))
         times._idx += last - now
         times.lencount += last - now
         self.passed += last - now
 
-    def _live_through_days(self, now: int, target: int) -> None:
-        """Begin each day whose first bar is passed over, its predecessor's shadows judged."""
+    def _begin_days(self, target: int) -> None:
+        """Judge the shadows of each day that is over by `target`; begin those passed over."""
         strategy = self._strategy
-        place = bisect_left(self._days, now + 1)
-        while place < len(self._days) and self._days[place] < target:
-            step = self._days[place]
+        while (step := self._days[self._day]) <= target:
             for symbol, bars in self._symbols:
                 symbol.judge_shadows(bars[step - 1], strategy._session_ms)
-            strategy._begin_session(int(self._stamps[step]))
-            place += 1
+            if step < target and strategy.meter is not None:
+                strategy._begin_session(int(self._stamps[step]))
+            self._day += 1
 
 
 def _move(lines: list[Any], bars: int) -> None:
@@ -355,4 +387,4 @@ def fast_loop(strategy: Any, base: type) -> FastLoop | None:
         log.info("the run takes every bar: %s", reason)
         return None
     watched = type(strategy).rollover is not base.rollover  # type: ignore[attr-defined]
-    return FastLoop(strategy, watched or bool(strategy.p.max_daily_loss_pct))
+    return FastLoop(strategy, watched or bool(strategy.p.max_daily_loss_pct), asks_all=watched)

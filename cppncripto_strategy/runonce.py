@@ -26,10 +26,11 @@ class QuickStep:
         """Take the step to the bar stamped `dt` (Backtrader day number)."""
         strategy = self._strategy
         for clock, buffers in self._clocks:
-            if clock.lencount > buffers[0].lencount:
+            bars = clock.lencount - buffers[0].lencount  # more than one where bars were passed over
+            if bars:
                 for line in buffers:
-                    line._idx += 1
-                    line.lencount += 1
+                    line._idx += bars
+                    line.lencount += bars
         strategy.lines.datetime.forward(dt)
         if strategy._orderspending or strategy._tradespending:
             strategy._notify()

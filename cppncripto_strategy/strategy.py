@@ -258,7 +258,8 @@ class MacroMicroStrategy(bt.Strategy):
         for state in new:  # all of them first: a size looks at what the other symbols are now
             state.bars = state.clock.lencount
         for state in new:
-            self._on_candle(state, state.bars - 1)
+            if state.decides:
+                self._on_candle(state, state.bars - 1)
         if not self._has_ledger:
             self._marks.append(self._mark())
 

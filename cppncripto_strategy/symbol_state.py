@@ -47,6 +47,7 @@ class SymbolState:
         self.entry_open_ms = 0
         self.exit_reason = ""  # why an exit was sent, until the position is flat
         self.no_entry_before_ms = 0
+        self.decides = True  # only the fast loop says of a bar that it is none of this symbol's
         self.shadow: ShadowSignals | None = None  # of the evidence meter, where there is one
 
     _KEPT = ("entry_price", "entry_open_ms", "exit_reason", "no_entry_before_ms")

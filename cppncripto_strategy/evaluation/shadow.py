@@ -15,17 +15,18 @@ followed: what is judged is the signal.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy.arrays import FloatArray
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.evaluation.account import BPS
-from cppncripto_strategy.evaluation.signals import forward_returns
 from cppncripto_strategy.feeds.clock import DAY_MS
 
 NEVER_MS = 2**62
@@ -149,6 +150,14 @@ class ShadowSignals:
         self.due_ms = NEVER_MS
         return day
 
+    def is_fresh(self) -> bool:
+        """Whether nothing of the day was seen yet."""
+        return not (self._waiting or self._day)
+
+    def take(self, results: DayResults) -> None:
+        """Take in what is known of a whole day, instead of seeing its bars."""
+        self._day.add(results)
+
     def snapshot(self, bar: int) -> dict[str, Any]:
         """The whole state as plain values; bars are counted back from `bar`, the present one."""
         return {
@@ -167,6 +176,48 @@ class ShadowSignals:
         self.due_ms = self._waiting[0][1] if self._waiting else NEVER_MS
         results = [float(value) for value in plain["net_bps"]]
         self._day = DayResults(results, int(plain["crossed"]), int(plain["incomplete"]))
+
+
+class KnownOutcomes:
+    """One symbol's signals judged at once, where all of its candles lie there; read day by day.
+
+    The same results as `ShadowSignals` has of a whole day that it saw bar by bar.
+
+    Parameters
+    ----------
+    stamps_ms : int64 (N,), closes of the bars, ascending, UTC ms. closes : float64 (N,).
+    sides : int64 (N,), +1 or -1 for a signal, 0 for none.
+    """
+
+    def __init__(
+        self, measure: Measure, stamps_ms: IntArray, closes: FloatArray, sides: IntArray
+    ) -> None:
+        bars = np.flatnonzero((sides > 0) | ((sides < 0) & measure.sells))
+        since, later = stamps_ms[bars], np.minimum(bars + measure.horizon, len(closes) - 1)
+        crossed = since + measure.span_ms >= since // DAY_MS * DAY_MS + DAY_MS
+        entry, close = closes[bars], closes[later]
+        # The last bar stands in for one that never comes: its stamp is too early.
+        whole = (stamps_ms[later] - since == measure.span_ms) & (later - bars == measure.horizon)
+        whole &= (entry > 0) & (close > 0)
+        forward = np.divide(close, entry, out=np.full(len(bars), np.nan), where=whole) - 1.0
+        net = sides[bars] * forward / BPS - measure.cost_bps
+        judged = ~crossed & np.isfinite(net)
+        self._bars: list[int] = bars.tolist()
+        self._net_bps: list[float] = net[judged].tolist()
+        # How many of the signals before each are of a kind.
+        self._judged, self._crossed = (
+            np.concatenate([[0], np.cumsum(kind)]).tolist() for kind in (judged, crossed)
+        )
+
+    def between(self, first: int, last: int) -> DayResults:
+        """What the signals of the bars [first, last) made, all of them of one UTC day."""
+        low, high = bisect_left(self._bars, first), bisect_left(self._bars, last)
+        judged, crossed = self._judged, self._crossed
+        results = DayResults(
+            self._net_bps[judged[low] : judged[high]], crossed[high] - crossed[low]
+        )
+        results.incomplete = high - low - len(results.net_bps) - results.crossed
+        return results
 
 
 def pooled(days: Iterable[DayResults]) -> DayResults:
@@ -204,24 +255,15 @@ def daily_results(
 
 
 def _of_symbol(rows: pd.DataFrame, measure: Measure) -> dict[int, DayResults]:
-    priced = rows.assign(close=rows["close"].where(rows["close"] > 0))
-    forward = forward_returns(priced, measure.horizon, measure.interval_ms)
     stamps = rows["close_time_ms"].to_numpy(np.int64)
-    side = rows["signal"].to_numpy(np.int64)
-    judged = (side > 0) | ((side < 0) & measure.sells)
-    day = stamps // DAY_MS * DAY_MS
-    crossed = stamps + measure.span_ms >= day + DAY_MS
-    net: FloatArray = side * forward / BPS - measure.cost_bps
-    days: dict[int, DayResults] = {}
-    for at_ms, over, value in zip(
-        day[judged].tolist(), crossed[judged].tolist(), net[judged].tolist(), strict=True
-    ):
-        results = days.setdefault(at_ms, DayResults())
-        if over:
-            results.crossed += 1
-        else:
-            results.judge(value)
-    return days
+    sides = rows["signal"].to_numpy(np.int64)
+    outcomes = KnownOutcomes(measure, stamps, rows["close"].to_numpy(np.float64), sides)
+    first = np.flatnonzero(np.diff(stamps // DAY_MS, prepend=-1)).tolist()
+    days = {
+        int(stamps[bar] // DAY_MS * DAY_MS): outcomes.between(bar, until)
+        for bar, until in pairwise([*first, len(stamps)])
+    }
+    return {day_ms: results for day_ms, results in days.items() if results}
 
 
 def daily_means(days: Sequence[DayResults]) -> FloatArray:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from cppncripto_strategy import fast_loop
 from cppncripto_strategy.analyzers import AtStop
 from cppncripto_strategy.broker import SpotBroker
 from cppncripto_strategy.evaluation.evidence import EvidenceSettings
@@ -290,6 +291,32 @@ def test_quiet_market_is_passed_over(caplog):
     assert len(strategy.fills) > 2
     assert taken < loop.steps / 4
     assert f"the run took {taken} of {loop.steps} bars" in caplog.text
+
+
+def test_symbols_that_need_nothing_are_not_asked(monkeypatch):
+    """An account of many symbols that costs all of them at each bar that one of them needs."""
+    world = world_of(7, 400, 3, 0.0, 0.05, market=False)
+    asked, next_step = [], fast_loop._Symbol.next_step
+    decided, on_candle = [], MacroMicroStrategy._on_candle
+
+    def ask(symbol: Any, now: int, p: Any) -> int:
+        asked.append(now)
+        return next_step(symbol, now, p)
+
+    def decide(strategy: Any, state: Any, bar: int) -> None:
+        decided.append(bar)
+        on_candle(strategy, state, bar)
+
+    monkeypatch.setattr(fast_loop._Symbol, "next_step", ask)
+    monkeypatch.setattr(fast_loop, "_overridden", lambda own, base: [])
+    monkeypatch.setattr(MacroMicroStrategy, "_on_candle", decide)
+    strategy = run(world, plain=False, hold_candles=6)
+    loop = strategy._fast_loop
+    taken = loop.steps - loop.passed
+    assert len(strategy.fills) > 10
+    assert taken > 50
+    for calls in (asked, decided):
+        assert taken <= len(calls) < 2 * taken  # of three symbols, all would be three times as many
 
 
 class HearsBars(MacroMicroStrategy):
