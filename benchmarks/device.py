@@ -1,5 +1,7 @@
 """Learning and batch scoring on an accelerator against the processor, over a universe of symbols.
 
+Scoring is a backtest's: every session embedded, every candle scored with and without macro.
+
 Prints one JSON line per part (pretraining, micronet, scoring): cpu_s, device_s, speedup (cpu over
 device), device (its name), max_difference (largest difference of the losses by epoch, relative; of
 scores, absolute) and the sizes. Both sides do the same work from the same seed, alternating, in
@@ -12,7 +14,6 @@ are printed, and `speedup` is null. The package needs no Backtrader for it.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import platform
 import statistics
@@ -25,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from cppncripto_strategy.feeds.planted import PlantedSettings, generate
+from cppncripto_strategy.models.bundle import Bundle, BundleInfo, BundleTimeline
 from cppncripto_strategy.models.device import CPU
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import (
@@ -34,10 +36,12 @@ from cppncripto_strategy.models.inputs.sessions import (
     build_sessions,
 )
 from cppncripto_strategy.models.labels import LabelSettings
+from cppncripto_strategy.models.learning.data import embed_set
 from cppncripto_strategy.models.learning.training import MicroData, train_micronet
 from cppncripto_strategy.models.macronet import build_macronet
 from cppncripto_strategy.models.micronet import MicroNet
 from cppncripto_strategy.models.pretraining import build_objective, pretrain
+from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
 from cppncripto_strategy.models.settings import MicroNetSettings, PretrainSettings, TrainSettings
 
 SEED = 1
@@ -117,19 +121,42 @@ def training(train: MicroData, validation: MicroData, epochs: int, batch: int) -
     return work
 
 
-def scoring(data: MicroData) -> Work:
-    """Score every candle of every session; the scores come back."""
+def untrained(sessions: SessionSet) -> BundleTimeline:
+    """Networks as they are before learning: their numbers do not matter, their shapes do."""
     torch.manual_seed(SEED)
-    made = MicroNet(SHAPE).eval()
+    macro = build_macronet("tcn", len(SESSION.names), SESSION.n_statistics).eval()
+    macro.calibrate(embed_set(macro, sessions, raw=True))
+    info = BundleInfo(
+        session=SESSION,
+        encoder="tcn",
+        encoder_options=macro.encoder.options.to_json(),
+        objective="contrastive",
+        micro=SHAPE,
+        label=LABEL.to_json(),
+        symbols=("S0",),
+        trained_from_ms=0,
+        trained_until_ms=0,
+        seed=SEED,
+        data_fingerprint="",
+    )
+    bank = embed_set(macro, sessions)
+    net = MicroNet(SHAPE).eval()
+    net.fit_context(bank)
+    bundle = Bundle(info, macro, net, np.zeros(1), bank.numpy(), sessions.start_ms())
+    return BundleTimeline((bundle,))
+
+
+def scoring(tables: Sequence[SessionTable], sessions: SessionSet) -> Work:
+    """Embed every session and score every candle, as a backtest does; the scores come back."""
+    timeline = untrained(sessions)
 
     def work(device: torch.device) -> tuple[float, NDArray[np.float64]]:
-        net, parts = copy.deepcopy(made).to(device), []
-        began = time.perf_counter()
-        with torch.no_grad():
-            for part in data.batches(32):
-                here = part.to(device)
-                parts.append(net.probabilities(net(here.inputs, here.context))[..., 0].cpu())
-        return time.perf_counter() - began, torch.cat(parts).double().numpy()
+        began, parts = time.perf_counter(), []
+        for table in tables:
+            states = embed_sessions(table, timeline, device)
+            score = score_sessions(table, timeline, states, device).score
+            parts.append(score[np.isfinite(score)])
+        return time.perf_counter() - began, np.concatenate(parts)
 
     return work
 
@@ -175,7 +202,7 @@ def parts(tables: Sequence[SessionTable], epochs: int, repeats: int) -> Iterator
     for batch in (8, 64):
         work = training(data, checked, epochs, batch)
         yield compare("micronet", work, repeats, batch=batch, **sizes)
-    yield compare("scoring", scoring(data), repeats, **sizes)
+    yield compare("scoring", scoring(tables, train), repeats, **sizes)
 
 
 def main() -> None:

@@ -95,7 +95,7 @@ def checked_span(recipe: Recipe, market: Market) -> Span:
     Raises
     ------
     RecipeError
-        When the networks are to learn on a device that is not there.
+        When the networks are to learn and score on a device that is not there.
     TrainingError
         Naming everything that would make the run meaningless.
     CppnError

@@ -85,8 +85,9 @@ class Recipe(Section):
     seed: Seed = 0
     """Seed of everything random in training. The same seed gives the same bits on one machine."""
     device: DeviceName = default(LearnSettings, "device")
-    """Where networks learn: cpu, cuda, or auto (cuda where there is one). Bundles work anywhere. On
-    cuda a seed does not give the same bits, and small batches are no faster."""
+    """Where networks learn, and score in a backtest: cpu, cuda, or auto (cuda where there is one).
+    Bundles work anywhere. On cuda a seed does not give the same bits, and small batches are no
+    faster."""
     compare_without_macro: bool = True
     """Whether a second MicroNet, which never sees an embedding, is trained and traded beside the
     first."""

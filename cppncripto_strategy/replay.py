@@ -149,7 +149,7 @@ def replay(
     keep_lines: bool = True,
     memory: ScoreMemory | None = None,
 ) -> Replay:
-    """Trade [start, end) through Cerebro with ready bundles.
+    """Trade [start, end) through Cerebro with ready bundles, which score on `recipe.device`.
 
     Feeds start one warm-up before the span, so that the first session that can be scored at all is
     the span's first day.
@@ -168,6 +168,8 @@ def replay(
     ------
     BundleError
         When a bundle was trained on candles of the span.
+    RecipeError
+        When the recipe's device is not there.
     """
     timeline.require_out_of_sample(span.start_ms)
     interval_ms, settings = recipe.interval_ms, timeline.session
@@ -179,7 +181,9 @@ def replay(
     bars = _feed(cerebro, {**traded, **candles}, traded, feed_from, span, interval_ms)
     cerebro.addstrategy(
         strategy_class,
-        score_factory=lambda data: MicroScore(data, bundles=timeline, memory=memory),
+        score_factory=lambda data: MicroScore(
+            data, bundles=timeline, memory=memory, device=recipe.device
+        ),
         untraded=tuple(name for name in recipe.beside if name in candles),
         plain_loop=plain_loop,
         keep_lines=keep_lines,

@@ -23,6 +23,7 @@ from cppncripto_strategy.feeds.clock import ms_to_utc, num_to_ms, nums_to_ms
 from cppncripto_strategy.indicators.bulk import forward_in_bulk
 from cppncripto_strategy.indicators.score_memory import ScoreMemory
 from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.device import resolve_device
 from cppncripto_strategy.models.forecasting.forecaster import FORECAST_COLUMNS
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import SessionTable, build_sessions
@@ -132,12 +133,14 @@ class MacroEmbedding(bt.Indicator):
         Cerebro's feed of that name. It need not be traded, and has to be of the same interval.
     cache : folder in which embeddings are kept by model and data, for `next` (live); None for none.
     memory : `ScoreMemory` that passes over the same candles share, for `once`; None for none.
+    device : where `once` computes: "cpu", "cuda", or "auto" (CUDA where there is one). `next` is
+        always the processor's.
 
     Raises
     ------
     RecipeError
         When the data lacks a line that a feature of the bundles needs, or the bundles read a market
-        symbol and there is no data of it.
+        symbol and there is no data of it, or the device is not there.
 
     Attributes
     ----------
@@ -166,7 +169,8 @@ class MacroEmbedding(bt.Indicator):
     """
 
     lines: Any = ("drift", "age", *FORECAST_COLUMNS)
-    params: Any = (("bundles", None), ("cache", None), ("market", None), ("memory", None))
+    params: Any = (("bundles", None), ("cache", None), ("market", None), ("memory", None),
+                   ("device", "cpu"))  # fmt: skip
     plotinfo: Any = {"plot": True, "subplot": True}
     forward = forward_in_bulk
 
@@ -178,6 +182,7 @@ class MacroEmbedding(bt.Indicator):
 
     def _build(self) -> None:
         self.timeline = load_timeline(self.p.bundles)
+        self.device = resolve_device(self.p.device)
         _require_lines(self.data, self.timeline)
         self._market = _market_data(self.data, self.p.market, self.timeline)
         self._market_done = 0
@@ -329,7 +334,7 @@ class MacroEmbedding(bt.Indicator):
         self.table = build_sessions(str(self.data._name or ""), grid, settings)
         self._start_ms = self.table.start_ms
         began = time.perf_counter()
-        self.states = embed_sessions(self.table, self.timeline)
+        self.states = embed_sessions(self.table, self.timeline, self.device)
         fresh = int((self.states.source == np.arange(len(self.table))).sum())
         self._batch_s = [(time.perf_counter() - began) / fresh] * fresh if fresh else []
         if self.memory is not None:

@@ -17,7 +17,7 @@ from cppncripto_strategy.models.scoring.batch import score_sessions
 from cppncripto_strategy.models.scoring.macro_stream import TIMES_KEPT
 from cppncripto_strategy.models.scoring.round_scorer import RoundScorer, ScoreStream
 
-_OF_MACRO = ("bundles", "cache", "market", "memory")
+_OF_MACRO = ("bundles", "cache", "market", "memory", "device")
 LINES = ("score", "p_buy", "p_sell", "score_zero")
 
 
@@ -45,7 +45,7 @@ class MicroScore(bt.Indicator):
 
     Params
     ------
-    bundles, cache, market, memory : as in MacroEmbedding, when `macro` is not given.
+    bundles, cache, market, memory, device : as in MacroEmbedding, when `macro` is not given.
     macro : a MacroEmbedding over the same data.
     together : ScoredTogether, shared by the symbols of one Cerebro; None scores each by itself.
         Only `next` differs, and only in the last bits of a score.
@@ -84,7 +84,7 @@ class MicroScore(bt.Indicator):
 
     lines: Any = LINES
     params: Any = (("bundles", None), ("cache", None), ("market", None), ("macro", None),
-                   ("together", None), ("memory", None))  # fmt: skip
+                   ("together", None), ("memory", None), ("device", "cpu"))  # fmt: skip
     plotinfo: Any = {"plot": True, "subplot": True, "plothlines": [0.0]}
     forward = forward_in_bulk
 
@@ -167,7 +167,7 @@ class MicroScore(bt.Indicator):
         if macro.table is None or macro.states is None:
             return {}
         began = time.perf_counter()
-        scored = score_sessions(macro.table, macro.timeline, macro.states)
+        scored = score_sessions(macro.table, macro.timeline, macro.states, macro.device)
         lines = bars_of(macro, scored)
         bars = max(len(lines["score"]), 1)
         self.score_s.append((time.perf_counter() - began) / bars)

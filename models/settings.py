@@ -174,7 +174,7 @@ class LearnSettings:
     drift_limit : float, median drift ratio that calls for a repair.
     warm_epochs : int, at most this many epochs for a warm start.
     plugins : "name sha256" of the recipe's plugin files: other content, other cache keys.
-    device : where the networks learn; see `models.device`.
+    device : where the networks learn, embeddings of their days included; see `models.device`.
     """
 
     session: SessionSettings = field(default_factory=_default_session)

@@ -64,12 +64,15 @@ class CheckPlan:
 def plan_of(recipe: Recipe) -> CheckPlan:
     """The plan that checks a recipe: its candles, networks, thresholds and orders.
 
+    It is checked on the processor, whatever its device: checks compare bits.
+
     Raises
     ------
     CppnError
         When the recipe's candles cannot be read, leave nothing to trade after training, or the run
         could not mean anything.
     """
+    recipe = recipe.model_copy(update={"device": "cpu"})
     market = load_market(recipe)
     learn = recipe.learn_settings(recipe.macro.enabled)
 

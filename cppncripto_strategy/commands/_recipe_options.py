@@ -40,7 +40,7 @@ _OPTIONS = {
     "device": click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
-        help="Where networks learn, instead of the recipe's.",
+        help="Where networks learn and score in a backtest, instead of the recipe's.",
     ),
 }
 

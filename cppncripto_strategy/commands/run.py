@@ -20,7 +20,7 @@ Examples:
   cppn-bt run planted                              another recipe that is shipped
   cppn-bt run real --candles ~/candles             the recipe for real candles, on yours
   cppn-bt run my.toml --symbols BTCUSDT,ETHUSDT --timerange 20240101-20240901
-  cppn-bt run my.toml --device auto                networks learn on an accelerator, if there is one
+  cppn-bt run my.toml --device auto                learn and score on an accelerator, if any
 """
 
 

@@ -28,6 +28,7 @@ from cppncripto_strategy.experiments.runner import RecipeRunner, setups_of
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.market import session_tables
 from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.device import resolve_device
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.models.scoring.batch import embed_sessions, score_sessions
@@ -208,7 +209,8 @@ def _judge(
 ) -> tuple[list[dict[str, object]], pd.DataFrame]:
     """Hit ratios of one symbol under one timeline, with day-block intervals; hits and candles of
     each day, over all candles."""
-    scored = score_sessions(table, timeline, embed_sessions(table, timeline))
+    device = resolve_device(plan.learn.device)
+    scored = score_sessions(table, timeline, embed_sessions(table, timeline, device), device)
     forward = plan.learn.label.compute(table.grid).forward_return
     close_ms = table.grid.close_time
     inside = (close_ms >= plan.start_ms) & (close_ms < plan.end_ms)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import zero_context
+from cppncripto_strategy.models.device import CPU, moved, placed, scoring_precision
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.labels import Labels
 from cppncripto_strategy.models.learning.training import IGNORED, MicroData
@@ -57,16 +58,18 @@ def embed_set(
     raw: bool = False,
     mirrored: bool = False,
     batch: int = EMBED_BATCH,
+    device: torch.device = CPU,
 ) -> torch.Tensor:
-    """Embeddings of a set of sessions, (N, E); zeros without macro.
+    """Embeddings of a set of sessions, (N, E), on the processor; zeros without macro.
 
     `raw` leaves out the standardiser; `mirrored` embeds the mirrored market; `batch` sessions are
-    embedded at a time, which may move the last bit.
+    embedded at a time, which may move the last bit, on `device`.
     """
     if macro is None:
         return zero_context(len(sessions))
     table = sessions.tables[0].settings.table
     scaled = list(table.scaled)
+    macro = placed(macro, device)
     statistics, call = sessions.statistics(), macro.raw if raw else macro
     window_sign = torch.ones(len(table))
     if mirrored:
@@ -75,11 +78,12 @@ def embed_set(
     if mirrored:
         signs = torch.tensor(sessions.tables[0].settings.term_signs, dtype=torch.float32)
         statistics[:, statistics.shape[1] - len(signs) :] *= signs
-    parts = [
-        call(sessions.gather(rows) * window_sign, statistics[torch.from_numpy(rows)])
-        for rows in np.array_split(np.arange(len(sessions)), -(-len(sessions) // batch))
-    ]
-    return torch.cat(parts)
+    parts = []
+    with scoring_precision(device):
+        for rows in np.array_split(np.arange(len(sessions)), -(-len(sessions) // batch)):
+            windows = moved(sessions.gather(rows) * window_sign, device)
+            parts.append(call(windows, moved(statistics[torch.from_numpy(rows)], device)))
+    return torch.cat(parts).cpu()
 
 
 def micro_data(
@@ -90,12 +94,13 @@ def micro_data(
     return_scale: float,
     from_ms: int,
     until_ms: int,
+    device: torch.device = CPU,
 ) -> MicroData:
     """Inputs, embeddings and targets of a set of sessions.
 
     A candle carries a target when it closes at or after `from_ms`, and its label is valid (all its
     candles exist) and known by `until_ms`. `return_scale` divides the return before tanh, for the
-    regression head.
+    regression head. Embeddings are computed on `device`.
     """
     day = sessions.tables[0].settings.day_candles
     target = np.full((len(sessions), day), IGNORED, dtype=np.int64)
@@ -116,8 +121,8 @@ def micro_data(
         value[place, columns] = np.tanh(label.forward_return[rows] / return_scale)
     return MicroData(
         inputs=sessions.micro_inputs(np.arange(len(sessions)), receptive_field),
-        context=embed_set(macro, sessions),
-        mirror_context=embed_set(macro, sessions, mirrored=True),
+        context=embed_set(macro, sessions, device=device),
+        mirror_context=embed_set(macro, sessions, mirrored=True, device=device),
         target=torch.from_numpy(target),
         value=torch.from_numpy(value),
         forward_return=torch.from_numpy(forward),

@@ -162,7 +162,12 @@ def _micro_data(
     embargo_ms = reach_rows * settings.session.interval_ms
     scale = return_scale(labels, days.train, days.start_ms, days.split_ms)
     make = functools.partial(
-        micro_data, labels=labels, macro=macro, receptive_field=field_rows, return_scale=scale
+        micro_data,
+        labels=labels,
+        macro=macro,
+        receptive_field=field_rows,
+        return_scale=scale,
+        device=resolve_device(settings.device),
     )
     return (
         make(days.train, from_ms=0, until_ms=days.split_ms),

@@ -97,7 +97,7 @@ def learn_macronet(
     pretraining = settings.pretrain
     device = resolve_device(settings.device)
     curve = pretrain(macro.encoder, objective, train, validation, pretraining, seed, report, device)
-    macro.calibrate(embed_set(macro, train, raw=True))
+    macro.calibrate(embed_set(macro, train, raw=True, device=device))
     macro.eval()
     options = macro.encoder.options.to_json()
     return LearnedMacro(macro, curve.to_json(), options, _correction(macro, objective))

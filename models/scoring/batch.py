@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
-from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
+from cppncripto_strategy.models.bundle import BundleTimeline
+from cppncripto_strategy.models.device import CPU, moved, placed, scoring_precision
 from cppncripto_strategy.models.forecasting.forecaster import forecast_sessions
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.sessions import (
@@ -83,8 +84,10 @@ class ScoredSpan:
     states: SessionStates
 
 
-def embed_sessions(table: SessionTable, timeline: BundleTimeline) -> SessionStates:
-    """Active bundle, scaler and embedding in each session of the table.
+def embed_sessions(
+    table: SessionTable, timeline: BundleTimeline, device: torch.device = CPU
+) -> SessionStates:
+    """Active bundle, scaler and embedding in each session of the table, computed on `device`.
 
     A session whose own rollover fails (too few candles in its macro window) keeps the whole state
     of the last good session, its bundle included, for GRACE_SESSIONS sessions.
@@ -101,7 +104,8 @@ def embed_sessions(table: SessionTable, timeline: BundleTimeline) -> SessionStat
         index = np.flatnonzero((fresh >= 0) & (own == number))
         members = np.stack([np.zeros_like(index), index], axis=1)  # (B, 2)
         sessions = SessionSet((table,), members)
-        embedding[index] = embed_set(model.macro, sessions, batch=BATCH_SESSIONS).numpy()
+        vectors = embed_set(model.macro, sessions, batch=BATCH_SESSIONS, device=device)
+        embedding[index] = vectors.numpy()
         if model.macro is not None:
             drift[index] = [bank_drift(model, embedding[i], int(table.start_ms[i])) for i in index]
     forecasters = [model.forecaster for model in timeline.bundles]
@@ -114,16 +118,21 @@ def embed_sessions(table: SessionTable, timeline: BundleTimeline) -> SessionStat
 
 @torch.no_grad()
 def score_sessions(
-    table: SessionTable, timeline: BundleTimeline, states: SessionStates
+    table: SessionTable,
+    timeline: BundleTimeline,
+    states: SessionStates,
+    device: torch.device = CPU,
 ) -> ScoredSpan:
-    """Scores of every grid row under the active states."""
+    """Scores of every grid row under the active states, computed on `device`."""
     rows, day = len(table.grid), table.settings.day_candles
     lines = np.full((6, max(rows, len(table.features))), np.nan)
     for number in np.unique(states.bundle[states.bundle >= 0]):
         model = timeline.bundles[int(number)]
+        net = placed(model.micro, device)
         members = np.flatnonzero(states.bundle == number)
         for index in np.array_split(members, -(-len(members) // BATCH_SESSIONS)):
-            scores = _score_batch(model, table, states, index).astype(np.float64)  # (4, B, day)
+            found = _score_batch(net, table, states, index, device)
+            scores = found.astype(np.float64)  # (4, B, day)
             scores[1], scores[2] = tempered(scores[1], scores[2], model.temperature)
             for place, session in enumerate(index):
                 at = table.session_rows(int(session))
@@ -147,16 +156,20 @@ def scorable(grid: CandleGrid, timeline: BundleTimeline) -> NDArray[np.bool_]:
 
 
 def _score_batch(
-    bundle: Bundle, table: SessionTable, states: SessionStates, index: IntArray
+    net: MicroNet,
+    table: SessionTable,
+    states: SessionStates,
+    index: IntArray,
+    device: torch.device,
 ) -> NDArray[np.float32]:
     """(score, p_buy, p_sell, score_zero) of some sessions, (4, B, day)."""
-    net = bundle.micro
     x = table.micro_inputs(index, net.receptive_field, states.source[index])  # (B, T, F)
-    z = net.body(x)  # (B, day, C)
     context = torch.from_numpy(states.embedding[index])  # (B, E)
-    both = net.probabilities(_two_heads(net, z, context))  # (B, day, 2, 3)
+    with scoring_precision(device):
+        z = net.body(moved(x, device))  # (B, day, C)
+        both = net.probabilities(_two_heads(net, z, moved(context, device)))  # (B, day, 2, 3)
     scores = torch.cat([both[:, :, 0], both[:, :, 1, :1]], dim=-1)  # (B, day, 4)
-    plain: NDArray[np.float32] = scores.permute(2, 0, 1).numpy()
+    plain: NDArray[np.float32] = scores.permute(2, 0, 1).cpu().numpy()
     return plain
 
 
@@ -177,10 +190,13 @@ def _two_heads(net: MicroNet, z: Tensor, context: Tensor) -> Tensor:
     return logits
 
 
-def score_span(symbol: str, grid: CandleGrid, timeline: BundleTimeline) -> ScoredSpan:
+def score_span(
+    symbol: str, grid: CandleGrid, timeline: BundleTimeline, device: torch.device = CPU
+) -> ScoredSpan:
     """Scores of a span of candles from nothing but the candles and a timeline of bundles.
 
     Sessions before the first bundle's `trained_until_ms` are NaN: they are its own past.
     """
     table = build_sessions(symbol, grid, timeline.session)
-    return score_sessions(table, timeline, embed_sessions(table, timeline))
+    states = embed_sessions(table, timeline, device)
+    return score_sessions(table, timeline, states, device)

@@ -7,13 +7,17 @@ import pytest
 import torch
 
 from cppncripto_strategy.errors import RecipeError
-from cppncripto_strategy.models.device import CPU, moved, resolve_device
+from cppncripto_strategy.models.device import CPU, moved, placed, resolve_device
+from cppncripto_strategy.models.encoders import ENCODERS
 from cppncripto_strategy.models.inputs.sessions import SessionSet, build_sessions
-from cppncripto_strategy.models.learning import cache
+from cppncripto_strategy.models.learning import cache, data
 from cppncripto_strategy.models.learning.training import MicroData, train_micronet
 from cppncripto_strategy.models.macronet import build_macronet
+from cppncripto_strategy.models.micronet import MicroNet
 from cppncripto_strategy.models.pretraining import _base as pretraining
 from cppncripto_strategy.models.pretraining import build_objective, pretrain
+from cppncripto_strategy.models.scoring import batch
+from cppncripto_strategy.models.scoring.batch import _two_heads, score_span
 from cppncripto_strategy.models.settings import (
     LearnSettings,
     MicroNetSettings,
@@ -23,6 +27,10 @@ from cppncripto_strategy.models.settings import (
 
 TOLERANCE = 2e-3
 """Relative difference of a loss after a few epochs between devices: they add in another order."""
+SCORE_TOLERANCE = 1e-5
+"""Largest difference of a score between devices."""
+META = torch.device("meta")
+"""A device of shapes without numbers: what is left on the processor cannot be mixed with it."""
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
@@ -119,6 +127,57 @@ def test_an_accelerator_learns_the_same_within_its_rounding(toy) -> None:
     weights, theirs = learn_macro(toy, cuda)
     np.testing.assert_allclose(theirs.validation, ours.validation, rtol=TOLERANCE)
     assert all(values.device == CPU for values in weights.values())
+
+
+def scored(toy, **where):
+    grid = toy.grid(toy.candles(days=24))
+    return score_span("X", grid, toy.timeline(grid, toy.settings, sessions=(2, 6)), **where)
+
+
+@pytest.mark.parametrize("name", ENCODERS.names())
+def test_an_encoder_keeps_to_one_device(name) -> None:
+    """A constant made on the processor, which only a machine with an accelerator trips over."""
+    macro = placed(build_macronet(name, 9, 14).eval(), META)
+    windows, statistics = torch.zeros(2, 1440, 9, device=META), torch.zeros(2, 14, device=META)
+    assert macro(windows, statistics).device == META
+
+
+def test_both_heads_keep_to_one_device_and_leave_the_bundle_alone() -> None:
+    """A bundle whose network stays on the accelerator cannot be saved, or score a live candle."""
+    net = MicroNet(SHAPE).eval()
+    away = placed(net, META)
+    z = away.body(torch.zeros(2, SHAPE.receptive_field + 9, SHAPE.n_features, device=META))
+    both = away.probabilities(_two_heads(away, z, torch.zeros(2, 128, device=META)))
+    assert (both.device, both.shape) == (META, (2, 10, 2, 3))
+    assert all(part.device == CPU for part in net.state_dict().values())
+    assert placed(net, CPU) is net
+
+
+def test_windows_and_embeddings_are_moved_to_where_networks_score(toy, monkeypatch) -> None:
+    """A device that is asked for and quietly not used; or one that the processor's bits notice."""
+    asked = []
+
+    def noted(values, device):
+        asked.append(device)
+        return moved(values, device)
+
+    monkeypatch.setattr(batch, "moved", noted)
+    monkeypatch.setattr(data, "moved", noted)
+    here = scored(toy)
+    plain, asked[:] = len(asked), []
+    there = scored(toy, device=torch.device("cpu", 0))
+    assert plain == len(asked) > 0
+    assert sum(device.index == 0 for device in asked) == 4 * 2  # two bundles, four arrays each
+    assert np.array_equal(here.score, there.score, equal_nan=True)
+    assert np.array_equal(here.states.embedding, there.states.embedding)
+
+
+@needs_cuda
+def test_an_accelerator_scores_the_same_within_its_rounding(toy) -> None:
+    """Convolutions rounded to TF32, another order of sessions, or a part that was not moved."""
+    here, there = scored(toy), scored(toy, device=torch.device("cuda"))
+    np.testing.assert_allclose(there.score, here.score, rtol=0, atol=SCORE_TOLERANCE)
+    np.testing.assert_allclose(there.score_zero, here.score_zero, rtol=0, atol=SCORE_TOLERANCE)
 
 
 def test_bundles_of_an_accelerator_have_names_of_their_own(monkeypatch) -> None:

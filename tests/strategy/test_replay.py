@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cppncripto_strategy import replay as passes
 from cppncripto_strategy.errors import BundleError, RecipeError
@@ -88,6 +89,15 @@ def test_in_sample_span_is_refused(hourly, traded):
     recipe, candles, timeline = traded
     with pytest.raises(BundleError, match="in-sample"):
         replay(recipe, candles, timeline, Span(timeline.first_session_ms - 1, hourly.day(34)))
+
+
+def test_a_backtest_scores_where_its_recipe_says(hourly, traded, monkeypatch):
+    """`device = "cuda"` that only training minds, or a silent fall back to the processor."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    recipe, candles, timeline = traded
+    span = Span(timeline.first_session_ms, hourly.day(34))
+    with pytest.raises(RecipeError, match="no CUDA device"):
+        replay(recipe.model_copy(update={"device": "cuda"}), candles, timeline, span)
 
 
 @pytest.mark.parametrize("evidence", ["trade", "wait"])
