@@ -20,6 +20,8 @@ CHUNK = 1 << 20
 LONGEST = 4 << 20
 # How much of a journal one page may read.
 PAGE_BYTES = 4 << 20
+# Of those, so many are read first, and then as many again as were read so far.
+PIECE = 64 << 10
 
 
 class Follower:
@@ -130,26 +132,34 @@ def read_part(
     CursorError
         When no line begins at the cursor.
     """
-    found: list[Record] = []
-    damaged = 0
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if cursor > size or (cursor and not _line_begins(file, cursor)):
                 raise CursorError(f"no line begins at {cursor}: take `next` of the page before")
             file.seek(cursor)
-            content = file.read(PAGE_BYTES)
+            return _part(file, (cursor, size), limit, wanted)
     except OSError:
-        return Part(found, None, damaged)
-    at = 0
-    while len(found) < limit and (end := content.find(b"\n", at)) >= 0:
-        record = record_of(content[at:end])
-        at = end + 1
-        if record is None:
-            damaged += 1
-        elif wanted(record):
-            found.append(record)
-    if not at and len(content) == PAGE_BYTES:  # one line longer than a page is none of ours
+        return Part([], None, 0)
+
+
+def _part(file: Any, span: tuple[int, int], limit: int, wanted: Callable[[Record], bool]) -> Part:
+    """The part of a journal that begins where the file stands; `span` is that byte and its size."""
+    cursor, size = span
+    found: list[Record] = []
+    damaged, at, content = 0, 0, b""
+    while len(content) < PAGE_BYTES and (piece := file.read(max(PIECE, len(content)))):
+        content += piece
+        while len(found) < limit and (end := content.find(b"\n", at)) >= 0:
+            record = record_of(content[at:end])
+            at = end + 1
+            if record is None:
+                damaged += 1
+            elif wanted(record):
+                found.append(record)
+        if len(found) == limit:
+            break
+    if not at and len(content) >= PAGE_BYTES:  # one line longer than a page is none of ours
         return Part(found, None, damaged + 1)
     more = content.find(b"\n", at) >= 0 or cursor + len(content) < size
     return Part(found, cursor + at if more else None, damaged)
@@ -159,9 +169,12 @@ def last_cursor(path: Path, limit: int) -> int:
     """The cursor of the last `limit` whole lines, or of those in the last four megabytes."""
     try:
         with path.open("rb") as file:
-            start = max(0, os.fstat(file.fileno()).st_size - PAGE_BYTES)
-            file.seek(start)
-            content = file.read(PAGE_BYTES)
+            start = size = os.fstat(file.fileno()).st_size
+            content = b""
+            while start and len(content) < PAGE_BYTES and content.count(b"\n") <= limit:
+                start = max(0, start - max(PIECE, len(content)))
+                file.seek(start)
+                content = file.read(size - start - len(content)) + content
     except OSError:
         return 0
     *lines, half_written = content.split(b"\n")

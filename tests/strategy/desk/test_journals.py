@@ -67,11 +67,21 @@ def test_only_the_end_is_read_where_that_is_asked_for(tmp_path):
     assert [record["i"] for record in last.fresh()] == [48, 49]
 
 
-@given(limit=st.integers(1, 60), torn=st.integers(0, len(LINES[0]) - 1))
-def test_pages_give_every_record_once(tmp_path_factory, limit, torn):
+@given(
+    limit=st.integers(1, 60),
+    torn=st.integers(0, len(LINES[0]) - 1),
+    piece=st.integers(1, sum(map(len, LINES))),
+)
+def test_pages_give_every_record_once(tmp_path_factory, limit, torn, piece):
     """A cursor that skips a line, repeats one, or leads into the half-written end."""
     path = tmp_path_factory.mktemp("pages") / "j.jsonl"
     path.write_bytes(b"".join(LINES) + LINES[0][:torn])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journals, "PIECE", piece)
+        _pages_give_every_record_once(path, limit)
+
+
+def _pages_give_every_record_once(path, limit):
     seen, cursor = [], 0
     while True:
         part = read_part(path, cursor, limit)
@@ -91,6 +101,21 @@ def test_last_page_ends_where_the_file_does(tmp_path):
     assert [record["i"] for record in part.records] == [47, 48, 49]
     assert last_cursor(path, 1_000) == 0
     assert last_cursor(tmp_path / "absent", 3) == 0
+
+
+@given(
+    limit=st.integers(1, 60),
+    torn=st.integers(0, len(LINES[0]) - 1),
+    piece=st.integers(1, sum(map(len, LINES))),
+)
+def test_last_page_is_the_same_in_whatever_pieces_it_is_read(tmp_path_factory, limit, torn, piece):
+    """A newest page that begins within a line, or a line too late, where a piece ended."""
+    path = tmp_path_factory.mktemp("last") / "j.jsonl"
+    path.write_bytes(b"".join(LINES) + LINES[0][:torn])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journals, "PIECE", piece)
+        cursor = last_cursor(path, limit)
+    assert cursor == sum(len(line) for line in LINES[: max(0, len(LINES) - limit)])
 
 
 @pytest.mark.parametrize("cursor", [1, len(LINES[0]) - 1, 10**9])
