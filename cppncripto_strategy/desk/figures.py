@@ -1,19 +1,19 @@
 """Figures for plotly's script, as plain values: data and layout. Colours of text and grid are the
 page's own (`desk.js` sets them, light or dark).
 
-Plotly reads some HTML in labels: every text from outside is escaped. Times are drawn in UTC.
+Plotly reads some HTML in labels: every text from outside is escaped. Times are UTC
+milliseconds, which plotly draws in UTC.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
 from cppncripto_strategy.desk.journals import Record
 from cppncripto_strategy.desk.schema import Comparison, Days
-from cppncripto_strategy.desk.sessions import Folded
+from cppncripto_strategy.desk.sessions import Folded, Ohlc, Scored
 
 UP, DOWN, BLUE, ORANGE, GREY = "#14915a", "#d0392b", "#3b7ddd", "#e08a2e", "#8792a0"
 COLOURS = (BLUE, ORANGE, UP, "#9467d6", DOWN, "#17a2a6", "#b07d2b")
@@ -25,16 +25,16 @@ _ROWS = ((0.56, 1.0), (0.36, 0.52), (0.15, 0.32), (0.0, 0.12))
 def session_figure(folded: Folded, symbol: str, interval_ms: int) -> Figure:
     """Candles with fills, score with its thresholds, equity and drawdown on one time axis."""
     candles = list(folded.candles.get(symbol, ()))
-    decisions = list(folded.decisions.get(symbol, ()))
+    scores = list(folded.scores.get(symbol, ()))
     first_ms = candles[0][0] if candles else 0
-    money = [(ms, equity) for ms, equity, _ in folded.equity if ms >= first_ms]
+    money = [(ms, equity, fall) for ms, equity, _, fall in folded.equity if ms >= first_ms]
     fills = [f for f in folded.fills if f["symbol"] == symbol and f["executed_ms"] >= first_ms]
     holes = [ms for name, ms in folded.holes if name == symbol and ms >= first_ms]
     return {
         "data": [
             _candles(candles),
             *_fills(fills, candles),
-            *_scores(decisions),
+            *_scores(scores),
             *_money(money),
         ],
         "layout": {
@@ -58,7 +58,7 @@ def comparison_figure(found: Comparison) -> Figure:
     data = [
         {
             "type": "scatter", "mode": "lines", "name": escape(curve.name),
-            "x": _times(curve.time_ms), "y": curve.growth,
+            "x": curve.time_ms, "y": curve.growth,
             "line": {"color": COLOURS[place % len(COLOURS)], "width": 1.6},
         }
         for place, curve in enumerate(found.curves)
@@ -102,25 +102,18 @@ def _dots(days: Sequence[Any], marker: dict[str, Any], name: str) -> dict[str, A
     }  # fmt: skip
 
 
-def _times(times_ms: Sequence[int]) -> list[str]:
-    return [datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") for ms in times_ms]
-
-
-def _candles(candles: Sequence[tuple[int, list[Any]]]) -> dict[str, Any]:
-    columns = {name: [row[n] for _, row in candles]
-               for n, name in enumerate(("open", "high", "low", "close"), start=1)}  # fmt: skip
+def _candles(candles: Sequence[Ohlc]) -> dict[str, Any]:
+    columns = {name: [candle[n] for candle in candles]
+               for n, name in enumerate(("x", "open", "high", "low", "close"))}  # fmt: skip
     return {
-        "type": "candlestick", "name": "candles", "showlegend": False,
-        "x": _times([ms for ms, _ in candles]), **columns,
+        "type": "candlestick", "name": "candles", "showlegend": False, **columns,
         "increasing": {"line": {"color": UP, "width": 1}},
         "decreasing": {"line": {"color": DOWN, "width": 1}},
     }  # fmt: skip
 
 
-def _fills(
-    fills: Sequence[Record], candles: Sequence[tuple[int, list[Any]]]
-) -> list[dict[str, Any]]:
-    closes = {ms: row[4] for ms, row in candles}
+def _fills(fills: Sequence[Record], candles: Sequence[Ohlc]) -> list[dict[str, Any]]:
+    closes = {candle[0]: candle[4] for candle in candles}
     kinds = {
         "buy": ([f for f in fills if _is(f, "buy")], "triangle-up", UP),
         "sell": ([f for f in fills if _is(f, "sell")], "triangle-down", DOWN),
@@ -129,7 +122,7 @@ def _fills(
     return [
         {
             "type": "scatter", "mode": "markers", "name": name,
-            "x": _times([f["executed_ms"] for f in some]),
+            "x": [f["executed_ms"] for f in some],
             "y": [f.get("price") or closes.get(f["created_ms"]) for f in some],
             "text": [escape(f"{f['side']} {f['quantity']:g}: {f['reason']}") for f in some],
             "hoverinfo": "text+x",
@@ -144,36 +137,32 @@ def _is(fill: Record, side: str) -> bool:
     return bool(fill["status"] == "filled" and fill["side"] == side)
 
 
-def _scores(decisions: Sequence[Record]) -> list[dict[str, Any]]:
-    x = _times([d["close_time_ms"] for d in decisions])
+def _scores(scores: Sequence[Scored]) -> list[dict[str, Any]]:
+    x = [scored[0] for scored in scores]
     lines = (("score", BLUE, "solid"), ("upper", UP, "dot"), ("lower", DOWN, "dot"))
     return [
         {
             "type": "scatter", "mode": "lines", "name": name, "showlegend": False, "yaxis": "y2",
-            "x": x, "y": [d.get(name) for d in decisions],
+            "x": x, "y": [scored[place] for scored in scores],
             "line": {"color": colour, "width": 1.3, "dash": dash},
         }
-        for name, colour, dash in lines
+        for place, (name, colour, dash) in enumerate(lines, start=1)
     ]  # fmt: skip
 
 
-def _money(money: Sequence[tuple[int, float]]) -> list[dict[str, Any]]:
-    peak, falls = 0.0, []
-    for _, equity in money:
-        peak = max(peak, equity)
-        falls.append(equity / peak - 1 if peak else 0.0)
-    x = _times([ms for ms, _ in money])
+def _money(money: Sequence[tuple[int, float, float]]) -> list[dict[str, Any]]:
+    x = [ms for ms, _, _ in money]
     return [
         {"type": "scatter", "mode": "lines", "name": "equity", "showlegend": False, "yaxis": "y3",
-         "x": x, "y": [equity for _, equity in money], "line": {"color": BLUE, "width": 1.6}},
+         "x": x, "y": [equity for _, equity, _ in money], "line": {"color": BLUE, "width": 1.6}},
         {"type": "scatter", "mode": "lines", "name": "drawdown", "showlegend": False,
-         "yaxis": "y4", "x": x, "y": falls, "fill": "tozeroy",
+         "yaxis": "y4", "x": x, "y": [-fall for _, _, fall in money], "fill": "tozeroy",
          "line": {"color": DOWN, "width": 1}},
     ]  # fmt: skip
 
 
 def _hole(close_ms: int, interval_ms: int) -> dict[str, Any]:
-    start, end = _times([close_ms - interval_ms // 2, close_ms + interval_ms // 2])
+    start, end = close_ms - interval_ms // 2, close_ms + interval_ms // 2
     return {
         "type": "rect", "xref": "x", "yref": "paper", "x0": start, "x1": end, "y0": 0, "y1": 1,
         "line": {"width": 0}, "fillcolor": "rgba(224,138,46,0.25)",

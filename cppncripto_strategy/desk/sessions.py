@@ -7,6 +7,7 @@ process knows (weights of its requests): no journal holds them.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from bisect import bisect_left
@@ -31,10 +32,11 @@ from cppncripto_strategy.desk.schema import (
 from cppncripto_strategy.feeds.clock import DAY_MS, SECOND_MS
 from cppncripto_strategy.locks import LOCK_FILE, holder_runs
 from cppncripto_strategy.paper.exchange_events import in_words
-from cppncripto_strategy.paper.session import read_facts
+from cppncripto_strategy.paper.session import SESSION_FILE, read_facts
 
-# Of each symbol's candles and decisions, and of the account, what a page draws.
-CANDLES_KEPT, EQUITY_KEPT, FILLS_KEPT, EVENTS_KEPT = 600, 20_000, 500, 200
+# Of each symbol's candles and decisions, and of the account, what a page draws. A symbol with gaps
+# has its candles in more rounds than it has candles.
+CANDLES_KEPT, EQUITY_KEPT, FILLS_KEPT, EVENTS_KEPT = 600, 1_200, 500, 200
 # Rounds over which latency is judged on pages; and the bounds of its histogram, seconds.
 LATENCY_KEPT = 500
 LATENCY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -46,6 +48,9 @@ LOOK_S = 0.2
 RAW = ("opened", "rounds")
 # Of a position, what the rounding of sums leaves.
 DUST = 1e-12
+Ohlc = tuple[int, float, float, float, float]
+Stamp = tuple[int | bool | None, ...]
+Scored = tuple[int, float | None, float | None, float | None]
 
 
 @dataclass(slots=True)
@@ -54,9 +59,11 @@ class Folded:
 
     Parameters
     ----------
-    candles, decisions : symbol -> its last records; a candle is (close_ms, row).
+    candles : symbol -> its last ones, (close_ms, open, high, low, close).
+    scores : symbol -> how its last candles were judged, (close_ms, score, upper, lower).
+    judged : symbol -> the whole record of its last candle.
     holes : (symbol, close_ms) of gaps.
-    equity : (close_ms, equity, cash) since the session went live.
+    equity : (close_ms, equity, cash, drawdown) of the last rounds since the session went live.
     start_equity, peak, max_drawdown : of the account since then.
     stale, allowed : symbols that were late in, and that might trade on, the last round.
     positions : symbol -> quantity, from the fills.
@@ -83,10 +90,11 @@ class Folded:
     max_drawdown: float = 0.0
     stale: frozenset[str] = frozenset()
     allowed: frozenset[str] = frozenset()
-    candles: dict[str, deque[tuple[int, list[Any]]]] = field(default_factory=dict)
+    candles: dict[str, deque[Ohlc]] = field(default_factory=dict)
     holes: deque[tuple[str, int]] = field(default_factory=lambda: deque(maxlen=CANDLES_KEPT))
-    decisions: dict[str, deque[Record]] = field(default_factory=dict)
-    equity: deque[tuple[int, float, float]] = field(
+    scores: dict[str, deque[Scored]] = field(default_factory=dict)
+    judged: dict[str, Record] = field(default_factory=dict)
+    equity: deque[tuple[int, float, float, float]] = field(
         default_factory=lambda: deque(maxlen=EQUITY_KEPT)
     )
     fills: deque[Record] = field(default_factory=lambda: deque(maxlen=FILLS_KEPT))
@@ -112,13 +120,15 @@ class SessionWatch:
     Attributes
     ----------
     version : grows whenever anything new was read.
+    stirs : how often somebody saw that there is something new.
     """
 
     def __init__(self, entry: Entry, clock: Callable[[], float] = time.monotonic) -> None:
         self.entry = entry
-        self.version = 0
+        self.version = self.stirs = 0
         self._clock, self._lock = clock, threading.Lock()
-        self._looked_s = float("-inf")
+        # Of the last look: when it began, of how many stirs it knew, and what it saw.
+        self._seen: tuple[float, int, Stamp] = (float("-inf"), 0, ())
         self._begin()
 
     def _begin(self) -> None:
@@ -136,12 +146,13 @@ class SessionWatch:
         Nobody changes what is returned: it may be walked through while others look.
         """
         with self._lock:
-            if self._clock() - self._looked_s >= LOOK_S:
+            if self.stamp() is None:
+                began_s, stirs = self._clock(), self.stirs
                 self._read()
                 if any(follower.replaced for follower in self._followers.values()):
                     self._begin()
                     self._read()
-                self._looked_s = self._clock()
+                self._seen = (began_s, stirs, self._stamp_now())
             if self._shown_version != self.version:
                 self._shown, self._shown_version = _copied(self._folded), self.version
             return self._shown
@@ -153,6 +164,30 @@ class SessionWatch:
         for name, follower in self._followers.items():
             records = follower.fresh() if name in RAW else derived[name]
             self.version += _fold(self._folded, follower, records)
+
+    def _stamp_now(self) -> Stamp:
+        """What answers follow from: the journals, the facts, the process, for how long silent."""
+        silent_s = self._silent_s()
+        return (
+            self.version,
+            sum(self.damaged.values()),
+            _changed_ns(self.entry.path / SESSION_FILE),
+            holder_runs(self.entry.path / LOCK_FILE),
+            None if silent_s is None else int(silent_s),
+        )
+
+    def stamp(self) -> Stamp | None:
+        """Equal stamps, equal answers; None where the files must be read first, by `look`.
+
+        It neither waits nor reads.
+        """
+        began_s, stirs, stamp = self._seen
+        fresh = stirs == self.stirs and self._clock() - began_s < LOOK_S
+        return stamp if fresh else None
+
+    def stir(self) -> None:
+        """Something was written: who looks next reads it, however soon after the last look."""
+        self.stirs += 1
 
     def sizes(self) -> tuple[int, ...]:
         """Bytes of every journal now: another tuple says that something was written."""
@@ -179,7 +214,6 @@ class SessionWatch:
 
     def _numbers(self) -> dict[str, Any]:
         facts, folded = read_facts(self.entry.path), self.look()
-        changed_s = self._followers["rounds"].changed_s
         state = _state(self.entry.path, folded)
         return {
             **item(self.entry),
@@ -195,8 +229,21 @@ class SessionWatch:
             "symbols": list(facts.symbols),
             "interval": facts.interval,
             "created": Instant.of(facts.created_ms),
-            "silent_s": None if changed_s is None else max(0.0, time.time() - changed_s),
+            "silent_s": self._silent_s(),
         }
+
+    def _silent_s(self) -> float | None:
+        """Seconds since a candle was last written; None before the first."""
+        changed_s = self._followers["rounds"].changed_s
+        return None if changed_s is None else max(0.0, time.time() - changed_s)
+
+
+def _changed_ns(path: Path) -> int:
+    """When a file was last written, 0 without one."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _copied(folded: Folded) -> Folded:
@@ -232,7 +279,8 @@ def _round(folded: Folded, record: Record) -> None:
     close_ms = int(record["t"])
     for symbol, row in record["c"].items():
         kept = folded.candles.setdefault(symbol, deque(maxlen=CANDLES_KEPT))
-        kept.append((close_ms, [float(number) for number in row]))
+        first, high, low, last = (float(number) for number in row[1:5])
+        kept.append((close_ms, first, high, low, last))
     folded.rounds += 1
     folded.gaps += len(record.get("g", ()))
     folded.holes.extend((str(symbol), close_ms) for symbol in record.get("g", ()))
@@ -245,10 +293,11 @@ def _equity(folded: Folded, record: Record) -> None:
     close_ms, equity, cash = int(record["t"]), float(record["equity"]), float(record["cash"])
     if folded.live_ms is None or close_ms < folded.live_ms:
         return  # warm-up
-    folded.equity.append((close_ms, equity, cash))
     folded.start_equity = equity if folded.start_equity is None else folded.start_equity
     folded.peak = max(folded.peak, equity)
-    folded.max_drawdown = max(folded.max_drawdown, 1 - equity / folded.peak)
+    drawdown = 1 - equity / folded.peak
+    folded.max_drawdown = max(folded.max_drawdown, drawdown)
+    folded.equity.append((close_ms, equity, cash, drawdown))
 
 
 def _fill(folded: Folded, record: Record) -> None:
@@ -268,9 +317,17 @@ def _fill(folded: Folded, record: Record) -> None:
 
 
 def _decision(folded: Folded, record: Record) -> None:
-    kept = folded.decisions.setdefault(record["symbol"], deque(maxlen=CANDLES_KEPT))
-    int(record["close_time_ms"])
-    kept.append(record)
+    symbol, close_ms = record["symbol"], int(record["close_time_ms"])
+    score, upper, lower = (_known(record.get(name)) for name in ("score", "upper", "lower"))
+    kept = folded.scores.setdefault(symbol, deque(maxlen=CANDLES_KEPT))
+    kept.append((close_ms, score, upper, lower))
+    folded.judged[symbol] = record
+
+
+def _known(value: Any) -> float | None:
+    """A number; None for what is none, or not finite."""
+    number = value if isinstance(value, int | float) else math.nan
+    return number if math.isfinite(number) else None
 
 
 def _evidence(folded: Folded, record: Record) -> None:
@@ -348,12 +405,12 @@ def _counted(folded: Folded) -> dict[str, Any]:
 def _money(folded: Folded) -> dict[str, Any]:
     if not folded.equity or not folded.start_equity:
         return {}
-    _, equity, cash = folded.equity[-1]
+    _, equity, cash, drawdown = folded.equity[-1]
     return {
         "equity": equity,
         "cash": cash,
         "total_return": equity / folded.start_equity - 1,
-        "drawdown": 1 - equity / folded.peak,
+        "drawdown": drawdown,
         "max_drawdown": folded.max_drawdown,
     }
 
@@ -380,7 +437,7 @@ def _bet(record: Record) -> Evidence:
 
 
 def _symbol_now(folded: Folded, symbol: str) -> SymbolNow:
-    last = folded.decisions[symbol][-1] if folded.decisions.get(symbol) else {}
+    last = folded.judged.get(symbol, {})
     age_ms = last.get("age_ms")
     return SymbolNow(
         symbol=symbol,

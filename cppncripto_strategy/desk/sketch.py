@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -62,14 +61,8 @@ class _Scale:
 
 
 def _numbers(values: Iterable[Any]) -> list[float]:
-    """Times ("2024-05-20 12:05:00", UTC) or numbers as numbers; NaN for what is neither."""
-    return [_number(value) for value in values]
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, str):
-        return datetime.fromisoformat(value).replace(tzinfo=UTC).timestamp()
-    return math.nan if value is None else float(value)
+    """NaN for what is not known."""
+    return [math.nan if value is None else float(value) for value in values]
 
 
 def _heights(trace: dict[str, Any]) -> Iterator[float]:

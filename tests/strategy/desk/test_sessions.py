@@ -120,9 +120,12 @@ def test_what_one_reader_walks_through_no_other_changes(copy_of, desk):
 def test_memory_does_not_grow_with_age(copy_of, desk, monkeypatch):
     """A session of months that fills the desk's memory."""
     monkeypatch.setattr(sessions, "CANDLES_KEPT", 7)
+    monkeypatch.setattr(sessions, "EQUITY_KEPT", 9)
     folded = watch_of(copy_of).look()
+    assert len(folded.equity) == 9
+    assert set(folded.judged) == set(desk.symbols)  # of each the last one, whole
     assert {len(kept) for kept in folded.candles.values()} == {7}
-    assert {len(kept) for kept in folded.decisions.values()} == {7}
+    assert {len(kept) for kept in folded.scores.values()} == {7}
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def points(path: Any) -> list[tuple[float, float]]:
 
 def test_a_line_is_where_its_values_are():
     """A curve upside down is a loss that looks like a gain."""
-    times = ["2024-05-20 00:00:00", "2024-05-20 01:00:00", "2024-05-20 03:00:00"]
+    times = [1_716_163_200_000 + hours * 3_600_000 for hours in (0, 1, 3)]
     first, second = paths({"data": [line(times, [1.0, 3.0, 2.0]), line(times, [5, 5, 9], "y2")],
                            "layout": LAYOUT})  # fmt: skip
     (x0, y0), (x1, y1), (x2, y2) = points(first)
