@@ -1,4 +1,4 @@
-"""The API, `/api/v1`: everything a page shows, typed, in pages, with an ETag on every answer.
+"""The API, `/api/v1`: everything a page shows, typed, in pages (`shared` gives them their ETags).
 
 Everything here reads; a score is computed, and nothing of it is kept. Ids come from listings,
 cursors from the page before.
@@ -6,13 +6,11 @@ cursors from the page before.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Path, Query, Request
 
 from cppncripto_strategy.desk import days, runs, stores
 from cppncripto_strategy.desk.busy import RationedError
@@ -79,32 +77,9 @@ _BUSY: dict[int | str, dict[str, Any]] = {
 }
 
 
-class TaggedRoute(APIRoute):
-    """A route whose answers carry an ETag; who has that answer already gets 304."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler with the tag around it."""
-        answer = super().get_route_handler()
-
-        async def tagged(request: Request) -> Response:
-            response = await answer(request)
-            if request.method != "GET" or response.status_code != 200:
-                return response
-            tag = f'"{hashlib.sha256(bytes(response.body)).hexdigest()[:32]}"'
-            headers = {"etag": tag, "cache-control": "private, no-cache"}
-            if tag in [
-                known.strip() for known in request.headers.get("if-none-match", "").split(",")
-            ]:
-                return Response(status_code=304, headers=headers)
-            response.headers.update(headers)
-            return response
-
-        return tagged
-
-
 def api_router(library: Library) -> APIRouter:
     """Every route of the API."""
-    router = APIRouter(prefix=PREFIX, route_class=TaggedRoute, responses=_REFUSALS)
+    router = APIRouter(prefix=PREFIX, responses=_REFUSALS)
     _add_sessions(router, library)
     _add_journals(router, library)
     _add_runs(router, library)

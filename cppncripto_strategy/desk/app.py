@@ -1,4 +1,4 @@
-"""The desk as one application: API, pages, metrics, and the guard before all of them."""
+"""The desk as one application: API, pages, metrics; before them shared answers and the guard."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from cppncripto_strategy.desk.library import Library, UnknownId
 from cppncripto_strategy.desk.pages import page_router
 from cppncripto_strategy.desk.rendering import page
 from cppncripto_strategy.desk.settings import DeskSettings
+from cppncripto_strategy.desk.shared import Shared
 from cppncripto_strategy.errors import CppnError
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def build(settings: DeskSettings, credentials: Credentials) -> Guard:
     """The whole desk, guarded."""
     library = Library(settings.folder)
     app = _api(library)
-    guard = Guard(app, settings, credentials)
+    guard = Guard(Shared(app, library), settings, credentials)
     app.include_router(page_router(library, settings, credentials, guard))
     app.include_router(metrics_router(library))
     _answer_errors(app, settings)

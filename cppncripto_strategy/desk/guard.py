@@ -133,7 +133,7 @@ class Guard:
         await answer(send, refusal)
 
     def _refusal(self, scope: Scope) -> Refusal | None:
-        hosts = _header(scope, "host")
+        hosts = header(scope, "host")
         if len(hosts) != 1 or hosts[0].lower() not in self._settings.hosts:
             return Refusal(
                 400, "this desk does not go by that name; another one is given with --name"
@@ -142,8 +142,8 @@ class Guard:
             return Refusal(429, "too many requests: wait a second", (("retry-after", "1"),))
         if _head_size(scope) > self._settings.limits.head_bytes:
             return Refusal(431, "the request's line and headers are too long")
-        sizes = _header(scope, "content-length")
-        if sizes and _header(scope, "transfer-encoding"):
+        sizes = header(scope, "content-length")
+        if sizes and header(scope, "transfer-encoding"):
             return Refusal(400, "a body has one length: a proxy may believe the other one")
         if len(sizes) > 1 or any(not size.isdecimal() for size in sizes):
             return Refusal(400, "content-length is no number")
@@ -159,7 +159,7 @@ class Guard:
         foreign = method not in ("GET", "HEAD") and not self._same_origin(scope)
         if path == LOGIN or path.startswith(STATIC):
             return Refusal(403, "a form of another page was sent here") if foreign else None
-        tokens = _header(scope, "authorization")
+        tokens = header(scope, "authorization")
         if tokens:
             scheme, _, token = tokens[0].partition(" ")
             right = scheme.lower() == "bearer" and self._credentials.is_token(token.strip())
@@ -181,17 +181,17 @@ class Guard:
 
     def _same_origin(self, scope: Scope) -> bool:
         """Whether a browser says that our own page sent this; other clients need not say."""
-        sites = _header(scope, "sec-fetch-site")
+        sites = header(scope, "sec-fetch-site")
         if sites and sites[0] not in ("same-origin", "none"):
             return False
-        origins = _header(scope, "origin")
+        origins = header(scope, "origin")
         scheme = "https" if self._settings.secure else "http"
         ours = {f"{scheme}://{host}" for host in self._settings.hosts}
         return all(origin.lower() in ours for origin in origins)
 
     def _allowed_origin(self, scope: Scope) -> str | None:
         """The listed origin of another page that asks for the API, None for all others."""
-        origins = _header(scope, "origin")
+        origins = header(scope, "origin")
         listed = len(origins) == 1 and origins[0] in self._settings.origins
         return origins[0] if listed and scope["path"].startswith(API) else None
 
@@ -278,7 +278,7 @@ def cookie_name(settings: DeskSettings) -> str:
 
 def cookie_of(scope: Scope, settings: DeskSettings) -> str:
     """The value of our cookie; empty without one."""
-    for line in _header(scope, "cookie"):
+    for line in header(scope, "cookie"):
         cookies: SimpleCookie = SimpleCookie()
         try:
             cookies.load(line)
@@ -296,7 +296,7 @@ def address_of(scope: Scope) -> str:
     return str(next(iter(client), "")) if client else ""
 
 
-def _header(scope: Scope, name: str) -> list[str]:
+def header(scope: Scope, name: str) -> list[str]:
     """Every value of a header, in order."""
     wanted = name.encode()
     return [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == wanted]

@@ -10,7 +10,9 @@ from pathlib import Path
 from cppncripto_strategy import __version__
 from cppncripto_strategy.desk.listing import SESSION, Entry, Listing
 from cppncripto_strategy.desk.schema import Health, Session
-from cppncripto_strategy.desk.sessions import SessionWatch
+from cppncripto_strategy.desk.sessions import SessionWatch, Stamp
+
+LibraryStamp = tuple[tuple[str, Stamp], ...]
 
 
 class UnknownId(LookupError):
@@ -58,6 +60,32 @@ class Library:
         """Every session, running ones first, then by name."""
         found = [watch.summary() for watch in self.watches()]
         return sorted(found, key=lambda session: (session.state != "running", session.name))
+
+    def stamp(self, id: str | None = None) -> LibraryStamp | None:
+        """What answers about a session, or about all of them, follow from; see its own `stamp`.
+
+        None where something must be looked at first: then `look`. It neither waits nor reads.
+        """
+        known = self.listing.known(SESSION)
+        if known is None:
+            return None
+        ids = [entry.id for entry in known if id in (None, entry.id)]
+        watches = [self._watches.get(id) for id in ids]
+        stamps = [None if watch is None else watch.stamp() for watch in watches]
+        whole = [(id, stamp) for id, stamp in zip(ids, stamps, strict=True) if stamp is not None]
+        return tuple(whole) if len(whole) == len(ids) else None
+
+    def stirs(self, id: str | None = None) -> int:
+        """Grows whenever something new was seen of a session, or of any."""
+        watches = list(self._watches.values())
+        return sum(watch.stirs for watch in watches if id in (None, watch.entry.id))
+
+    def look(self, id: str | None = None) -> LibraryStamp | None:
+        """Look at a session, or at all of them, unless that was done just now; then their stamp."""
+        for watch in self.watches():
+            if id in (None, watch.entry.id):
+                watch.look()
+        return self.stamp(id)
 
     def health(self) -> Health:
         """The desk itself."""

@@ -69,6 +69,12 @@ class Listing:
         entry = self._fresh().get(id)
         return entry if entry is not None and entry.kind == kind else None
 
+    def known(self, kind: str) -> list[Entry] | None:
+        """As `of`, without looking anything up; None where that is due."""
+        if self._clock() - self._seen_s > self._fresh_s:
+            return None
+        return [entry for entry in self._entries.values() if entry.kind == kind]
+
     def _fresh(self) -> dict[str, Entry]:
         with self._lock:
             if self._clock() - self._seen_s > self._fresh_s:

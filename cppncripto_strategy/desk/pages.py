@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from cppncripto_strategy.desk import days, figures, files, runs, stores
 from cppncripto_strategy.desk.api import MAX_COMPARED, Id, Symbol
@@ -23,10 +21,9 @@ from cppncripto_strategy.desk.schema import Instant, SessionDetail
 from cppncripto_strategy.desk.sessions import SessionWatch
 from cppncripto_strategy.desk.settings import DeskSettings
 from cppncripto_strategy.desk.sketch import sketch
+from cppncripto_strategy.desk.streams import Streams
 from cppncripto_strategy.feeds.clock import interval_to_ms
 
-# A live page looks so often, hears so often that nothing came, and asks anew after so long.
-LOOK_S, ALIVE_S, STREAM_S = 0.25, 10.0, 600.0
 # A report is a page of its own: it may draw, and reach nothing of ours, not even our cookie.
 REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline';"
@@ -116,8 +113,8 @@ def _add_sessions(router: APIRouter, library: Library, streams: Streams) -> None
         return page("session.html", session=detail, symbol=chosen, sketch=drawn)
 
     @router.get("/sessions/{id}/view")
-    def view(id: Id, symbol: Symbol = None) -> dict[str, Any]:
-        return session_view(library.watch(id), symbol or "")
+    def view(id: Id, symbol: Symbol = None) -> Response:
+        return JSONResponse(session_view(library.watch(id), symbol or ""))
 
     @router.get("/sessions/{id}/live")
     async def live(id: Id) -> Response:
@@ -138,36 +135,6 @@ def _figure(watch: SessionWatch, detail: SessionDetail, symbol: str) -> figures.
     if symbol not in detail.symbols:
         return None
     return figures.session_figure(watch.look(), symbol, interval_to_ms(detail.interval))
-
-
-class Streams:
-    """Pages that are kept up to date while they stand open; a bounded number of them."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._open, self._stopped = most, 0, False
-
-    @property
-    def free(self) -> bool:
-        """Whether one more page may be kept up to date."""
-        return self._open < self._most and not self._stopped
-
-    def stop(self) -> None:
-        """End them all: the desk is about to end."""
-        self._stopped = True
-
-    async def of(self, watch: SessionWatch) -> AsyncIterator[str]:
-        """An event whenever a session wrote something, and one every ten seconds without."""
-        self._open += 1
-        try:
-            until_s, sizes, said_s = time.monotonic() + STREAM_S, watch.sizes(), float("-inf")
-            while not self._stopped and (now_s := time.monotonic()) < until_s:
-                now = watch.sizes()
-                if now != sizes or now_s - said_s > ALIVE_S:
-                    sizes, said_s = now, now_s
-                    yield "data: look\n\n"
-                await asyncio.sleep(LOOK_S)
-        finally:
-            self._open -= 1
 
 
 def _add_runs(router: APIRouter, library: Library) -> None:
