@@ -5,10 +5,11 @@
     python benchmarks/evolved.py table planted.jsonl universe.jsonl
 
 Arms: no macro; the TCN, trained by gradient; the champions of NEAT, MAP-Elites and random search,
-as many genomes each; NEAT's champion fine-tuned with its mask frozen; random kernels with as many
-connections in each layer; and ROCKET's (Dempster et al. 2020), as many channels. `--searches` and
-`--fitness` choose what is searched by. CPU seconds are stated per arm; the TCN gets as many as
-evolution and fine-tuning took together.
+which evaluate `--evaluations` genomes each, not one more or less; NEAT's champion fine-tuned with
+its mask frozen; random kernels with as many connections in each layer, a draw and the fittest of as
+many draws; and ROCKET's (Dempster et al. 2020), as many channels. `--searches` and `--fitness`
+choose what is searched by. CPU seconds are stated per arm; the TCN gets as many as evolution and
+fine-tuning took together.
 
 Planted markets: every arm gets the same MicroNet trainings (the directions that predict, two
 initialisations, the same days) on a market of its own per seed, and is judged on 500 days after
@@ -18,7 +19,8 @@ and the embedding, refitted each quarter on all days before it, is judged from 2
 JSON lines to --out (added to what is there, so that a run can go on), then the table in Markdown.
 Beside the arms stands what an encoder could say at best of a planted market: the five days' mean of
 volume times the clock, by hand. Intervals are of 95 %, from resampling blocks of ten days of every
-market or of the year, paired.
+market or of the year, paired; on the universe seeds are drawn anew as well. A look at its later
+days leaves a row in the ledger of looks, `docs/experiments/looks.jsonl`.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from reading import (
     predictive,
     standardised,
 )
+from universe import LOOKS
 
 from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.models.hyperneat.fitness import ProbeData
@@ -65,17 +68,17 @@ def planted(seed: int, options: argparse.Namespace, emit: Callable[[Line], None]
     days = days_of(seed)
     train, session = days.sets["train"], days.learn.session
 
-    def build(encoder: str, values: dict[str, Any]) -> MacroNet:
+    def build(encoder: str, values: dict[str, Any], seed: int) -> MacroNet:
         torch.manual_seed(seed)
         return build_macronet(encoder, len(session.names), session.n_statistics, values).eval()
 
-    width = build("tcn", {}).encoder.width
+    width = build("tcn", {}, seed).encoder.width
     substrate = CPPNOptions(**options.substrate).substrate_for(len(session.names), width)
     settings = evolution_settings(options)
     data = ProbeData.of_sessions(train, days.split_ms, substrate.stride, settings.fitness)
     arms = Arms(
         build, train, days.sets["validate"], data, substrate, "contrastive", {}, {}, settings,
-        options.searches.split(","),
+        options.searches.split(","), options.evaluations,
     )  # fmt: skip
     zeros = {part: (torch.zeros(len(days.sets[part]), 128),) * 2 for part in PARTS}
     if not options.named:
@@ -111,7 +114,7 @@ def rhythm(days: Days) -> Contexts:
 def evolution_settings(options: argparse.Namespace) -> EvolutionSettings:
     neat = NeatSettings(population=options.population, locality=options.locality)
     return EvolutionSettings(
-        generations=options.generations,
+        generations=options.evaluations,  # more than any search comes to
         fitness=options.fitness,
         connection_cost=options.connection_cost,
         neat=neat,
@@ -210,7 +213,7 @@ def main() -> None:
     parser.add_argument("--searches", default="neat,map-elites,random")
     parser.add_argument("--fitness", default=EvolutionSettings().fitness)
     parser.add_argument("--substrate", type=json.loads, default={}, help="options, as JSON")
-    parser.add_argument("--generations", type=int, default=15)
+    parser.add_argument("--evaluations", type=int, default=720, help="genomes of every search")
     parser.add_argument("--population", type=int, default=48)
     parser.add_argument("--connection-cost", type=float, default=0.02)
     parser.add_argument("--locality", action="store_true")
@@ -225,6 +228,7 @@ def main() -> None:
         help="no trainings, of MicroNet nor of arms",
     )
     parser.add_argument("--out", type=Path, help="JSON lines to add to")
+    parser.add_argument("--ledger", type=Path, default=LOOKS, help="where looks are counted")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "table":
@@ -240,11 +244,11 @@ def main() -> None:
                 file.write(json.dumps(line) + "\n")
 
     first, last = map(int, options.seeds.split("-"))
-    for seed in range(first, last + 1):
-        if options.what == "planted":
+    if options.what == "universe":
+        universe_arms(range(first, last + 1), options, evolution_settings(options), emit)
+    else:
+        for seed in range(first, last + 1):
             planted(seed, options, emit)
-        else:
-            universe_arms(seed, options, evolution_settings(options), emit)
     show(lines)
 
 

@@ -4,13 +4,14 @@ Genomes and networks learn from days before 2023-07 alone, once. A ridge regress
 day's log variance on the embedding (128 numbers, with the scaler's statistics and the session's
 terms, one penalty), refitted each quarter on all days before it, is judged from 2023-10 to 2024-08;
 beside it one on HAR-X's terms and the last hours with what the encoder alone says, a penalty each,
-where that must earn its place.
+where that must earn its place. A look at those days is counted.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from evolved_arms import Arms, connections
 from universe import RECIPE, Universe, quarters, universe_of
 
 from cppncripto_strategy.arrays import FloatArray, IntArray
+from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, fingerprint
 from cppncripto_strategy.feeds.clock import DAY_MS, utc_to_ms
 from cppncripto_strategy.models.forecasting.panel import fit_rows
 from cppncripto_strategy.models.hyperneat.fitness import ProbeData
@@ -29,6 +31,7 @@ from cppncripto_strategy.models.inputs.sessions import SessionSet
 from cppncripto_strategy.models.learning.data import embed_set
 from cppncripto_strategy.models.macronet import MacroNet, build_macronet
 from cppncripto_strategy.recipe import load_recipe
+from cppncripto_strategy.results import to_plain
 
 CUT, FROM, UNTIL = "2023-07-01", "2023-10-01", "2024-09-01"
 # Days of the choice that a design may be judged on before it is judged out of sample.
@@ -40,12 +43,12 @@ BLOCK_DAYS, RESAMPLES = 10, 2000
 
 
 def universe_arms(
-    seed: int,
+    seeds: Sequence[int],
     options: argparse.Namespace,
     settings: EvolutionSettings,
     emit: Callable[[dict[str, Any]], None],
 ) -> None:
-    """All arms with one seed."""
+    """All arms, one seed after another."""
     learn = load_recipe(RECIPE).learn_settings()
     session = replace(learn.session, long_window=WINDOW_DAYS * learn.session.day_candles)
     learn = replace(learn, session=session)
@@ -53,43 +56,73 @@ def universe_arms(
     whole = universe_of(options.candles, learn, 0, until if not options.choice else utc_to_ms(CUT))
     span = (utc_to_ms(FROM), until) if not options.choice else (cut, utc_to_ms(CHOICE[1]))
     split = cut - learn.validate_days * DAY_MS
+    if not options.choice:
+        count_look(whole, options, settings)
 
-    def build(encoder: str, values: dict[str, Any]) -> MacroNet:
+    def build(encoder: str, values: dict[str, Any], seed: int) -> MacroNet:
         torch.manual_seed(seed)
         return build_macronet(encoder, len(session.names), session.n_statistics, values).eval()
 
-    width = build("tcn", {}).encoder.width
+    width = build("tcn", {}, seeds[0]).encoder.width
     where = CPPNOptions(**(SUBSTRATE | options.substrate))
     substrate = where.substrate_for(len(session.names), width)
     train, validation = whole.between(0, split), whole.between(split, cut)
     data = ProbeData.of_sessions(whole.between(0, cut), cut, substrate.stride, settings.fitness)
     arms = Arms(
         build, train, validation, data, substrate, "forecast", {"dropout": 0.3}, TCN, settings,
-        options.searches.split(","),
+        options.searches.split(","), options.evaluations,
     )  # fmt: skip
-    about = {"kind": "universe", "seed": seed, "symbols": len(whole.tables), "judged": len(data)}
-    rows = whole.judged(*span)
-    panel = whole.panel
-    emit(
-        about
-        | {
-            "arm": "truth",
-            "day_ms": panel.day_ms[rows].tolist(),
-            "symbol": panel.symbol[rows].tolist(),
-            "usual": np.round(panel.usual[rows], 6).tolist(),
-            "truth": np.round(panel.log_variance[rows], 6).tolist(),
-        }
-    )
-    for name, blocks in (("HAR-X", [panel.har_x]), ("HAR-X and the last hours", [panel.linear])):
-        emit(about | {"arm": name, "forecast": forecast(whole, blocks, span)})
-    for arm, net, cpu_s, more in arms.nets(seed, by_gradient=not options.named):
-        vectors = embedded(whole, net)
-        line = about | {"arm": arm, "macro_cpu_s": round(cpu_s, 1), **more}
-        line["connections"] = connections(net.encoder)
-        line["forecast"] = forecast(whole, [vectors], span)
-        alone = vectors[:, : net.encoder.width]
-        line["beside_hours"] = forecast(whole, [panel.linear, alone], span)
-        emit(line)
+    for seed in seeds:
+        about = {"kind": "universe", "seed": seed}
+        about |= {"symbols": len(whole.tables), "judged": len(data)}
+        for line in linear_lines(whole, span):
+            emit(about | line)
+        for arm, net, cpu_s, more in arms.nets(seed, by_gradient=not options.named):
+            line = about | {"arm": arm, "macro_cpu_s": round(cpu_s, 1), **more}
+            emit(line | learned_line(whole, net, span))
+
+
+def linear_lines(whole: Universe, span: tuple[int, int]) -> Iterator[dict[str, Any]]:
+    """What came, and the forecasts that need no encoder."""
+    panel, rows = whole.panel, whole.judged(*span)
+    yield {
+        "arm": "truth",
+        "day_ms": panel.day_ms[rows].tolist(),
+        "symbol": panel.symbol[rows].tolist(),
+        "usual": np.round(panel.usual[rows], 6).tolist(),
+        "truth": np.round(panel.log_variance[rows], 6).tolist(),
+    }
+    for name, block in (("HAR-X", panel.har_x), ("HAR-X and the last hours", panel.linear)):
+        yield {"arm": name, "forecast": forecast(whole, [block], span)}
+
+
+def learned_line(whole: Universe, net: MacroNet, span: tuple[int, int]) -> dict[str, Any]:
+    """Forecasts from the embedding, and from the terms with what the encoder alone says."""
+    vectors = embedded(whole, net)
+    alone = vectors[:, : net.encoder.width]
+    return {
+        "connections": connections(net.encoder),
+        "forecast": forecast(whole, [vectors], span),
+        "beside_hours": forecast(whole, [whole.panel.linear, alone], span),
+    }
+
+
+def count_look(whole: Universe, options: argparse.Namespace, settings: EvolutionSettings) -> None:
+    """Leave a row of a look at days that were kept apart; a fingerprint tells looks apart."""
+    what = {
+        "learn": dataclasses.asdict(whole.settings),
+        "evolution": dataclasses.asdict(settings),
+        "substrate": SUBSTRATE | options.substrate,
+        "searches": options.searches,
+        "by_gradient": not options.named,
+        "seeds": options.seeds,
+    }
+    symbols = ",".join(table.symbol for table in whole.tables)
+    name = f"encoders of {len(whole.tables)} symbols, {FROM} to {UNTIL}, seeds {options.seeds}"
+    days = (utc_to_ms(UNTIL) - utc_to_ms(FROM)) // DAY_MS
+    mark = fingerprint(to_plain(what), 0, symbols)
+    first = int(options.seeds.split("-")[0])
+    TrialLedger(options.ledger).append(Trial(mark, "look", name, first, None, days))
 
 
 @torch.no_grad()
@@ -111,52 +144,51 @@ def forecast(whole: Universe, blocks: list[FloatArray], span: tuple[int, int]) -
 
 
 def universe_table(lines: Sequence[dict[str, Any]]) -> str:
-    """Out-of-sample R2 and MSE of every arm, seeds averaged, with paired intervals."""
+    """Out-of-sample R2 and MSE of every arm, seeds averaged, with intervals paired over both."""
     lines = [line for line in lines if line["kind"] == "universe"]
+    seeds = sorted({line["seed"] for line in lines})
     truth = next(line for line in lines if line["arm"] == "truth")
     day, symbol, usual, actual = (
         np.array(truth[name]) for name in ("day_ms", "symbol", "usual", "truth")
     )
-    picks = [np.arange(len(day)), *_resampled(day)]
+    picks = [(np.arange(len(seeds)), np.arange(len(day))), *_resampled(day, len(seeds))]
     base = (actual - usual) ** 2
-    arms = [arm for arm in dict.fromkeys(_name(line) for line in lines) if arm != "truth"]
-    errors = {
-        (arm, key): np.mean(
-            [
-                (np.array(line[key]) - actual) ** 2
-                for line in lines
-                if _name(line) == arm and key in line
-            ],
-            axis=0,
-        )
+    arms = [arm for arm in dict.fromkeys(line["arm"] for line in lines) if arm != "truth"]
+    errors = {  # (S, N)
+        (arm, key): np.array([(np.array(own[seed][key]) - actual) ** 2 for seed in seeds])
         for arm in arms
+        for own in [{line["seed"]: line for line in lines if line["arm"] == arm}]
         for key in ("forecast", "beside_hours")
-        if any(key in line for line in lines if _name(line) == arm)
+        if key in own[seeds[0]]
     }
+
+    def share(kind: tuple[str, str], pick: tuple[IntArray, IntArray]) -> float:
+        """Mean squared error of the drawn seeds and rows, in shares of the usual one's."""
+        chosen, rows = pick
+        return float(errors[kind][chosen][:, rows].mean(axis=0).sum() / base[rows].sum())
+
     head = "| ridge on | R2 | mean R2 of the symbols | MSE over that of HAR-X | less R2"
-    rows = [f"{head} than evolved | R2 beside the last hours | connections | CPU s |"]
-    rows.append("|---" * 8 + "|")
+    rows = [f"{head} than evolved | R2 beside the last hours | connections | evaluated | CPU s |"]
+    rows.append("|---" * 9 + "|")
     for arm in arms:
-        error = errors[arm, "forecast"]
+        mine = arm, "forecast"
+        error = errors[mine].mean(axis=0)
         own = [1 - error[symbol == s].sum() / base[symbol == s].sum() for s in np.unique(symbol)]
-        ratio = [error[p].sum() / errors["HAR-X", "forecast"][p].sum() for p in picks]
-        gap = [(error - errors["evolved", "forecast"])[p].sum() / base[p].sum() for p in picks]
+        ratio = [share(mine, pick) / share(("HAR-X", "forecast"), pick) for pick in picks]
+        gap = [share(mine, pick) - share(("evolved", "forecast"), pick) for pick in picks]
         hours = errors.get((arm, "beside_hours"))
-        beside = "" if hours is None else f"{1 - hours.sum() / base.sum():.4f}"
-        mine = [line for line in lines if _name(line) == arm]
-        size = np.mean([line.get("connections", 0) for line in mine])
-        cpu = np.mean([line.get("macro_cpu_s", 0) for line in mine])
+        beside = "" if hours is None else f"{1 - hours.mean(axis=0).sum() / base.sum():.4f}"
+        every = [line for line in lines if line["arm"] == arm]
+        size = np.mean([line.get("connections", 0) for line in every])
+        cpu = np.mean([line.get("macro_cpu_s", 0) for line in every])
+        genomes = max(line.get("genomes", 0) for line in every)
         r2 = 1 - error.sum() / base.sum()
         less = "" if arm == "evolved" else _interval(gap, 4)
         rows.append(
             f"| {arm} | {r2:.4f} | {np.mean(own):.4f} | {_interval(ratio, 3)} | {less} | {beside} "
-            f"| {size:,.0f} | {cpu:.0f} |"
+            f"| {size:,.0f} | {genomes or ''} | {cpu:.0f} |"
         )
     return "\n".join(rows)
-
-
-def _name(line: dict[str, Any]) -> str:
-    return str(line["arm"]).rstrip(" 12")
 
 
 def _interval(values: Sequence[float], digits: int) -> str:
@@ -164,13 +196,14 @@ def _interval(values: Sequence[float], digits: int) -> str:
     return f"{values[0]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _resampled(day: IntArray) -> list[IntArray]:
-    """Rows of a circular block bootstrap of days: symbols of one day stay together."""
+def _resampled(day: IntArray, seeds: int) -> list[tuple[IntArray, IntArray]]:
+    """Seeds, and rows of a circular block bootstrap of days: symbols of one day stay together."""
     rng, days = np.random.default_rng(0), np.unique(day)
     rows = [np.flatnonzero(day == d) for d in days]
     picks = []
     for _ in range(RESAMPLES):
         starts = rng.integers(0, len(days), -(-len(days) // BLOCK_DAYS))
         chosen = ((starts[:, None] + np.arange(BLOCK_DAYS)).ravel() % len(days))[: len(days)]
-        picks.append(np.concatenate([rows[d] for d in chosen]))
+        drawn = rng.integers(0, seeds, seeds)
+        picks.append((drawn, np.concatenate([rows[d] for d in chosen])))
     return picks
