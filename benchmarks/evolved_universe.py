@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -144,50 +144,47 @@ def forecast(whole: Universe, blocks: list[FloatArray], span: tuple[int, int]) -
 
 
 def universe_table(lines: Sequence[dict[str, Any]]) -> str:
-    """Out-of-sample R2 and MSE of every arm, seeds averaged, with intervals paired over both."""
+    """Out-of-sample R2 and MSE of every arm, seeds averaged, with paired intervals.
+
+    Both seeds and days are drawn anew; an arm is compared on the seeds that it was tried with.
+    """
     lines = [line for line in lines if line["kind"] == "universe"]
-    seeds = sorted({line["seed"] for line in lines})
-    truth = next(line for line in lines if line["arm"] == "truth")
-    day, symbol, usual, actual = (
-        np.array(truth[name]) for name in ("day_ms", "symbol", "usual", "truth")
-    )
-    picks = [(np.arange(len(seeds)), np.arange(len(day))), *_resampled(day, len(seeds))]
-    base = (actual - usual) ** 2
-    arms = [arm for arm in dict.fromkeys(line["arm"] for line in lines) if arm != "truth"]
-    errors = {  # (S, N)
-        (arm, key): np.array([(np.array(own[seed][key]) - actual) ** 2 for seed in seeds])
-        for arm in arms
-        for own in [{line["seed"]: line for line in lines if line["arm"] == arm}]
-        for key in ("forecast", "beside_hours")
-        if key in own[seeds[0]]
-    }
-
-    def share(kind: tuple[str, str], pick: tuple[IntArray, IntArray]) -> float:
-        """Mean squared error of the drawn seeds and rows, in shares of the usual one's."""
-        chosen, rows = pick
-        return float(errors[kind][chosen][:, rows].mean(axis=0).sum() / base[rows].sum())
-
-    head = "| ridge on | R2 | mean R2 of the symbols | MSE over that of HAR-X | less R2"
-    rows = [f"{head} than evolved | R2 beside the last hours | connections | evaluated | CPU s |"]
-    rows.append("|---" * 9 + "|")
-    for arm in arms:
-        mine = arm, "forecast"
-        error = errors[mine].mean(axis=0)
-        own = [1 - error[symbol == s].sum() / base[symbol == s].sum() for s in np.unique(symbol)]
-        ratio = [share(mine, pick) / share(("HAR-X", "forecast"), pick) for pick in picks]
-        gap = [share(mine, pick) - share(("evolved", "forecast"), pick) for pick in picks]
-        hours = errors.get((arm, "beside_hours"))
-        beside = "" if hours is None else f"{1 - hours.mean(axis=0).sum() / base.sum():.4f}"
+    losses = _Losses.of(lines)
+    picks = [(None, np.arange(len(losses.base))), *losses.resampled()]
+    head = "| ridge on | R2 | mean R2 of the symbols | MSE over that of HAR-X | less mean R2"
+    head += " than evolved | R2 beside the last hours | connections | genomes | fitness | seeds"
+    rows = [f"{head} | CPU s |", "|---" * 11 + "|"]
+    for arm in losses.arms:
+        seeds = losses.seeds(arm)
+        pooled = [losses.pooled(arm, seeds, pick) for pick in picks]
+        anchor = [losses.pooled("HAR-X", seeds, pick) for pick in picks]
+        ratio = [mine / other for mine, other in zip(pooled, anchor, strict=True)]
+        gap = [
+            losses.by_symbol(arm, seeds, pick) - losses.by_symbol("evolved", seeds, pick)
+            for pick in picks
+        ]
+        beside = ""
+        if (arm, "beside_hours") in losses.errors:
+            beside = f"{1 - losses.pooled(arm, seeds, picks[0], 'beside_hours'):.4f}"
         every = [line for line in lines if line["arm"] == arm]
-        size = np.mean([line.get("connections", 0) for line in every])
-        cpu = np.mean([line.get("macro_cpu_s", 0) for line in every])
-        genomes = max(line.get("genomes", 0) for line in every)
-        r2 = 1 - error.sum() / base.sum()
-        less = "" if arm == "evolved" else _interval(gap, 4)
-        rows.append(
-            f"| {arm} | {r2:.4f} | {np.mean(own):.4f} | {_interval(ratio, 3)} | {less} | {beside} "
-            f"| {size:,.0f} | {genomes or ''} | {cpu:.0f} |"
+        size, cpu, fitness = (
+            np.mean([line.get(name, np.nan) for line in every])
+            for name in ("connections", "macro_cpu_s", "fitness")
         )
+        cells = [
+            arm,
+            f"{1 - pooled[0]:.4f}",
+            f"{1 - losses.by_symbol(arm, seeds, picks[0]):.4f}",
+            _interval(ratio, 3),
+            "" if arm == "evolved" else _interval(gap, 4),
+            beside,
+            "" if np.isnan(size) else f"{size:,.0f}",
+            str(every[0].get("genomes", "")),
+            "" if np.isnan(fitness) else f"{fitness:.3f}",
+            str(len(seeds)),
+            "0" if np.isnan(cpu) else f"{cpu:.0f}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -196,14 +193,70 @@ def _interval(values: Sequence[float], digits: int) -> str:
     return f"{values[0]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _resampled(day: IntArray, seeds: int) -> list[tuple[IntArray, IntArray]]:
-    """Seeds, and rows of a circular block bootstrap of days: symbols of one day stay together."""
-    rng, days = np.random.default_rng(0), np.unique(day)
-    rows = [np.flatnonzero(day == d) for d in days]
-    picks = []
-    for _ in range(RESAMPLES):
-        starts = rng.integers(0, len(days), -(-len(days) // BLOCK_DAYS))
-        chosen = ((starts[:, None] + np.arange(BLOCK_DAYS)).ravel() % len(days))[: len(days)]
-        drawn = rng.integers(0, seeds, seeds)
-        picks.append((drawn, np.concatenate([rows[d] for d in chosen])))
-    return picks
+Pick = tuple[FloatArray | None, IntArray]
+"""Numbers from 0 to 1 that draw seeds (None: each once), and rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Losses:
+    """Squared errors of the judged rows.
+
+    Parameters
+    ----------
+    errors : by arm and kind of forecast, then by seed, float64 (N,).
+    base : float64 (N,), of the mean of the month before. day, symbol : int64 (N,).
+    """
+
+    errors: dict[tuple[str, str], dict[int, FloatArray]]
+    base: FloatArray
+    day: IntArray
+    symbol: IntArray
+
+    @classmethod
+    def of(cls, lines: Sequence[dict[str, Any]]) -> _Losses:
+        truth = next(line for line in lines if line["arm"] == "truth")
+        day, symbol, usual, actual = (
+            np.array(truth[name]) for name in ("day_ms", "symbol", "usual", "truth")
+        )
+        errors: dict[tuple[str, str], dict[int, FloatArray]] = {}
+        for line in lines:
+            for key in ("forecast", "beside_hours"):
+                if key in line:
+                    error = (np.array(line[key]) - actual) ** 2
+                    errors.setdefault((line["arm"], key), {})[line["seed"]] = error
+        return cls(errors, (actual - usual) ** 2, day, symbol)
+
+    @property
+    def arms(self) -> list[str]:
+        return [arm for arm, key in self.errors if key == "forecast"]
+
+    def seeds(self, arm: str) -> list[int]:
+        return sorted(self.errors[arm, "forecast"])
+
+    def _drawn(self, arm: str, seeds: list[int], pick: Pick, key: str) -> FloatArray:
+        """Errors of the drawn rows, the drawn seeds averaged."""
+        numbers, rows = pick
+        if numbers is not None:
+            seeds = [seeds[int(u * len(seeds))] for u in numbers[: len(seeds)]]
+        return np.asarray(np.mean([self.errors[arm, key][s][rows] for s in seeds], axis=0))
+
+    def pooled(self, arm: str, seeds: list[int], pick: Pick, key: str = "forecast") -> float:
+        """1 - R2 over all rows."""
+        return float(self._drawn(arm, seeds, pick, key).sum() / self.base[pick[1]].sum())
+
+    def by_symbol(self, arm: str, seeds: list[int], pick: Pick) -> float:
+        """1 - the mean R2 of the symbols."""
+        symbol = self.symbol[pick[1]]
+        sums = np.bincount(symbol, self._drawn(arm, seeds, pick, "forecast"))
+        base = np.bincount(symbol, self.base[pick[1]])
+        return float((sums[base > 0] / base[base > 0]).mean())
+
+    def resampled(self) -> Iterator[Pick]:
+        """A circular block bootstrap of days, in which symbols of one day stay together."""
+        rng, days = np.random.default_rng(0), np.unique(self.day)
+        rows = [np.flatnonzero(self.day == d) for d in days]
+        most = max(map(len, self.errors.values()))
+        for _ in range(RESAMPLES):
+            starts = rng.integers(0, len(days), -(-len(days) // BLOCK_DAYS))
+            chosen = ((starts[:, None] + np.arange(BLOCK_DAYS)).ravel() % len(days))[: len(days)]
+            yield rng.random(most), np.concatenate([rows[d] for d in chosen])
