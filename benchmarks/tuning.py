@@ -15,8 +15,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from cppncripto_strategy.crew import Spread
 from cppncripto_strategy.recipe import Recipe, load_recipe, parse_recipe
+from cppncripto_strategy.spreading.spread import Spread
 from cppncripto_strategy.tuning.found import Found
 from cppncripto_strategy.tuning.measures import all_values
 from cppncripto_strategy.tuning.search import Where, tune

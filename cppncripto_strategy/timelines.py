@@ -21,10 +21,11 @@ from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.calendar import calendar
 from cppncripto_strategy.models.learning.walkforward import is_cached, walk_forward
 from cppncripto_strategy.models.settings import LearnSettings
-from cppncripto_strategy.processes import PROCESS_BYTES, Job, run_jobs
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.runlog import PhaseClock
+from cppncripto_strategy.spreading.jobs import PROCESS_BYTES, Job, run_jobs
+from cppncripto_strategy.spreading.spread import Spread
 
 # Candles, features, scaled windows: a process holds so many times the features of its symbols.
 _TIMES_FEATURES = 3
@@ -44,8 +45,7 @@ def train_arms(
     ----------
     tables : session tables of the traded symbols.
     cache : where finished bundles are kept between runs; None keeps them for this run alone.
-    jobs : processes to train in, at most; 1 is this one. They are spawned: a script that asks for
-        more needs `if __name__ == "__main__":` around its work.
+    jobs : processes to train in, at most; 1 is this one.
 
     Raises
     ------
@@ -103,7 +103,8 @@ def _train_beside(
     if len(work) > 1:
         features = sum(table.features.nbytes for table in tables)
         with clock.phase(f"training in {min(jobs, len(work))} processes"):
-            run_jobs(work, jobs, clock.progress, PROCESS_BYTES + _TIMES_FEATURES * features)
+            bytes_each = PROCESS_BYTES + _TIMES_FEATURES * features
+            run_jobs(work, Spread(workers=jobs), clock.progress, bytes_each)
 
 
 def _spans(span: Span, settings: LearnSettings, parts: int) -> list[list[tuple[int, int]]]:
@@ -123,7 +124,7 @@ def _train(
     folder: Path,
     progress: Progress,
 ) -> None:
-    """In a process of its own: candles, features, and the bundles of some spans into the cache."""
+    """In a worker: candles, features, and the bundles of some spans into the cache."""
     torch.set_num_threads(1)
     settings = recipe.learn_settings(use_macro)  # which runs the recipe's plugins
     tables = session_tables(load_market(recipe), settings.session)

@@ -134,7 +134,7 @@ def test_recipe_runs(name: str, tmp_path: Path) -> None:
 def test_search_chooses_a_candidate_and_opens_the_sealed_days_once(tmp_path: Path) -> None:
     """A space whose keys were renamed, or a search that ends without a verdict."""
     pytest.importorskip("optuna")
-    from cppncripto_strategy.crew import Spread
+    from cppncripto_strategy.spreading.spread import Spread
     from cppncripto_strategy.tuning.search import Where, tune
 
     recipe = reduced(

@@ -21,7 +21,7 @@ FLOORS = {"feeds"}
 LEAVES = {"errors", "arrays", "memory", "progress", "codehash", "stopping", "system"}
 STOREYS = (
     LEAVES,
-    {"atomic", "crew", "feeds.clock", "foreign", "lines", "processes", "registry", "runonce"},
+    {"atomic", "feeds.clock", "foreign", "lines", "registry", "runonce", "spreading"},
     {"feeds.candles", "feeds.filters", "ledger", "locks", "paths", "plugins", "results"}
     | {"runlog"},
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models", "spot_account"},
@@ -48,7 +48,7 @@ ONLY: dict[str, set[str]] = {
     "desk": {"atomic", "embeddings", "feeds.candles", "feeds.clock", "feeds.history", "feeds.live"}
     | {"forecasts", "foreign", "locks", "models", "paper", "paths", "recipe_sections", "reports"}
     | {"results"},
-    "models": {"atomic", "crew", "feeds.clock", "foreign", "locks", "plugins", "registry"},
+    "models": {"atomic", "feeds.clock", "foreign", "locks", "plugins", "registry", "spreading"},
     "indicators": {"feeds.clock", "models"},
     "feeds.candles": {"feeds.clock"},
     "feeds.filters": {"feeds.clock"},

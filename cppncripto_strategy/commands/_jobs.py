@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cppncripto_strategy.processes import cores
+from cppncripto_strategy.spreading.spread import cores
 
 jobs_option = click.option(
     "--jobs",

@@ -11,12 +11,14 @@ from rich.console import Console
 
 from cppncripto_strategy.commands._progress import ProgressBars
 from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
+from cppncripto_strategy.commands._spread_options import spread_options
 from cppncripto_strategy.models.hyperneat.settings import (
     FITNESSES,
     SEARCHES,
     EvolutionSettings,
     NeatSettings,
 )
+from cppncripto_strategy.spreading.spread import Spread
 
 if TYPE_CHECKING:
     from cppncripto_strategy.evolution.evolved import Evolved
@@ -108,15 +110,7 @@ class EvolutionProgress:
     help="The champion: the front's knee, its best probe, its point with N connections, or the N"
     " fittest kinds side by side.",
 )
-@click.option(
-    "--backend",
-    type=click.Choice(["processes", "dask", "ray", "none"]),
-    default="processes",
-    show_default=True,
-    help="Where genomes are evaluated.",
-)
-@click.option("--workers", type=click.IntRange(0), default=0, help="Default: one per core.")
-@click.option("--scheduler", help="Address of a Dask scheduler or a Ray cluster.")
+@spread_options("genomes are evaluated")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -124,7 +118,7 @@ class EvolutionProgress:
 )
 @click.option("--fresh", is_flag=True, help="Start again, even where a checkpoint exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document only.")
-def command(request: RecipeRequest, **values: Any) -> None:
+def command(request: RecipeRequest, spread: Spread, **values: Any) -> None:
     """Evolve the CPPN that paints MacroNet's kernels.
 
     RECIPE is a TOML file, or the name of a shipped recipe; without one, the demo. Genomes are
@@ -133,7 +127,6 @@ def command(request: RecipeRequest, **values: Any) -> None:
     in its folder.
     """
     recipe = request.load()
-    from cppncripto_strategy.crew import Spread
     from cppncripto_strategy.evolution.search import evolve, summary
 
     settings = EvolutionSettings(
@@ -144,7 +137,6 @@ def command(request: RecipeRequest, **values: Any) -> None:
         connection_cost=values["connection_cost"],
         neat=NeatSettings(population=values["population"], locality=values["locality"]),
     )
-    spread = Spread(values["backend"], values["workers"], values["scheduler"])
     folder = values["out"] or request.home().evolution
     with ProgressBars(quiet=values["as_json"]) as bars:
         watcher = EvolutionProgress(bars)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from cppncripto_strategy.commands._jobs import jobs_option
 from cppncripto_strategy.commands._progress import ProgressBars
 from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
+from cppncripto_strategy.commands._spread_options import spread_options
+from cppncripto_strategy.spreading.spread import Spread
 
 if TYPE_CHECKING:
     from cppncripto_strategy.experiments.page import Findings
@@ -35,6 +36,7 @@ EPILOG = """
 Examples:
   cppn-bt experiment e1                                  on the planted demo market
   cppn-bt experiment all runs/real.toml --candles ~/candles --seeds 3
+  cppn-bt experiment e1 my.toml --backend dask --scheduler tcp://10.0.0.5:8786
 """
 
 
@@ -65,7 +67,7 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the tables as Markdown, too.",
 )
-@jobs_option
+@spread_options("cells are run", "--jobs")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document.")
 def command(
     name: str,
@@ -74,7 +76,7 @@ def command(
     first_seed: int,
     out: Path | None,
     markdown: Path | None,
-    jobs: int,
+    spread: Spread,
     as_json: bool,
 ) -> None:
     """Run an experiment: the recipe with one setting changed, same candles, several seeds.
@@ -89,16 +91,18 @@ def command(
     folder = out or home.experiments
     runner = RecipeRunner(settings, home.bundles)
     if name == "transfer":
+        if not spread.here:
+            raise click.UsageError("transfer trains in this process: --backend is for e1 to e4")
         _transfer(runner, folder, markdown, as_json)
         return
     chosen = NAMES if name == "all" else (name,)
     numbers = list(range(first_seed, first_seed + seeds))
-    results = [_run(runner, name, numbers, folder, jobs, as_json) for name in chosen]
+    results = [_run(runner, name, numbers, folder, spread, as_json) for name in chosen]
     _report(results, folder, markdown, as_json)
 
 
 def _run(
-    runner: RecipeRunner, name: str, seeds: list[int], folder: Path, jobs: int, quiet: bool
+    runner: RecipeRunner, name: str, seeds: list[int], folder: Path, spread: Spread, quiet: bool
 ) -> Findings:
     from cppncripto_strategy.experiments.arms import build_experiment
     from cppncripto_strategy.experiments.beside import run_cells_beside
@@ -108,7 +112,7 @@ def _run(
     runner.check(experiment.arms)
     about = runner.about(_command_line(), seeds) | {"date": f"{datetime.now(UTC):%Y-%m-%d}"}
     with ProgressBars(quiet, transient=True) as bars:
-        run_cells_beside(runner, experiment, seeds, folder, jobs, bars)
+        run_cells_beside(runner, experiment, seeds, folder, spread, bars)
         return run_experiment(
             experiment,
             seeds,

@@ -12,7 +12,9 @@ from rich.console import Console
 
 from cppncripto_strategy.commands._progress import ProgressBars
 from cppncripto_strategy.commands._recipe_options import RecipeRequest, recipe_options
+from cppncripto_strategy.commands._spread_options import spread_options
 from cppncripto_strategy.errors import RecipeError
+from cppncripto_strategy.spreading.spread import Spread
 
 if TYPE_CHECKING:
     from cppncripto_strategy.tuning.found import Found, Pulse
@@ -74,15 +76,7 @@ def _short(value: Any) -> str:
     metavar="URL",
     help="Database of Optuna's, such as postgresql://user@host/name; default: a journal file.",
 )
-@click.option(
-    "--backend",
-    type=click.Choice(["processes", "dask", "ray", "none"]),
-    default="processes",
-    show_default=True,
-    help="Where candidates are evaluated.",
-)
-@click.option("--workers", type=click.IntRange(0), default=0, help="Default: one per core.")
-@click.option("--scheduler", help="Address of a Dask scheduler or a Ray cluster.")
+@spread_options("candidates are evaluated")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -106,6 +100,7 @@ def command(
     out: Path | None,
     adopt: int | None,
     to: Path | None,
+    spread: Spread,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -128,7 +123,7 @@ def command(
     names = ("trials", "sampler", "pruner")
     changes = {name: options[name] for name in names} | {"objectives": options["objective"] or None}
     recipe = with_search(recipe, space, changes)
-    found = _search(recipe, _where(home.path, folder, options), options, as_json)
+    found = _search(recipe, _where(home.path, folder, options["storage"], spread), options, as_json)
     if as_json:
         click.echo(json.dumps(found.summary(), allow_nan=False))
     else:
@@ -137,14 +132,12 @@ def command(
         raise found.interrupted
 
 
-def _where(home: Path, folder: Path, options: dict[str, Any]) -> Where:
+def _where(home: Path, folder: Path, storage: str | None, spread: Spread) -> Where:
     if find_spec("optuna") is None:
         raise RecipeError("tune needs Optuna: pip install 'cppncripto-strategy[tune]'")
-    from cppncripto_strategy.crew import Spread
     from cppncripto_strategy.tuning.search import Where
 
-    spread = Spread(options["backend"], options["workers"], options["scheduler"])
-    return Where(home, folder, options["storage"], spread)
+    return Where(home, folder, storage, spread)
 
 
 def _search(recipe: Any, where: Where, options: dict[str, Any], quiet: bool) -> Found:

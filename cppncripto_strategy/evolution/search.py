@@ -20,7 +20,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cppncripto_strategy.crew import Spread
 from cppncripto_strategy.embeddings import interval_text
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.evolution.evolved import Evolved, Transfer
@@ -55,6 +54,7 @@ from cppncripto_strategy.models.settings import EMBEDDING_SIZE
 from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import to_plain, write_json
+from cppncripto_strategy.spreading.spread import Spread
 
 log = logging.getLogger(__name__)
 

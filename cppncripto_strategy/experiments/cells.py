@@ -108,17 +108,31 @@ def obtain_cell(
     While another process runs the same cell, this one waits for it.
     """
     folder = cell_folder(out, key)
-    path = folder.with_name(f".{key}{LOCK_FILE}")
 
     def waiting(holder: str) -> None:
         progress(0, 1, f"waiting for {holder}")
         log.warning("cell %s, seed %d is being run by %s: waiting for it", arm.name, seed, holder)
 
     if not (folder / CELL_FILE).is_file():
-        with FileLock.take(path, f"the cell {folder}", SourceError, "", math.inf, waiting):
+        with _only_writer(folder, waiting):
             if not (folder / CELL_FILE).is_file():
                 return _run_cell(arm, seed, folder, run_cell, progress)
     return _read_cell(folder, arm, seed)
+
+
+def keep_cell(cell: Cell, key: str, out: Path) -> None:
+    """Keep a finished cell that was run on another machine, unless it is there already."""
+    folder = cell_folder(out, key)
+    if (folder / CELL_FILE).is_file():
+        return
+    with _only_writer(folder):
+        if not (folder / CELL_FILE).is_file():
+            _write_cell(cell, folder)
+
+
+def _only_writer(folder: Path, waiting: Callable[[str], None] | None = None) -> FileLock:
+    path = folder.with_name(f".{folder.name}{LOCK_FILE}")
+    return FileLock.take(path, f"the cell {folder}", SourceError, "", math.inf, waiting)
 
 
 def _run_cell(arm: Arm, seed: int, folder: Path, run_cell: CellRunner, progress: Progress) -> Cell:
@@ -126,10 +140,14 @@ def _run_cell(arm: Arm, seed: int, folder: Path, run_cell: CellRunner, progress:
     outcome = run_cell(arm, seed, progress)
     cell = make_cell(arm, seed, outcome)
     cell.row["seconds"] = (datetime.now(UTC) - started).total_seconds()
+    _write_cell(cell, folder)
+    return cell
+
+
+def _write_cell(cell: Cell, folder: Path) -> None:
     write_table(cell.tables.decisions, folder / DECISIONS_FILE)
     write_table(_dated(cell.tables.daily), folder / DAILY_FILE)
     write_json(folder / CELL_FILE, cell.row)  # last: without it the cell is run again
-    return cell
 
 
 def _dated(daily: pd.Series[float]) -> pd.DataFrame:

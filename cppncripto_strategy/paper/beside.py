@@ -8,6 +8,7 @@ Left out: what it does (`retraining`, `day_reports`).
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -16,8 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from cppncripto_strategy.errors import CppnError
-from cppncripto_strategy.processes import end_with_parent, start_deaf
-from cppncripto_strategy.system import lower_priority
+from cppncripto_strategy.system import deaf_to_ctrl_c, lower_priority
 
 FAILED = "failed"
 Says = Callable[[dict[str, Any]], None]
@@ -38,7 +38,8 @@ class Beside:
         self._heard, says = context.Pipe(duplex=False)
         self._given_up = False
         self.process = context.Process(target=_run, args=(target, arguments, says), daemon=True)
-        start_deaf(self.process)
+        with deaf_to_ctrl_c():
+            self.process.start()
         says.close()
 
     @property
@@ -68,6 +69,14 @@ class Beside:
             self._given_up = True
             self.process.terminate()
             self.process.join(5)
+
+
+def end_with_parent() -> None:
+    """Wait for the parent's end, then end: nobody would hear this process any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run(target: Callable[..., None], arguments: tuple[Any, ...], says: Connection) -> None:

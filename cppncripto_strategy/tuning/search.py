@@ -16,13 +16,14 @@ from pathlib import Path
 import optuna
 import pandas as pd
 
-from cppncripto_strategy.crew import Crew, Spread, crew
 from cppncripto_strategy.errors import RecipeError, SourceError, TrainingError
 from cppncripto_strategy.evaluation.trials import Trial, TrialLedger, fingerprint
 from cppncripto_strategy.foreign import read_object, reading
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.results import to_plain, write_json
+from cppncripto_strategy.spreading.crew import Crew, crew
+from cppncripto_strategy.spreading.spread import Spread
 from cppncripto_strategy.tuning.evaluation import evaluate
 from cppncripto_strategy.tuning.found import Found, Pulse
 from cppncripto_strategy.tuning.measures import StepResult, daily_of

@@ -1,4 +1,4 @@
-"""Spreading a generation over processes or machines (`crew`).
+"""Spreading a generation over processes or machines (`spreading.crew`).
 
 Scores do not depend on where they are computed or in which order they arrive, so every backend
 gives the same run. A worker that dies takes nothing with it: the genomes that have no score yet are
@@ -14,11 +14,12 @@ from typing import Protocol, TypeAlias
 
 import torch
 
-from cppncripto_strategy.crew import Crew, Spread, crew
 from cppncripto_strategy.models.hyperneat.fitness import ProbeData, Score, evaluate
 from cppncripto_strategy.models.hyperneat.genome import Genome
 from cppncripto_strategy.models.hyperneat.settings import EvolutionSettings
 from cppncripto_strategy.models.hyperneat.substrate import Substrate
+from cppncripto_strategy.spreading.crew import Crew, crew
+from cppncripto_strategy.spreading.spread import Spread
 
 OnScore = Callable[[int, Score], None]
 Job: TypeAlias = tuple[Substrate, ProbeData, EvolutionSettings]

@@ -12,9 +12,9 @@ from cppncripto_strategy.market import load_market, session_tables
 from cppncripto_strategy.models.bundle import arm_folder
 from cppncripto_strategy.models.learning.walkforward import is_cached
 from cppncripto_strategy.preflight import checked_span
-from cppncripto_strategy.processes import Job
 from cppncripto_strategy.recipe import parse_recipe
 from cppncripto_strategy.runlog import PhaseClock
+from cppncripto_strategy.spreading.jobs import Job
 from cppncripto_strategy.timelines import train_arms
 
 TINY = {

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cppncripto_strategy.crew import Spread
 from cppncripto_strategy.errors import BundleError, RecipeError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.foreign import sealed
@@ -34,6 +33,7 @@ from cppncripto_strategy.models.hyperneat.substrate import Substrate
 from cppncripto_strategy.models.hyperneat.workers import evaluator
 from cppncripto_strategy.models.judging.probes import walk_forward_r2
 from cppncripto_strategy.results import to_plain, write_json
+from cppncripto_strategy.spreading.spread import Spread
 
 SUBSTRATE = Substrate.temporal(
     n_features=4, width=6, channels=5, taps=3, dilations=(1, 2), stride=12

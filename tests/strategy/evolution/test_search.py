@@ -15,7 +15,6 @@ from click.testing import CliRunner
 
 from cppncripto_strategy.backtest import run_backtest
 from cppncripto_strategy.cli import cli
-from cppncripto_strategy.crew import Spread
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.evolution.page import (
     archive_figure,
@@ -40,6 +39,7 @@ from cppncripto_strategy.models.hyperneat.settings import (
 )
 from cppncripto_strategy.models.learning.learner import learn_bundle
 from cppncripto_strategy.recipe import load_recipe
+from cppncripto_strategy.spreading.spread import Spread
 
 RECIPE = """
 symbols = ["PLANTED"]

@@ -7,6 +7,7 @@ import itertools
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +26,7 @@ from cppncripto_strategy.experiments.experiment import Experiment, run_experimen
 from cppncripto_strategy.experiments.verdicts import Verdict, judge_macro
 from cppncripto_strategy.locks import FileLock
 from cppncripto_strategy.results import empty_table, to_plain
+from cppncripto_strategy.spreading.spread import Spread
 
 HOUR = 3_600_000
 START = 1_704_067_200_000
@@ -274,7 +276,7 @@ class Recipe:
 class WithMarket(Runner):
     """A runner of made-up cells that knows how large its market is."""
 
-    recipe, cache = Recipe(), None
+    recipe, cache = Recipe(), Path("bundles")
     identity = staticmethod(identity)
 
     def market(self):
@@ -286,10 +288,12 @@ def asked(monkeypatch):
     """The jobs that were asked for, done in this process."""
     jobs = []
 
-    def run_jobs(some, wanted, progress, bytes_each):
+    def run_jobs(some, spread, progress, bytes_each, take):
+        if spread.workers < 2 or len(some) < 2:
+            return False
         jobs.extend(some)
         for job in some:
-            job.target(*job.arguments, lambda done, total, text: None)
+            take(job.target(*job.arguments, lambda done, total, text: None))
         return True
 
     monkeypatch.setattr(beside, "run_jobs", run_jobs)
@@ -306,7 +310,9 @@ def asked(monkeypatch):
 )
 def test_experiment_finds_every_cell_that_ran_beside_it(tmp_path, asked, jobs, names):
     """A key that differs, and every cell run twice; cores that stay idle beside few seeds."""
-    run_cells_beside(WithMarket(), MACRO, (0, 1), tmp_path / "a", jobs, lambda *_: None)
+    run_cells_beside(
+        WithMarket(), MACRO, (0, 1), tmp_path / "a", Spread(workers=jobs), lambda *_: None
+    )
     assert [job.name for job in asked] == names
     here = Runner()
     findings = run(tmp_path / "a", here)
@@ -320,9 +326,9 @@ def test_experiment_finds_every_cell_that_ran_beside_it(tmp_path, asked, jobs, n
 def test_finished_cells_are_not_asked_for_again(tmp_path, asked):
     """A resumed experiment that starts processes for what is there."""
     run(tmp_path, Runner(), seeds=(0,))
-    run_cells_beside(WithMarket(), MACRO, (0, 1, 2), tmp_path, 2, lambda *_: None)
+    run_cells_beside(WithMarket(), MACRO, (0, 1, 2), tmp_path, Spread(workers=2), lambda *_: None)
     assert [job.name for job in asked] == ["e1 seed 1", "e1 seed 2"]
     asked.clear()
-    run_cells_beside(WithMarket(), MACRO, (0, 1, 2), tmp_path, 2, lambda *_: None)
-    run_cells_beside(WithMarket(), MACRO, (7, 8), tmp_path, 1, lambda *_: None)
+    run_cells_beside(WithMarket(), MACRO, (0, 1, 2), tmp_path, Spread(workers=2), lambda *_: None)
+    run_cells_beside(WithMarket(), MACRO, (7, 8), tmp_path, Spread(workers=1), lambda *_: None)
     assert asked == []

@@ -135,7 +135,7 @@ def test_training_that_fails_says_why_and_changes_nothing(
 
 ORPHAN = """
 import multiprocessing, time
-from cppncripto_strategy.processes import end_with_parent
+from cppncripto_strategy.paper.beside import end_with_parent
 if __name__ == "__main__":
     child = multiprocessing.get_context("spawn").Process(target=end_with_parent)
     child.start()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cppncripto_strategy.crew import Spread
+from cppncripto_strategy.spreading.spread import Spread
 from cppncripto_strategy.tuning.search import Where, tune
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cppncripto_strategy import crew as crew_module
-from cppncripto_strategy.crew import Spread, crew
 from cppncripto_strategy.errors import RecipeError, TrainingError
+from cppncripto_strategy.spreading import crew as crew_module
+from cppncripto_strategy.spreading.crew import crew
+from cppncripto_strategy.spreading.spread import Spread
 
 
 def results(workers, count):
@@ -40,6 +41,12 @@ DIES_ONCE = make(
     "    return x\n"
 )
 DIES = make("import os, signal\ndef call(shared, x): os.kill(os.getpid(), signal.SIGKILL)")
+SAYS = make(
+    "def call(shared, x, say):\n"
+    "    for number in range(shared):\n"
+    "        say(['x', x, number])\n"
+    "    return x\n"
+)
 FAILS = make("def call(shared, x): raise ValueError(f'call {x}')")
 
 
@@ -64,6 +71,32 @@ def test_processes_give_what_one_process_gives():
     with crew(Spread("processes", 2), TIMES, 3) as workers:
         assert workers.size == 2
         assert results(workers, 7) == {x: 3 * x for x in range(7)}
+
+
+def heard_by(spread):
+    """What was heard of every call by the time its result was taken."""
+    heard, complete = {}, {}
+
+    def hear(key, event):
+        heard.setdefault(key, []).append(event)
+
+    with crew(spread, SAYS, 40, hear) as workers:
+        for number in range(5):
+            workers.submit(number, number)
+        while workers.busy:
+            key, result = workers.completed()
+            assert key == result
+            complete[key] = list(heard[key])
+    return complete
+
+
+SAID = {x: [["x", x, number] for number in range(40)] for x in range(5)}
+
+
+@pytest.mark.parametrize("spread", [Spread("none"), Spread("processes", 2)], ids=str)
+def test_what_calls_say_is_heard_before_their_results(spread):
+    """The last warning of a call, lost because its result was faster."""
+    assert heard_by(spread) == SAID
 
 
 @pytest.mark.posix
@@ -99,7 +132,8 @@ def test_workers_end_with_their_master(tmp_path):
 
     script = (
         "import os, sys\nsys.path[:] = sys.argv[2].split(os.pathsep)\n"
-        "from cppncripto_strategy.crew import Spread, crew\n"
+        "from cppncripto_strategy.spreading.crew import crew\n"
+        "from cppncripto_strategy.spreading.spread import Spread\n"
         "def call(shared, x):\n"
         "    import os, pathlib, time\n"
         "    pathlib.Path(shared, 'pid').write_text(str(os.getpid())); time.sleep(600)\n"
@@ -130,11 +164,11 @@ class Forgetful:
     def __init__(self, idle):
         self.looks, self.made, self.renewed = iter(idle), 0, 0
 
-    def submit(self, function, arguments):
+    def submit(self, function, arguments, number):
         future = Future()
         self.made += 1
         if self.made > 2:
-            future.set_result(function(None, *arguments))
+            future.set_result((function(None, *arguments), 0))
         return future
 
     def renew(self):
@@ -171,6 +205,7 @@ def test_dask_that_loses_a_worker_gives_the_same(tmp_path):
     ):
         assert apart.size == 2
         assert results(apart, 6) == {x: x for x in range(6)}
+        assert heard_by(Spread("dask", scheduler=cluster.scheduler_address)) == SAID
 
 
 @pytest.mark.posix
@@ -183,6 +218,7 @@ def test_ray_that_loses_a_worker_gives_the_same(tmp_path):
     try:
         with crew(Spread("ray"), DIES_ONCE, str(tmp_path)) as apart:
             assert results(apart, 6) == {x: x for x in range(6)}
+        assert heard_by(Spread("ray")) == SAID
     finally:
         ray.shutdown()
 
