@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cppncripto_strategy.errors import CppnError, RecipeError, TrainingError
+from cppncripto_strategy.errors import CandleError, CppnError, RecipeError, TrainingError
 from cppncripto_strategy.feeds.clock import DAY_MS, Span, ms_to_date
 from cppncripto_strategy.market import Market, load_market
 from cppncripto_strategy.preflight import checked_span
@@ -66,9 +66,22 @@ class Plan:
         return recipe.model_copy(update={"timerange": timerange_of(span), "seed": base.seed + seed})
 
     def inner_market(self) -> Market:
-        """The candles that candidates may see: none that closes inside the sealed span."""
+        """The candles that candidates may see: none that closes inside the sealed span.
+
+        Raises
+        ------
+        CandleError
+            When they are not those of the machine that made the plan.
+        """
         whole = Span(self.windows[0].start_ms, self.sealed.start_ms)
-        return until(load_market(self.traded({}, whole)), self.sealed.start_ms)
+        market = until(load_market(self.traded({}, whole)), self.sealed.start_ms)
+        if market.digest() != self.candles_sha256:
+            raise CandleError(
+                "the candles of the inner windows are others than those that the search was"
+                f" planned on: copy {self.recipe['candles']['folder']} of the machine that searches"
+                " to every worker, or start again where they changed meanwhile"
+            )
+        return market
 
     def whole_market(self) -> Market:
         """All candles, those of the sealed span among them: for who opens it."""

@@ -1,9 +1,11 @@
 """Steps of a candidate: candles that end before the seal, and no training where none is due."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from cppncripto_strategy.errors import TrainingError
+from cppncripto_strategy.errors import CandleError, TrainingError
 from cppncripto_strategy.evaluation.proper_scores import log_loss
 from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.market import load_market
@@ -49,6 +51,13 @@ def test_candidates_get_no_candle_of_the_sealed_days(plan, tiny):
         assert whole.candles[symbol].open_time[-1] > plan.sealed.start_ms
     opened = plan.whole_market()
     assert opened.candles["PLANTED"].open_time[-1] + 3_600_000 == plan.sealed.end_ms
+
+
+def test_worker_with_other_candles_ends_the_search(plan):
+    """Candidates judged on two markets and compared, because a machine had other candles."""
+    other = dataclasses.replace(plan, candles_sha256=64 * "0")
+    with pytest.raises(CandleError, match="others than those that the search was planned on"):
+        evaluate(other, {}, 0, 0)
 
 
 def test_a_step_is_reproducible_and_strategy_keys_train_nothing(plan, ground, monkeypatch):
