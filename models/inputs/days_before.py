@@ -4,7 +4,9 @@ Made for what a network is given (`terms`) and what it is asked (`outcomes`), in
 each number is a fixed tree of additions over the day's candles, so it is bitwise the same from any
 start. A day is the candles that close after one 00:00 UTC and by the next.
 
-Left out: `forecasting.days`, which describes days by statistics that need no such promise.
+Left out: `forecasting.days`, which describes days by statistics that need no such promise. Its log
+variance is this one but for rounding, and for a grid's first day: it counts that by the returns
+inside it, while here the close before the day must be there.
 """
 
 from __future__ import annotations

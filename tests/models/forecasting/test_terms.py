@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cppncripto_strategy.feeds.clock import DAY_MS
-from cppncripto_strategy.models.forecasting.days import DayTable
+from cppncripto_strategy.models.forecasting.days import DayTable, day_table
 from cppncripto_strategy.models.forecasting.terms import (
     har_terms,
     har_x_terms,
@@ -18,6 +18,8 @@ from cppncripto_strategy.models.forecasting.terms import (
     usual_log_variance,
     weekday_dummies,
 )
+from cppncripto_strategy.models.inputs.terms import har
+from cppncripto_strategy.testing.grids import random_grid, with_hole
 
 FIRST_MS = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * 1000)  # a Monday
 
@@ -28,6 +30,23 @@ def table_of(days: int, seed: int = 0, first_ms: int = FIRST_MS) -> DayTable:
     statistics[:, 10] = np.abs(statistics[:, 10])
     hours = np.random.default_rng(seed + 100).normal(size=(days, 5))
     return DayTable(first_ms + np.arange(days, dtype=np.int64) * DAY_MS, statistics, hours)
+
+
+def test_lags_of_the_forecast_are_those_of_the_embedding_but_for_rounding() -> None:
+    """Kills a day, an outage or a logarithm that one of the two sees otherwise than the other.
+
+    They differ by rounding, and while the grid's first day, whose first return the embedding's
+    terms ask for and the forecast's do without, is among the days looked back at.
+    """
+    whole = random_grid(40 * 24, 0, 0.03, 0.03, start_ms=FIRST_MS, interval_ms=3_600_000)
+    grid = with_hole(whole, 700, 720)
+    session_ms = FIRST_MS + np.arange(41, dtype=np.int64) * DAY_MS
+    ours, theirs = har_terms(day_table(grid), session_ms), har(grid, session_ms)[:, :3]
+    for column, span in enumerate((1, 5, 22)):
+        after = session_ms > FIRST_MS + span * DAY_MS
+        np.testing.assert_allclose(ours[after, column], theirs[after, column], rtol=1e-9)
+    assert np.isfinite(ours[-1]).all()
+    assert [np.isfinite(lags[1, 0]) for lags in (ours, theirs)] == [True, False]
 
 
 def test_har_x_is_worked_out_by_hand() -> None:
