@@ -2,8 +2,11 @@
 
 import os
 import signal
+import sys
+import threading
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -127,7 +130,6 @@ def test_a_call_that_fails_says_so():
 def test_workers_end_with_their_master(tmp_path):
     """Processes left behind by kill -9, computing for nobody."""
     import subprocess
-    import sys
     import time
 
     script = (
@@ -206,6 +208,33 @@ def test_dask_that_loses_a_worker_gives_the_same(tmp_path):
         assert apart.size == 2
         assert results(apart, 6) == {x: x for x in range(6)}
         assert heard_by(Spread("dask", scheduler=cluster.scheduler_address)) == SAID
+
+
+MEETS = make(
+    "def call(shared, x):\n"
+    "    import sys, threading\n"
+    "    try:\n"
+    "        sys.modules['meeting'].barrier.wait(2.0)\n"
+    "    except threading.BrokenBarrierError:\n"
+    "        return 'alone'\n"
+    "    return 'together'\n"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_dask_worker_with_threads_makes_one_call_at_a_time(monkeypatch, caplog):
+    """Two trainings that draw from one state of random numbers, each with the other's share."""
+    distributed = pytest.importorskip("distributed", reason="extra [dask] is not installed")
+    monkeypatch.setitem(sys.modules, "meeting", SimpleNamespace(barrier=threading.Barrier(2)))
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        ) as cluster,
+        crew(Spread("dask", 2, cluster.scheduler_address), MEETS) as workers,
+    ):
+        assert results(workers, 2) == {0: "alone", 1: "alone"}
+    assert "1 of 1 Dask workers have several threads" in caplog.text
 
 
 @pytest.mark.posix
