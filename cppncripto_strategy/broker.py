@@ -58,7 +58,8 @@ class SpotBroker(SpotAccount):
         or the stop price.
     headroom_bps : cash that `entry_quantity` leaves free beside fee and slippage, basis points of
         the order, because the next open may be above this close.
-    allow_short : False on spot: sells never exceed the position.
+    allow_short : False on spot: sells never exceed the position. True borrows coins, never cash: a
+        cover buys what the cash pays for, and the rest of the short stays open.
     filters : {symbol: SymbolFilters}; a symbol without an entry has no rules: every quantity and
         price is accepted.
     trade_gate : callable(data) -> bool asked by `can_trade` for every new order; None allows all.
@@ -412,10 +413,11 @@ class SpotBroker(SpotAccount):
             allowed = wanted if self.p.allow_short else min(wanted, max(position, 0.0))
             if allowed <= 0:
                 return 0.0, "no_position: the position was sold before this order filled"
-        elif not self.p.allow_short:
+        bounded = order.isbuy() and self._cash_bounds(order.data, wanted, position, price)
+        if bounded:
             allowed = min(wanted, self._buys_at(order.data, price))
         quantity = filters.floor_quantity(allowed, market)
-        if not order.issell() and not self.p.allow_short:
+        if bounded:
             while quantity and self._cost(order.data, quantity, price) > self.cash:
                 quantity = filters.next_below(quantity, market)
         if quantity == 0.0:
@@ -426,6 +428,17 @@ class SpotBroker(SpotAccount):
         limit = "position" if order.issell() else "cash"
         cut = quantity < wanted
         return quantity, f"{quantity:.12g} instead of {wanted:.12g}: {limit}" if cut else ""
+
+    def _cash_bounds(self, data: Any, wanted: float, position: float, price: float) -> bool:
+        """Whether a purchase is cut to what the cash pays for.
+
+        On spot always. A short account's own cash check (Backtrader's) refuses what would open a
+        position beyond the cash, but lets a cover through that leaves the cash below zero.
+        """
+        if not self.p.allow_short:
+            return True
+        cover = min(wanted, max(-position, 0.0))
+        return cover > 0 and self._cost(data, cover, price) > self.cash
 
     def _refuse_at_fill(self, order: Any, reason: str, detail: str) -> None:
         order.reject(self)

@@ -44,7 +44,8 @@ class StrategyRecipe(Section):
     """Whether entries wait until there is evidence that signals earn more than their costs, and
     end once it is gone, or are sent all the same. Exits never wait. See `[evidence]`."""
     allow_short: bool = False
-    """Whether a sell signal may open a short position. Spot accounts cannot."""
+    """Whether a sell signal may open a short position, of coins lent without interest; spot
+    accounts cannot. Cash is not lent: what a cover cannot pay for stays open."""
 
 
 class EvidenceRecipe(Section):

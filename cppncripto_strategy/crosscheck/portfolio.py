@@ -63,8 +63,12 @@ class Executed:
 
     @property
     def max_drawdown(self) -> float:
-        """Largest fall of the equity from its highest value so far, a positive fraction."""
-        return abs(float(self.portfolio.max_drawdown()))
+        """Largest fall of the equity from its highest value so far, a positive fraction.
+
+        Of vectorbt's equity: its own drawdown compounds returns, whose sign it turns below zero.
+        """
+        highest = np.maximum.accumulate(self.equity)
+        return float(np.max(1.0 - self.equity / highest, initial=0.0))
 
 
 def execute(moments: Moments, terms: Terms, orders: Sequence[Order]) -> Executed:

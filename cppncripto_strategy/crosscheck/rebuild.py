@@ -155,8 +155,10 @@ class Rebuild:
         """Quantity that position (a sale) or cash (a purchase) allow, on the step."""
         fee = 1.0 + self.terms.fee_bps * BPS
         if self.terms.allow_short:
-            return rules.floor(order.quantity)
-        if order.side < 0:
+            covered = min(order.quantity, float(max(-size, Fraction(0)))) if order.side > 0 else 0.0
+            if covered * price * fee <= max(self._cash, 0.0):
+                return rules.floor(order.quantity)
+        elif order.side < 0:
             return rules.floor(min(order.quantity, float(max(size, Fraction(0)))))
         quantity = rules.floor(min(order.quantity, max(self._cash, 0.0) / (price * fee)))
         while quantity and quantity * price * fee > self._cash:

@@ -392,6 +392,29 @@ def test_an_account_that_may_short_does() -> None:
     assert CASH + profit == pytest.approx(ran.broker.getvalue())
 
 
+@pytest.mark.parametrize("rise", [1.9, 2.5, 5.0])
+def test_a_cover_costs_no_more_than_the_cash(rise: float) -> None:
+    """Kills a bankrupt short whose cover leaves the cash below zero, and no row that says so."""
+    calm, short = candles_at([0, 1, 2, 3, 4, 5, 6]), 100.0
+    factor = np.where(np.arange(7) < 3, 1.0, rise)
+    columns = ("open", "high", "low", "close")
+    part = calm.replace(**{name: getattr(calm, name) * factor for name in columns})
+    orders = {(0, "A"): -short, (2, "A"): short, (4, "A"): short}
+    broker = trade({"A": part}, orders, broker=spot(allow_short=True)).broker
+    sold, covered, *again = broker.fills
+    cash = Decimal(CASH) + Decimal(sold.notional) - Decimal(sold.fee)
+    each = Decimal(covered.price) * (1 + Decimal(FEE_BPS) / 10_000)
+    payable = min(int(cash / each / COARSE.lot_step) * COARSE.lot_step, Decimal(short))
+    assert covered.quantity == float(payable)
+    assert broker.getcash() >= 0
+    assert broker.ledger[-1].position == pytest.approx(float(payable) - short, abs=1e-9)
+    if rise > 2:
+        assert covered.detail == f"{float(payable):.12g} instead of {short:.12g}: cash"
+        assert [(f.status, f.reason) for f in again] == [("refused", "insufficient_cash")]
+    else:
+        assert payable == short
+
+
 @pytest.mark.parametrize("quantity", [0.0004, 1e-9])
 def test_a_quantity_that_floors_to_zero_is_refused(quantity: float) -> None:
     """An order of zero coins, accepted and never finished, dies here."""

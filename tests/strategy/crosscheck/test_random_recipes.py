@@ -27,8 +27,7 @@ def random_changes(rng: np.random.Generator) -> dict[str, Any]:
     if rng.random() < 0.3:
         rules["max_quantity"] = str(float(step) * int(rng.integers(20, 60)))
     strategy = {
-        # vectorbt lends nothing, so two shorts must be covered from cash.
-        "fraction": float(rng.choice([0.3, 0.45] if short else [0.3, 0.6, 0.95, 1.0])),
+        "fraction": float(rng.choice([0.3, 0.6, 0.95, 1.0])),
         "hold_candles": hold,
         "renew_hold": bool(rng.random() < 0.4),
         "min_hold": int(rng.integers(0, hold + 1)),
@@ -77,6 +76,35 @@ def test_two_engines_make_one_account(hourly: Any, traded: Any, seed: int) -> No
     found = check(recipe, quiet, passed, span)
     assert [str(difference) for difference in found.differences] == []
     assert found.compared["orders"] == len(passed.strategy.fills)
+
+
+def test_short_that_cannot_be_covered_is_one_thing_to_both(hourly: Any, traded: Any) -> None:
+    """A cover for which one engine lends cash and the other does not; a debt that nobody sees."""
+    _, candles, timeline = traded
+    recipe = hourly.recipe(
+        symbols=["A", "B"],
+        strategy={"hold_candles": 5, "fraction": 0.9, "allow_short": True},
+        broker={"cash": 10_000.0},
+    )
+    span = Span(timeline.first_session_ms, hourly.day(34))
+    fills = replay(recipe, candles, timeline, span).strategy.fills
+    first = fills[(fills["status"] == "filled") & (fills["side"] == "sell")].iloc[0]
+    # Nothing before this moment changes, so that short is open when its price is ten times higher.
+    risen = {name: tenfold(series, int(first["executed_ms"])) for name, series in candles.items()}
+    passed = replay(recipe, risen, timeline, span)
+    after = passed.strategy.fills
+    assert (after["reason"] == "insufficient_cash").any()
+    assert after["detail"].str.endswith(": cash").any()
+    assert passed.strategy.equity["cash"].min() > -1e-9
+    assert passed.strategy.equity["equity"].min() < 0
+    assert [str(d) for d in check(recipe, risen, passed, span).differences] == []
+
+
+def tenfold(candles: Any, from_ms: int) -> Any:
+    """The same candles, ten times as dear from one moment on."""
+    factor = np.where(candles.open_time >= from_ms, 10.0, 1.0)
+    names = ("open", "high", "low", "close")
+    return candles.replace(**{name: getattr(candles, name) * factor for name in names})
 
 
 def test_position_too_small_to_sell_is_one_thing_to_both(hourly: Any, traded: Any) -> None:
