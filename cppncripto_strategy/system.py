@@ -178,11 +178,25 @@ def read_by_others(mode: int) -> bool:
     return os.name == "posix" and bool(mode & 0o077)
 
 
-def lower_priority() -> None:
+def lower_priority(steps: int = 19) -> None:
     """Let every other process go first, where the system has such an order."""
     nice = getattr(os, "nice", None)
     if nice is not None:
-        nice(19)
+        nice(steps)
+
+
+def only_when_idle() -> bool:
+    """Run this process only on processors that no other process wants; whether the system can.
+
+    Linux's SCHED_IDLE. Whoever else wakes up gets the processor at once; from a process that is
+    merely nice, at the end of its slice, some milliseconds later. Elsewhere: lower priority.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except (AttributeError, OSError):
+        lower_priority()
+        return False
+    return True
 
 
 @contextmanager

@@ -10,6 +10,11 @@ from typing import Any
 import click
 
 from cppncripto_strategy.commands._desk_extra import extra
+from cppncripto_strategy.system import lower_priority, only_when_idle
+
+log = logging.getLogger(__name__)
+
+LOW_NICE = 10
 
 EPILOG = """
 \b
@@ -45,6 +50,10 @@ docs/security.md; reverse proxy, systemd, Prometheus and Grafana in docs/desk.md
 @click.option("--name", "names", multiple=True, help="Host name to answer to; may be repeated.")
 @click.option("--origin", "origins", multiple=True,
               help="Origin whose pages may read the API; may be repeated.")  # fmt: skip
+@click.option(
+    "--priority", type=click.Choice(("idle", "low")), default="idle", show_default=True,
+    help="idle: only on processors that nothing else wants; low: a small share in any case.",
+)  # fmt: skip
 @click.option("--watch", "watch", is_flag=True, help="No page: follow sessions and send alerts.")
 @click.option(
     "--alerts", "alerts_file", type=click.Path(dir_okay=False, path_type=Path),
@@ -61,6 +70,7 @@ def command(
     watch: bool,
     alerts_file: Path | None,
     state_file: Path | None,
+    priority: str,
     names: tuple[str, ...],
     origins: tuple[str, ...],
     **address: Any,
@@ -71,6 +81,9 @@ def command(
     written, to a file of mode 0600. Whoever looks needs that token. Sessions are read from their
     journals: a desk that is slow or killed delays no candle.
 
+    It takes a processor only while nothing else wants it, and so never from a session that trades.
+    Where all processors are always busy pages come late: --priority low gives it a small share.
+
     It binds to this machine alone. Another --host is refused without TLS files or --behind-proxy.
 
     With --watch it serves nothing: it follows the sessions under FOLDER and sends alerts.
@@ -78,11 +91,8 @@ def command(
     if watch:
         _watch(folder.resolve(), alerts_file, state_file)
         return
-    with extra():
-        from cppncripto_strategy.desk.app import build
-        from cppncripto_strategy.desk.credentials import default_token_file, make_token
-        from cppncripto_strategy.desk.server import serve
-        from cppncripto_strategy.desk.settings import DeskSettings
+    from cppncripto_strategy.desk.credentials import default_token_file, make_token
+    from cppncripto_strategy.desk.settings import DeskSettings
 
     token_file = token_file or default_token_file()
     if new_token:
@@ -90,6 +100,10 @@ def command(
         click.echo(f"A new token lies in {token_file}.")
         return
     settings = DeskSettings(folder.resolve(), token_file, names=names, origins=origins, **address)
+    _step_back(priority)
+    with extra():
+        from cppncripto_strategy.desk.app import build
+        from cppncripto_strategy.desk.server import serve
 
     def started() -> None:
         click.echo(f"Desk of {settings.folder}: {settings.address}")
@@ -97,6 +111,14 @@ def command(
 
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     serve(settings, build, started)
+
+
+def _step_back(priority: str) -> None:
+    """Before anything heavy is read: whatever trades on this machine goes first."""
+    if priority == "low":
+        lower_priority(LOW_NICE)
+    elif not only_when_idle():
+        log.warning("this system has no idle priority: the desk runs at the lowest one it has")
 
 
 def _watch(folder: Path, settings_file: Path | None, state_file: Path | None) -> None:

@@ -8,10 +8,10 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cppncripto_strategy.desk import files
@@ -23,8 +23,8 @@ from cppncripto_strategy.errors import DeskError
 log = logging.getLogger(__name__)
 
 IDLE_S, FAREWELL_S = 15, 2
-# Processor share: below whatever trades on the same machine.
-NICE = 10
+# Answers are made one at a time as it is; a few more threads for those that wait or compute long.
+THREADS = 4
 
 
 def protocol_of(head_s: float) -> type[H11Protocol]:
@@ -97,6 +97,11 @@ class DeskServer(uvicorn.Server):
         super().__init__(uvicorn_config(settings, app))
         self._guard = app
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn, with few threads: each keeps memory of its own."""
+        current_default_thread_limiter().total_tokens = THREADS
+        await super().startup(sockets)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End what stands open, then everything."""
         self._guard.farewell()
@@ -147,8 +152,6 @@ def serve(
     log.info("the token %s", "was made" if made else "was there")
     credentials = Credentials(settings.token_file)
     listener = bind(settings)
-    with suppress(OSError, AttributeError):
-        os.nice(NICE)
     with listener:
         server = DeskServer(settings, build(settings, credentials))
         threading.Thread(target=files.warm, name="warm", daemon=True).start()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,6 +198,39 @@ def test_a_process_can_be_started_where_no_signal_can_be_masked(
     monkeypatch.setattr(system, "os", SimpleNamespace(name="nt"))
     system.lower_priority()
     assert not system.read_by_others(0o666)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="needs an idle priority: Linux")
+def test_an_idle_process_is_one_to_the_system() -> None:
+    """A desk that is called idle and takes its slices from whatever trades; or its threads do."""
+    code = """
+import os, threading
+from cppncripto_strategy.system import only_when_idle
+said, seen = only_when_idle(), []
+thread = threading.Thread(target=lambda: seen.append(os.sched_getscheduler(0)))
+thread.start()
+thread.join()
+print(said, {os.sched_getscheduler(0), *seen} == {os.SCHED_IDLE})
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["True", "True"]
+
+
+@pytest.mark.parametrize("has", [{}, {"SCHED_IDLE": 5, "sched_param": int}])
+def test_without_an_idle_priority_the_lowest_is_taken(
+    monkeypatch: pytest.MonkeyPatch, has: dict[str, Any]
+) -> None:
+    """A system without it, or that refuses it, on which the desk does not start or is not nice."""
+    steps: list[int] = []
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError("not here")
+
+    if has:
+        has = {**has, "sched_setscheduler": refuse}
+    monkeypatch.setattr(system, "os", SimpleNamespace(nice=steps.append, **has))
+    assert not system.only_when_idle()
+    assert steps == [19]
 
 
 def test_tests_that_need_posix_are_marked() -> None:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cppncripto_strategy.cli import cli
+from cppncripto_strategy.commands import desk
 from cppncripto_strategy.errors import DeskError
 
 pytest.importorskip("fastapi")
@@ -66,6 +67,17 @@ def test_new_token_replaces_the_old_one_and_prints_neither(tmp_path):
         seen.add(token.read_text())
         assert token.read_text().strip() not in ran.output
     assert len(seen) == 2
+
+
+def test_a_desk_steps_back_or_says_that_it_cannot(monkeypatch, caplog):
+    """A desk that takes its share from a session on a system without an idle priority, silently."""
+    steps = []
+    monkeypatch.setattr(desk, "lower_priority", steps.append)
+    monkeypatch.setattr(desk, "only_when_idle", lambda: False)
+    desk._step_back("idle")
+    assert "no idle priority" in caplog.text
+    desk._step_back("low")
+    assert steps == [desk.LOW_NICE]
 
 
 def test_help_teaches():

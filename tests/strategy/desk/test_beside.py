@@ -88,7 +88,7 @@ def trader(copy_of):
 def test_killing_either_leaves_the_other_untouched(copy_of, token_file, token, trader):
     """A page that takes the trader down with it, a trader whose death nobody sees."""
     port = free_port()
-    options = ("--port", str(port), "--token-file", str(token_file))
+    options = ("--port", str(port), "--token-file", str(token_file), "--priority", "low")
     desk, folder = Desk(port, token), copy_of / "paper"
     assert trader.stdout is not None
     with desk_beside(folder, *options) as pid:
