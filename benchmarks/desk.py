@@ -7,6 +7,7 @@ and chart at most once a second each) while 200 requests a second ask the API. T
 99th percentiles of the time from a round's last candle to its last order, with and without. The
 viewers' own processor time is on this machine too, behind everything else. Where the machine is
 too busy for a session at this speed, rounds are late and are not counted: give less speed.
+`--minutes` instead keeps viewers looking for so long and writes the desk's memory once a minute.
 `--page` also opens the page in headless Chromium, with empty and full cache. Prints one JSON line,
 with the load of the machine, which tells how far to believe it.
 """
@@ -41,6 +42,7 @@ from cppncripto_strategy.paper.connection import Connection
 from cppncripto_strategy.paper.create import create_session
 from cppncripto_strategy.paper.networks import SessionTimeline, strategy_options
 from cppncripto_strategy.paper.trader import PaperSession
+from cppncripto_strategy.system import lower_priority, only_when_idle
 
 log = logging.getLogger("desk")
 
@@ -59,13 +61,15 @@ FIRST_PAINT = """(() => { const look = () => {
 class Desk:
     """A desk as a process, and its memory."""
 
-    def __init__(self, folder: Path, token_file: Path) -> None:
+    def __init__(self, folder: Path, token_file: Path, priority: str) -> None:
+        self.priority = priority
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         make_token(token_file)
         self.token = read_token(token_file)
         command = [sys.executable, "-m", "cppncripto_strategy", "desk", str(folder)]
         command += ["--port", str(self.port), "--token-file", str(token_file)]
+        command += ["--priority", priority]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.process.stdout.readline()
@@ -75,16 +79,22 @@ class Desk:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 2**20
 
-    def viewers(self) -> subprocess.Popen[str]:
-        """50 viewers and 200 requests a second, until their input is closed."""
+    def processor_s(self) -> float:
+        """Processor seconds so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def viewers(self, requests_per_s: float = REQUESTS_PER_S) -> subprocess.Popen[str]:
+        """50 viewers and so many requests a second, until their input is closed."""
         command = [sys.executable, __file__, "--viewers", str(self.port)]
+        command += ["--requests", str(requests_per_s), "--priority", self.priority]
         environment = {**os.environ, "DESK_TOKEN": self.token}
         return subprocess.Popen(
             command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
 
-async def view(port: int, token: str, line: Any) -> dict[str, int]:
+async def view(port: int, token: str, per_s: float, line: Any) -> dict[str, int]:
     """Be the viewers until a line comes; counts answers by their status."""
     counts: dict[str, int] = {}
     base, headers = f"http://127.0.0.1:{port}", {"authorization": f"Bearer {token}"}
@@ -120,7 +130,7 @@ async def view(port: int, token: str, line: Any) -> dict[str, int]:
             )  # fmt: skip
             began_s, sent, flying = time.monotonic(), 0, set[asyncio.Task[None]]()
             while True:
-                due = int((time.monotonic() - began_s) * REQUESTS_PER_S)
+                due = int((time.monotonic() - began_s) * per_s)
                 # Nobody sends without end to a desk that does not answer.
                 while sent < due and len(flying) < VIEWERS:
                     flying.add(asyncio.create_task(get(paths[sent % len(paths)])))
@@ -152,8 +162,8 @@ class Stretches:
         self.latency_s: dict[bool, list[float]] = {False: [], True: []}
         self.memory: list[float] = []
         self.counts: dict[str, int] = {}
-        self.watched_s = 0.0
-        self._seen, self._since_s = 0, 0.0
+        self.watched_s = self.desk_s = 0.0
+        self._seen, self._since_s, self._since_desk_s = 0, 0.0, 0.0
         self._viewers: subprocess.Popen[str] | None = None
         self._looking, self._turning = False, False
 
@@ -182,7 +192,7 @@ class Stretches:
             self._viewers = self.desk.viewers()
             assert self._viewers.stdout is not None
             assert self._viewers.stdout.readline() == "looking\n"
-            self._since_s = time.monotonic()
+            self._since_s, self._since_desk_s = time.monotonic(), self.desk.processor_s()
         log.info("%s after %d rounds", "alone" if self._looking else "viewed", len(self.memory))
         self._looking, self._turning = not self._looking, False
 
@@ -192,13 +202,80 @@ class Stretches:
         if viewers is None:
             return
         self.watched_s += time.monotonic() - self._since_s
+        self.desk_s += self.desk.processor_s() - self._since_desk_s
         said, _ = viewers.communicate("stop\n", timeout=60)
         for status, count in json.loads(said).items():
             self.counts[status] = self.counts.get(status, 0) + count
 
+    def summary(self) -> dict[str, Any]:
+        """Percentiles with and without viewers, what they were answered, and the desk's memory."""
+        if not all(self.latency_s.values()):
+            raise SystemExit("no round was fresh: nothing is measured; give less --speed")
+        without, watched = (1e3 * np.array(self.latency_s[looking]) for looking in (False, True))
+        p99_ms = [float(np.quantile(some, 0.99)) for some in (without, watched)]
+        answered = sum(self.counts.values())
+        memory = self.memory[len(self.memory) // 4 :]
+        return {
+            "name": "desk",
+            "symbols": len(SYMBOLS),
+            "rounds": [len(without), len(watched)],
+            "decision_p50_ms": [float(np.median(without)), float(np.median(watched))],
+            "decision_p99_ms": p99_ms,
+            "ratio": p99_ms[1] / p99_ms[0],
+            "median_ratio": float(np.median(watched) / np.median(without)),
+            "answers_per_s": answered / self.watched_s if self.watched_s else 0.0,
+            "answers": self.counts,
+            "desk_processor_share": self.desk_s / self.watched_s if self.watched_s else 0.0,
+            "desk_memory_mb": memory[-1],
+            "desk_memory_growth": memory[-1] / memory[0] - 1,
+        }
 
-def measure(rounds: int, stretches: int, speed: float, folder: Path, page: bool) -> dict[str, Any]:
-    """Run the session through its stretches."""
+
+class Minutes:
+    """Viewers look all the time; the desk's memory once a minute."""
+
+    def __init__(self, desk: Desk, minutes: int, requests_per_s: float) -> None:
+        self.desk, self.minutes, self.rounds = desk, minutes, 0
+        self.memory: list[float] = []
+        self.counts: dict[str, int] = {}
+        self._since_s = time.monotonic()
+        self._since_desk_s = desk.processor_s()
+        self._viewers = desk.viewers(requests_per_s)
+
+    def before_round(self, session: PaperSession, _moment: Round) -> None:
+        """Called with each round."""
+        self.rounds += bool(session.queue.allowed)
+        passed_s = time.monotonic() - self._since_s
+        if passed_s >= 60 * (len(self.memory) + 1):
+            self.memory.append(self.desk.memory_mb())
+            log.info("minute %d: %.0f MB", len(self.memory), self.memory[-1])
+        if len(self.memory) >= self.minutes:
+            session.stop()
+
+    def end(self) -> None:
+        """Viewers go."""
+        said, _ = self._viewers.communicate("stop\n", timeout=60)
+        self.counts = json.loads(said.splitlines()[-1])
+
+    def summary(self) -> dict[str, Any]:
+        """Memory by the minute, and what the viewers were answered."""
+        passed_s = time.monotonic() - self._since_s
+        quarter = self.memory[len(self.memory) // 4]
+        return {
+            "name": "desk_memory",
+            "symbols": len(SYMBOLS),
+            "rounds": self.rounds,
+            "answers_per_s": sum(self.counts.values()) / passed_s,
+            "answers": self.counts,
+            "desk_processor_share": (self.desk.processor_s() - self._since_desk_s) / passed_s,
+            "memory_mb": [round(size) for size in self.memory],
+            "desk_memory_growth": self.memory[-1] / quarter - 1,
+        }
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Run the session through its stretches, or its minutes."""
+    speed = arguments.speed
     settings, timeline = recipe(SYMBOLS), networks()
     log.info("networks are ready")
     process, addresses = start_exchange(SYMBOLS, speed, folder, DAYS)
@@ -209,8 +286,10 @@ def measure(rounds: int, stretches: int, speed: float, folder: Path, page: bool)
     desk = None
     try:
         with create_session(path, settings, timeline, connection) as session:
-            desk = Desk(folder / "paper", folder / "desk-token")
-            stretch = Stretches(desk, rounds, stretches)
+            desk = Desk(folder / "paper", folder / "desk-token", arguments.priority)
+            stretch: Stretches | Minutes = Stretches(desk, arguments.rounds, arguments.stretches)
+            if arguments.minutes:
+                stretch = Minutes(desk, arguments.minutes, arguments.requests)
             paper = PaperSession(
                 session,
                 strategy_options(settings, SessionTimeline.of_session(path)),
@@ -222,9 +301,9 @@ def measure(rounds: int, stretches: int, speed: float, folder: Path, page: bool)
                 paper.run()
             finally:
                 stretch.end()
-        line = summary(stretch)
+        line = stretch.summary()
         line["load"] = load
-        if page:
+        if arguments.page:
             line |= first_chart(desk)
     finally:
         process.kill()
@@ -233,28 +312,6 @@ def measure(rounds: int, stretches: int, speed: float, folder: Path, page: bool)
             desk.process.kill()
             desk.process.wait()
     return line
-
-
-def summary(stretch: Stretches) -> dict[str, Any]:
-    """Percentiles with and without viewers, what they were answered, and the desk's memory."""
-    if not all(stretch.latency_s.values()):
-        raise SystemExit("no round was fresh: nothing is measured; give less --speed")
-    without, watched = (1e3 * np.array(stretch.latency_s[looking]) for looking in (False, True))
-    answered = sum(stretch.counts.values())
-    memory = stretch.memory[len(stretch.memory) // 4 :]
-    return {
-        "name": "desk",
-        "symbols": len(SYMBOLS),
-        "rounds": [len(without), len(watched)],
-        "decision_p50_ms": [float(np.median(without)), float(np.median(watched))],
-        "decision_p99_ms": [float(np.quantile(without, 0.99)), float(np.quantile(watched, 0.99))],
-        "ratio": float(np.quantile(watched, 0.99) / np.quantile(without, 0.99)),
-        "median_ratio": float(np.median(watched) / np.median(without)),
-        "answers_per_s": answered / stretch.watched_s if stretch.watched_s else 0.0,
-        "answers": stretch.counts,
-        "desk_memory_mb": memory[-1],
-        "desk_memory_growth": memory[-1] / memory[0] - 1,
-    }
 
 
 def first_chart(desk: Desk, times: int = 3) -> dict[str, Any]:
@@ -294,21 +351,25 @@ def main() -> None:
     )
     parser.add_argument("--speed", type=float, default=600.0, help="market s per wall s")
     parser.add_argument("--page", action="store_true", help="and the page, in headless Chromium")
+    parser.add_argument("--minutes", type=int, help="memory instead, for so long")
+    parser.add_argument("--requests", type=float, default=REQUESTS_PER_S, help="a second")
+    parser.add_argument(
+        "--priority", choices=("idle", "low"), default="idle", help="of desk and viewers"
+    )
     parser.add_argument("--viewers", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.viewers is not None:
-        os.nice(19)
+        (only_when_idle if arguments.priority == "idle" else lower_priority)()
         token = os.environ["DESK_TOKEN"]
-        print(json.dumps(asyncio.run(view(arguments.viewers, token, sys.stdin))), flush=True)
+        counts = asyncio.run(view(arguments.viewers, token, arguments.requests, sys.stdin))
+        print(json.dumps(counts), flush=True)
         return
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     log.setLevel(logging.INFO)
     with tempfile.TemporaryDirectory() as name:
-        line = measure(
-            arguments.rounds, arguments.stretches, arguments.speed, Path(name), arguments.page
-        )
+        line = measure(arguments, Path(name))
     line["passed"] = (
-        line["ratio"] < RATIO_LIMIT
+        line.get("ratio", 1.0) < RATIO_LIMIT
         and abs(line["desk_memory_growth"]) < GROWTH_LIMIT
         and line.get("chart_cold_ms", 0.0) < 1e3 * CHART_LIMIT_S
     )
