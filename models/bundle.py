@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -164,8 +165,11 @@ class Bundle:
     @property
     def model_hash(self) -> str:
         """First 16 hex digits of the SHA-256 over both files: the bundle's name in every table."""
-        info, weights = self.to_bytes()
-        return hashlib.sha256(info + weights).hexdigest()[:16]
+        known = _HASHES.get(self)
+        if known is None:
+            info, weights = self.to_bytes()
+            known = _HASHES[self] = hashlib.sha256(info + weights).hexdigest()[:16]
+        return known
 
     def save(self, folder: Path) -> Path:
         """Write the bundle as `folder`, atomically; an existing equal one is left alone.
@@ -255,6 +259,10 @@ class Bundle:
             tensors["bank_ms"].numpy(),
             forecaster,
         )
+
+
+# A bundle's name, once it was asked for: each symbol of a session asks thrice at a rollover.
+_HASHES: WeakKeyDictionary[Bundle, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
