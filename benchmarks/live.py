@@ -4,6 +4,8 @@ A loopback exchange in a process of its own serves planted symbols at speed (fiv
 a paper session with networks of the default shapes trades them. The clock starts when the last
 symbol's closing frame has been parsed, and stops when all decisions are made and recorded: journal
 with fsync, watermark, Backtrader, both networks, thresholds, orders included; the network is not.
+`own_p50_ms` and `own_p99_ms` are the processor's time of the session's thread for a round, from its
+opening until everything is recorded: that does not wait for the disk or for other processes.
 MicroNet's time is one symbol's share of a round of all of them, and that of one symbol alone.
 Time to live counts from the first candle that closes after the exchange's start to the end of
 catching up, from which on every symbol may be traded; from the session's start, it includes the
@@ -117,6 +119,8 @@ def measure(
     if speed == 1.0:
         connection = Connection(sources, StreamSettings(), Retry())
     memory: list[float] = []
+    own_s: list[float] = []
+    opened_s = 0.0
     live: dict[str, float] = {}
     try:
         with create_session(folder / "session", settings, timeline, connection) as session:
@@ -125,9 +129,16 @@ def measure(
                 strategy_options(settings, SessionTimeline.of_session(folder / "session")),
                 connection,
                 before_round=lambda one: watch(one),
+                after_round=lambda _strategy: work(),
             )
 
+            def work() -> None:
+                if paper.queue.allowed and not paper.source.replaying:
+                    own_s.append(time.thread_time() - opened_s)
+
             def watch(one: Round) -> None:
+                nonlocal opened_s
+                opened_s = time.thread_time()
                 if not paper.queue.allowed:
                     return
                 live.setdefault("first_s", time.perf_counter() - began_s)
@@ -159,6 +170,7 @@ def measure(
     latency_ms = 1e3 * np.array(list(paper.recorder.latency_s)[1:])
     micro_us = 1e6 * np.array(micro_latency_s(timeline.bundles[-1], symbols=len(symbols)))
     alone_us = 1e6 * np.array(micro_latency_s(timeline.bundles[-1]))
+    own_ms = 1e3 * np.array(own_s[1:])
     half = memory[len(memory) // 4 :]
     return {
         "name": "live",
@@ -176,6 +188,9 @@ def measure(
         "decision_p50_ms": float(np.median(latency_ms)),
         "decision_p99_ms": float(np.quantile(latency_ms, 0.99)),
         "decision_max_ms": float(latency_ms.max()),
+        "own_p50_ms": float(np.median(own_ms)),
+        "own_p99_ms": float(np.quantile(own_ms, 0.99)),
+        "own_max_ms": float(own_ms.max()),
         "idle_cpu_share": idling["share"],
         "memory_mb": half[-1],
         "memory_growth": half[-1] / half[0] - 1,
