@@ -45,7 +45,7 @@ def line_reader(line: Any) -> Reader:
     if line.mode == _UNBOUNDED:
         values = line.array
         return values.__getitem__  # type: ignore[no-any-return]
-    return lambda _bar: float(line[0])
+    return lambda _bar: float(line.array[line._idx])
 
 
 def _nan_reader(_bar: int) -> float:
@@ -82,6 +82,9 @@ def past_values(line: Any, bars: int) -> FloatArray:
     return values
 
 
+_JUDGED = ("close", "score", "p_buy", "p_sell", "score_zero", "upper", "lower", "drift", "age")
+
+
 class SymbolLines:
     """The lines that one symbol's decisions are made of; lives as long as the strategy.
 
@@ -106,6 +109,7 @@ class SymbolLines:
         }
         lines["traded"] = lines["score"] if traded_line == "score" else lines.get(traded_line)
         self._lines = lines
+        self._judged = [lines[name] for name in _JUDGED]
         self._readers: dict[str, Reader] = {}
         self._rows: list[tuple[float, ...]] = []  # only where a line forgets its past
         self.keeps_past = False
@@ -119,6 +123,13 @@ class SymbolLines:
         self._readers = {name: line_reader(line) for name, line in self._lines.items()}
         self.keeps_past = all(line.mode == _UNBOUNDED for line in self.present())
         return self._readers
+
+    def judged(self, bar: int) -> list[float]:
+        """What a decision is recorded with at a bar, `_JUDGED`."""
+        if self.keeps_past:
+            return [self._readers[name](bar) for name in _JUDGED]
+        lines = self._judged
+        return [math.nan if line is None else float(line.array[line._idx]) for line in lines]
 
     def remember(self, bar: int) -> None:
         """Copy a bar whose lines will be forgotten."""

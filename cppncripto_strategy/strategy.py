@@ -294,10 +294,22 @@ class MacroMicroStrategy(bt.Strategy):
             self._enter(state, signal)
 
     def _decision(self, state: SymbolState, bar: int, stamp_ms: int, signal: int) -> Decision:
-        names = ("close", "score", "p_buy", "p_sell", "score_zero", "upper", "lower", "drift")
-        values = {name: state.readers[name](bar) for name in names}
-        age_ms = state.readers["age"](bar)
-        return Decision(state.data._name, stamp_ms, signal=signal, age_ms=age_ms, **values)
+        judged = state.lines.judged(bar)
+        close, score, p_buy, p_sell, score_zero, upper, lower, drift, age_ms = judged
+        return Decision(
+            symbol=state.data._name,
+            close_time_ms=stamp_ms,
+            close=close,
+            score=score,
+            p_buy=p_buy,
+            p_sell=p_sell,
+            score_zero=score_zero,
+            upper=upper,
+            lower=lower,
+            signal=signal,
+            drift=drift,
+            age_ms=age_ms,
+        )
 
     def _begin_session(self, stamp_ms: int) -> None:
         session_ms = stamp_ms // DAY_MS * DAY_MS

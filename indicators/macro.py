@@ -8,19 +8,19 @@ under `next` one candle at a time; both give the same.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import ms_to_utc, num_to_ms, nums_to_ms
-from cppncripto_strategy.indicators.bulk import forward_in_bulk
+from cppncripto_strategy.indicators.bulk import QuickIndicator, put
 from cppncripto_strategy.indicators.score_memory import ScoreMemory
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.device import resolve_device
@@ -86,6 +86,12 @@ def _taker_line(data: Any) -> Any:
     return getattr(data.lines, "taker_buy_volume", None)
 
 
+def _lines_of(data: Any) -> tuple[Any, ...]:
+    """A data's lines as the stream reads them: stamp, `_COLUMNS`, takers' purchases or None."""
+    columns = (getattr(data.lines, name) for name in ("datetime", *_COLUMNS))
+    return (*columns, _taker_line(data))
+
+
 def _market_data(data: Any, given: Any, timeline: BundleTimeline) -> Any:
     """The market symbol's data: the one given, the data itself, or Cerebro's feed of that name.
 
@@ -116,7 +122,7 @@ def _market_data(data: Any, given: Any, timeline: BundleTimeline) -> Any:
     return market
 
 
-class MacroEmbedding(bt.Indicator):
+class MacroEmbedding(QuickIndicator):
     """MacroNet's embedding of the last days, renewed at each 00:00 UTC.
 
     Lines: drift (see `models.learning.drift.bank_drift`; 1 is as usual, NaN before the first
@@ -172,7 +178,6 @@ class MacroEmbedding(bt.Indicator):
     params: Any = (("bundles", None), ("cache", None), ("market", None), ("memory", None),
                    ("device", "cpu"))  # fmt: skip
     plotinfo: Any = {"plot": True, "subplot": True}
-    forward = forward_in_bulk
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
 
@@ -185,6 +190,9 @@ class MacroEmbedding(bt.Indicator):
         self.device = resolve_device(self.p.device)
         _require_lines(self.data, self.timeline)
         self._market = _market_data(self.data, self.p.market, self.timeline)
+        self._lines = _lines_of(self.data)
+        self._market_lines = () if self._market is None else _lines_of(self._market)
+        self._stamps = self._lines[0]
         self._market_done = 0
         cache = None if self.p.cache is None else EmbeddingCache(Path(self.p.cache))
         self.stream = MacroStream(self.timeline, cache, str(self.data._name or ""))
@@ -250,29 +258,29 @@ class MacroEmbedding(bt.Indicator):
     def take(self) -> None:
         """Take the present candle, once; the market symbol's of the same close before it."""
         self._take_market()
-        bars = len(self.data)
+        bars = self._stamps.lencount
         if bars == self._taken:
             return
         self._taken = bars
         stream = self.stream
         session_before = stream.session_ms
-        stream.push(*self._candle(self.data))
+        stream.push(*self._candle(self._lines))
         if stream.session_ms != session_before and stream.state is not None:
             self._remember(stream)
 
     def next(self) -> None:
         """Say what holds at the present candle; all who are scored together have taken theirs."""
         self._take_market()
-        if len(self.data) != self._taken:
+        if self._stamps.lencount != self._taken:
             for other in self.company:
                 other.take()
-        if len(self) == self._done:
+        lines: list[Any] = self.lines.lines
+        bars = lines[0].lencount
+        if bars == self._done:
             return
-        self._done, stream = len(self), self.stream
-        self.lines.drift[0] = stream.state.drift if stream.state is not None else np.nan
-        self.lines.age[0] = stream.age_ms()
-        for name, value in zip(FORECAST_COLUMNS, stream.forecast, strict=True):
-            getattr(self.lines, name)[0] = value
+        self._done, stream = bars, self.stream
+        drift = stream.state.drift if stream.state is not None else math.nan
+        put(lines, (drift, stream.age_ms(), *stream.forecast.tolist()))
 
     def _take_market(self) -> None:
         """Hand on the market symbol's present candle, once, even where the symbol has none."""
@@ -280,7 +288,7 @@ class MacroEmbedding(bt.Indicator):
         if market is None or len(market) == self._market_done:
             return
         self._market_done = len(market)
-        open_ms, candle = self._candle(market)
+        open_ms, candle = self._candle(self._market_lines)
         if not self.stream.push_market(open_ms, candle):
             log.warning(
                 "%s: the candle of %s that opens at %s came after the symbol's own and is left out",
@@ -289,14 +297,11 @@ class MacroEmbedding(bt.Indicator):
                 ms_to_utc(open_ms),
             )
 
-    def _candle(self, data: Any) -> tuple[int, NDArray[np.float64]]:
-        """Open time (UTC ms) of a data's present bar, and its candle as the stream takes it."""
-        lines, line = data.lines, _taker_line(data)
-        taker = np.nan if line is None else line[0]
-        values = [getattr(lines, name)[0] for name in _COLUMNS]
-        values.append(taker)
-        close_ms = num_to_ms(data.lines.datetime[0])
-        return close_ms - self.timeline.session.interval_ms, np.array(values)
+    def _candle(self, lines: Sequence[Any]) -> tuple[int, NDArray[np.float64]]:
+        """Open time (UTC ms) of the present bar of `_lines_of`, and its candle as the stream takes
+        it."""
+        stamp, *values = [math.nan if line is None else line.array[line._idx] for line in lines]
+        return num_to_ms(stamp) - self.timeline.session.interval_ms, np.array(values)
 
     def forget(self) -> None:
         """Let go of the embeddings of days gone by, which `embeddings` lists: in a long session."""

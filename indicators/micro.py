@@ -7,11 +7,10 @@ from array import array
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import backtrader as bt
 import numpy as np
 from numpy.typing import NDArray
 
-from cppncripto_strategy.indicators.bulk import forward_in_bulk
+from cppncripto_strategy.indicators.bulk import QuickIndicator, put
 from cppncripto_strategy.indicators.macro import MacroEmbedding, bars_of
 from cppncripto_strategy.models.scoring.batch import score_sessions
 from cppncripto_strategy.models.scoring.macro_stream import TIMES_KEPT
@@ -33,7 +32,7 @@ class ScoredTogether:
         self.scorer = RoundScorer()
 
 
-class MicroScore(bt.Indicator):
+class MicroScore(QuickIndicator):
     """MicroNet's score of the last hours, given the embedding of the last days.
 
     Use as `MicroScore(data, bundles=...)`, or as `MicroScore(data, macro=MacroEmbedding(data,
@@ -86,7 +85,6 @@ class MicroScore(bt.Indicator):
     params: Any = (("bundles", None), ("cache", None), ("market", None), ("macro", None),
                    ("together", None), ("memory", None), ("device", "cpu"))  # fmt: skip
     plotinfo: Any = {"plot": True, "subplot": True, "plothlines": [0.0]}
-    forward = forward_in_bulk
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
 
@@ -142,13 +140,13 @@ class MicroScore(bt.Indicator):
 
     def next(self) -> None:
         """Score the present candle, once."""
-        if len(self) == self._done:
+        lines: list[Any] = self.lines.lines
+        bars = lines[0].lencount
+        if bars == self._done:
             return
-        self._done = len(self)
-        scores = self._stream.update()
+        self._done = bars
+        put(lines, self._stream.update())
         self.score_s.append(self._stream.seconds)
-        for name, value in zip(LINES, scores, strict=True):
-            getattr(self.lines, name)[0] = value
 
     def oncestart(self, start: int, end: int) -> None:
         """Nothing: the engine asks for the first bar alone; `once` fills it with the rest."""

@@ -10,17 +10,16 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import backtrader as bt
 import numpy as np
 
 from cppncripto_strategy.arrays import IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import num_to_ms, nums_to_ms
-from cppncripto_strategy.indicators.bulk import forward_in_bulk
+from cppncripto_strategy.indicators.bulk import QuickIndicator, put
 from cppncripto_strategy.models.scoring.threshold import ScoreThreshold, ThresholdSettings
 
 
-class AdaptiveThreshold(bt.Indicator):
+class AdaptiveThreshold(QuickIndicator):
     """Thresholds of a score line, made of the symbol's own scores strictly before each bar.
 
     Use as `AdaptiveThreshold(score_line)` or `AdaptiveThreshold(score_indicator)` (its first line).
@@ -73,7 +72,6 @@ class AdaptiveThreshold(bt.Indicator):
         ("seeds", ()),
     )
     plotinfo: Any = {"plot": True, "subplot": True}
-    forward = forward_in_bulk
 
     if not TYPE_CHECKING:  # Backtrader's metaclass takes the params: mypy sees the base class's
 
@@ -142,11 +140,13 @@ class AdaptiveThreshold(bt.Indicator):
 
     def next(self) -> None:
         """Judge the present bar, once."""
-        if len(self) == self._done:
+        lines: list[Any] = self.lines.lines
+        bars = lines[0].lencount
+        if bars == self._done:
             return
-        self._done = len(self)
-        upper, lower = self._judge(self.data.lines[0][0], self._stamps[0])
-        self.lines.upper[0], self.lines.lower[0] = upper, lower
+        self._done = bars
+        score, stamps = self.data.lines[0], self._stamps
+        put(lines, self._judge(score.array[score._idx], stamps.array[stamps._idx]))
 
     def once(self, start: int, end: int) -> None:
         """Judge bars [start, end), all between two seeds at once, by the state of `next`."""

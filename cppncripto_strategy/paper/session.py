@@ -372,12 +372,16 @@ def plain(record: Mapping[str, Any]) -> Record:
     """A record as JSON holds it: NaN as null, numpy numbers as numbers."""
     made: Record = {}
     for name, value in record.items():
-        if isinstance(value, np.ndarray):
-            value = [float(number) for number in value]
-        elif isinstance(value, np.generic):
-            value = value.item()
-        made[name] = None if isinstance(value, float) and math.isnan(value) else value
+        if type(value) not in _PLAIN:
+            if isinstance(value, np.ndarray):
+                value = [float(number) for number in value]
+            elif isinstance(value, np.generic):
+                value = value.item()
+        made[name] = value if value == value else None  # NaN alone is not itself
     return made
+
+
+_PLAIN = (float, str, int, bool)
 
 
 def read_facts(path: Path) -> SessionFacts:

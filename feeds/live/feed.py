@@ -12,6 +12,7 @@ partial (forming) bars, resampling of live bars.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import backtrader as bt
@@ -24,6 +25,8 @@ _UNITS = (
     (MINUTE_MS, bt.TimeFrame.Minutes),
     (SECOND_MS, bt.TimeFrame.Seconds),
 )
+_WRITTEN = ("datetime", "open", "high", "low", "close", "volume", "openinterest",
+            "taker_buy_volume")  # fmt: skip
 
 
 class LiveFeed(bt.feed.DataBase):
@@ -64,6 +67,7 @@ class LiveFeed(bt.feed.DataBase):
         self.p.compression = self.p.interval_ms // fits[0][0]
         if not self.p.name:
             self.p.name = self.p.symbol
+        self._buffers: tuple[Any, ...] = ()
 
     def islive(self) -> bool:
         """True: Cerebro turns preloading and runonce off."""
@@ -87,8 +91,51 @@ class LiveFeed(bt.feed.DataBase):
             # Backtrader moves on before it asks `_load`, and under exactbars=1 moving back loses
             # the last bar: so it is not asked when there is nothing.
             return self._nothing()
+        if datamaster is None and self._is_plain():
+            self._deliver()
+            return True
         delivered: bool | None = super().next(datamaster=datamaster, ticks=ticks)
         return delivered
+
+    def _is_plain(self) -> bool:
+        """Whether a bar is its round's candle and no more: nobody filters it, bounds its dates, or
+        took one back, and no subclass reads candles its own way."""
+        lines: Any = self.lines
+        first = lines.lines[0]
+        return (
+            first.lencount >= len(first.array) - first.extension
+            and not (self._barstack or self._barstash or self._filters or self._tzinput)
+            and self.fromdate == -math.inf
+            and self.todate == math.inf
+            and type(self)._load is LiveFeed._load
+        )
+
+    def _deliver(self) -> None:
+        """The candle of the open round as the next bar: what `load` does in more steps."""
+        opened = self._delivered = self.p.source.current
+        row = opened.candles[self.p.symbol]
+        if not self._buffers:
+            self._buffers = self._line_buffers()
+        *known, rest = self._buffers
+        stamp = opened.close_ms / DAY_MS + EPOCH_DAYS
+        values = (stamp, row[1], row[2], row[3], row[4], row[5], 0.0, row[8])
+        for line, value in zip(known, values, strict=True):
+            if line.mode == line.UnBounded or line._idx < line.lenmark:  # as `line.forward` does
+                line._idx += 1
+            line.lencount += 1
+            line.array.append(value)
+        for line in rest:
+            line.forward()
+
+    def _line_buffers(self) -> tuple[Any, ...]:
+        """The lines that `_deliver` writes, in its order, and those that it leaves NaN."""
+        lines: Any = self.lines
+        known = [getattr(lines, name) for name in _WRITTEN]
+        return (*known, [line for line in lines.lines if all(line is not k for k in known)])
+
+    def get_notifications(self) -> list[Any]:
+        """What is to be told; asked twice a round, and nearly always there is nothing."""
+        return super().get_notifications() if self.notifs else []
 
     def _leads(self) -> bool:
         """Whether this is the first of Cerebro's feeds over this source."""

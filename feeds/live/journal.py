@@ -141,8 +141,12 @@ class LineJournal:
 
 def line_of(record: Mapping[str, Any]) -> bytes:
     """A record as a line of a journal: eight hex digits of its CRC-32, a blank, JSON."""
-    text = json.dumps(record, separators=(",", ":")).encode()
+    text = _to_text(record).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+# `json.dumps` would make an encoder per record.
+_to_text = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def read_lines(path: Path, start: int = 0, advice: str = RESTORE) -> list[dict[str, Any]]:

@@ -123,6 +123,52 @@ def test_every_mode_of_cerebro_reads_the_same(market, reference, mode, share):
                 np.testing.assert_allclose(seen, vector, atol=1e-5)
 
 
+class WithLine(MicroScore):
+    """A user's own score, with a line more."""
+
+    lines = ("mine",)
+
+
+class Bound(bt.Indicator):
+    """A user's indicator whose line is bound to a score's."""
+
+    lines = ("copy",)
+    params = (("timeline", None),)
+
+    def __init__(self):
+        self.score = MicroScore(self.data, bundles=self.p.timeline)
+        self.score.lines.score.addbinding(self.lines.copy)
+
+
+class UserOf(bt.Strategy):
+    """Reads what users make of a score."""
+
+    params = (("timeline", None),)
+
+    def __init__(self):
+        self.plain = MicroScore(self.data, bundles=self.p.timeline)
+        self.more = WithLine(self.data, bundles=self.p.timeline)
+        self.bound = Bound(self.data, timeline=self.p.timeline)
+        self.rows = []
+
+    def next(self):
+        self.rows.append((self.plain.score[0], self.more.score[0], self.bound.copy[0]))
+        assert len(self.more.mine) == len(self.plain.score) == len(self.data)
+
+
+@pytest.mark.parametrize("exactbars", [False, 1])
+def test_lines_of_users_follow_a_score_bar_by_bar(market, exactbars):
+    """Bars taken in fewer steps that leave a subclass's line, or a bound one, behind."""
+    candles, timeline = market
+    cerebro = bt.Cerebro(stdstats=False, runonce=False, preload=False, exactbars=exactbars)
+    cerebro.adddata(ReplayFeed(candles=candles["A"], interval_ms=HOUR_MS, name="A"))
+    cerebro.addstrategy(UserOf, timeline=timeline)
+    plain, more, bound = np.array(cerebro.run()[0].rows).T
+    assert np.isfinite(plain).sum() > 100
+    np.testing.assert_array_equal(more, plain)
+    np.testing.assert_array_equal(bound, plain)
+
+
 @pytest.mark.parametrize("mode", [MODES[0], MODES[-1], MODES[5]], ids=str)
 def test_embeddings_tell_what_was_in_force_in_every_session(toy, market, reference, mode):
     """The table of embeddings missing a day, or naming the wrong bundle or data end."""

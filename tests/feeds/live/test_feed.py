@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,47 @@ def test_bars_equal_those_of_the_replay_feed() -> None:
         interval_ms=STEP_MS,
     )
     assert lines(live) == lines(ReplayFeed(candles=candles, interval_ms=STEP_MS, name="BTCUSDT"))
+
+
+class ByLoad(LiveFeed):  # type: ignore[misc]
+    """A feed with a `_load` of its own, which Backtrader therefore asks as it always does."""
+
+    lines = ("spread",)
+
+    def _load(self) -> bool | None:
+        loaded: bool | None = super()._load()
+        return loaded
+
+
+class Short(LiveFeed):  # type: ignore[misc]
+    """The same lines, delivered in fewer steps."""
+
+    lines = ("spread",)
+
+
+@settings(max_examples=30, deadline=None)
+@given(presence=presences, exactbars=st.sampled_from([False, 1, -1]), dated=st.booleans())
+def test_bars_in_fewer_steps_leave_every_buffer_as_backtrader_does(
+    presence: list[list[bool]], exactbars: bool | int, dated: bool
+) -> None:
+    """A line that lags by a bar, or a bar outside the dates that a user asked for."""
+    rounds = rounds_of(presence)
+    if not any(one.candles for one in rounds):
+        return
+    bounds = {"fromdate": datetime(2024, 5, 1, 0, 12)} if dated else {}
+
+    def buffers(kind: type[LiveFeed]) -> list[tuple[int, int, str]]:
+        cerebro = bt.Cerebro(stdstats=False, exactbars=exactbars)
+        source = RecordedRounds([(one, EVERY) for one in rounds])
+        for symbol in SYMBOLS:
+            feed = kind(source=source, symbol=symbol, interval_ms=STEP_MS, **bounds)
+            cerebro.adddata(feed)
+        cerebro.addstrategy(Recorder)
+        cerebro.run()
+        lines = [line for feed in cerebro.datas for line in feed.lines.lines]
+        return [(line.idx, len(line), repr(list(line.array))) for line in lines]
+
+    assert buffers(ByLoad) == buffers(Short)
 
 
 def test_catch_up_round_gives_its_symbol_alone_an_older_bar() -> None:
