@@ -4,7 +4,8 @@ Genomes and networks learn from days before 2023-07 alone, once. A ridge regress
 day's log variance on the embedding (128 numbers, with the scaler's statistics and the session's
 terms, one penalty), refitted each quarter on all days before it, is judged from 2023-10 to 2024-08;
 beside it one on HAR-X's terms and the last hours with what the encoder alone says, a penalty each,
-where that must earn its place. A look at those days is counted.
+where that must earn its place; and one on what the embedding holds without an encoder, the scaler's
+statistics and the session's terms. A look at those days is counted.
 """
 
 from __future__ import annotations
@@ -92,7 +93,13 @@ def linear_lines(whole: Universe, span: tuple[int, int]) -> Iterator[dict[str, A
         "usual": np.round(panel.usual[rows], 6).tolist(),
         "truth": np.round(panel.log_variance[rows], 6).tolist(),
     }
-    for name, block in (("HAR-X", panel.har_x), ("HAR-X and the last hours", panel.linear)):
+    sessions = SessionSet(whole.sessions.tables, whole.sessions.members)
+    blocks = {
+        "HAR-X": panel.har_x,
+        "HAR-X and the last hours": panel.linear,
+        "no encoder": sessions.statistics().double().numpy(),
+    }
+    for name, block in blocks.items():
         yield {"arm": name, "forecast": forecast(whole, [block], span)}
 
 
