@@ -41,6 +41,7 @@ WINDOW_DAYS, ROW_CANDLES = 5, 12
 SUBSTRATE = {"stride": 1, "interval_ms": ROW_CANDLES * 300_000, "half_life": 12.0}
 TCN = {"channels": 16, "stride": 1, "dilations": [1, 2, 4, 8], "half_life": 12.0, "members": 3}
 BLOCK_DAYS, RESAMPLES = 10, 2000
+NO_ENCODER = "no encoder"
 
 
 def universe_arms(
@@ -97,7 +98,7 @@ def linear_lines(whole: Universe, span: tuple[int, int]) -> Iterator[dict[str, A
     blocks = {
         "HAR-X": panel.har_x,
         "HAR-X and the last hours": panel.linear,
-        "no encoder": sessions.statistics().double().numpy(),
+        NO_ENCODER: sessions.statistics().double().numpy(),
     }
     for name, block in blocks.items():
         yield {"arm": name, "forecast": forecast(whole, [block], span)}
@@ -159,17 +160,17 @@ def universe_table(lines: Sequence[dict[str, Any]]) -> str:
     losses = _Losses.of(lines)
     picks = [(None, np.arange(len(losses.base))), *losses.resampled()]
     head = "| ridge on | R2 | mean R2 of the symbols | MSE over that of HAR-X | less mean R2"
-    head += " than evolved | R2 beside the last hours | connections | genomes | fitness | seeds"
-    rows = [f"{head} | CPU s |", "|---" * 11 + "|"]
+    head += " than evolved | more than no encoder | R2 beside the last hours | connections"
+    rows = [f"{head} | genomes | fitness | seeds | CPU s |", "|---" * 12 + "|"]
     for arm in losses.arms:
         seeds = losses.seeds(arm)
         pooled = [losses.pooled(arm, seeds, pick) for pick in picks]
         anchor = [losses.pooled("HAR-X", seeds, pick) for pick in picks]
         ratio = [mine / other for mine, other in zip(pooled, anchor, strict=True)]
-        gap = [
-            losses.by_symbol(arm, seeds, pick) - losses.by_symbol("evolved", seeds, pick)
-            for pick in picks
-        ]
+        mean = {
+            name: np.array([losses.by_symbol(name, seeds, pick) for pick in picks])
+            for name in (arm, "evolved", NO_ENCODER)
+        }
         beside = ""
         if (arm, "beside_hours") in losses.errors:
             beside = f"{1 - losses.pooled(arm, seeds, picks[0], 'beside_hours'):.4f}"
@@ -181,9 +182,10 @@ def universe_table(lines: Sequence[dict[str, Any]]) -> str:
         cells = [
             arm,
             f"{1 - pooled[0]:.4f}",
-            f"{1 - losses.by_symbol(arm, seeds, picks[0]):.4f}",
+            f"{1 - mean[arm][0]:.4f}",
             _interval(ratio, 3),
-            "" if arm == "evolved" else _interval(gap, 4),
+            "" if arm == "evolved" else _interval(mean[arm] - mean["evolved"], 4),
+            "" if arm == NO_ENCODER else _interval(mean[NO_ENCODER] - mean[arm], 4),
             beside,
             "" if np.isnan(size) else f"{size:,.0f}",
             str(every[0].get("genomes", "")),
@@ -195,7 +197,7 @@ def universe_table(lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def _interval(values: Sequence[float], digits: int) -> str:
+def _interval(values: Sequence[float] | FloatArray, digits: int) -> str:
     low, high = np.quantile(values[1:], (0.025, 0.975))
     return f"{values[0]:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
