@@ -20,7 +20,9 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--symbols", default="BTCUSDT", show_default=True, help="BTCUSDT,ETHUSDT.")
-@click.option("--interval", default="5m", show_default=True, help="Length of a candle.")
+@click.option(
+    "--interval", default="5m", show_default=True, help="Length of a candle, from 1m to 15m."
+)
 @click.option("--force", is_flag=True, help="Replace a recipe.toml that is there.")
 def command(folder: Path, symbols: str, interval: str, force: bool) -> None:
     """Write a commented recipe for your symbols into FOLDER, and say what to do next.

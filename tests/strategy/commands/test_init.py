@@ -51,6 +51,18 @@ def test_recipe_loads_and_the_next_three_commands_are_named(tmp_path: Path) -> N
         command.make_context(line[1], line[2:])
 
 
+def test_help_names_the_intervals_that_are_taken() -> None:
+    """An interval of the exchange's, refused after the help said nothing of a limit."""
+    help_text = init("--help").output
+    shortest, longest = re.search(r"from (\w+) to\s+(\w+)", help_text).groups()  # type: ignore[union-attr]
+    for interval, taken in ((shortest, True), (longest, True), ("30m", False), ("1s", False)):
+        if taken:
+            assert parse_recipe(tomllib.loads(recipe_text(("BTCUSDT",), interval, TODAY)))
+        else:
+            with pytest.raises(RecipeError, match="expected one from 1m to 15m"):
+                recipe_text(("BTCUSDT",), interval, TODAY)
+
+
 def test_recipe_that_is_there_is_kept_unless_forced(tmp_path: Path) -> None:
     """An afternoon's settings, gone."""
     (tmp_path / "recipe.toml").write_text("seed = 7\n")
