@@ -44,7 +44,11 @@ class ProgressBars:
         self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # an error is no progress: a bar that never moved says nothing
+            for task in self._progress.tasks:
+                if not task.completed:
+                    self._progress.remove_task(task.id)
         self._progress.stop()
 
     def __call__(self, phase: str, done: int, total: int, text: str) -> None:
