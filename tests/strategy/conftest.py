@@ -18,6 +18,44 @@ BASE = {
     "strategy": {"hold_candles": 3},
 }
 
+# 15-minute candles, small networks: a whole run in a few seconds.
+TINY = """
+symbols = ["ONE", "TWO"]
+interval = "15m"
+seed = 3
+[candles]
+source = "planted"
+[candles.planted]
+days = 52
+mu = 2.0
+sigma = 0.006
+[macro]
+long_window = 288
+encoder_options = {channels = 4, stride = 4, dilations = [1, 2]}
+epochs = 1
+[micro]
+short_window = 16
+channels = 4
+hidden = 4
+components = 2
+initialisations = 1
+epochs = 1
+warm_epochs = 1
+[label]
+horizon = 6
+threshold_bps = 50
+[walkforward]
+train_days = 20
+validate_days = 6
+retrain_days = 7
+macro_retrain_days = 14
+[threshold]
+window = 300
+quantile = 0.1
+[strategy]
+hold_candles = 6
+"""
+
 
 def recipe_of(**changes):
     return parse_recipe({**BASE, **changes})
@@ -32,6 +70,12 @@ def timerange(first, last):
         np.datetime_as_string(np.datetime64(day(d), "ms"), unit="D").replace("-", "")
         for d in (first, last)
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_toml():
+    """The text of a recipe of two planted symbols that runs in seconds."""
+    return TINY
 
 
 @pytest.fixture(scope="session")

@@ -41,43 +41,6 @@ for name in names:
     if not name.endswith("__main__"):
         importlib.import_module(name)
 """
-# 15-minute candles, the smallest networks: a run in seconds.
-TINY = """
-symbols = ["ONE"]
-interval = "15m"
-seed = 3
-[candles]
-source = "planted"
-[candles.planted]
-days = 52
-mu = 2.0
-sigma = 0.006
-[macro]
-long_window = 288
-encoder_options = {channels = 4, stride = 4, dilations = [1, 2]}
-epochs = 1
-[micro]
-short_window = 16
-channels = 4
-hidden = 4
-components = 2
-initialisations = 1
-epochs = 1
-warm_epochs = 1
-[label]
-horizon = 6
-threshold_bps = 50
-[walkforward]
-train_days = 20
-validate_days = 6
-retrain_days = 14
-macro_retrain_days = 14
-[threshold]
-window = 300
-quantile = 0.1
-[strategy]
-hold_candles = 6
-"""
 # A backslash parts folders on Windows, and is part of a name everywhere else.
 ODD = Path("con espaços e acentos") if os.name == "nt" else Path("con espaços e acentos\\ção")
 
@@ -90,11 +53,18 @@ def cppn_bt(*arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def smallest(tiny_toml: str) -> str:
+    """The shared small recipe, of one symbol and retrained half as often."""
+    text = tiny_toml.replace('["ONE", "TWO"]', '["ONE"]')
+    return text.replace("retrain_days = 7", "retrain_days = 14", 1)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, smallest: str) -> Path:
     """The folder, with a recipe in it that was run there once."""
     folder = tmp_path_factory.mktemp("x") / ODD
     folder.mkdir(parents=True)
-    (folder / "minha receita.toml").write_text(TINY, "utf-8")
+    (folder / "minha receita.toml").write_text(smallest, "utf-8")
     with contextlib.chdir(folder):
         cppn_bt("run", "minha receita.toml", "--jobs", "1")
     return folder
@@ -113,9 +83,10 @@ def run_folder(odd: Path) -> Path:
 
 def test_every_module_is_imported_and_a_recipe_runs_without_what_only_posix_has(
     tmp_path: Path,
+    smallest: str,
 ) -> None:
     """`import resource` at the top of a file: nothing of the package starts on Windows."""
-    (tmp_path / "tiny.toml").write_text(TINY, "utf-8")
+    (tmp_path / "tiny.toml").write_text(smallest, "utf-8")
     arguments = ("run", "tiny.toml", "--jobs", "1", "--json")
     run = "from cppncripto_strategy.cli import cli\ncli.main(prog_name='cppn-bt')"
     done = subprocess.run(

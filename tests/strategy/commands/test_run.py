@@ -20,43 +20,6 @@ pytestmark = pytest.mark.slow
 
 QUARTER_MS = 900_000
 SYMBOLS = ["ONE", "TWO"]
-# 15-minute candles, small networks: the whole run in a few seconds.
-TINY = """
-symbols = ["ONE", "TWO"]
-interval = "15m"
-seed = 3
-[candles]
-source = "planted"
-[candles.planted]
-days = 52
-mu = 2.0
-sigma = 0.006
-[macro]
-long_window = 288
-encoder_options = {channels = 4, stride = 4, dilations = [1, 2]}
-epochs = 1
-[micro]
-short_window = 16
-channels = 4
-hidden = 4
-components = 2
-initialisations = 1
-epochs = 1
-warm_epochs = 1
-[label]
-horizon = 6
-threshold_bps = 50
-[walkforward]
-train_days = 20
-validate_days = 6
-retrain_days = 7
-macro_retrain_days = 14
-[threshold]
-window = 300
-quantile = 0.1
-[strategy]
-hold_candles = 6
-"""
 FILES = {
     "recipe.toml",
     "manifest.json",
@@ -71,10 +34,10 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, tiny_toml):
     """A run of the command with --json in a process of its own."""
     place = tmp_path_factory.mktemp("run")
-    (place / "tiny.toml").write_text(TINY)
+    (place / "tiny.toml").write_text(tiny_toml)
     done = subprocess.run(
         [sys.executable, "-m", "cppncripto_strategy.cli", "run", "tiny.toml", "--json"],
         cwd=place,
