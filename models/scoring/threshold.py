@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -23,9 +22,9 @@ import numpy as np
 from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS
+from cppncripto_strategy.models.scoring.sliding import largest_of_windows
 
 NAN_PAIR = (math.nan, math.nan)
-NAN_FOUR = NAN_PAIR + NAN_PAIR
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +126,27 @@ def sorted_quantile(ordered: list[float], quantile: float) -> float:
     return high - width * (1.0 - share) if share >= 0.5 else low + width * share
 
 
-class _Ranks:
-    """Where a quantile lies in ascending lists of some lengths, as `sorted_quantile` finds it.
+class _Rank:
+    """Where a quantile lies in ascending lists of one length, as `sorted_quantile` finds it.
 
     Attributes
     ----------
-    below, above : int64 (N,), the places between which it lies; share : how far, in [0, 1).
+    below, above : the places between which it lies; share : how far, in [0, 1).
     """
 
-    def __init__(self, lengths: IntArray, quantile: float) -> None:
-        position = (lengths - 1) * quantile
-        self.below = np.maximum(np.floor(position).astype(np.int64), 0)  # an empty list has none
-        self.above = np.maximum(np.minimum(self.below + 1, lengths - 1), 0)
+    def __init__(self, length: int, quantile: float) -> None:
+        position = (length - 1) * quantile
+        self.below = math.floor(position)
+        self.above = min(self.below + 1, length - 1)
         self.share = position - self.below
 
     def between(self, low: FloatArray, high: FloatArray) -> FloatArray:
         """The quantile from the values at both places, (N,) each."""
         width = high - low
-        upper_end, lower_end = high - width * (1.0 - self.share), low + width * self.share
-        found: FloatArray = np.where(self.share >= 0.5, upper_end, lower_end)
-        return found
+        # Both ends of the interpolation are anchored, as numpy does, so that bits agree.
+        if self.share >= 0.5:
+            return high - width * (1.0 - self.share)
+        return low + width * self.share
 
 
 class ScoreThreshold:
@@ -176,7 +176,7 @@ class ScoreThreshold:
         NaN is dropped; of more than `window` scores the last are kept. The controller's quantile
         and counts stay: they describe the market, not the bundle.
         """
-        kept = [float(s) for s in scores if not math.isnan(s)][-self.settings.window :]
+        kept = [float(s) + 0.0 for s in scores if not math.isnan(s)][-self.settings.window :]
         self._recent = deque(kept)
         self._ordered = sorted(kept)
         self._fixed = self._thresholds() if len(kept) >= 2 else NAN_PAIR
@@ -221,7 +221,7 @@ class ScoreThreshold:
         pair = self._fixed if static else self._thresholds()
         self._signals += abs(signal_of(score, *pair))
         if not static:
-            self._insert(score)
+            self._insert(score + 0.0)  # no -0.0, which a sorted list may put on either side of 0.0
         return pair
 
     def update_all(
@@ -240,53 +240,50 @@ class ScoreThreshold:
         upper, lower = np.full(len(scores), np.nan), np.full(len(scores), np.nan)
         sessions = close_times_ms // DAY_MS
         edges = [*np.flatnonzero(np.diff(sessions, prepend=-1)).tolist(), len(scores)]
+        judged = 0
         for first, last in pairwise(edges):
             if sessions[first] != self._session:
                 self._begin_session(int(sessions[first]))
-            part = scores[first:last]
-            known = first + np.flatnonzero(~np.isnan(part))
-            upper[known], lower[known] = self._judge_all(scores[known])
-            signals = signals_of(part, upper[first:last], lower[first:last])
+            if first == judged:  # without a band the quantile does not move: all are judged at once
+                judged = len(scores) if self.settings.band is None else last
+                known = first + np.flatnonzero(~np.isnan(scores[first:judged]))
+                upper[known], lower[known] = self._judge_all(scores[known] + 0.0)
+            signals = signals_of(scores[first:last], upper[first:last], lower[first:last])
             self._signals += int(np.abs(signals).sum())
         return upper, lower
 
     def _judge_all(self, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Thresholds at each of some scores without NaN, all of one session; then they join."""
+        """Thresholds at each of some scores without NaN, under one quantile; then they join."""
         if self.settings.mode == "static":
             high, low = self._fixed
             return np.full(len(scores), high), np.full(len(scores), low)
-        # So many scores lie before each: the history grows until the window is full.
-        before = np.minimum(len(self._ordered) + np.arange(len(scores)), self.settings.window)
-        ranks = [_Ranks(before, quantile) for quantile in (1.0 - self.quantile, self.quantile)]
-        places = np.stack([column for rank in ranks for column in (rank.below, rank.above)], axis=1)
-        found = np.array(self._insert_all(scores.tolist(), places), dtype=np.float64)
-        found = found.reshape(len(scores), 4)  # a flat list: no tuples for the collector to visit
-        few = before < self.settings.least_scores
-        upper, lower = (
-            np.where(few, np.nan, rank.between(found[:, 2 * i], found[:, 2 * i + 1]))
-            for i, rank in enumerate(ranks)
-        )
+        growing = min(max(self.settings.window - len(self._recent), 0), len(scores))
+        parts = self._grow(scores[:growing]), self._slide(scores[growing:])
+        upper, lower = (np.concatenate(side) for side in zip(*parts, strict=True))
         return upper, lower
 
-    def _insert_all(self, scores: list[float], places: IntArray) -> list[float]:
-        """Each score into the history; before it, the history at its places (N, 4), flat."""
-        ordered, recent, window = self._ordered, self._recent, self.settings.window
-        growing = min(max(window - len(recent), 0), len(scores))
-        found: list[float] = []
-        take, remember, forget = found.extend, recent.append, recent.popleft
-        for score, (a, b, c, d) in zip(scores, places[:growing].tolist(), strict=False):
-            take((ordered[a], ordered[b], ordered[c], ordered[d]) if ordered else NAN_FOUR)
-            remember(score)
-            insort(ordered, score)
-        if growing == len(scores):
-            return found
-        at = itemgetter(*places[growing].tolist())  # with a full window they do not move
-        for score in scores[growing:]:
-            take(at(ordered))
-            del ordered[bisect_left(ordered, forget())]
-            remember(score)
-            insort(ordered, score)
-        return found
+    def _grow(self, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Thresholds while the window is not full: the history grows by each score."""
+        upper, lower = np.empty(len(scores)), np.empty(len(scores))
+        for place, score in enumerate(scores.tolist()):
+            upper[place], lower[place] = self._thresholds()
+            self._insert(score)
+        return upper, lower
+
+    def _slide(self, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Thresholds at scores of which each replaces the oldest one of a full window."""
+        if not len(scores):
+            return np.empty(0), np.empty(0)
+        window = self.settings.window
+        history = np.concatenate([np.array(self._recent), scores])
+        upper, lower = _Rank(window, 1.0 - self.quantile), _Rank(window, self.quantile)
+        from_top = (window - 1 - upper.below, window - 1 - upper.above)
+        high = upper.between(*largest_of_windows(history, window, from_top))
+        mirrored = largest_of_windows(0.0 - history, window, (lower.below, lower.above))
+        low = lower.between(*(0.0 - values for values in mirrored))
+        self._recent = deque(history[-window:].tolist())
+        self._ordered = sorted(self._recent)
+        return high, low
 
     def _thresholds(self) -> tuple[float, float]:
         ordered = self._ordered
