@@ -22,7 +22,7 @@ from cppncripto_strategy.feeds.clock import num_to_ms
 from cppncripto_strategy.feeds.filters import TRADING, SymbolFilters
 from cppncripto_strategy.feeds.replay import bar_close_ms, require_timeframe, tick_interval_ms
 from cppncripto_strategy.ledger import Side, purpose_of, unsent
-from cppncripto_strategy.spot_account import SpotAccount
+from cppncripto_strategy.spot_account import SpotAccount, look_up_once
 
 log = logging.getLogger(__name__)
 
@@ -168,6 +168,7 @@ class SpotBroker(SpotAccount):
 
     def submit(self, order: Any, check: bool = True) -> Any:
         """Take an order, quantity floored and price on a tick, or refuse it with a reason."""
+        look_up_once(order)
         self._name_unruled(order.data._name)
         created_ms = self._now_ms(order)
         self._created_ms[order.ref] = self._expected_open_ms[order.ref] = created_ms

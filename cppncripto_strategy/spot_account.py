@@ -294,6 +294,14 @@ class SpotAccount(bt.brokers.BackBroker):
 
     # Records ------------------------------------------------------------------------------------
 
+    def notify(self, order: Any) -> None:
+        """Tell the order's owner, with the next bar, what it is now."""
+        # As `Order.clone`, whose `copy.copy` takes several times as long.
+        order.executed.markpending()
+        twin = _copied(order)
+        twin.executed = _copied(order.executed)
+        self.notifs.append(twin)
+
     def _record(self, order: Any, at_ms: int, status: Status, reason: str, detail: str) -> None:
         created_ms = self._created_ms.get(order.ref, at_ms)
         self.fills.append(unfilled(order, created_ms, at_ms, status, reason, detail))
@@ -334,3 +342,24 @@ class SpotAccount(bt.brokers.BackBroker):
 def _refuse(asked: Any, what: str, instead: str) -> None:
     if asked:
         raise RecipeError(f"SpotBroker does not take {what}: {instead}")
+
+
+_LOOKED_UP = ("data", "owner", "exectype", "parent", "transmit", "valid", "tradeid")
+
+
+def look_up_once(order: Any) -> None:
+    """Put what every step of an order asks for where Python finds it first.
+
+    Backtrader keeps it in the order's params and finds it by `__getattr__`, some fifty times.
+    """
+    own = vars(order)
+    for name in _LOOKED_UP:
+        if name not in own:
+            own[name] = getattr(order.p, name)
+
+
+def _copied(thing: Any) -> Any:
+    """A shallow copy of a plain object."""
+    twin = object.__new__(type(thing))
+    vars(twin).update(vars(thing))
+    return twin
