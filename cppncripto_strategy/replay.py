@@ -45,19 +45,35 @@ class Replay:
     filters: Mapping[str, KnownFilters]
 
     def tables(
-        self, span: Span, signals: Sequence[str] = SIGNAL_COLUMNS
+        self, span: Span, signals: Sequence[str] = SIGNAL_COLUMNS, keep: bool = True
     ) -> dict[str, pd.DataFrame]:
         """signals, fills, trades, equity and evidence of the span, bars that close at its ends
-        included; of the signals these columns."""
+        included; of the signals these columns.
+
+        Parameters
+        ----------
+        keep : False uses the strategy's signals up: of many symbols they are most of the memory,
+            and would lie there twice.
+        """
         strategy = self.strategy
         inside = strategy.signals["close_time_ms"].between(span.start_ms, span.end_ms)
+        take = strategy.signals.__getitem__ if keep else strategy.signals.pop
+        columns = {name: take(name) for name in signals}
+        if not keep:
+            strategy.signals = pd.DataFrame()
         return {
-            "signals": strategy.signals[list(signals)][inside].reset_index(drop=True),
+            "signals": _rows(columns, inside),
             "fills": _inside(strategy.fills, "executed_ms", span),
             "trades": _inside(strategy.trades, "entry_ms", span),
             "equity": _inside(strategy.equity, "close_time_ms", span),
             "evidence": _inside(strategy.evidence, "session_ms", span),
         }
+
+
+def _rows(columns: dict[str, Any], inside: pd.Series[bool]) -> pd.DataFrame:
+    """Some rows of columns, each let go of once they were taken."""
+    taken = {name: columns.pop(name)[inside].array for name in list(columns)}
+    return pd.DataFrame(taken, copy=False)
 
 
 def _inside(table: pd.DataFrame, column: str, span: Span) -> pd.DataFrame:
@@ -106,7 +122,7 @@ def traded(
     """
     passed = replay(recipe, candles, timeline, span, plain_loop=plain_loop, keep_lines=False)
     strategy = passed.strategy
-    tables = passed.tables(span, signals)
+    tables = passed.tables(span, signals, keep=False)
     kept = Traded(
         tables,
         _embeddings(strategy, span),
@@ -161,7 +177,7 @@ def replay(
         (`symbol_rules`).
     plain_loop : take every bar, instead of passing over those at which nothing can happen
         (`fast_loop`); what is left is the same, to the last bit.
-    keep_lines : False gives the indicators' lines up at the end, for the tables' sake.
+    keep_lines : False gives the lines up at the end, for the tables' sake.
     memory : what passes of this timeline share, so that candles are scored once; None for none.
 
     Raises

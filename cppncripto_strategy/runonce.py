@@ -72,6 +72,13 @@ def give_up_lines(strategy: Any, but: list[Any]) -> None:
                 line.array = array("d")
 
 
+def give_up_feeds(strategy: Any) -> None:
+    """Empty the lines of all feeds."""
+    for data in strategy.datas:
+        for line in data.lines:
+            line.array = array("d")
+
+
 def indicator_clocks(strategy: Any) -> list[tuple[Any, list[Any]]]:
     """Each indicator's clock and buffers, the nested ones behind those that own them.
 

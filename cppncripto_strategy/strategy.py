@@ -29,7 +29,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
 from cppncripto_strategy.lines import named_line, score_line
 from cppncripto_strategy.models.scoring.threshold import signal_of
-from cppncripto_strategy.runonce import QuickStep, give_up_lines, quick_step
+from cppncripto_strategy.runonce import QuickStep, give_up_feeds, give_up_lines, quick_step
 from cppncripto_strategy.sizing import make_sizing
 from cppncripto_strategy.symbol_state import Decision, SymbolState
 
@@ -69,8 +69,8 @@ class MacroMicroStrategy(bt.Strategy):
     untraded : names of feeds that are not traded, such as a market symbol that networks only read.
     keep_rows : under exactbars=1, copy each bar's lines for the tables; False keeps memory flat in
         a long live session, which then has `decided` but no signals and equity tables.
-    keep_lines : False gives the indicators' lines up while the tables are built at the end of a
-        backtest: for who wants the tables alone, and their memory.
+    keep_lines : False gives the lines of indicators and feeds up while the tables are built at the
+        end of a backtest: for who wants the tables alone, and their memory.
     plain_loop : in a backtest take every bar, instead of passing over those at which nothing can
         happen (`fast_loop`); the results are the same.
 
@@ -440,6 +440,8 @@ class MacroMicroStrategy(bt.Strategy):
         if self._gives_up:
             self._fast_loop = None  # it knows every line, too
         self.refresh_tables()
+        if self._gives_up:
+            give_up_feeds(self)
 
     def refresh_tables(self) -> None:
         """Build signals, fills, trades and equity as they stand now."""

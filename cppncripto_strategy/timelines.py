@@ -16,6 +16,7 @@ import torch
 
 from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.market import load_market, session_tables
+from cppncripto_strategy.memory import give_back
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.calendar import calendar
@@ -128,6 +129,7 @@ def _train(
     torch.set_num_threads(1)
     settings = recipe.learn_settings(use_macro)  # which runs the recipe's plugins
     tables = session_tables(load_market(recipe), settings.session)
+    give_back()  # the candles are gone, and every process of the run would keep their pages
     for number, (start_ms, end_ms) in enumerate(spans):
 
         def report(done: int, total: int, text: str, number: int = number) -> None:

@@ -23,20 +23,20 @@ from cppncripto_strategy.experiments.cells import Arm, CellOutcome, changed
 from cppncripto_strategy.experiments.embedding_probes import probe_embedding
 from cppncripto_strategy.feeds import planted_hits
 from cppncripto_strategy.feeds.clock import Span, ms_to_utc
-from cppncripto_strategy.judgement import judge
+from cppncripto_strategy.judgement import Tables, judge
 from cppncripto_strategy.market import (
     Market,
     load_market,
     session_tables,
     traded_span,
 )
+from cppncripto_strategy.memory import give_back
 from cppncripto_strategy.models.bundle import BundleTimeline
-from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.walkforward import walk_forward
 from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
-from cppncripto_strategy.replay import Replay, replay
+from cppncripto_strategy.replay import traded
 
 
 class RecipeRunner:
@@ -63,9 +63,13 @@ class RecipeRunner:
         timeline = walk_forward(
             tables, span.start_ms, span.end_ms, settings, recipe.seed, self.cache, progress
         )
+        first = timeline.bundles[0]
+        probes = probe_embedding(first, tables, first.info.trained_until_ms, span.end_ms)
+        del tables  # a pass makes its own, symbol by symbol
+        give_back()
         progress(1, 1, "trading")
-        passed = replay(recipe, market.every, timeline, span)
-        return self._outcome(recipe, market, span, timeline, tables, passed)
+        passed = traded(recipe, market.every, timeline, span)
+        return self._outcome(recipe, market, span, timeline, probes, passed.tables)
 
     def check(self, arms: Iterable[Arm]) -> None:
         """Refuse arms that could not mean anything, before the first of them is trained.
@@ -100,20 +104,18 @@ class RecipeRunner:
         market: Market,
         span: Span,
         timeline: BundleTimeline,
-        tables: list[SessionTable],
-        passed: Replay,
+        probes: dict[str, float],
+        tables: Tables,
     ) -> CellOutcome:
-        traded = passed.tables(span)
         # A cell needs no interval of its own: the comparison has them.
-        judged = judge(recipe, traded, resamples=0)
-        first = timeline.bundles[0]
+        judged = judge(recipe, tables, resamples=0)
         return CellOutcome(
-            signals=traded["signals"],
-            equity=traded["equity"],
+            signals=tables["signals"],
+            equity=tables["equity"],
             metrics=judged.metrics,
             validation_losses=[b.info.validation["loss"] for b in timeline.bundles],
             setups=setups_of(market),
-            probes=probe_embedding(first, tables, first.info.trained_until_ms, span.end_ms),
+            probes=probes,
             classes=class_table(recipe, market, span),
         )
 

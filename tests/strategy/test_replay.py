@@ -17,6 +17,7 @@ from cppncripto_strategy.models.inputs.features.table import MARKET_COLUMNS
 from cppncripto_strategy.models.scoring.batch import score_span
 from cppncripto_strategy.replay import replay
 from cppncripto_strategy.replay import traded as kept_of
+from cppncripto_strategy.runonce import indicator_clocks
 
 
 def test_no_order_crosses_a_gap(hourly, traded):
@@ -152,3 +153,28 @@ def test_what_is_kept_of_a_pass_are_its_tables_and_not_its_strategy(hourly, trad
         kept.embeddings, pd.DataFrame(expected, columns=kept.embeddings.columns), check_exact=True
     )
     assert (kept.bars, kept.filters) == (whole.bars, whole.filters)
+
+
+def test_signals_that_are_used_up_are_the_same_and_no_longer_there(hourly, traded):
+    """A column lost on the way, or fifteen symbols' signals twice in memory."""
+    recipe, candles, timeline = traded
+    span = Span(timeline.first_session_ms, hourly.day(34))
+    passed = replay(recipe, candles, timeline, span)
+    for columns in (["symbol", "close_time_ms", "score"], list(passed.strategy.signals)):
+        kept, table = passed.tables(span, columns), passed.strategy.signals.copy()
+        used = passed.tables(span, columns, keep=False)
+        for name in kept:
+            pd.testing.assert_frame_equal(used[name], kept[name], check_exact=True)
+        assert passed.strategy.signals.empty
+        passed.strategy.signals = table
+
+
+def test_a_pass_for_its_tables_alone_leaves_no_lines(hourly, traded):
+    """Candles that lie in memory twice when a run is judged."""
+    recipe, candles, timeline = traded
+    span = Span(timeline.first_session_ms, hourly.day(34))
+    strategy = replay(recipe, candles, timeline, span, keep_lines=False).strategy
+    lines = [line for data in strategy.datas for line in data.lines]
+    lines += [line for _, buffers in indicator_clocks(strategy) for line in buffers]
+    assert len(lines) > 20
+    assert [line for line in lines if len(line.array)] == []
