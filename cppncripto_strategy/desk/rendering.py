@@ -26,7 +26,9 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(percent=percent, fall=fall, number=number, moment=moment, age=age)
+    found.filters.update(
+        percent=percent, share=share, fall=fall, number=number, moment=moment, age=age
+    )
     found.filters["milliseconds"] = milliseconds
     found.globals["static"] = files.address
     return found
@@ -47,6 +49,11 @@ def percent(value: float | None, digits: int = 2) -> str:
     if value is None or not math.isfinite(value):
         return UNKNOWN
     return f"{100 * value:+.{digits}f} %".replace("-", "−")
+
+
+def share(value: float | None) -> str:
+    """0.0123 as "1.23 %": of what has no direction."""
+    return percent(value).removeprefix("+")
 
 
 def fall(value: float | None) -> str:

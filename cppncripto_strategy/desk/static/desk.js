@@ -21,23 +21,32 @@ function plotly() {
   return script;
 }
 
+// Beside the chart a scale of colours would take a third of a phone's width.
+function scaleBelow(trace) {
+  if (!trace.marker?.colorbar) return trace;
+  const colorbar = {...trace.marker.colorbar, orientation: "h", y: -0.1, yanchor: "top"};
+  return {...trace, marker: {...trace.marker, colorbar}};
+}
+
 async function draw(element, figure) {
   await plotly();
   const axis = {gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line")};
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: {color: colour("--ink"), size: narrow.matches ? 11 : 12},
-    margin: {l: narrow.matches ? 44 : 62, r: 12, t: 20, b: 40},
+    margin: {l: narrow.matches ? 44 : 74, r: 12, t: 20, b: 40},
     legend: {orientation: "h", y: 1.06}, uirevision: element.id || "chart", ...figure.layout,
   };
   for (const key of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
     layout[key] = {automargin: true, ...axis, ...layout[key]};
     if (narrow.matches) delete layout[key].title;
+    else if (layout[key].title) layout[key].title = {standoff: 6, ...layout[key].title};
   }
   // On a touch screen a finger on a chart must scroll the page.
   if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
   element.figure = figure;
-  await Plotly.react(element, figure.data, layout, {displayModeBar: false, responsive: true});
+  const data = narrow.matches ? figure.data.map(scaleBelow) : figure.data;
+  await Plotly.react(element, data, layout, {displayModeBar: false, responsive: true});
   element.querySelector(".sketch")?.remove();
 }
 

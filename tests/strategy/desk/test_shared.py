@@ -15,6 +15,8 @@ from cppncripto_strategy.desk.listing import Listing
 from cppncripto_strategy.desk.sessions import LOOK_S
 from cppncripto_strategy.desk.shared import Shared
 
+PATIENCE_S = 60.0
+
 
 class Made:
     """An application that answers with a session's rounds, and counts; waits if told to."""
@@ -79,7 +81,7 @@ def world(copy_of, desk):
                 )
             )  # fmt: skip
 
-        asyncio.run(inside())
+        asyncio.run(asyncio.wait_for(inside(), PATIENCE_S))
 
     return run
 

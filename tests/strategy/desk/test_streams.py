@@ -11,6 +11,8 @@ from cppncripto_strategy.desk.listing import Listing
 from cppncripto_strategy.desk.sessions import SessionWatch
 from cppncripto_strategy.desk.streams import EVENT, Streams
 
+PATIENCE_S = 60.0
+
 
 class Counted(SessionWatch):
     """A watch that counts how often its journals were looked at."""
@@ -56,7 +58,7 @@ def test_a_candle_is_told_to_all_and_looked_for_once(watch, desk):
             await asyncio.sleep(0)
         assert watch.looks == looks  # nobody follows: nobody looks
 
-    asyncio.run(test())
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
 
 def test_what_came_between_two_events_is_not_missed(watch, desk):
@@ -71,7 +73,7 @@ def test_what_came_between_two_events_is_not_missed(watch, desk):
         assert await anext(slow) == EVENT  # at once: nothing more is written
         await slow.aclose(), await quick.aclose()
 
-    asyncio.run(test())
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
 
 def test_pages_are_bounded_and_end_with_the_desk(watch):
@@ -88,4 +90,4 @@ def test_pages_are_bounded_and_end_with_the_desk(watch):
         assert await rest is None
         assert not some.free  # it ends
 
-    asyncio.run(test())
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
