@@ -10,6 +10,7 @@ from statistics import median
 import pytest
 
 from cppncripto_strategy.desk import sessions
+from cppncripto_strategy.desk.figures import session_figure
 from cppncripto_strategy.desk.listing import Listing
 from cppncripto_strategy.desk.sessions import SessionWatch
 from cppncripto_strategy.paper.recording import Recording
@@ -126,6 +127,18 @@ def test_memory_does_not_grow_with_age(copy_of, desk, monkeypatch):
     assert set(folded.judged) == set(desk.symbols)  # of each the last one, whole
     assert {len(kept) for kept in folded.candles.values()} == {7}
     assert {len(kept) for kept in folded.scores.values()} == {7}
+
+
+def test_a_charts_drawdown_is_the_sessions(copy_of, desk, monkeypatch):
+    """A fall from a peak before the first candle of a chart, drawn as none."""
+    monkeypatch.setattr(sessions, "CANDLES_KEPT", 3)
+    watch = watch_of(copy_of)
+    figure = session_figure(watch.look(), "AUSDT", desk.step_ms)
+    [drawn] = [trace["y"] for trace in figure["data"] if trace["name"] == "drawdown"]
+    account = [desk.equity(number) for number in range(desk.live_from, desk.rounds)]
+    assert len(drawn) == 3
+    assert max(account[-3:]) < max(account)
+    assert drawn == pytest.approx([value / max(account) - 1 for value in account[-3:]])
 
 
 @pytest.mark.parametrize(
