@@ -19,7 +19,7 @@ import torch
 from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.feeds.clock import Span
 from cppncripto_strategy.locks import LOCK_FILE, FileLock
-from cppncripto_strategy.market import Market, load_market, session_tables
+from cppncripto_strategy.market import Market, load_market
 from cppncripto_strategy.memory import give_back
 from cppncripto_strategy.models.bundle import BundleTimeline, arm_folder
 from cppncripto_strategy.outcome import build_result, write_outputs
@@ -86,8 +86,8 @@ def run_backtest(
             market = load_market(recipe)
             give_back()
             span = checked_span(recipe, market)
-        arms = _train(recipe, market, span, cache, clock, jobs)
-        give_back()
+        arms = train_arms(recipe, market, span, cache, clock, jobs)
+        give_back()  # its sessions are gone: each pass makes its own, symbol by symbol
         passes, other = _trade(recipe, market, span, arms, clock, plain_loop)
         with clock.phase("report"):
             result = build_result(recipe, market, span, arms, passes, clock, folder, other)
@@ -95,20 +95,6 @@ def run_backtest(
             _save_bundles(arms, folder)
         log.info("run finished in %.1f s", clock.total())
     return result
-
-
-def _train(
-    recipe: Recipe,
-    market: Market,
-    span: Span,
-    cache: Path | None,
-    clock: PhaseClock,
-    jobs: int,
-) -> dict[str, BundleTimeline]:
-    """The networks of each arm; sessions are let go: each pass makes its own, symbol by symbol."""
-    with clock.phase("features"):
-        tables = session_tables(market, recipe.learn_settings().session)
-    return train_arms(recipe, tables, span, cache, clock, jobs)
 
 
 def _save_bundles(arms: dict[str, BundleTimeline], folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from cppncripto_strategy.feeds.clock import Span
-from cppncripto_strategy.market import load_market, session_tables
+from cppncripto_strategy.market import Market, load_market, session_tables
 from cppncripto_strategy.memory import give_back
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
@@ -34,7 +34,7 @@ _TIMES_FEATURES = 3
 
 def train_arms(
     recipe: Recipe,
-    tables: Sequence[SessionTable],
+    market: Market,
     span: Span,
     cache: Path | None,
     clock: PhaseClock,
@@ -44,7 +44,7 @@ def train_arms(
 
     Parameters
     ----------
-    tables : session tables of the traded symbols.
+    market : candles of the traded symbols, and of those beside them.
     cache : where finished bundles are kept between runs; None keeps them for this run alone.
     jobs : processes to train in, at most; 1 is this one.
 
@@ -57,8 +57,15 @@ def train_arms(
     if recipe.macro.enabled and recipe.compare_without_macro:
         arms["without macro"] = False
     with _kept(cache, jobs) as folder:
-        if jobs > 1 and folder is not None:
-            _train_beside(recipe, tables, span, folder, arms, clock, jobs)
+        tables = _sessions(recipe, market, clock)
+        work = _lacking(recipe, tables, span, folder, arms, jobs) if folder is not None else []
+        if len(work) > 1:
+            bytes_each = PROCESS_BYTES + _TIMES_FEATURES * sum(t.features.nbytes for t in tables)
+            del tables  # each process has its own: no need to hold one more beside them
+            give_back()
+            with clock.phase(f"training in {min(jobs, len(work))} processes"):
+                run_jobs(work, Spread(workers=jobs), clock.progress, bytes_each)
+            tables = _sessions(recipe, market, clock)
         timelines = {}
         for arm, use_macro in arms.items():
             settings = recipe.learn_settings(use_macro)
@@ -79,16 +86,22 @@ def _kept(cache: Path | None, jobs: int) -> Iterator[Path | None]:
         yield Path(folder)
 
 
-def _train_beside(
+def _sessions(recipe: Recipe, market: Market, clock: PhaseClock) -> list[SessionTable]:
+    with clock.phase("features"):
+        return session_tables(market, recipe.learn_settings().session)
+
+
+def _lacking(
     recipe: Recipe,
     tables: Sequence[SessionTable],
     span: Span,
     folder: Path,
     arms: dict[str, bool],
-    clock: PhaseClock,
     jobs: int,
-) -> None:
-    """Fill the cache with what it lacks, in several processes."""
+) -> list[Job]:
+    """What would fill the cache with what it lacks, in jobs for several processes."""
+    if jobs < 2:
+        return []
     lacking = {}
     for arm, use_macro in arms.items():
         settings = recipe.learn_settings(use_macro)
@@ -101,11 +114,7 @@ def _train_beside(
         for number, part in enumerate(spans):
             name = f"training {arm}" + (f" {number + 1}/{len(spans)}" if len(spans) > 1 else "")
             work.append(Job(name, _train, (recipe, use_macro, part, folder)))
-    if len(work) > 1:
-        features = sum(table.features.nbytes for table in tables)
-        with clock.phase(f"training in {min(jobs, len(work))} processes"):
-            bytes_each = PROCESS_BYTES + _TIMES_FEATURES * features
-            run_jobs(work, Spread(workers=jobs), clock.progress, bytes_each)
+    return work
 
 
 def _spans(span: Span, settings: LearnSettings, parts: int) -> list[list[tuple[int, int]]]:

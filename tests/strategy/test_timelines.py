@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import weakref
 
 import pytest
 
@@ -29,11 +30,10 @@ TINY = {
 
 
 def world(**walkforward):
-    """A recipe with its session tables and its span."""
+    """A recipe with its candles and its span."""
     recipe = parse_recipe({**TINY, "walkforward": {**TINY["walkforward"], **walkforward}})
     market = load_market(recipe)
-    tables = session_tables(market, recipe.learn_settings().session)
-    return recipe, tables, checked_span(recipe, market)
+    return recipe, market, checked_span(recipe, market)
 
 
 def digests(arms, folder):
@@ -49,9 +49,9 @@ def digests(arms, folder):
 
 def train(world, cache, jobs, seen=None):
     """The arms of a recipe, trained."""
-    recipe, tables, span = world
+    recipe, market, span = world
     note = (lambda *said: seen.append(said)) if seen is not None else (lambda *_: None)
-    return train_arms(recipe, tables, span, cache, PhaseClock(note), jobs)
+    return train_arms(recipe, market, span, cache, PhaseClock(note), jobs)
 
 
 @pytest.mark.slow
@@ -89,7 +89,8 @@ def test_cache_is_filled_by_parts_and_found_by_the_whole(tmp_path, monkeypatch):
         f"training {arm} macro {part}/2" for arm in ("with", "without") for part in (1, 2)
     ]
     made = sorted(path.name for path in tmp_path.glob("*/*/bundle.json"))
-    recipe, tables, span = place
+    recipe, market, span = place
+    tables = session_tables(market, recipe.learn_settings().session)
     for use_macro in (True, False):
         settings = recipe.learn_settings(use_macro)
         assert is_cached(tables, span.start_ms, span.end_ms, settings, recipe.seed, tmp_path)
@@ -98,6 +99,25 @@ def test_cache_is_filled_by_parts_and_found_by_the_whole(tmp_path, monkeypatch):
     train(place, tmp_path, 4)
     assert not asked
     assert sorted(path.name for path in tmp_path.glob("*/*/bundle.json")) == made
+
+
+def test_no_sessions_are_held_while_processes_have_their_own(tmp_path, monkeypatch):
+    """Features of all symbols once more in memory, beside those of each process."""
+    features, held = [], []
+
+    def lay_out(*given):
+        tables = session_tables(*given)
+        features.extend(weakref.ref(table.features) for table in tables)
+        return tables
+
+    def run(jobs, *rest):
+        held.extend(array() for array in features)
+        return True
+
+    monkeypatch.setattr(timelines, "session_tables", lay_out)
+    monkeypatch.setattr(timelines, "run_jobs", run)
+    train(world(), tmp_path, 2)
+    assert held == [None]
 
 
 def test_parts_that_fail_are_done_here(tmp_path, monkeypatch, caplog):
