@@ -32,7 +32,7 @@ def forward_in_bulk(self: Any, value: float = math.nan, size: int = 1) -> None:
 
 
 class QuickIndicator(bt.Indicator):
-    """An indicator that is told of each bar in fewer steps; what it is told is the same."""
+    """An indicator that takes each bar in fewer steps, with the same results."""
 
     forward = forward_in_bulk
     _clock_line: Any = None

@@ -15,7 +15,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from starlette.concurrency import run_in_threadpool
+from fastapi.concurrency import run_in_threadpool
 
 from cppncripto_strategy.desk.guard import API, App, Message, Receive, Scope, Send, header
 from cppncripto_strategy.desk.library import Library, LibraryStamp

@@ -94,7 +94,7 @@ class _Tail:
             await asyncio.wait([self._next], timeout=ALIVE_S)
 
     async def _look(self, sizes: tuple[int, ...]) -> None:
-        """Compare the journals with `sizes`, those from before the first page was told to look."""
+        """Compare the journals with `sizes`, those from before the first page was asked to look."""
         while True:
             await asyncio.sleep(LOOK_S)
             now = self._watch.sizes()

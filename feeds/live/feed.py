@@ -134,7 +134,7 @@ class LiveFeed(bt.feed.DataBase):
         return (*known, [line for line in lines.lines if all(line is not k for k in known)])
 
     def get_notifications(self) -> list[Any]:
-        """What is to be told; asked twice a round, and nearly always there is nothing."""
+        """News for the strategy; asked for twice a round, and nearly always there is none."""
         return super().get_notifications() if self.notifs else []
 
     def _leads(self) -> bool:
