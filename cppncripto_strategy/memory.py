@@ -15,12 +15,17 @@ import pyarrow as pa
 
 
 def give_back() -> None:
-    """Collect what refers to itself in circles, and return free pages to the system.
+    """Collect what refers to itself in circles, and return free pages to the system."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    return_pages()
+
+
+def return_pages() -> None:
+    """Return free pages of the heap to the system, without a look for garbage.
 
     Where the C library has no way to return them (any but glibc), they stay, to be used again.
     """
-    gc.collect()
-    pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

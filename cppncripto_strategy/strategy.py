@@ -28,6 +28,7 @@ from cppncripto_strategy.fast_loop import FastLoop, fast_loop
 from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
 from cppncripto_strategy.lines import named_line, score_line
+from cppncripto_strategy.memory import return_pages
 from cppncripto_strategy.models.scoring.threshold import signal_of
 from cppncripto_strategy.runonce import QuickStep, give_up_feeds, give_up_lines, quick_step
 from cppncripto_strategy.sizing import make_sizing
@@ -466,6 +467,7 @@ class MacroMicroStrategy(bt.Strategy):
         for name, state in states.items():
             if self._gives_up:
                 give_up_lines(self, [line for n in unread for line in states[n].lines.present()])
+                return_pages()  # or the table would grow on top of lines that are gone
             unread.remove(name)
             yield name, state.lines.columns(state.bars)
         if self._gives_up:

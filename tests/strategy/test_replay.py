@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cppncripto_strategy import replay as passes
+from cppncripto_strategy import strategy as strategies
 from cppncripto_strategy.errors import BundleError, RecipeError
 from cppncripto_strategy.feeds.clock import DAY_MS, HOUR_MS, Span
 from cppncripto_strategy.models.inputs.features import DEFAULT_COLUMNS
@@ -18,6 +19,7 @@ from cppncripto_strategy.models.scoring.batch import score_span
 from cppncripto_strategy.replay import replay
 from cppncripto_strategy.replay import traded as kept_of
 from cppncripto_strategy.runonce import indicator_clocks
+from cppncripto_strategy.strategy import MacroMicroStrategy
 
 
 def test_no_order_crosses_a_gap(hourly, traded):
@@ -178,3 +180,27 @@ def test_a_pass_for_its_tables_alone_leaves_no_lines(hourly, traded):
     lines += [line for _, buffers in indicator_clocks(strategy) for line in buffers]
     assert len(lines) > 20
     assert [line for line in lines if len(line.array)] == []
+
+
+def test_lines_are_gone_from_memory_before_the_next_ones_are_read(hourly, traded, monkeypatch):
+    """Pages of lines given up that stay in the heap while the table of all symbols fills."""
+    recipe, candles, timeline = traded
+    span = Span(timeline.first_session_ms, hourly.day(34))
+    began, left = [], []
+
+    class Watched(MacroMicroStrategy):
+        def stop(self):
+            began.append(self)
+            super().stop()
+
+    def lines_left():
+        buffers = [line for _, own in indicator_clocks(began[0]) for line in own]
+        left.append(sum(len(line.array) > 0 for line in buffers))
+
+    monkeypatch.setattr(strategies, "return_pages", lines_left)
+    replay(recipe, candles, timeline, span, strategy_class=Watched)
+    assert left == []  # lines that are kept leave no pages
+    began.clear()
+    replay(recipe, candles, timeline, span, strategy_class=Watched, keep_lines=False)
+    assert len(left) == len(candles) > 1
+    assert left == sorted(set(left), reverse=True)
