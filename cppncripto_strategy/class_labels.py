@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cppncripto_strategy.feeds.clock import DAY_MS, Span
 from cppncripto_strategy.market import Market
@@ -27,24 +28,33 @@ def class_table(recipe: Recipe, market: Market, span: Span) -> pd.DataFrame | No
         return None
     settings = recipe.learn_settings(recipe.macro.enabled)
     learned = (settings.train_days + settings.validate_days) * DAY_MS
-    parts = []
-    for symbol, candles in market.candles.items():
+    # Small parts, from which each column is made at once: joined tables would lie there twice.
+    known, shares = [], []
+    for candles in market.candles.values():
         grid = CandleGrid.from_candles(candles, recipe.interval_ms)
         labels = settings.label.compute(grid)
         close_ms = grid.close_time
         known_ms = close_ms + labels.horizon * recipe.interval_ms
         past = labels.valid & (close_ms > span.start_ms - learned) & (known_ms <= span.start_ms)
         inside = labels.valid & (close_ms >= span.start_ms) & (close_ms <= span.end_ms)
-        target = labels.target[past]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "symbol": symbol,
-                    "close_time_ms": close_ms[inside],
-                    "label": labels.target[inside].astype(np.float64),
-                    "constant_buy": np.mean(target == 1) if len(target) else np.nan,
-                    "constant_sell": np.mean(target == -1) if len(target) else np.nan,
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+        known.append((close_ms[inside], labels.target[inside]))
+        shares.append(_shares(labels.target[past]))
+    counts = [len(target) for _, target in known]
+    of_row = np.repeat(np.arange(len(known)), counts)
+    close_times, targets = zip(*known, strict=True)
+    buy, sell = np.array(shares).T
+    columns = {
+        "symbol": pd.Series(list(market.candles), dtype="str").take(of_row).array,
+        "close_time_ms": np.concatenate(close_times),
+        "label": np.concatenate(targets, dtype=np.float64),
+        "constant_buy": buy[of_row],
+        "constant_sell": sell[of_row],
+    }
+    return pd.DataFrame(columns, copy=False)
+
+
+def _shares(target: NDArray[np.int8]) -> tuple[float, float]:
+    """How often a symbol's labels were +1 and -1; NaN where there is none."""
+    if len(target) == 0:
+        return np.nan, np.nan
+    return float(np.mean(target == 1)), float(np.mean(target == -1))

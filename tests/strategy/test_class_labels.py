@@ -41,3 +41,22 @@ def test_class_frequencies_are_those_of_labels_known_before_the_span(hourly, toy
     assert with_classes(bare, None)["label"].isna().all()
     regression = hourly.recipe(symbols=["A"], micro={"head": "regression"})
     assert class_table(regression, Market({"A": candles}), span) is None
+
+
+def test_table_of_several_symbols_is_that_of_each_one_after_another(hourly, toy):
+    """Kills shares or labels that land on another symbol's rows, and a symbol without a past."""
+    recipe = hourly.recipe(symbols=["A", "B", "C"], label={"horizon": 6, "threshold_bps": 25})
+    long, other = toy.candles(days=60, seed=3), toy.candles(days=60, seed=4)
+    start = int(long.open_time[0])
+    span = Span(start + 45 * DAY_MS, start + 55 * DAY_MS)
+    young = long[long.open_time >= span.start_ms + DAY_MS]
+    candles = {"A": long, "B": young, "C": other}
+    alone = {s: class_table(recipe, Market({s: c}), span) for s, c in candles.items()}
+    assert alone["B"][["constant_buy", "constant_sell"]].isna().all(axis=None)
+    assert alone["A"]["constant_buy"].iloc[0] != alone["C"]["constant_buy"].iloc[0]
+    assert len({len(table) for table in alone.values()}) > 1
+    pd.testing.assert_frame_equal(
+        class_table(recipe, Market(candles), span),
+        pd.concat(alone.values(), ignore_index=True),
+        check_exact=True,
+    )
