@@ -131,7 +131,7 @@ async def view(port: int, token: str, per_s: float, line: Any) -> dict[str, int]
             began_s, sent, flying = time.monotonic(), 0, set[asyncio.Task[None]]()
             while True:
                 due = int((time.monotonic() - began_s) * per_s)
-                # What a busy machine kept from being sent is not sent all at once: it would be refused.
+                # What a busy machine held back is not sent all at once: it would be refused.
                 sent = max(sent, due - VIEWERS)
                 # Nobody sends without end to a desk that does not answer.
                 while sent < due and len(flying) < VIEWERS:
