@@ -148,7 +148,8 @@ class StreamSettings:
             retry_cap_s=max(2.0, 3600.0 * part),
             review_first_s=max(0.5, 60.0 * part),
             review_every_s=max(2.0, 3600.0 * part),
-            watchdog_s=max(0.4, 30.0 * part, 4 * candle_s if speed > 1 else 0.0),
+            # How often frames come does not follow from the candles' length.
+            watchdog_s=max(0.4, 30.0 / speed, 4 * candle_s if speed > 1 else 0.0),
             backoff_first_s=max(0.02, 0.5 * part),
             backoff_cap_s=max(0.2, 30.0 * part),
             poll_s=max(0.02, 0.5 * part),
