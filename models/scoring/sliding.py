@@ -13,9 +13,8 @@ import numpy as np
 
 from cppncripto_strategy.arrays import FloatArray
 
-_SPARE = (
-    32  # values kept beside those that are asked for: fewer mean more cuts, more mean more work
-)
+# Values kept beside those that are asked for: fewer mean more cuts, more mean more work.
+_SPARE = 32
 
 
 def largest_of_windows(
