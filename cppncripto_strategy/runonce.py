@@ -7,6 +7,7 @@ Left out: runs bar by bar (runonce=False, live), which keep Backtrader's step.
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from typing import Any
 
@@ -64,18 +65,12 @@ def quick_step(strategy: Any, base: type, scores: list[Any]) -> QuickStep | None
 
 
 def give_up_lines(strategy: Any, but: list[Any]) -> None:
-    """Empty the lines of all indicators, but these: nobody reads them any more."""
+    """Empty the lines of all indicators and feeds, but these: nobody reads them any more."""
     kept = {id(line) for line in but}
-    for _, buffers in indicator_clocks(strategy):
-        for line in buffers:
-            if id(line) not in kept and line.mode == line.UnBounded:
-                line.array = array("d")
-
-
-def give_up_feeds(strategy: Any) -> None:
-    """Empty the lines of all feeds."""
-    for data in strategy.datas:
-        for line in data.lines:
+    buffers = [list(data.lines) for data in strategy.datas]
+    buffers += [own for _, own in indicator_clocks(strategy)]
+    for line in itertools.chain.from_iterable(buffers):
+        if id(line) not in kept and line.mode == line.UnBounded:
             line.array = array("d")
 
 

@@ -30,7 +30,7 @@ from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
 from cppncripto_strategy.lines import named_line, score_line
 from cppncripto_strategy.memory import return_pages
 from cppncripto_strategy.models.scoring.threshold import signal_of
-from cppncripto_strategy.runonce import QuickStep, give_up_feeds, give_up_lines, quick_step
+from cppncripto_strategy.runonce import QuickStep, give_up_lines, quick_step
 from cppncripto_strategy.sizing import make_sizing
 from cppncripto_strategy.symbol_state import Decision, SymbolState
 
@@ -440,9 +440,11 @@ class MacroMicroStrategy(bt.Strategy):
         self._gives_up = not self.p.keep_lines
         if self._gives_up:
             self._fast_loop = None  # it knows every line, too
+            for state in self.states:
+                state.readers.clear()  # as do these
         self.refresh_tables()
         if self._gives_up:
-            give_up_feeds(self)
+            give_up_lines(self, [])
 
     def refresh_tables(self) -> None:
         """Build signals, fills, trades and equity as they stand now."""
@@ -463,12 +465,17 @@ class MacroMicroStrategy(bt.Strategy):
 
     def _columns(self, states: dict[str, SymbolState]) -> Iterator[tuple[str, Any]]:
         """Each symbol's lines; at the end, without `keep_lines`, given up once they were read."""
-        unread = list(states)
+        unread = list(states.values())
         for name, state in states.items():
-            if self._gives_up:
-                give_up_lines(self, [line for n in unread for line in states[n].lines.present()])
-                return_pages()  # or the table would grow on top of lines that are gone
-            unread.remove(name)
+            self._give_up_but(unread)
+            unread.remove(state)
             yield name, state.lines.columns(state.bars)
+        self._give_up_but(unread)
+
+    def _give_up_but(self, unread: list[SymbolState]) -> None:
+        """At the end, without `keep_lines`: leave what is to be read of symbols, and all closes."""
         if self._gives_up:
-            give_up_lines(self, [])
+            lines = [line for state in unread for line in state.lines.present()]
+            closes = [line for s in self.states for line in (s.clock, s.data.lines.close)]
+            give_up_lines(self, lines + closes)
+            return_pages()  # or the table would grow on top of lines that are gone

@@ -78,6 +78,7 @@ def signals_table(lines: Iterable[tuple[str, Mapping[str, FloatArray]]], rows: i
         symbols.append(symbol)
         counts.append(last - first)
         first = last
+        del own  # views of lines that may now go
     names = pd.Series(symbols, dtype="str")
     columns["symbol"] = names.take(np.repeat(np.arange(len(names)), counts)).array
     return pd.DataFrame(columns, copy=False)

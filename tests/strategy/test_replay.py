@@ -183,24 +183,28 @@ def test_a_pass_for_its_tables_alone_leaves_no_lines(hourly, traded):
 
 
 def test_lines_are_gone_from_memory_before_the_next_ones_are_read(hourly, traded, monkeypatch):
-    """Pages of lines given up that stay in the heap while the table of all symbols fills."""
+    """Lines given up that somebody still holds while the table of all symbols fills."""
     recipe, candles, timeline = traded
     span = Span(timeline.first_session_ms, hourly.day(34))
-    began, left = [], []
+    arrays, left = [], []
 
     class Watched(MacroMicroStrategy):
         def stop(self):
-            began.append(self)
+            buffers = [list(data.lines) for data in self.datas]
+            buffers += [own for _, own in indicator_clocks(self)]
+            arrays[:] = [weakref.ref(line.array) for own in buffers for line in own]
             super().stop()
 
-    def lines_left():
-        buffers = [line for _, own in indicator_clocks(began[0]) for line in own]
-        left.append(sum(len(line.array) > 0 for line in buffers))
+    def count_lines():
+        left.append(len({id(there) for array in arrays if (there := array()) is not None}))
 
-    monkeypatch.setattr(strategies, "return_pages", lines_left)
-    replay(recipe, candles, timeline, span, strategy_class=Watched)
+    monkeypatch.setattr(strategies, "return_pages", count_lines)
+    passed = replay(recipe, candles, timeline, span, strategy_class=Watched)
     assert left == []  # lines that are kept leave no pages
-    began.clear()
+    assert all(array() is not None for array in arrays)
+    del passed
     replay(recipe, candles, timeline, span, strategy_class=Watched, keep_lines=False)
-    assert len(left) == len(candles) > 1
+    assert len(candles) > 1
+    assert len(left) == len(candles) + 1  # before each symbol is read, and after the last
     assert left == sorted(set(left), reverse=True)
+    assert left[-1] == 2 * len(candles)  # stamps and closes, for the equity table
