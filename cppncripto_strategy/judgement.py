@@ -23,6 +23,7 @@ from cppncripto_strategy.evaluation.evidence_summary import evidence_summary
 from cppncripto_strategy.evaluation.metrics import run_metrics
 from cppncripto_strategy.evaluation.signals import Yardstick
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES
+from cppncripto_strategy.memory import give_back
 from cppncripto_strategy.recipe import Recipe
 
 Tables = Mapping[str, pd.DataFrame]
@@ -57,6 +58,10 @@ def judge(
         probabilities of the classes are not judged.
     """
     yardstick = yardstick_of(recipe, resamples)
+    probabilities = _probabilities(traded, without_macro, classes, yardstick)
+    if classes is not None:
+        del classes
+        give_back()  # a row per candle of every symbol: what is judged next would come on top
     benchmark = buy_and_hold(traded["signals"], recipe.broker.cash, _costs(recipe))
     bare = account_of(without_macro) if without_macro is not None else None
     evidence = _evidence(recipe, traded, other_rule)
@@ -67,7 +72,7 @@ def judge(
         yardstick,
         bare,
         evidence,
-        _probabilities(traded, without_macro, classes, yardstick),
+        probabilities,
     )
     return Judgement(metrics, benchmark)
 

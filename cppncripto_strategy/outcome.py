@@ -64,8 +64,10 @@ def build_result(
     other = passes.get("without macro") if main != "without macro" else None
     bare = other.tables if other is not None else None
     beside = other_rule.tables if other_rule is not None else None
-    classes = class_table(recipe, market, span)
-    judged = judge(recipe, traded, bare, other_rule=beside, classes=classes)
+    # No name for the labels here: the judge lets go of them once it has read them.
+    judged = judge(
+        recipe, traded, bare, other_rule=beside, classes=class_table(recipe, market, span)
+    )
     metrics = judged.metrics
     metrics["speed"] = _speed(timeline, first, clock)
     data_hash = timeline.bundles[-1].info.data_fingerprint
