@@ -16,7 +16,7 @@ from typing import BinaryIO
 logger = logging.getLogger(__name__)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Replace a file as a whole.
 
     Raises
@@ -28,7 +28,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     put({path: stage(path, content)})
 
 
-def stage(path: Path, content: bytes) -> Path:
+def stage(path: Path, content: bytes | memoryview) -> Path:
     """Write a file beside `path`, synced; returns where, for `put`. Raises as `stage_by`."""
 
     def write(sink: BinaryIO) -> None:

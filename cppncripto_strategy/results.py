@@ -235,7 +235,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as zstd parquet, atomically."""
     buffer = BytesIO()
     table.to_parquet(buffer, compression="zstd", index=False)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getbuffer())  # the bytes themselves: a large table's are many
 
 
 def write_json(path: Path, value: Any) -> None:
