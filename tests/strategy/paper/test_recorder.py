@@ -204,7 +204,7 @@ NOT_STATE: dict[type, dict[str, str]] = {
     },
     SymbolState: dict.fromkeys(
         ("data", "clock", "score", "threshold", "interval_ms", "lines", "readers"), "given"
-    ) | {"bars": "counts the bars of this run", "shadow": "of the meter"},
+    ) | {"bars": "counts this run's bars", "shadow": "of the meter", "decides": "of backtests"},
     AccountCheck: {},
     FixedFraction: {"_share": "given"},
     VolatilityTarget: dict.fromkeys(("_daily", "_fraction", "_symbols", "_lines", "_readers"),
