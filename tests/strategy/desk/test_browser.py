@@ -115,7 +115,9 @@ def test_a_first_picture_stands_there_before_plotly_does(
         watched.page.locator("text=paper/real").click(no_wait_after=True)
         candles = watched.page.locator("#chart .sketch path").first
         playwright.expect(candles).to_be_visible(timeout=PATIENCE_MS)
-        box = watched.page.locator("#chart .sketch").bounding_box()
+        drawn = watched.page.locator("#chart .sketch")
+        playwright.expect(drawn).to_have_css("position", "absolute")  # the style sheet is there
+        box = drawn.bounding_box()
         assert box["height"] > 600
         watched.page.unroute("**/static/plotly.js*")
         watched.page.goto(watched.page.url, wait_until="commit")
