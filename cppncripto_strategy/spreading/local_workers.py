@@ -27,6 +27,8 @@ _SHARED: list[Any] = []
 """What this worker process was given by `_begin`."""
 _MASTER: list[Connection] = []
 """The line to its master."""
+# What would else take every core in each worker: two then run slower than one.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def _begin(shared: Any, address: str, secret: bytes) -> None:
@@ -101,7 +103,8 @@ class LocalWorkers:
         from joblib.externals.loky import ProcessPoolExecutor
 
         start = self._shared, self._lines.address, self._lines.secret
-        return ProcessPoolExecutor(self.size, initializer=_begin, initargs=start)
+        threads = {library: os.environ.get(library, "1") for library in _THREADS}
+        return ProcessPoolExecutor(self.size, initializer=_begin, initargs=start, env=threads)
 
     def submit(
         self, function: Call, arguments: tuple[Any, ...], number: int | None

@@ -27,7 +27,7 @@ from cppncripto_strategy.paper.session import SessionFacts, SessionFolder
 from cppncripto_strategy.paper.trader import PaperSession
 from cppncripto_strategy.recipe import Recipe
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 # A clock stepped by hand stands still and jumps, which none of the exchange's does.
 QUICK = dataclasses.replace(
     StreamSettings.for_speed(12_000, "1h"), settle_ms=0, clock_bound_ms=2**62, market_speed=1.0

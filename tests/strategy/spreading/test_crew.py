@@ -76,6 +76,20 @@ def test_processes_give_what_one_process_gives():
         assert results(workers, 7) == {x: 3 * x for x in range(7)}
 
 
+def test_a_worker_process_takes_one_thread(monkeypatch):
+    """Two workers whose algebra takes both cores each: they ran at a third of one's pace."""
+    for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(library, raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "2")  # whoever asks for more gets it
+    seen = make(
+        "import os\n"
+        "def call(shared, x):\n"
+        "    return [os.environ.get(f'{name}_NUM_THREADS') for name in ('OMP', 'OPENBLAS', 'MKL')]"
+    )
+    with crew(Spread("processes", 1), seen) as workers:
+        assert results(workers, 1) == {0: ["1", "1", "2"]}
+
+
 def heard_by(spread):
     """What was heard of every call by the time its result was taken."""
     heard, complete = {}, {}
