@@ -30,7 +30,8 @@ ALL = dict(commands(cli))
 
 def examples(name: str) -> list[str]:
     """The lines of a command's help that call it, or another one, without what explains them."""
-    text = ALL[name].get_help(click.Context(ALL[name], info_name=name, terminal_width=200))
+    settings = cli.context_settings | {"terminal_width": 200}
+    text = ALL[name].get_help(click.Context(ALL[name], info_name=name, **settings))
     lines = (line.strip() for line in text.partition("Examples:")[2].splitlines())
     calls = (line.split("   ")[0] for line in lines if line.startswith("cppn-bt "))
     return [part.strip() for call in calls for part in call.split("&&")]

@@ -57,7 +57,9 @@ def offenders(text: str) -> list[str]:
 
 def helps(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
     """(command, everything its --help says) of a command and of those below it."""
-    yield name, command.get_help(click.Context(command, info_name=name))
+    # click keeps the first help option that a command was asked for: with the names it is used by.
+    names = cli.context_settings["help_option_names"]
+    yield name, command.get_help(click.Context(command, info_name=name, help_option_names=names))
     if isinstance(command, click.Group):
         context = click.Context(command, info_name=name)
         for inner in command.list_commands(context):
