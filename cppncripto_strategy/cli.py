@@ -20,6 +20,7 @@ from cppncripto_strategy import __version__
 from cppncripto_strategy.commands import COMMANDS
 from cppncripto_strategy.errors import CppnError, RecipeError
 from cppncripto_strategy.plugins import load_plugins
+from cppncripto_strategy.spreading.spread import ALGEBRA_THREADS
 from cppncripto_strategy.stopping import Stopped, stops_cleanly
 
 _DEBUG = ContextVar("debug", default=False)
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _main(arguments: Sequence[str] | None) -> None:
     # Before anything loads numpy: its small decompositions are slower on two threads than on one.
-    for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    for library in ALGEBRA_THREADS:
         os.environ.setdefault(library, "1")
     try:
         status = cli.main(

@@ -20,15 +20,13 @@ from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
 from cppncripto_strategy.spreading.backend import Call, News, make
-from cppncripto_strategy.spreading.spread import Spread, cores
+from cppncripto_strategy.spreading.spread import ALGEBRA_THREADS, Spread, cores
 from cppncripto_strategy.system import deaf_to_ctrl_c
 
 _SHARED: list[Any] = []
 """What this worker process was given by `_begin`."""
 _MASTER: list[Connection] = []
 """The line to its master."""
-# What would else take every core in each worker: two then run slower than one.
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def _begin(shared: Any, address: str, secret: bytes) -> None:
@@ -103,7 +101,8 @@ class LocalWorkers:
         from joblib.externals.loky import ProcessPoolExecutor
 
         start = self._shared, self._lines.address, self._lines.secret
-        threads = {library: os.environ.get(library, "1") for library in _THREADS}
+        # Else each worker takes every core: two then run slower than one.
+        threads = {library: os.environ.get(library, "1") for library in ALGEBRA_THREADS}
         return ProcessPoolExecutor(self.size, initializer=_begin, initargs=start, env=threads)
 
     def submit(

@@ -10,6 +10,8 @@ from cppncripto_strategy.errors import RecipeError
 
 BackendName = Literal["processes", "dask", "ray", "none"]
 BACKENDS: tuple[str, ...] = get_args(BackendName)
+ALGEBRA_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables by which numpy's libraries take one thread instead of every core."""
 
 
 @dataclass(frozen=True, slots=True)

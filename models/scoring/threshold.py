@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.scoring.sliding import largest_of_windows
 
 NAN_PAIR = (math.nan, math.nan)
+Values = TypeVar("Values", float, FloatArray)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +118,12 @@ def signals_of(score: FloatArray, upper: FloatArray, lower: FloatArray) -> IntAr
 
 def sorted_quantile(ordered: list[float], quantile: float) -> float:
     """Quantile of an ascending, non-empty list; equal to `numpy.quantile(..., method="linear")`."""
-    position = (len(ordered) - 1) * quantile
-    below = math.floor(position)
-    low = ordered[below]
-    high = ordered[min(below + 1, len(ordered) - 1)]
-    share, width = position - below, high - low
-    # Both ends of the interpolation are anchored, as numpy does, so that bits agree.
-    return high - width * (1.0 - share) if share >= 0.5 else low + width * share
+    rank = _Rank(len(ordered), quantile)
+    return rank.between(ordered[rank.below], ordered[rank.above])
 
 
 class _Rank:
-    """Where a quantile lies in ascending lists of one length, as `sorted_quantile` finds it.
+    """Where a quantile lies in ascending lists of one length, at least 1.
 
     Attributes
     ----------
@@ -140,8 +136,8 @@ class _Rank:
         self.above = min(self.below + 1, length - 1)
         self.share = position - self.below
 
-    def between(self, low: FloatArray, high: FloatArray) -> FloatArray:
-        """The quantile from the values at both places, (N,) each."""
+    def between(self, low: Values, high: Values) -> Values:
+        """The quantile from the values at both places, of one list or (N,) of as many."""
         width = high - low
         # Both ends of the interpolation are anchored, as numpy does, so that bits agree.
         if self.share >= 0.5:
