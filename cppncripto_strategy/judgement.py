@@ -23,7 +23,7 @@ from cppncripto_strategy.evaluation.evidence_summary import evidence_summary
 from cppncripto_strategy.evaluation.metrics import run_metrics
 from cppncripto_strategy.evaluation.signals import Yardstick
 from cppncripto_strategy.evaluation.statistics import DEFAULT_RESAMPLES
-from cppncripto_strategy.memory import give_back
+from cppncripto_strategy.memory import give_back, return_pages
 from cppncripto_strategy.recipe import Recipe
 
 Tables = Mapping[str, pd.DataFrame]
@@ -63,6 +63,7 @@ def judge(
         del classes
         give_back()  # a row per candle of every symbol: what is judged next would come on top
     benchmark = buy_and_hold(traded["signals"], recipe.broker.cash, _costs(recipe))
+    return_pages()  # of arrays that came and went
     bare = account_of(without_macro) if without_macro is not None else None
     evidence = _evidence(recipe, traded, other_rule)
     metrics = run_metrics(

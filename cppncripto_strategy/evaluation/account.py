@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cppncripto_strategy.arrays import FloatArray
+from cppncripto_strategy.arrays import FloatArray, IntArray
 from cppncripto_strategy.evaluation.returns import (
     YEAR_MS,
     compound_annual_growth,
@@ -187,14 +187,37 @@ def buy_and_hold(
     Returns
     -------
     Table with close_time_ms and equity, one row per distinct stamp.
+
+    Raises
+    ------
+    ValueError
+        When a symbol has two prices at one stamp.
     """
     costs = costs or Costs()
-    closes = prices.pivot(index="close_time_ms", columns="symbol", values="close").sort_index()
-    close = closes.ffill().to_numpy(np.float64)
+    stamps, closes = _closes(prices)
+    close = pd.DataFrame(closes).ffill().to_numpy(np.float64)
     share = initial_cash / max(close.shape[1], 1)
     bought = ~np.isnan(np.vstack([np.full((1, close.shape[1]), np.nan), close[:-1]]))
-    first = np.array([column[~np.isnan(column)][0] for column in closes.to_numpy(np.float64).T])
+    first = np.array([column[~np.isnan(column)][0] for column in closes.T])
     quantity = share / (first * (1 + costs.slippage_bps * BPS) * (1 + costs.fee_bps * BPS))
     value = np.where(bought, quantity * close, share).sum(axis=1)
-    stamps = closes.index.to_numpy(np.int64)
     return pd.DataFrame({"close_time_ms": stamps, "equity": value.astype(np.float64)})
+
+
+def _closes(prices: pd.DataFrame) -> tuple[IntArray, FloatArray]:
+    """Distinct stamps (N,) and every symbol's close there (N, symbols), NaN without a bar.
+
+    Written in place: pandas' pivot of a row per candle takes several times the table's memory.
+    """
+    stamps = np.unique(prices["close_time_ms"].to_numpy(np.int64))
+    codes, names = pd.factorize(prices["symbol"], sort=True)
+    closes = np.full((len(stamps), len(names)), np.nan)
+    given = np.zeros(closes.shape, dtype=bool)
+    for code in range(len(names)):
+        own = prices.loc[codes == code, ["close_time_ms", "close"]]
+        at = np.searchsorted(stamps, own["close_time_ms"].to_numpy(np.int64))
+        closes[at, code], given[at, code] = own["close"].to_numpy(np.float64), True
+    if given.sum() != len(prices):
+        doubled = len(prices) - int(given.sum())
+        raise ValueError(f"{doubled} of {len(prices)} prices repeat another's symbol and stamp")
+    return stamps, closes

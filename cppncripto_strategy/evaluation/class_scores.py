@@ -23,7 +23,7 @@ from cppncripto_strategy.feeds.clock import DAY_MS
 CLASS_COLUMNS = ("label", "constant_buy", "constant_sell")
 _SCORES: Mapping[str, Callable[..., FloatArray]] = {"log_loss": log_loss, "brier": brier_score}
 SCORES = tuple(_SCORES)
-_DAYS_JOINED = 128
+_DAYS_JOINED = 32
 
 
 @dataclass(frozen=True)

@@ -103,3 +103,26 @@ def test_buy_and_hold_equals_two_hand_bought_positions():
     assert equity["equity"].tolist() == pytest.approx(
         [1000.0, btc_units * 110 + 500, btc_units * 120 + 500, btc_units * 130 + eth_units * 60]
     )
+
+
+def test_buy_and_hold_equals_pandas_pivot_over_random_holes():
+    """Dies here: a close under the wrong symbol or stamp, and a last close not held."""
+    rng = np.random.default_rng(5)
+    grid = pd.MultiIndex.from_product(
+        [["C", "A", "B"], START + CANDLE * np.arange(60)], names=["symbol", "close_time_ms"]
+    )
+    every = grid.to_frame(index=False).assign(close=rng.uniform(50.0, 150.0, len(grid)))
+    prices = every[rng.random(len(every)) < 0.7].sample(frac=1.0, random_state=1)
+    closes = prices.pivot(index="close_time_ms", columns="symbol", values="close").ffill()
+    bought = closes.shift().notna()
+    first = closes.bfill().iloc[0]
+    value = (closes * (300.0 / first)).where(bought, 300.0).sum(axis=1)
+    equity = buy_and_hold(prices, 900.0, Costs(0.0, 0.0))
+    assert equity["close_time_ms"].tolist() == value.index.tolist()
+    assert equity["equity"].to_numpy() == pytest.approx(value.to_numpy(), rel=1e-12)
+
+
+def test_two_prices_of_one_symbol_at_one_stamp_are_refused():
+    table = signal_table([100.0, 110.0], 0)
+    with pytest.raises(ValueError, match="1 of 3 prices repeat"):
+        buy_and_hold(pd.concat([table, table[:1]]), 1000.0)
