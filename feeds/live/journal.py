@@ -145,8 +145,8 @@ def line_of(record: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-# `json.dumps` would make an encoder per record.
-_to_text = json.JSONEncoder(separators=(",", ":")).encode
+# `json.dumps` would make an encoder per record; no record holds itself.
+_to_text = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def read_lines(path: Path, start: int = 0, advice: str = RESTORE) -> list[dict[str, Any]]:
