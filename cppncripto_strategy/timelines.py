@@ -1,21 +1,25 @@
 """The arms of a run trained: with macro and, for comparison, without, side by side where asked for.
 
 In processes of their own arms fill the cache of bundles, which is then read as it always is: the
-same bytes come out, whoever trained them. Stamps that follow from no bundle before them, because
+same bytes come out, whoever trained them. All of them read the same features, from a file that is
+there for as long as they need it. Stamps that follow from no bundle before them, because
 MacroNet is trained at each, are spread over processes too. Left out: trading (`replay`).
 """
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from cppncripto_strategy.feeds.clock import Span
-from cppncripto_strategy.market import Market, load_market, session_tables
+from cppncripto_strategy.market import Market, session_tables
 from cppncripto_strategy.memory import give_back
 from cppncripto_strategy.models.bundle import BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
@@ -26,10 +30,10 @@ from cppncripto_strategy.progress import Progress
 from cppncripto_strategy.recipe import Recipe
 from cppncripto_strategy.runlog import PhaseClock
 from cppncripto_strategy.spreading.jobs import PROCESS_BYTES, Job, run_jobs
+from cppncripto_strategy.spreading.mapped import lay_out, taken_up
 from cppncripto_strategy.spreading.spread import Spread
 
-# Candles, features, scaled windows: a process holds so many times the features of its symbols.
-_TIMES_FEATURES = 3
+log = logging.getLogger(__name__)
 
 
 def train_arms(
@@ -56,16 +60,17 @@ def train_arms(
     arms = {"with macro" if recipe.macro.enabled else "without macro": recipe.macro.enabled}
     if recipe.macro.enabled and recipe.compare_without_macro:
         arms["without macro"] = False
-    with _kept(cache, jobs) as folder:
+    with _kept(cache, jobs) as folder, _room() as room:
         tables = _sessions(recipe, market, clock)
         work = _lacking(recipe, tables, span, folder, arms, jobs) if folder is not None else []
-        if len(work) > 1:
-            bytes_each = PROCESS_BYTES + _TIMES_FEATURES * sum(t.features.nbytes for t in tables)
-            del tables  # each process has its own: no need to hold one more beside them
+        laid = _laid_out(tables, room) if len(work) > 1 else None
+        if laid is not None:
+            bytes_each = PROCESS_BYTES + sum(table.features.nbytes for table in tables)
+            tables = taken_up(laid, room)  # the pages of all processes, in place of its own
             give_back()
             with clock.phase(f"training in {min(jobs, len(work))} processes"):
-                run_jobs(work, Spread(workers=jobs), clock.progress, bytes_each)
-            tables = _sessions(recipe, market, clock)
+                shared = [replace(job, arguments=(*job.arguments, laid, room)) for job in work]
+                run_jobs(shared, Spread(workers=jobs), clock.progress, bytes_each)
         timelines = {}
         for arm, use_macro in arms.items():
             settings = recipe.learn_settings(use_macro)
@@ -86,6 +91,26 @@ def _kept(cache: Path | None, jobs: int) -> Iterator[Path | None]:
         yield Path(folder)
 
 
+@contextmanager
+def _room() -> Iterator[Path]:
+    """Where a file may lie that is removed in the end, or never made."""
+    folder = tempfile.TemporaryDirectory(
+        prefix="cppncripto-features-",
+        ignore_cleanup_errors=True,  # where a file that is still read cannot be removed
+    )
+    with folder as name:
+        yield Path(name) / "features"
+
+
+def _laid_out(tables: list[SessionTable], path: Path) -> Any:
+    """The tables with places in a file instead of arrays; None where there is no room for it."""
+    try:
+        return lay_out(tables, path)
+    except OSError as cause:
+        log.warning("one thing after another: features cannot be shared (%s)", cause)
+        return None
+
+
 def _sessions(recipe: Recipe, market: Market, clock: PhaseClock) -> list[SessionTable]:
     with clock.phase("features"):
         return session_tables(market, recipe.learn_settings().session)
@@ -99,7 +124,7 @@ def _lacking(
     arms: dict[str, bool],
     jobs: int,
 ) -> list[Job]:
-    """What would fill the cache with what it lacks, in jobs for several processes."""
+    """What would fill the cache with what it lacks, in jobs that are not given the features yet."""
     if jobs < 2:
         return []
     lacking = {}
@@ -132,13 +157,14 @@ def _train(
     use_macro: bool,
     spans: Sequence[tuple[int, int]],
     folder: Path,
+    laid: Any,
+    features: Path,
     progress: Progress,
 ) -> None:
-    """In a worker: candles, features, and the bundles of some spans into the cache."""
+    """In a worker: the bundles of some spans into the cache."""
     torch.set_num_threads(1)
     settings = recipe.learn_settings(use_macro)  # which runs the recipe's plugins
-    tables = session_tables(load_market(recipe), settings.session)
-    give_back()  # the candles are gone, and every process of the run would keep their pages
+    tables = taken_up(laid, features)
     for number, (start_ms, end_ms) in enumerate(spans):
 
         def report(done: int, total: int, text: str, number: int = number) -> None:

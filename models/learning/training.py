@@ -108,7 +108,8 @@ class MicroData:
 
     def with_labels(self) -> MicroData:
         """The sessions that have a label at all: a step over none would have no loss, only NaN."""
-        return self.take(torch.nonzero((self.target != IGNORED).any(dim=1))[:, 0])
+        labelled = (self.target != IGNORED).any(dim=1)
+        return self if bool(labelled.all()) else self.take(torch.nonzero(labelled)[:, 0])
 
     @property
     def labelled(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import weakref
@@ -16,6 +17,7 @@ from cppncripto_strategy.preflight import checked_span
 from cppncripto_strategy.recipe import parse_recipe
 from cppncripto_strategy.runlog import PhaseClock
 from cppncripto_strategy.spreading.jobs import Job
+from cppncripto_strategy.spreading.mapped import taken_up
 from cppncripto_strategy.timelines import train_arms
 
 TINY = {
@@ -101,9 +103,9 @@ def test_cache_is_filled_by_parts_and_found_by_the_whole(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.glob("*/*/bundle.json")) == made
 
 
-def test_no_sessions_are_held_while_processes_have_their_own(tmp_path, monkeypatch):
-    """Features of all symbols once more in memory, beside those of each process."""
-    features, held = [], []
+def test_processes_share_the_features_and_nobody_holds_a_second_copy(tmp_path, monkeypatch):
+    """Features of all symbols once more in memory, for each process and for the one that waits."""
+    features, held, made = [], [], []
 
     def lay_out(*given):
         tables = session_tables(*given)
@@ -112,12 +114,28 @@ def test_no_sessions_are_held_while_processes_have_their_own(tmp_path, monkeypat
 
     def run(jobs, *rest):
         held.extend(array() for array in features)
+        for job in jobs:
+            *_, laid, path = job.arguments
+            made.extend(table.features.flags.owndata for table in taken_up(laid, path))
         return True
 
     monkeypatch.setattr(timelines, "session_tables", lay_out)
     monkeypatch.setattr(timelines, "run_jobs", run)
     train(world(), tmp_path, 2)
-    assert held == [None]
+    assert (held, made, len(features)) == ([None], [False, False], 1)
+
+
+def test_without_room_for_shared_features_it_goes_on_alone(tmp_path, monkeypatch, caplog):
+    """A full disk for temporary files that ends a run which did not need them."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(timelines, "lay_out", full)
+    with caplog.at_level(logging.WARNING, logger="cppncripto_strategy"):
+        arms = train(world(), tmp_path, 2)
+    assert [len(timeline.bundles) > 1 for timeline in arms.values()] == [True, True]
+    assert "features cannot be shared ([Errno" in caplog.text
 
 
 def test_parts_that_fail_are_done_here(tmp_path, monkeypatch, caplog):
