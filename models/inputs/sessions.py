@@ -356,18 +356,18 @@ class SessionSet:
 
     def gather(self, index: NDArray[np.int64]) -> Tensor:
         """Scaled macro windows (B, long_window, F)."""
-        parts = [
+        parts = (
             (places, self.tables[number].macro_windows(sessions))
             for number, places, sessions in self._by_table(index)
-        ]
+        )
         return _interleave(parts, len(index))
 
     def micro_inputs(self, index: NDArray[np.int64], receptive_field: int) -> Tensor:
         """Scaled rows for MicroNet, (B, receptive_field - 1 + day_candles, F)."""
-        parts = [
+        parts = (
             (places, self.tables[number].micro_inputs(sessions, receptive_field))
             for number, places, sessions in self._by_table(index)
-        ]
+        )
         return _interleave(parts, len(index))
 
     def statistics(self) -> Tensor:
@@ -400,11 +400,13 @@ class SessionSet:
             yield int(number), places, chosen[places, 1]
 
 
-def _interleave(parts: list[tuple[NDArray[np.int64], Tensor]], size: int) -> Tensor:
-    """Put each table's rows back where the index asked for them."""
-    if len(parts) == 1:
-        return parts[0][1]
-    whole = torch.empty((size, *parts[0][1].shape[1:]), dtype=parts[0][1].dtype)
+def _interleave(parts: Iterable[tuple[NDArray[np.int64], Tensor]], size: int) -> Tensor:
+    """Put each table's rows, made as they are asked for, back where the index asked for them."""
+    whole = torch.empty(0)
     for places, values in parts:
+        if len(values) == size:  # all are of one table, in the index's order
+            return values
+        if not len(whole):
+            whole = torch.empty((size, *values.shape[1:]), dtype=values.dtype)
         whole[torch.from_numpy(places)] = values
     return whole
