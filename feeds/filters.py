@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
 from typing import Any
 
 from cppncripto_strategy.feeds.clock import ms_to_utc
 
 TRADING = "TRADING"
 _ZERO = Decimal(0)
+_ROUNDING = 1e-12  # of a product of two floats: far above what rounding moves
+_SURE = 1e12  # steps up to which a float is nearer to its decimal than `_DOUBT` of a step
+_DOUBT = 1e-3
 
 # Minimum notional by quote currency, quote units: what orders are held to where nothing else says
 # it. BTC as in Binance's exchangeInfo of 2021-10-12; 5 dollars as its spot symbols have asked since
@@ -56,6 +60,13 @@ class SymbolFilters:
     min_notional_on_market: bool = True
     tick_size: Decimal = _ZERO
     status: str = TRADING
+    _lots: tuple[_Lots, _Lots] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        limit = _Lots.of(self.lot_step, self.min_qty, self.maximum(False))
+        lowest = max(self.min_qty, self.market_min_qty)
+        market = _Lots.of(self.step(), lowest, self.maximum())
+        object.__setattr__(self, "_lots", (limit, market))
 
     def step(self, market: bool = True) -> Decimal:
         """Step that quantities must be a multiple of, base units."""
@@ -71,6 +82,9 @@ class SymbolFilters:
 
         Above the maximum the maximum is returned. Exact in decimals: 0.3 stays 0.3.
         """
+        known = self._lots[market].floor(quantity)
+        if known is not None:
+            return known
         if not math.isfinite(quantity) or quantity <= 0:
             return 0.0
         lowest = max(self.min_qty, self.market_min_qty) if market else self.min_qty
@@ -85,6 +99,9 @@ class SymbolFilters:
 
     def snap_position(self, size: float) -> float:
         """Position on the nearest lot step: float dust such as 5.6e-17 becomes 0.0."""
+        known = self._lots[False].nearest(size)
+        if known is not None:
+            return known
         return float(_to_step(Decimal(repr(float(size))), self.lot_step, ROUND_HALF_EVEN)) + 0.0
 
     def round_price(self, price: float) -> float:
@@ -95,7 +112,65 @@ class SymbolFilters:
         """True when quantity x price reaches the minimum notional."""
         if market and not self.min_notional_on_market:
             return True
+        notional, minimum = quantity * price, float(self.min_notional)
+        if abs(notional - minimum) > _ROUNDING * notional > 0:  # far above what rounding moves
+            return notional > minimum
         return Decimal(repr(float(quantity))) * Decimal(repr(float(price))) >= self.min_notional
+
+
+@dataclass(frozen=True, slots=True)
+class _Lots:
+    """Rounding in whole steps without decimals, where floats leave no doubt; else None.
+
+    The same numbers as in decimals: a whole number of steps over `per_unit` is rounded once, as its
+    decimal is, and how far floats are off (less than `_DOUBT`) cannot change which number it is.
+
+    Parameters
+    ----------
+    per_unit : steps in one base unit, a whole number; 0 without a step. lowest : minimum quantity,
+        in steps, or in base units without. below : quantities from here on, base units, are left
+        to decimals: all of them where a unit is no whole number of steps.
+    """
+
+    per_unit: int
+    lowest: float
+    below: float
+
+    @classmethod
+    def of(cls, step: Decimal, lowest: Decimal, maximum: Decimal) -> _Lots:
+        """Of a symbol's step, minimum and maximum quantity, base units."""
+        if step <= 0:
+            return cls(0, float(lowest), float(maximum))
+        per_unit = 1 / Fraction(step)
+        count, whole = math.ceil(Fraction(lowest) * per_unit), per_unit.denominator == 1
+        sure = _SURE / float(per_unit) if whole else 0.0
+        return cls(per_unit.numerator, count, min(float(maximum), sure))
+
+    def floor(self, quantity: float) -> float | None:
+        """As `SymbolFilters.floor_quantity`."""
+        if not 0.0 < quantity < self.below:
+            return None
+        if not self.per_unit:
+            # At the minimum itself its decimals decide.
+            above = float(quantity) if quantity > self.lowest else 0.0
+            return None if quantity == self.lowest else above
+        steps = quantity * self.per_unit
+        count = round(steps)
+        if count / self.per_unit != quantity:
+            if abs(steps - count) < _DOUBT:
+                return None
+            count = int(steps)
+        return count / self.per_unit if count >= self.lowest else 0.0
+
+    def nearest(self, size: float) -> float | None:
+        """As `SymbolFilters.snap_position`."""
+        if not abs(size) < self.below:
+            return None
+        if not self.per_unit:
+            return float(size) + 0.0
+        steps = size * self.per_unit
+        count = round(steps)
+        return None if abs(steps - count) > 0.5 - _DOUBT else count / self.per_unit
 
 
 def _to_step(value: Decimal, step: Decimal, rounding: str) -> Decimal:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cppncripto_strategy.feeds.filters import SymbolFilters, plain_decimal, quote_of
+from cppncripto_strategy.feeds.filters import SymbolFilters, _Lots, plain_decimal, quote_of
 
 
 @given(st.integers(0, 10**9), st.sampled_from(["0.001", "0.00001", "0.1", "1", "0.25"]))
@@ -96,3 +96,65 @@ def test_plain_decimals_have_no_exponent() -> None:
     assert plain_decimal(Decimal("0.00000001")) == "0.00000001"
     assert plain_decimal(Decimal("1E+2")) == "100"
     assert plain_decimal(Decimal("0.01000000")) == "0.01"
+
+
+STEPS = st.sampled_from(["0", "0.00001", "0.001", "0.25", "1", "0.3", "10", "1e-18"])
+FLOATS = st.one_of(
+    st.floats(0, 1e3),
+    st.floats(1e-9, 1e15),
+    st.integers(0, 10**12).map(float),
+    st.sampled_from([-1.0, 5e-324, math.inf, math.nan]),
+)
+
+
+@st.composite
+def rules_and_quantity(draw: st.DrawFn) -> tuple[SymbolFilters, float]:
+    """Filters, and a quantity that often lies on a step, between two, or a float beside either."""
+    step = Decimal(draw(STEPS))
+    minimum = Decimal(draw(st.sampled_from(["0", "0.00001", "0.0005", "7", "123.456"])))
+    maximum = Decimal(draw(st.sampled_from(["0", "9000", "0.3", "1e12"])))
+    filters = SymbolFilters(lot_step=step, min_qty=minimum, max_qty=maximum)
+    if draw(st.booleans()) or not step:
+        return filters, draw(st.one_of(FLOATS, st.sampled_from([float(minimum), float(maximum)])))
+    halves = draw(st.one_of(st.integers(0, 10**4), st.integers(0, 10**14)))
+    quantity = float(Decimal(halves) * step / 2)
+    for _ in range(draw(st.integers(0, 3))):
+        quantity = math.nextafter(quantity, draw(st.sampled_from([0.0, math.inf])))
+    return filters, quantity
+
+
+@given(rules_and_quantity(), st.booleans(), st.sampled_from([1, -1]))
+@settings(max_examples=2_000)
+def test_floats_round_as_decimals_do(
+    drawn: tuple[SymbolFilters, float], market: bool, sign: int
+) -> None:
+    """A quantity that is a step off where floats were trusted, or a minimum that holds no more."""
+    filters, quantity = drawn
+    decimals = replace(filters)
+    object.__setattr__(decimals, "_lots", (_Lots(0, 0, 0.0), _Lots(0, 0, 0.0)))  # sure of nothing
+    floored = [repr(rules.floor_quantity(quantity, market)) for rules in (filters, decimals)]
+    assert floored[0] == floored[1]
+    if math.isfinite(quantity):
+        snapped = [repr(rules.snap_position(sign * quantity)) for rules in (filters, decimals)]
+        assert snapped[0] == snapped[1]
+
+
+def test_floats_are_trusted_with_ordinary_quantities() -> None:
+    """A shortcut that is never taken, and a backtest that pays for decimals unseen."""
+    for step in ("0", "0.00001", "1"):
+        lots = SymbolFilters(lot_step=Decimal(step), max_qty=Decimal(9000))._lots
+        assert all(side.floor(123.456789) is not None for side in lots)
+        assert all(side.nearest(123.256789) is not None for side in lots)
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6), st.integers(-3, 3))
+def test_a_notional_is_judged_in_decimals_where_it_is_close(
+    quantity: float, price: float, ulps: int
+) -> None:
+    """An order refused, or sent, because a product of floats was rounded."""
+    exact = Decimal(repr(quantity)) * Decimal(repr(price))
+    minimum = exact + ulps * Decimal(repr(math.ulp(float(exact)))) / 7
+    filters = SymbolFilters(min_notional=minimum)
+    assert filters.notional_is_enough(quantity, price) == (exact >= minimum)
+    assert SymbolFilters(min_notional=exact * 2).notional_is_enough(quantity, price) is False
+    assert SymbolFilters(min_notional=exact / 2).notional_is_enough(quantity, price) is True
