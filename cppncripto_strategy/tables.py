@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,13 +39,14 @@ _WHOLE = {"created_ms", "executed_ms", "entry_ms", "exit_ms", "candles_held"} | 
 }
 
 
-def _typed(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    """A table with the same column types whether or not it has rows."""
-    kinds = {
-        name: "str" if name in _TEXT else "int64" if name in _WHOLE else "float64"
-        for name in columns
-    }
-    return pd.DataFrame(list(rows), columns=list(columns)).astype(kinds)
+def _typed(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table with the same column types whether or not it has rows, which are as its columns."""
+    values = list(zip(*rows, strict=True)) or [()] * len(columns)
+    kinds: list[Any] = [
+        "str" if n in _TEXT else "int64" if n in _WHOLE else "float64" for n in columns
+    ]
+    typed = zip(columns, values, kinds, strict=True)
+    return pd.DataFrame({name: pd.Series(list(row), dtype=kind) for name, row, kind in typed})
 
 
 def signals_table(lines: Iterable[tuple[str, Mapping[str, FloatArray]]], rows: int) -> pd.DataFrame:
@@ -86,13 +88,12 @@ def signals_table(lines: Iterable[tuple[str, Mapping[str, FloatArray]]], rows: i
 
 def fills_table(fills: Sequence[Fill]) -> pd.DataFrame:
     """One row per fill, refusal or cancellation, in the order in which they happened."""
-    rows = [{name: getattr(fill, name) for name in FILL_COLUMNS} for fill in fills]
-    return _typed(rows, FILL_COLUMNS)
+    return _typed(map(attrgetter(*FILL_COLUMNS), fills), FILL_COLUMNS)
 
 
 def evidence_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per bet and UTC day that had a signal; columns as in `results.RunResult`."""
-    return _typed(rows, EVIDENCE_COLUMNS)
+    return _typed(map(itemgetter(*EVIDENCE_COLUMNS), rows), EVIDENCE_COLUMNS)
 
 
 def trades_table(
@@ -113,19 +114,20 @@ def trades_table(
     scores = _score_lookup(filled, signals)
     rows: list[dict[str, Any]] = []
     for symbol, group in filled.groupby("symbol", sort=False):
-        records = group.to_dict("records")
+        columns = (group[name].tolist() for name in FILL_COLUMNS)
+        records = [dict(zip(FILL_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
         step_ms = interval_ms[str(symbol)]
         trips = _round_trips(records)
         closed = [_round_trip(trip, step_ms, scores) for trip in trips]
         _require_agreement(str(symbol), trips, closed)
         rows.extend(closed)
     rows.sort(key=lambda row: row["exit_ms"])
-    return _typed(rows, TRADE_COLUMNS)
+    return _typed(map(itemgetter(*TRADE_COLUMNS), rows), TRADE_COLUMNS)
 
 
-def _round_trips(records: list[dict[Any, Any]]) -> list[list[dict[Any, Any]]]:
-    trips: list[list[dict[Any, Any]]] = []
-    open_trip: list[dict[Any, Any]] = []
+def _round_trips(records: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    trips: list[list[dict[str, Any]]] = []
+    open_trip: list[dict[str, Any]] = []
     position = traded = 0.0
     for fill in records:
         open_trip.append(fill)
@@ -138,7 +140,7 @@ def _round_trips(records: list[dict[Any, Any]]) -> list[list[dict[Any, Any]]]:
 
 
 def _require_agreement(
-    symbol: str, trips: list[list[dict[Any, Any]]], trades: list[dict[str, Any]]
+    symbol: str, trips: list[list[dict[str, Any]]], trades: list[dict[str, Any]]
 ) -> None:
     """Trades must have earned what their fills brought in."""
     fills = [fill for trip in trips for fill in trip]
@@ -154,7 +156,7 @@ def _require_agreement(
 
 
 def _round_trip(
-    trip: list[dict[Any, Any]],
+    trip: list[dict[str, Any]],
     interval_ms: int,
     scores: Mapping[tuple[str, int], tuple[float, ...]],
 ) -> dict[str, Any]:
@@ -190,13 +192,14 @@ def _score_lookup(
     """(score, score under a zero embedding) at each bar on which an order was decided."""
     lookup: dict[tuple[str, int], tuple[float, ...]] = {}
     for symbol, orders in filled.groupby("symbol", sort=False):
-        rows = signals[signals["symbol"] == symbol]
-        closes, wanted = rows["close_time_ms"].to_numpy(), orders["created_ms"].unique()
+        rows = np.flatnonzero(signals["symbol"] == symbol)
+        closes = signals["close_time_ms"].to_numpy()[rows]
+        wanted = orders["created_ms"].unique()
         index = np.searchsorted(closes, wanted)  # a symbol's bars are in order of time
         inside = index < len(closes)
         index, wanted = index[inside], wanted[inside]
         known = closes[index] == wanted
-        scored = rows.iloc[index[known]]
+        scored = signals[["score", "score_zero"]].iloc[rows[index[known]]]
         values = zip(scored["score"].tolist(), scored["score_zero"].tolist(), strict=True)
         lookup |= {(str(symbol), int(ms)): v for ms, v in zip(wanted[known], values, strict=True)}
     return lookup
