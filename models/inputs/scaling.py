@@ -148,6 +148,37 @@ def apply_scaling(
     return scale_columns(features, scaled_columns(names), center, scale)
 
 
+def scale_windows(
+    features: FloatArray,
+    first: IntArray,
+    length: int,
+    names: Sequence[str],
+    center: FloatArray,
+    scale: FloatArray,
+) -> NDArray[np.float32]:
+    """As `apply_scaling` of the rows from each `first` (B,) on, float32 (B, length, F).
+
+    A window at a time and a column beside the other, so that what is worked on stays in the cache;
+    quickest where the columns of `features` (T, F) lie contiguous.
+
+    Parameters
+    ----------
+    center, scale : float64 (B, S), of each window.
+    """
+    columns, by_column = scaled_columns(names), features.T  # (S,), (F, T)
+    result = np.empty((len(first), len(names), length), np.float32)  # (B, F, length)
+    for place, row in enumerate(first.tolist()):
+        window = by_column[:, row : row + length]
+        scaled = window[columns]  # (S, length)
+        scaled -= center[place, :, None]
+        scaled /= scale[place, :, None]
+        np.clip(scaled, -CLIP, CLIP, out=scaled)
+        scaled[np.isnan(scaled)] = 0.0
+        result[place] = window
+        result[place, columns] = scaled
+    return np.ascontiguousarray(result.transpose(0, 2, 1))
+
+
 def scale_columns(
     features: FloatArray, columns: IntArray, center: FloatArray, scale: FloatArray
 ) -> NDArray[np.float32]:

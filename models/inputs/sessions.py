@@ -27,7 +27,7 @@ from cppncripto_strategy.models.inputs.features import (
 )
 from cppncripto_strategy.models.inputs.grid import CandleGrid
 from cppncripto_strategy.models.inputs.outcomes import OUTCOMES, day_outcomes
-from cppncripto_strategy.models.inputs.scaling import ScalerKind, apply_scaling, fit_sessions
+from cppncripto_strategy.models.inputs.scaling import ScalerKind, fit_sessions, scale_windows
 from cppncripto_strategy.models.inputs.terms import session_terms, term_rows, terms_of
 
 
@@ -225,14 +225,10 @@ class SessionTable:
     ) -> Tensor:
         """Scaled rows (B, length, F) from each `first` on, of `features` or else of candles."""
         features = self.features if features is None else features
-        rows = first[:, None] + np.arange(length)  # (B, T)
-        scaled = apply_scaling(
-            features[rows],
-            self.settings.names,
-            self.center[scaler_of][:, None],
-            self.scale[scaler_of][:, None],
-        )  # (B, T, F)
-        return torch.from_numpy(scaled)
+        center, scale = self.center[scaler_of], self.scale[scaler_of]
+        return torch.from_numpy(
+            scale_windows(features, first, length, self.settings.names, center, scale)
+        )
 
     def session_rows(self, index: int) -> slice:
         """Grid rows of one session (the last session may reach past the grid)."""
@@ -289,7 +285,9 @@ def pool_rows(features: FloatArray, pool: int) -> FloatArray:
     """
     if pool == 1:
         return features
-    groups = features[: len(features) // pool * pool].reshape(-1, pool, features.shape[1])
+    # A row beside the other, whatever lay beside it: sums of a column have one order of additions.
+    whole = np.ascontiguousarray(features[: len(features) // pool * pool])
+    groups = whole.reshape(-1, pool, features.shape[1])
     known = ~np.isnan(groups)  # (N, pool, F)
     count = known.sum(axis=1)
     total = np.where(known, groups, 0.0).sum(axis=1)

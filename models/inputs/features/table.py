@@ -163,7 +163,7 @@ class FeatureTable:
         return features
 
     def _columns(self, grid: CandleGrid) -> FloatArray:
-        features = np.empty((len(grid), len(self.features)))  # (T, F)
+        features = np.empty((len(self.features), len(grid))).T  # (T, F), its columns contiguous
         for i, feature in enumerate(self.features):
             column = feature.batch(grid)
             if np.shape(column) != (len(grid),):

@@ -14,6 +14,7 @@ from cppncripto_strategy.models.inputs.sessions import (
     SessionSet,
     SessionSettings,
     build_sessions,
+    pool_rows,
     present_share,
 )
 
@@ -161,3 +162,14 @@ def test_present_share_counts_rows_before_the_first_as_missing(toy):
     padded = np.concatenate([np.zeros(3), grid.present])
     expected = [padded[i : i + 4].mean() for i in range(len(grid))]
     np.testing.assert_allclose(share, expected)
+
+
+def test_means_over_groups_do_not_depend_on_how_features_lie_in_memory():
+    """A backtest's columns, each by itself in memory, pooled to other bits than a live ring's."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(24 * 40, 5)) * 10.0 ** rng.integers(-6, 6, (24 * 40, 5))
+    features[rng.random(features.shape) < 0.05] = np.nan
+    together = pool_rows(np.asfortranarray(features), 24)
+    np.testing.assert_array_equal(together, pool_rows(np.ascontiguousarray(features), 24))
+    each = [pool_rows(features[i : i + 24], 24)[0] for i in range(0, len(features), 24)]
+    np.testing.assert_array_equal(together, each)
