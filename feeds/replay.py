@@ -210,6 +210,8 @@ class ReplayFeed(bt.feed.DataBase):
         columns = {"datetime": stamps, "openinterest": np.zeros(len(stamps))}
         for name in ("open", "high", "low", "close", "volume", "taker_buy_volume"):
             columns[name] = getattr(self.p.candles, name)
+        for name in self.getlinealiases():
+            setattr(self, name, getattr(self.lines, name))  # else looked for in vain here each time
         self._stamps = stamps[rows]
         self._by_line = [columns[name][rows] for name in self.getlinealiases()]
 
