@@ -21,8 +21,17 @@ import backtrader as bt
 from cppncripto_strategy.feeds.clock import num_to_ms
 from cppncripto_strategy.feeds.filters import TRADING, SymbolFilters
 from cppncripto_strategy.feeds.replay import bar_close_ms, require_timeframe, tick_interval_ms
-from cppncripto_strategy.ledger import Side, purpose_of, unsent
-from cppncripto_strategy.spot_account import SpotAccount, look_up_once
+from cppncripto_strategy.ledger import Side, open_of, purpose_of, unsent, volume_of
+from cppncripto_strategy.order_objects import (
+    MarketBuy,
+    MarketSell,
+    is_plain,
+    look_up_once,
+    market_order,
+    resize,
+    to_tick,
+)
+from cppncripto_strategy.spot_account import SpotAccount
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +175,22 @@ class SpotBroker(SpotAccount):
 
     # Orders in ----------------------------------------------------------------------------------
 
+    def buy(self, owner: Any, data: Any, size: float, *others: Any, **named: Any) -> Any:
+        """Backtrader's `buy`."""
+        if others or not is_plain(named):
+            return super().buy(owner, data, size, *others, **named)
+        return self._send(market_order(MarketBuy, owner, data, size, named))
+
+    def sell(self, owner: Any, data: Any, size: float, *others: Any, **named: Any) -> Any:
+        """Backtrader's `sell`."""
+        if others or not is_plain(named):
+            return super().sell(owner, data, size, *others, **named)
+        return self._send(market_order(MarketSell, owner, data, size, named))
+
+    def _send(self, order: Any) -> Any:
+        self._ocoize(order, None)
+        return self.submit(order)
+
     def submit(self, order: Any, check: bool = True) -> Any:
         """Take an order, quantity floored and price on a tick, or refuse it with a reason."""
         look_up_once(order)
@@ -229,14 +254,14 @@ class SpotBroker(SpotAccount):
             wanted = min(wanted, free)
         quantity = filters.floor_quantity(wanted, market)
         if not market:
-            _to_tick(order, filters)
+            to_tick(order, filters)
         price = data.close[0] if market else order.created.price or data.close[0]
         if quantity == 0.0 or not filters.notional_is_enough(quantity, price, market):
             return _too_small(filters, quantity, wanted, price)
         note = _cut_by_maximum(filters, quantity, wanted, market)
         if note:
             order.addinfo(note=note)
-        _resize(order, quantity)
+        resize(order, quantity)
         return None
 
     def _sellable(self, order: Any) -> float:
@@ -350,6 +375,12 @@ class SpotBroker(SpotAccount):
                 self._expected_open_ms[child.ref] = child_ms
         self._bracketize(order)
 
+    def _try_exec(self, order: Any) -> None:
+        if order.exectype != bt.Order.Market or self._their_slippage():
+            super()._try_exec(order)
+        else:
+            self._try_exec_market(order, open_of(order.data), math.inf, 0.0)
+
     def _try_exec_market(self, order: Any, popen: float, phigh: float, plow: float) -> None:
         # Fills at the open of the bar that opens at the decision, never at a close already seen.
         at_open = self.p.slip_open
@@ -372,7 +403,7 @@ class SpotBroker(SpotAccount):
         """Fit the quantity to what the account holds, execute, and record."""
         if ago is None or price is None:
             return super()._execute(order, ago, price, cash, position, dtcoc)
-        if not self.p.fill_without_trades and _volume_of(order.data) == 0.0:
+        if not self.p.fill_without_trades and volume_of(order.data) == 0.0:
             self._end(order, "no_trades", "nobody traded in the candle (volume 0)")
             return None
         wanted = abs(order.executed.remsize)
@@ -380,7 +411,7 @@ class SpotBroker(SpotAccount):
         if quantity == 0.0:
             self._refuse_at_fill(order, *detail.split(": ", 1))
             return None
-        _resize(order, quantity)
+        resize(order, quantity)
         position, row, bits = self.positions[order.data], len(self.fills), order.executed.exbits
         parts = len(bits)
         super()._execute(order, ago, price, cash, position, dtcoc)
@@ -464,25 +495,3 @@ def _cut_by_maximum(filters: SymbolFilters, quantity: float, wanted: float, mark
     if wanted - quantity <= max(1.5 * float(filters.step(market)), 1e-12 * wanted):
         return ""
     return f"{quantity:.12g} instead of {wanted:.12g}: the exchange's maximum quantity"
-
-
-def _volume_of(data: Any) -> float:
-    """Volume of the bar, or of the tick that a replayed bar has grown by; base units."""
-    tick: float | None = getattr(data, "tick_volume", None)
-    return float(data.volume[0]) if tick is None else tick
-
-
-def _to_tick(order: Any, filters: SymbolFilters) -> None:
-    """Round an order's stop and limit prices to the exchange's tick."""
-    created = order.created
-    if created.price is not None:
-        created.price = filters.round_price(created.price)
-    if created.pricelimit is not None:
-        created.pricelimit = filters.round_price(created.pricelimit)
-
-
-def _resize(order: Any, quantity: float) -> None:
-    """Give an order that has not filled yet another quantity (sign by its side)."""
-    signed = quantity if order.isbuy() else -quantity
-    order.size = order.created.size = order.created.remsize = signed
-    order.executed.remsize = signed

@@ -108,6 +108,19 @@ def _stamps_of(data: Any) -> FloatArray:
     return past_view(data.lines.datetime, data.buflen())
 
 
+def _steps_of(merged: FloatArray, stamps: FloatArray) -> IntArray:
+    """The step at which each of a feed's stamps, which are all among the merged, is new, (N,)."""
+    whole = len(stamps) == len(merged)
+    return np.arange(len(stamps)) if whole else np.searchsorted(merged, stamps)
+
+
+def _bars_after(merged: FloatArray, stamps: FloatArray) -> IntArray:
+    """A feed's bars after each step, (M,)."""
+    new = np.zeros(len(merged), dtype=np.int64)
+    new[_steps_of(merged, stamps)] = 1
+    return np.cumsum(new)
+
+
 def _whole(values: IntArray, code: str = "i") -> array[int]:
     """Whole numbers that are read one by one: quicker than numpy, smaller than a list."""
     return array(code, values.astype(code).tobytes())
@@ -130,7 +143,7 @@ class _Symbol:
         side = signals_of(lines["traded"], lines["upper"], lines["lower"])
         self.state, self.close = state, lines["close"]
         self.stamps = _whole(stamps_ms, "q")
-        self.steps = _whole(np.searchsorted(merged, stamps))
+        self.steps = _whole(_steps_of(merged, stamps))
         self.signals: list[int] = np.flatnonzero(side).tolist()
         self.sides: list[int] = side[side != 0].tolist()
         self.buys: list[int] = np.flatnonzero(side > 0).tolist()
@@ -279,8 +292,7 @@ class FastLoop:
         self._merged = merged
         # Each feed's lines, and its bars after each step.
         self._feeds: list[tuple[list[Any], array[int]]] = [
-            (list(data.lines), _whole(np.searchsorted(stamps, merged, side="right")))
-            for data, stamps in feeds
+            (list(data.lines), _whole(_bars_after(merged, stamps))) for data, stamps in feeds
         ]
         of_feed = {id(data): bars for (data, _), (_, bars) in zip(feeds, self._feeds, strict=True)}
         self._symbols = [

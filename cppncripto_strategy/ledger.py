@@ -150,7 +150,7 @@ def filled(
         price=price,
         notional=quantity * price,
         fee=fee,
-        reference_price=_open_of(order.data),
+        reference_price=open_of(order.data),
         reason=purpose_of(order),
         status="filled",
         detail=detail,
@@ -187,10 +187,16 @@ def _nothing(symbol: str, created_ms: int, side: Side, quantity: float) -> Fill:
     )
 
 
-def _open_of(data: Any) -> float:
+def open_of(data: Any) -> float:
     """Open of the bar, or of the tick that a replayed bar has grown by."""
     tick: float | None = getattr(data, "tick_open", None)
     return float(data.open[0]) if tick is None else tick
+
+
+def volume_of(data: Any) -> float:
+    """Volume of the bar, or of the tick that a replayed bar has grown by; base units."""
+    tick: float | None = getattr(data, "tick_volume", None)
+    return float(data.volume[0]) if tick is None else tick
 
 
 def _side(order: Any) -> Side:

@@ -34,11 +34,20 @@ class QuickStep:
                     line.lencount += bars
         strategy.lines.datetime.forward(dt)
         if strategy._orderspending or strategy._tradespending:
-            strategy._notify()
+            self._notify()
             strategy.next()
             strategy.clear()
         else:
             strategy.next()
+
+    def _notify(self) -> None:
+        """As Backtrader's, which calls hooks, analyzers and account beside `notify_order`."""
+        strategy = self._strategy
+        if not getattr(strategy, "hears_only_ends", False):
+            strategy._notify()
+            return
+        for order in strategy._orderspending:
+            strategy.notify_order(order)
 
 
 def quick_step(strategy: Any, base: type, scores: list[Any]) -> QuickStep | None:
@@ -62,6 +71,11 @@ def quick_step(strategy: Any, base: type, scores: list[Any]) -> QuickStep | None
     )
     alone = at_stop and only_ours and not len(strategy.observers)
     return QuickStep(strategy) if plain and ordinary and alone else None
+
+
+def hears_only_orders(strategy: Any) -> bool:
+    """Whether a strategy of the shorter step is all that hears of its orders, in `notify_order`."""
+    return not (strategy.analyzers or strategy._slave_analyzers or strategy.cerebro.p.quicknotify)
 
 
 def give_up_lines(strategy: Any, but: list[Any]) -> None:

@@ -15,7 +15,9 @@ import backtrader as bt
 from cppncripto_strategy.errors import AccountError, RecipeError
 from cppncripto_strategy.feeds.clock import num_to_ms
 from cppncripto_strategy.ledger import AccountCheck, Fill, LedgerEntry, Status, filled, unfilled
+from cppncripto_strategy.order_objects import notification
 
+_ON_ITS_WAY = (bt.Order.Submitted, bt.Order.Accepted)
 _PLAIN_COMMISSIONS = (bt.CommInfoBase, bt.CommissionInfo)
 _SLIPPAGE = ("slip_perc", "slip_fixed", "slip_open", "slip_limit", "slip_match", "slip_out")
 
@@ -295,12 +297,10 @@ class SpotAccount(bt.brokers.BackBroker):
     # Records ------------------------------------------------------------------------------------
 
     def notify(self, order: Any) -> None:
-        """Tell the order's owner, with the next bar, what it is now."""
-        # As `Order.clone`, whose `copy.copy` takes several times as long.
-        order.executed.markpending()
-        twin = _copied(order)
-        twin.executed = _copied(order.executed)
-        self.notifs.append(twin)
+        """Tell the order's owner, with the next bar, what it is now, unless nobody listens."""
+        if order.status in _ON_ITS_WAY and getattr(order.owner, "hears_only_ends", False):
+            return
+        self.notifs.append(notification(order))
 
     def _record(self, order: Any, at_ms: int, status: Status, reason: str, detail: str) -> None:
         created_ms = self._created_ms.get(order.ref, at_ms)
@@ -342,24 +342,3 @@ class SpotAccount(bt.brokers.BackBroker):
 def _refuse(asked: Any, what: str, instead: str) -> None:
     if asked:
         raise RecipeError(f"SpotBroker does not take {what}: {instead}")
-
-
-_LOOKED_UP = ("data", "owner", "exectype", "parent", "transmit", "valid", "tradeid")
-
-
-def look_up_once(order: Any) -> None:
-    """Put what every step of an order asks for where Python finds it first.
-
-    Backtrader keeps it in the order's params and finds it by `__getattr__`, some fifty times.
-    """
-    own = vars(order)
-    for name in _LOOKED_UP:
-        if name not in own:
-            own[name] = getattr(order.p, name)
-
-
-def _copied(thing: Any) -> Any:
-    """A shallow copy of a plain object."""
-    twin = object.__new__(type(thing))
-    vars(twin).update(vars(thing))
-    return twin

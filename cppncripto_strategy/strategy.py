@@ -26,11 +26,17 @@ from cppncripto_strategy.errors import RecipeError
 from cppncripto_strategy.evidence_meter import meter_of
 from cppncripto_strategy.fast_loop import FastLoop, fast_loop
 from cppncripto_strategy.feeds.clock import DAY_MS, num_to_ms
+from cppncripto_strategy.indicators.bulk import forward_in_bulk
 from cppncripto_strategy.indicators.threshold import AdaptiveThreshold
 from cppncripto_strategy.lines import named_line, score_line
 from cppncripto_strategy.memory import return_pages
 from cppncripto_strategy.models.scoring.threshold import signal_of
-from cppncripto_strategy.runonce import QuickStep, give_up_lines, quick_step
+from cppncripto_strategy.runonce import (
+    QuickStep,
+    give_up_lines,
+    hears_only_orders,
+    quick_step,
+)
 from cppncripto_strategy.sizing import make_sizing
 from cppncripto_strategy.symbol_state import Decision, SymbolState
 
@@ -142,6 +148,10 @@ class MacroMicroStrategy(bt.Strategy):
         def __init__(self):
             super().__init__()
             self._build()
+
+    forward = forward_in_bulk
+    # Of orders, only what became of them: nobody else listens. For the broker and `runonce`.
+    hears_only_ends = False
 
     def _build(self) -> None:
         self._check_params()
@@ -421,6 +431,7 @@ class MacroMicroStrategy(bt.Strategy):
             self._quick_step(dt)
         if first:
             self._fast_loop = fast_loop(self, MacroMicroStrategy)
+            self.hears_only_ends = self._fast_loop is not None and hears_only_orders(self)
         if self._fast_loop is not None:
             self._fast_loop.jump()
 

@@ -22,8 +22,8 @@ LEAVES = {"errors", "arrays", "memory", "progress", "codehash", "stopping", "sys
 STOREYS = (
     LEAVES,
     {"atomic", "feeds.clock", "foreign", "lines", "registry", "runonce", "spreading"},
-    {"feeds.candles", "feeds.filters", "ledger", "locks", "paths", "plugins", "results"}
-    | {"runlog"},
+    {"feeds.candles", "feeds.filters", "ledger", "locks", "order_objects", "paths", "plugins"}
+    | {"results", "runlog"},
     {"evaluation", "feeds.binance", "feeds.planted", "feeds.replay", "models", "spot_account"},
     {"broker", "evidence_meter", "feeds.history", "feeds.live", "feeds.loopback"}
     | {"feeds.planted_hits", "indicators", "recipe_sections", "sizing", "symbol_state"}

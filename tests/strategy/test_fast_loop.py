@@ -420,3 +420,32 @@ def test_analyzer_that_looks_at_the_end_alone_does_not_slow_the_loop():
     strategy = run(world, plain=False, setup=lambda cerebro: cerebro.addanalyzer(AtTheEnd))
     assert strategy._fast_loop.passed > 0
     assert strategy.analyzers[0].get_analysis() == {"bars": strategy._fast_loop.steps}
+
+
+class HearsOrders(AtStop):
+    """Looks at the end, at every order it was notified of until then."""
+
+    def start(self) -> None:
+        self.heard: list[str] = []
+
+    def notify_order(self, order: Any) -> None:
+        self.heard.append(order.getstatusname())
+
+    def analyse(self) -> dict[str, Any]:
+        return {"heard": self.heard}
+
+
+def test_orders_on_their_way_are_not_copied_for_nobody():
+    """Two copies of each order that no one reads, or an analyzer that misses what it listens to."""
+    world = dataclasses.replace(world_of(3, 400, 2, 0.0, 0.05, market=False), gated=False)
+    alone = run(world, plain=False, hold_candles=6)
+    heard = run(world, False, setup=lambda c: c.addanalyzer(HearsOrders), hold_candles=6)
+    filled = int((alone.fills["status"] == "filled").sum())
+    assert filled > 10
+    statuses = [order.getstatusname() for order in alone._orders]
+    assert statuses.count("Completed") == filled
+    assert statuses.count("Accepted") <= 1  # of an order that was sent before the loop began
+    notified = heard.analyzers[0].get_analysis()["heard"]
+    assert notified.count("Submitted") == notified.count("Accepted")
+    assert notified.count("Accepted") >= notified.count("Completed") == filled
+    assert_same(alone, heard)

@@ -215,7 +215,7 @@ NOT_STATE: dict[type, dict[str, str]] = {
     MacroMicroStrategy: {
         **dict.fromkeys(("_state_of", "_sizing", "_opened", "_has_ledger", "_reports"), "given"),
         **dict.fromkeys(("_quick_step", "_fast_loop", "_marks", "_gives_up", "signals", "fills",
-                         "trades", "equity", "evidence"),
+                         "trades", "equity", "evidence", "hears_only_ends"),
                         "of backtests"),
     },
     Recorder: {
