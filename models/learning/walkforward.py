@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cppncripto_strategy.feeds.clock import ms_to_date
+from cppncripto_strategy.memory import return_pages
 from cppncripto_strategy.models.bundle import Bundle, BundleTimeline
 from cppncripto_strategy.models.inputs.sessions import SessionTable
 from cppncripto_strategy.models.learning.cache import read_cached
@@ -63,6 +64,7 @@ def walk_forward(
         decision = decide(tables, stamp, settings, previous, decision)
         log.info("%s: %s: %s", ms_to_date(stamp), decision.repair.name.lower(), decision.reason)
         bundle = carry_out(tables, decision, settings, seed, previous, cache, report)
+        return_pages()  # or each training would come on top of what the one before has let go of
         if bundle is not None:
             bundles.append(bundle)
     first = max(i for i, b in enumerate(bundles) if b.info.trained_until_ms <= wanted[0])
