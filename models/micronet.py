@@ -107,8 +107,10 @@ class MicroNet(nn.Module):
         value = torch.sigmoid(gate) * torch.tanh(value)
         window = self.receptive_field - self.recall_taps + 1
         # In double precision, so that a sum does not depend on where the running total began.
-        total = functional.pad(value.double().cumsum(dim=1), (0, 0, 1, 0))
-        summed = (total[:, window:] - total[:, :-window]).float()  # (B, T', C)
+        total = value.double().cumsum(dim=1)  # (B, T - taps + 1, C)
+        summed = total[:, window - 1 :].clone()  # (B, T', C)
+        summed[:, 1:] -= total[:, :-window]
+        summed = summed.float()
         now = h[:, window - 1 :]
         parts = [now, summed, self.query(now) * torch.tanh(summed)]
         out: Tensor = self.recall_out(torch.cat(parts, dim=-1))
