@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from cppncripto_strategy.arrays import BoolArray, FloatArray, IntArray
@@ -128,8 +129,7 @@ def fit_sessions(
     scaled = np.ascontiguousarray(features[:, columns].T)  # (S, T)
     for first in range(0, len(inside), step):
         chunk = inside[first : first + step]
-        rows = ends[chunk, None] - window_rows + np.arange(window_rows)  # (d, W)
-        ordered = np.sort(scaled[:, rows], axis=-1)  # (S, d, W), NaN last
+        ordered = _sorted_windows(scaled, ends[chunk], window_rows)
         middle, spread, enough = _center_and_scale(ordered, kind)
         ok[chunk] = enough.all(axis=0)
         center[chunk], scale[chunk] = middle.T, spread.T
@@ -198,6 +198,24 @@ def _check(features: FloatArray, names: Sequence[str], kind: str) -> None:
         raise RecipeError(
             f"features of shape {features.shape} do not match {len(names)} names: {tuple(names)}"
         )
+
+
+def _sorted_windows(values: FloatArray, ends: IntArray, length: int) -> FloatArray:
+    """The rows of (S, T) before each end (d,), each window in order, (S, d, length); NaN last.
+
+    Windows whose ends are a part of them apart share their parts: each is sorted once, and merged.
+    """
+    steps = np.diff(ends)
+    step = int(steps[0]) if len(steps) and (steps == steps[0]).all() else 0
+    if step <= 0 or length % step:
+        rows = ends[:, None] - length + np.arange(length)  # (d, W)
+        return np.sort(values[:, rows], axis=-1)
+    covered = values[:, int(ends[0]) - length : int(ends[-1])]
+    parts = np.sort(covered.reshape(len(values), -1, step), axis=-1)  # (S, d + n - 1, step)
+    shared = sliding_window_view(parts, length // step, axis=1)  # (S, d, step, n)
+    windows = shared.swapaxes(2, 3).copy().reshape(len(values), len(ends), length)
+    windows.sort(axis=-1, kind="stable")  # which merges runs that are in order
+    return windows
 
 
 def _center_and_scale(

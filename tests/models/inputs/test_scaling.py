@@ -85,6 +85,24 @@ def test_many_sessions_equal_each_session_alone(kind: ScalerKind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", [25, 50, WINDOW, 2 * WINDOW, 60])
+def test_windows_that_share_their_parts_equal_each_session_alone(
+    step: int, kind: ScalerKind
+) -> None:
+    """Kills parts that are merged in the wrong place, or with a missing value among them."""
+    features = random_features(3000, 4, missing=0.2).round(3)  # with values that are equal
+    features[700:1100, 1] = np.nan
+    ends = np.arange(WINDOW + 7, 3000, step)
+    center, scale, ok = fit_sessions(features, ends, WINDOW, NAMES, kind)
+    assert 0 < ok.sum() < len(ends)
+    for d in np.flatnonzero(ok):
+        alone = fit_scaler(features[ends[d] - WINDOW : ends[d]], NAMES, kind)
+        assert alone is not None
+        np.testing.assert_array_equal(alone.center, center[d])
+        np.testing.assert_array_equal(alone.scale, scale[d])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_sessions_beyond_one_chunk_equal_each_session_alone(
     kind: ScalerKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
