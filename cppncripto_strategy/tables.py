@@ -42,11 +42,14 @@ _WHOLE = {"created_ms", "executed_ms", "entry_ms", "exit_ms", "candles_held"} | 
 def _typed(rows: Iterable[Sequence[Any]], columns: Sequence[str]) -> pd.DataFrame:
     """A table with the same column types whether or not it has rows, which are as its columns."""
     values = list(zip(*rows, strict=True)) or [()] * len(columns)
-    kinds: list[Any] = [
-        "str" if n in _TEXT else "int64" if n in _WHOLE else "float64" for n in columns
-    ]
-    typed = zip(columns, values, kinds, strict=True)
-    return pd.DataFrame({name: pd.Series(list(row), dtype=kind) for name, row, kind in typed})
+    named = zip(columns, map(list, values), strict=True)
+    return pd.DataFrame({name: _column(name, row) for name, row in named})
+
+
+def _column(name: str, values: list[Any]) -> Any:
+    if name in _TEXT:
+        return pd.array(values, dtype="str")
+    return np.array(values, np.int64 if name in _WHOLE else np.float64)
 
 
 def signals_table(lines: Iterable[tuple[str, Mapping[str, FloatArray]]], rows: int) -> pd.DataFrame:
@@ -224,12 +227,15 @@ def equity_table(
     marked at its last close.
     """
     stamps = union_of_ascending([nums_to_ms(at) for at, _ in closes.values()])
-    cash = _steps(stamps, [(e.executed_ms, e.cash) for e in ledger], starting_cash)
+    fills_ms = np.array([e.executed_ms for e in ledger], dtype=np.int64)
+    cash = _steps(stamps, fills_ms, np.array([e.cash for e in ledger]), starting_cash)
     invested = np.zeros(len(stamps))
     for symbol, (at, close) in closes.items():
-        entries = [(e.executed_ms, e.position) for e in ledger if e.symbol == symbol]
-        if entries:
-            invested += _steps(stamps, entries, 0.0) * _last_known(stamps, nums_to_ms(at), close)
+        own = np.array([e.symbol == symbol for e in ledger], dtype=np.bool_)
+        if own.any():
+            positions = np.array([e.position for e in ledger])[own]
+            held = _steps(stamps, fills_ms[own], positions, 0.0)
+            invested += held * _steps(stamps, nums_to_ms(at), close, 0.0)  # no close, no position
     equity = cash + invested
     columns = {
         "close_time_ms": stamps,
@@ -240,16 +246,11 @@ def equity_table(
     return pd.DataFrame(columns)
 
 
-def _steps(stamps: IntArray, changes: Sequence[tuple[int, float]], before: float) -> FloatArray:
-    """A step function at each stamp: the value of the last change at or before it."""
-    at_ms = np.array([at for at, _ in changes], dtype=np.int64)
-    values = np.array([before, *(value for _, value in changes)])
-    return values[np.searchsorted(at_ms, stamps, side="right")]
-
-
-def _last_known(stamps: IntArray, at_ms: IntArray, values: FloatArray) -> FloatArray:
-    """Value of the latest bar at or before each stamp; 0 before the first (no position yet)."""
-    return np.concatenate([[0.0], values])[np.searchsorted(at_ms, stamps, side="right")]
+def _steps(stamps: IntArray, changes_ms: IntArray, values: FloatArray, before: float) -> FloatArray:
+    """A step function at each stamp (N,): the last value (M,) that came at or before it."""
+    first = np.searchsorted(stamps, changes_ms)  # the stamp from which each value holds
+    held = np.diff(first, prepend=0, append=len(stamps))
+    return np.repeat(np.concatenate([[before], values]), held)
 
 
 def equity_from_marks(marks: Sequence[tuple[int, float, float]]) -> pd.DataFrame:
