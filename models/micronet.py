@@ -23,12 +23,15 @@ cannot fit 128 inputs per channel: it would fit their noise long before their se
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cppncripto_strategy.models.settings import MicroNetSettings
 
+Activation = Callable[[Tensor], Tensor]
 N_CLASSES = 3
 # Candles within which the recall names an event and what followed it.
 RECALL_TAPS = 8
@@ -84,27 +87,32 @@ class MicroNet(nn.Module):
         self.hidden = nn.Linear(channels, settings.hidden)
         self.output = nn.Linear(settings.hidden, outputs)
 
-    def body(self, x: Tensor) -> Tensor:
-        """Scaled features (B, T, F) -> (B, T - receptive_field + 1, channels)."""
+    def body(self, x: Tensor, tanh: Activation = torch.tanh) -> Tensor:
+        """Scaled features (B, T, F) -> (B, T - receptive_field + 1, channels).
+
+        Parameters
+        ----------
+        tanh : how the recall's is computed, for who scores and needs no gradient.
+        """
         kernel, x = self.settings.kernel, x * self.seen
         z: Tensor = self.embed(x)  # (B, T, C)
         for dilation, taps in zip(self.dilations, self.taps, strict=True):
             shifted = _shifted(z, kernel, dilation)
             z = shifted[-1] + functional.relu(taps(torch.cat(shifted, dim=-1)))  # (B, T', C)
-        return z + self.recall(x)
+        return z + self.recall(x, tanh)
 
-    def recall(self, x: Tensor) -> Tensor:
+    def recall(self, x: Tensor, tanh: Activation = torch.tanh) -> Tensor:
         """What earlier answers say about the present: (B, T, F) -> as `body`.
 
         h = a tanh(b) + relu(a), then h + a' tanh(b'); v = sigmoid(gate) tanh(value); s = sum of v
         over the window; W [h, s, query(h) tanh(s)].
         """
         a, b = self.local(torch.cat(_shifted(x, self.recall_taps, 1), dim=-1)).chunk(2, dim=-1)
-        h = a * torch.tanh(b) + functional.relu(a)  # (B, T - taps + 1, C)
+        h = a * tanh(b) + functional.relu(a)  # (B, T - taps + 1, C)
         a, b = self.deepen(h).chunk(2, dim=-1)
-        h = h + a * torch.tanh(b)
+        h = h + a * tanh(b)
         value, gate = self.value(h).chunk(2, dim=-1)
-        value = torch.sigmoid(gate) * torch.tanh(value)
+        value = torch.sigmoid(gate) * tanh(value)
         window = self.receptive_field - self.recall_taps + 1
         # In double precision, so that a sum does not depend on where the running total began.
         total = value.double().cumsum(dim=1)  # (B, T - taps + 1, C)
@@ -112,7 +120,7 @@ class MicroNet(nn.Module):
         summed[:, 1:] -= total[:, :-window]
         summed = summed.float()
         now = h[:, window - 1 :]
-        parts = [now, summed, self.query(now) * torch.tanh(summed)]
+        parts = [now, summed, self.query(now) * tanh(summed)]
         out: Tensor = self.recall_out(torch.cat(parts, dim=-1))
         return out
 

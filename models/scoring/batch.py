@@ -166,11 +166,17 @@ def _score_batch(
     x = table.micro_inputs(index, net.receptive_field, states.source[index])  # (B, T, F)
     context = torch.from_numpy(states.embedding[index])  # (B, E)
     with scoring_precision(device):
-        z = net.body(moved(x, device))  # (B, day, C)
+        z = net.body(moved(x, device), _tanh)  # (B, day, C)
         both = net.probabilities(_two_heads(net, z, moved(context, device)))  # (B, day, 2, 3)
     scores = torch.cat([both[:, :, 0], both[:, :, 1, :1]], dim=-1)  # (B, day, 4)
     plain: NDArray[np.float32] = scores.permute(2, 0, 1).cpu().numpy()
     return plain
+
+
+def _tanh(values: Tensor) -> Tensor:
+    """On the processor numpy's, which the stream uses too: it takes a seventh of torch's time."""
+    on_cpu = values.device.type == "cpu"
+    return torch.from_numpy(np.tanh(values.numpy())) if on_cpu else torch.tanh(values)
 
 
 def _two_heads(net: MicroNet, z: Tensor, context: Tensor) -> Tensor:
