@@ -165,8 +165,8 @@ class MicroRecipe(Section):
     initialisations: Count = default(TrainSettings, "initialisations")
     """Networks trained from different seeds; the best on validation days is kept."""
     trial_epochs: Count = default(TrainSettings, "trial_epochs")
-    """Epochs after which only the best of these networks goes on; as many as `epochs` let each of
-    them learn to its end, at up to twice the time."""
+    """Epochs after which only the better half of these networks goes on, and again after as many
+    more, until one is left; as many as `epochs` let each of them learn to its end."""
     epochs: Count = default(TrainSettings, "epochs")
     """Epochs of a training from the start, at most."""
     warm_epochs: Count = default(LearnSettings, "warm_epochs")

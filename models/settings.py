@@ -124,8 +124,8 @@ class TrainSettings:
     ----------
     epochs : int, at most; patience : epochs without a better validation loss before stopping.
     initialisations : int, networks trained from different seeds; the best on validation is kept.
-    trial_epochs : int, epochs after which only the best of them goes on; as many as `epochs` let
-        each of them learn to its end.
+    trial_epochs : int, epochs after which only the better half of them goes on, and again after as
+        many more, until one is left; as many as `epochs` let each of them learn to its end.
     batch_sessions : int, sessions (days of one symbol) per step.
     learning_rate, weight_decay : of AdamW; label_smoothing in [0, 1), classes only.
     mirror : bool, mirror half of the sessions of each step.
@@ -135,9 +135,9 @@ class TrainSettings:
     """
 
     epochs: int = 24
-    patience: int = 6
+    patience: int = 4
     initialisations: int = 3
-    trial_epochs: int = 4
+    trial_epochs: int = 1
     batch_sessions: int = 8
     learning_rate: float = 5e-3
     weight_decay: float = 1e-2

@@ -1,9 +1,10 @@
 """How MicroNet learns: several initialisations, early stopping, the best on validation kept.
 
 The loss runs over every candle of a session at once, through the shared convolutions. Candles
-whose label would look past the end of the training span carry no loss. All initialisations learn
-for a few epochs, and only the best of them goes on (one rung of successive halving; Jamieson &
-Talwalkar 2016, algorithm 1): their order is seen long before any of them is done.
+whose label would look past the end of the training span carry no loss. Initialisations are tried
+by successive halving (Jamieson & Talwalkar 2016, algorithm 1): each learns for a few epochs, the
+better half of them for as many more, until one is left, which learns to its end. Their order is
+seen long before any of them is done.
 
 Two things keep a network alive on labels that are nearly all noise; `docs/design.md` has what
 each is worth on the planted market:
@@ -125,8 +126,8 @@ class TrainedMicro:
     ----------
     net : in evaluation mode, on the CPU.
     validation_loss : of the kept weights.
-    curves : per initialisation, the training and validation loss by epoch; short where another was
-        better after the trial.
+    curves : per initialisation, the training and validation loss by epoch; short where others were
+        better in the trial.
     validation_scores : float32 (M,), scores of the labelled validation candles.
     temperature : of the class probabilities, fitted on those candles; see `models.temperature`.
     """
@@ -151,11 +152,11 @@ def train_micronet(
 ) -> TrainedMicro:
     """Train `settings.initialisations` networks and keep the one with the best validation loss.
 
-    All learn for `settings.trial_epochs`; the best of them learns on to the end. With `warm_start`
-    the first of them begins from that network's weights, its reading included. The others read the
-    embedding by `reading`, float64 (n_context, components), or, when that is None, by its principal
-    components. They learn on `device` and come back on the processor. The same seed gives the same
-    weights on one CPU thread.
+    After every `settings.trial_epochs` the better half of them goes on, until one is left; that
+    learns to its end. With `warm_start` the first of them begins from that network's weights, its
+    reading included. The others read the embedding by `reading`, float64 (n_context, components),
+    or, when that is None, by its principal components. They learn on `device` and come back on the
+    processor. The same seed gives the same weights on one CPU thread.
 
     Raises
     ------
@@ -197,34 +198,45 @@ def _best_of(
     settings: TrainSettings,
     progress: Progress | None,
 ) -> _Fit:
-    """Let all learn for the trial, and the best of them to the end.
+    """Let the better half learn on after each rung of the trial, and the last one to the end.
 
     Raises
     ------
     TrainingError
         When none reached a finite validation loss.
     """
-    trial = min(settings.trial_epochs, settings.epochs)
-    total = trial * len(fits) + settings.epochs - trial
+    rungs = _rungs(len(fits), settings)
+    steps = np.diff([0, *(until for _, until in rungs)])
+    total = sum(count * int(step) for (count, _), step in zip(rungs, steps, strict=True))
 
     def report(before: int, fit: _Fit) -> None:
         if progress is not None:
             progress(before + fit.epochs, total, f"loss {fit.curve['validation'][-1]:.4f}")
 
-    for number, fit in enumerate(fits):
-        fit.learn(train, validation, trial, functools.partial(report, trial * number))
-    best = min(fits, key=lambda fit: fit.loss)  # the first of equals
+    done = start = 0
+    for count, until in rungs:
+        # The first of equals goes on: sorting is stable.
+        fits = sorted(fits, key=lambda fit: fit.loss)[:count]
+        for fit in fits:
+            fit.learn(train, validation, until, functools.partial(report, done - start))
+            done += until - start
+        start = until
+    best = fits[0]
     if not np.isfinite(best.loss):
         raise TrainingError("no initialisation reached a finite validation loss")
-    best.learn(
-        train,
-        validation,
-        settings.epochs,
-        functools.partial(report, trial * (len(fits) - 1)),
-    )
     if progress is not None:
         progress(total, total, f"loss {best.loss:.4f}")
     return best
+
+
+def _rungs(count: int, settings: TrainSettings) -> list[tuple[int, int]]:
+    """How many networks learn until which epoch, rung by rung."""
+    until, rungs = 0, []
+    while count > 1:
+        until = min(until + settings.trial_epochs, settings.epochs)
+        rungs.append((count, until))
+        count = -(-count // 2)
+    return [*rungs, (1, settings.epochs)]
 
 
 def _fresh(shape: MicroNetSettings, context: Tensor, reading: FloatArray | None) -> MicroNet:

@@ -30,7 +30,7 @@ LEARN = LearnSettings(
     session=SessionSettings(interval_ms=HOUR_MS, long_window=48),
     encoder_options={"channels": 4, "stride": 6, "dilations": [1, 2]},
     pretrain=PretrainSettings(epochs=2, batch_size=16),
-    train=TrainSettings(epochs=2, initialisations=2),
+    train=TrainSettings(epochs=2, initialisations=2, trial_epochs=2),
     label=LabelSettings(horizon=4, options={"threshold_bps": 30.0}),
     short_window=12,
     micro_options={"channels": 4, "hidden": 4, "components": 2},
