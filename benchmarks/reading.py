@@ -76,17 +76,17 @@ class Days:
         return self.market.regime[days]
 
 
-def days_of(seed: int) -> Days:
+def days_of(seed: int, train: int = TRAIN_DAYS, validate: int = VALIDATE_DAYS) -> Days:
     """The market of one seed; MicroNet sees no clock, or it would read the marker itself."""
-    count = WARMUP_DAYS + TRAIN_DAYS + VALIDATE_DAYS + TEST_DAYS
+    count = WARMUP_DAYS + train + validate + TEST_DAYS
     market = generate(PlantedSettings(days=count, seed=seed, mu=0.8, sigma=0.004))
     label = LabelSettings(horizon=market.settings.horizon, options={"threshold_bps": 50})
     learn = LearnSettings(label=label, micro_options={"clock": False})
     grid = CandleGrid.from_candles(market.candles, INTERVAL_MS)
     table = build_sessions("MARKET", grid, learn.session)
     start = -(-grid.start_ms // DAY_MS) * DAY_MS + WARMUP_DAYS * DAY_MS
-    split = start + TRAIN_DAYS * DAY_MS
-    until = split + VALIDATE_DAYS * DAY_MS
+    split = start + train * DAY_MS
+    until = split + validate * DAY_MS
     sets = {
         "train": SessionSet.between([table], start, split),
         "validate": SessionSet.between([table], split, until),
