@@ -43,6 +43,8 @@ BARS = YEAR_DAYS * 288
 SMA_FAST, SMA_SLOW = 10, 30
 # The recipes' own threshold, and the package's default, which trades more often.
 QUANTILES = (0.02, 0.15)
+# Of how long MicroNet learns: another network makes other orders, and other figures than before.
+SCHEDULE = {"trial_epochs": 4, "patience": 6}
 
 Measured = tuple[float, int]
 """Processor seconds, and orders that filled."""
@@ -161,6 +163,7 @@ def main() -> None:
         quantile: parse_recipe(
             {
                 "symbols": ["PLANTED"],
+                "micro": SCHEDULE,
                 "threshold": {"quantile": quantile},
                 "strategy": {"hold_candles": 48},
             }

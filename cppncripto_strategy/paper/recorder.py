@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -378,12 +377,5 @@ def _forget(strategy: Any) -> None:
 
 def _flat(record: Decision | Fill) -> dict[str, Any]:
     """A flat dataclass as a dictionary (`dataclasses.asdict` copies deeply: ten times the cost)."""
-    names, read = _fields(type(record))
-    return dict(zip(names, read(record), strict=True))
-
-
-@cache
-def _fields(kind: type[Decision | Fill]) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
-    """Names of a flat dataclass's fields, and what reads them all."""
-    names = tuple(one.name for one in fields(kind))
-    return names, attrgetter(*names)
+    names = record.__slots__
+    return dict(zip(names, attrgetter(*names)(record), strict=True))
