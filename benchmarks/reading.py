@@ -97,7 +97,8 @@ def days_of(seed: int, train: int = TRAIN_DAYS, validate: int = VALIDATE_DAYS) -
     embargo_ms = (learn.session.table.memory + field) * INTERVAL_MS
     spans = {"train": (0, split), "validate": (split + embargo_ms, until), "test": (until, 2**62)}
     data = {
-        part: micro_data(sets[part], labels, None, field, scale, *spans[part]) for part in PARTS
+        part: micro_data(sets[part], labels, None, field, scale, *spans[part], whole=True)
+        for part in PARTS
     }
     return Days(market, table, sets, data, learn)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cppncripto_strategy.feeds.clock import DAY_MS
 from cppncripto_strategy.models.bundle import zero_context
@@ -59,7 +60,7 @@ def embed_set(
     mirrored: bool = False,
     batch: int = EMBED_BATCH,
     device: torch.device = CPU,
-) -> torch.Tensor:
+) -> Tensor:
     """Embeddings of a set of sessions, (N, E), on the processor; zeros without macro.
 
     `raw` leaves out the standardiser; `mirrored` embeds the mirrored market; `batch` sessions are
@@ -89,18 +90,19 @@ def embed_set(
 def micro_data(
     sessions: SessionSet,
     labels: Sequence[Labels],
-    macro: MacroNet | None,
+    contexts: tuple[Tensor, Tensor] | None,
     receptive_field: int,
     return_scale: float,
     from_ms: int,
     until_ms: int,
-    device: torch.device = CPU,
+    whole: bool = False,
 ) -> MicroData:
-    """Inputs, embeddings and targets of a set of sessions.
+    """Inputs, embeddings and targets of the sessions that have a target; of all, where none has.
 
     A candle carries a target when it closes at or after `from_ms`, and its label is valid (all its
     candles exist) and known by `until_ms`. `return_scale` divides the return before tanh, for the
-    regression head. Embeddings are computed on `device`.
+    regression head. `contexts` are the embeddings of every session and of its mirror, (N, E) each;
+    None is zeros. `whole` keeps the sessions without a target, too.
     """
     day = sessions.tables[0].settings.day_candles
     target = np.full((len(sessions), day), IGNORED, dtype=np.int64)
@@ -119,13 +121,17 @@ def micro_data(
         )
         forward[place, columns] = label.forward_return[rows]
         value[place, columns] = np.tanh(label.forward_return[rows] / return_scale)
+    # Inputs are most of a training's memory: none are made to be left out afterwards.
+    learned = np.flatnonzero((target != IGNORED).any(axis=1))
+    learned = np.arange(len(sessions)) if whole or not len(learned) else learned
+    context, mirror_context = contexts or (zero_context(len(sessions)),) * 2
     return MicroData(
-        inputs=sessions.micro_inputs(np.arange(len(sessions)), receptive_field),
-        context=embed_set(macro, sessions, device=device),
-        mirror_context=embed_set(macro, sessions, mirrored=True, device=device),
-        target=torch.from_numpy(target),
-        value=torch.from_numpy(value),
-        forward_return=torch.from_numpy(forward),
+        inputs=sessions.micro_inputs(learned, receptive_field),
+        context=context[learned],
+        mirror_context=mirror_context[learned],
+        target=torch.from_numpy(target[learned]),
+        value=torch.from_numpy(value[learned]),
+        forward_return=torch.from_numpy(forward[learned]),
         odd_columns=sessions.tables[0].settings.table.odd,
     )
 

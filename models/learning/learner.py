@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cppncripto_strategy.arrays import FloatArray
 from cppncripto_strategy.errors import TrainingError
@@ -27,6 +28,7 @@ from cppncripto_strategy.models.device import resolve_device
 from cppncripto_strategy.models.forecasting.forecaster import fit_forecaster
 from cppncripto_strategy.models.inputs.sessions import SessionSet, SessionTable
 from cppncripto_strategy.models.learning.data import (
+    embed_set,
     fingerprint,
     micro_data,
     reach_ms,
@@ -102,10 +104,12 @@ def learn_bundle(
     days = Days.before(tables, until_ms, settings)
     kept = previous or pretrained
     macro = learn_macronet(days.train, days.validation, until_ms, settings, seed, kept, progress)
-    data = _micro_data(days, macro.net, settings)
-    micro = _micronet(days, data, settings, seed, previous, progress)
     parts = days.train, days.validation
-    bank = np.concatenate([part.context.numpy() for part in data])
+    contexts = [_contexts(part, macro.net, settings) for part in parts]
+    data = _micro_data(days, contexts, settings)
+    reading = _reading(days, contexts[0][0], settings)
+    micro = _micronet(data, reading, settings, seed, previous, progress)
+    bank = np.concatenate([context.numpy() for context, _ in contexts])
     return Bundle(
         info=_info(days, settings, seed, macro, micro),
         macro=macro.net,
@@ -152,8 +156,16 @@ def _info(
     )
 
 
+def _contexts(
+    sessions: SessionSet, macro: MacroNet | None, settings: LearnSettings
+) -> tuple[Tensor, Tensor]:
+    """Embeddings of every session, and of its mirror."""
+    embed = functools.partial(embed_set, macro, sessions, device=resolve_device(settings.device))
+    return embed(), embed(mirrored=True)
+
+
 def _micro_data(
-    days: Days, macro: MacroNet | None, settings: LearnSettings
+    days: Days, contexts: Sequence[tuple[Tensor, Tensor]], settings: LearnSettings
 ) -> tuple[MicroData, MicroData]:
     """What MicroNet learns from and stops by, purged and embargoed at the split."""
     labels = [settings.label.compute(table.grid) for table in days.tables]
@@ -164,20 +176,20 @@ def _micro_data(
     make = functools.partial(
         micro_data,
         labels=labels,
-        macro=macro,
         receptive_field=field_rows,
         return_scale=scale,
-        device=resolve_device(settings.device),
     )
+    train, validation = contexts
+    judged_ms = days.split_ms + embargo_ms
     return (
-        make(days.train, from_ms=0, until_ms=days.split_ms),
-        make(days.validation, from_ms=days.split_ms + embargo_ms, until_ms=days.until_ms),
+        make(days.train, contexts=train, from_ms=0, until_ms=days.split_ms),
+        make(days.validation, contexts=validation, from_ms=judged_ms, until_ms=days.until_ms),
     )
 
 
 def _micronet(
-    days: Days,
     data: tuple[MicroData, MicroData],
+    reading: FloatArray | None,
     settings: LearnSettings,
     seed: int,
     previous: Bundle | None,
@@ -194,7 +206,6 @@ def _micronet(
             half = 0 if previous is not None else total
             progress(half + done, half + total, f"MicroNet {text}")
 
-    reading = _reading(days, data[0], settings)
     return train_micronet(
         *data,
         settings.micro_settings(),
@@ -207,13 +218,13 @@ def _micronet(
     )
 
 
-def _reading(days: Days, data: MicroData, settings: LearnSettings) -> FloatArray | None:
+def _reading(days: Days, context: Tensor, settings: LearnSettings) -> FloatArray | None:
     """The directions that predict the coming days; None for the principal components."""
     shape = settings.micro_settings()
     if shape.reading == "variance" or not settings.use_macro:
         return None
     reading = predictive_reading(
-        data.context.numpy().astype(np.float64),
+        context.numpy().astype(np.float64),
         day_profiles(days.train, days.split_ms),
         days.train.start_ms(),
         shape.components,

@@ -172,6 +172,8 @@ def test_labels_are_purged_at_the_split_and_features_embargoed_after_it(
     for data, (first, end, earliest) in zip(parts, spans, strict=True):
         sessions = SessionSet.between([table], first, end).start_ms()
         close = sessions[:, None] + np.arange(24) * HOUR_MS
+        known = (close >= earliest) & (close + ahead * HOUR_MS <= end)
+        close = close[known.any(axis=1)]  # a session without a label is left out
         labelled = data.target.numpy() != IGNORED
         closes = close[labelled]
         assert closes.max() + ahead * HOUR_MS == end
@@ -193,6 +195,25 @@ def test_gap_leaves_its_candles_and_those_that_look_into_it_without_label(toy):
     unlabelled = grid.row_of(close[data.target.numpy() == IGNORED] - HOUR_MS)
     assert unlabelled.tolist() == list(range(hole[0] - LEARN.label.horizon, hole[-1] + 1))
     assert not data.context.any()
+
+
+def test_a_session_without_a_label_takes_no_memory(table, grid):
+    """Inputs, most of a training's memory, made for days that nothing is learned from."""
+    sessions = SessionSet.between([table], day(20), day(24))
+    label, contexts = LEARN.label.compute(grid), torch.arange(4.0)[:, None].repeat(1, 128)
+    asked = (sessions, [label], (contexts, -contexts), 5, 0.01, day(21), day(24))
+    some, every = micro_data(*asked), micro_data(*asked, whole=True)
+    assert [len(some), len(every)] == [3, 4]
+    for other in (every.with_labels(), every.take(torch.tensor([1, 2, 3]))):
+        for name in ("inputs", "context", "mirror_context", "target", "value", "forward_return"):
+            assert torch.equal(
+                torch.nan_to_num(getattr(some, name).double()),
+                torch.nan_to_num(getattr(other, name).double()),
+            )
+    assert some.context[:, 0].tolist() == [1.0, 2.0, 3.0]
+    none = micro_data(sessions, [label], None, 5, 0.01, day(50), day(60))
+    assert len(none) == 4
+    assert none.labelled == 0
 
 
 def test_targets_follow_the_label(table, grid):
