@@ -14,7 +14,6 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
@@ -119,7 +118,7 @@ def signals_of(score: FloatArray, upper: FloatArray, lower: FloatArray) -> IntAr
 
 def sorted_quantile(ordered: list[float], quantile: float) -> float:
     """Quantile of an ascending, non-empty list; equal to `numpy.quantile(..., method="linear")`."""
-    rank = _rank(len(ordered), quantile)
+    rank = _Rank(len(ordered), quantile)
     return rank.between(ordered[rank.below], ordered[rank.above])
 
 
@@ -144,11 +143,6 @@ class _Rank:
         if self.share >= 0.5:
             return high - width * (1.0 - self.share)
         return low + width * self.share
-
-
-@lru_cache(maxsize=256)  # a full window asks for the same two at every candle
-def _rank(length: int, quantile: float) -> _Rank:
-    return _Rank(length, quantile)
 
 
 class ScoreThreshold:
@@ -278,7 +272,7 @@ class ScoreThreshold:
             return np.empty(0), np.empty(0)
         window = self.settings.window
         history = np.concatenate([np.array(self._recent), scores])
-        upper, lower = _rank(window, 1.0 - self.quantile), _rank(window, self.quantile)
+        upper, lower = _Rank(window, 1.0 - self.quantile), _Rank(window, self.quantile)
         from_top = (window - 1 - upper.below, window - 1 - upper.above)
         high = upper.between(*largest_of_windows(history, window, from_top))
         mirrored = largest_of_windows(0.0 - history, window, (lower.below, lower.above))
