@@ -229,12 +229,13 @@ def equity_table(
     stamps = union_of_ascending([nums_to_ms(at) for at, _ in closes.values()])
     fills_ms = np.array([e.executed_ms for e in ledger], dtype=np.int64)
     cash = _steps(stamps, fills_ms, np.array([e.cash for e in ledger]), starting_cash)
+    positions = np.array([e.position for e in ledger])
+    symbols = np.array([e.symbol for e in ledger], dtype=np.str_)
     invested = np.zeros(len(stamps))
     for symbol, (at, close) in closes.items():
-        own = np.array([e.symbol == symbol for e in ledger], dtype=np.bool_)
+        own = symbols == symbol
         if own.any():
-            positions = np.array([e.position for e in ledger])[own]
-            held = _steps(stamps, fills_ms[own], positions, 0.0)
+            held = _steps(stamps, fills_ms[own], positions[own], 0.0)
             invested += held * _steps(stamps, nums_to_ms(at), close, 0.0)  # no close, no position
     equity = cash + invested
     columns = {

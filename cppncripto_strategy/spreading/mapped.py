@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class _Place:
     offset: int
     dtype: str
     shape: tuple[int, ...]
-    order: str
+    order: Literal["C", "F"]
 
 
 def lay_out(value: Any, path: Path) -> Any:
@@ -54,19 +54,13 @@ def lay_out(value: Any, path: Path) -> Any:
 
 def taken_up(laid: Any, path: Path) -> Any:
     """What `lay_out` was given; its arrays are views of the file that cannot be written to."""
-    if path.stat().st_size == 0:
-        content = np.empty(0, np.uint8)
-    else:
-        content = np.asarray(np.memmap(path, np.uint8, "r"))
+    # A file of nothing but empty arrays cannot be mapped.
+    content = np.memmap(path, np.uint8, "r") if path.stat().st_size else b""
 
     def array(found: Any) -> Any:
         if not isinstance(found, _Place):
             return found
-        count = int(np.prod(found.shape, dtype=np.int64))
-        flat = np.frombuffer(content, found.dtype, count, found.offset) if count else None
-        if flat is None:
-            return np.empty(found.shape, found.dtype)
-        return flat.reshape(found.shape, order="F" if found.order == "F" else "C")
+        return np.ndarray(found.shape, found.dtype, content, found.offset, order=found.order)
 
     return _changed(laid, array)
 

@@ -172,10 +172,8 @@ def scale_windows(
         scaled = window[columns]  # (S, length)
         scaled -= center[place, :, None]
         scaled /= scale[place, :, None]
-        np.clip(scaled, -CLIP, CLIP, out=scaled)
-        scaled[np.isnan(scaled)] = 0.0
         result[place] = window
-        result[place, columns] = scaled
+        result[place, columns] = _bounded(scaled)
     return np.ascontiguousarray(result.transpose(0, 2, 1))
 
 
@@ -184,11 +182,16 @@ def scale_columns(
 ) -> NDArray[np.float32]:
     """As `apply_scaling`, where the positions of the scaled columns (S,) are known already."""
     scaled = (features[..., columns] - center) / scale  # (..., S)
+    result = features.astype(np.float32)
+    result[..., columns] = _bounded(scaled)
+    return result
+
+
+def _bounded(scaled: FloatArray) -> FloatArray:
+    """The same array, within the clip, and 0 where nothing is known."""
     np.clip(scaled, -CLIP, CLIP, out=scaled)
     scaled[np.isnan(scaled)] = 0.0
-    result = features.astype(np.float32)
-    result[..., columns] = scaled
-    return result
+    return scaled
 
 
 def _check(features: FloatArray, names: Sequence[str], kind: str) -> None:
